@@ -1,0 +1,180 @@
+"""The ONNX meaning of the ops in domain `moembed`: model-local functions with bodies of standard operators.
+
+Any ONNX Runtime that reads opset 20 inlines the bodies; a registered native kernel of the same domain and name takes
+their place, and is judged by them. The bodies mirror `moembed.models.ops` and are written in ONNX's textual syntax.
+"""
+
+from functools import cache
+
+import onnx
+from onnx import parser
+from onnx.defs import OpSchema
+
+DOMAIN = "moembed"
+VERSION = 1
+OPSET = 20
+IR_VERSION = 10
+
+_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
+
+# x [T,hidden], weight [experts,hidden] -> weights [T,top_k], chosen [T,top_k] int64
+ROUTER = """
+Router <top_k> (x, weight) => (weights, chosen)
+{
+    logits = Gemm <transB = 1> (x, weight)
+    probabilities = Softmax <axis = -1> (logits)
+    axis = Constant <value_ints = [0]> ()
+    k = Constant <value_int: int = @top_k> ()
+    k1 = Unsqueeze (k, axis)
+    weights, chosen = TopK <axis = -1, largest = 1, sorted = 1> (probabilities, k1)
+}
+"""
+
+# qkv [T,3*hidden], tokens [T], attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> y [T,hidden]
+ATTENTION = """
+Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
+{
+    axis0 = Constant <value_ints = [0]> ()
+    axis1 = Constant <value_ints = [1]> ()
+    axis12 = Constant <value_ints = [1, 2]> ()
+    two = Constant <value_ints = [2]> ()
+    three = Constant <value_ints = [3]> ()
+    count = Shape (tokens)
+    batch = Shape <start = 0, end = 1> (attention_mask)
+    sequence = Shape <start = 1, end = 2> (attention_mask)
+    cells = Mul (batch, sequence)
+    half_dim = Shape <start = 1, end = 2> (cos)
+    head_dim = Mul (half_dim, two)
+    heads0 = Constant <value_int: int = @num_heads> ()
+    heads = Unsqueeze (heads0, axis0)
+    heads_qk = Mul (heads, two)
+    heads_qkv = Mul (heads, three)
+    hidden = Mul (heads, head_dim)
+
+    position = Mod (tokens, sequence)
+    cos_rows = Gather (cos, position)
+    sin_rows = Gather (sin, position)
+    c = Unsqueeze (cos_rows, axis1)
+    s = Unsqueeze (sin_rows, axis1)
+    packed_shape = Concat <axis = 0> (count, heads_qkv, head_dim)
+    by_head = Reshape (qkv, packed_shape)
+    split = Concat <axis = 0> (heads_qk, heads)
+    qk, v_packed = Split <axis = 1> (by_head, split)
+    first, second = Split <axis = 2, num_outputs = 2> (qk)
+    first_c = Mul (first, c)
+    second_s = Mul (second, s)
+    second_c = Mul (second, c)
+    first_s = Mul (first, s)
+    left = Sub (first_c, second_s)
+    right = Add (second_c, first_s)
+    rotated = Concat <axis = 2> (left, right)
+    turned = Concat <axis = 1> (rotated, v_packed)
+
+    flat_shape = Concat <axis = 0> (cells, heads_qkv, head_dim)
+    zeros = ConstantOfShape (flat_shape)
+    rows = Unsqueeze (tokens, axis1)
+    flat = ScatterND (zeros, rows, turned)
+    grid_shape = Concat <axis = 0> (batch, sequence, heads_qkv, head_dim)
+    grid = Reshape (flat, grid_shape)
+    heads_first = Transpose <perm = [0, 2, 1, 3]> (grid)
+    q, k, v = Split <axis = 1, num_outputs = 3> (heads_first)
+
+    k_columns = Transpose <perm = [0, 1, 3, 2]> (k)
+    raw = MatMul (q, k_columns)
+    width = CastLike (head_dim, qkv)
+    root = Sqrt (width)
+    scaled = Div (raw, root)
+    mask = CastLike (attention_mask, qkv)
+    one = Constant <value_float = 1.0> ()
+    lowest = Constant <value_float = -3.4028234663852886e38> ()
+    absent = Sub (one, mask)
+    penalty = Mul (absent, lowest)
+    bias = Unsqueeze (penalty, axis12)
+    scores = Add (scaled, bias)
+    attended = Softmax <axis = -1> (scores)
+    mixed = MatMul (attended, v)
+    rows_first = Transpose <perm = [0, 2, 1, 3]> (mixed)
+    out_shape = Concat <axis = 0> (cells, hidden)
+    out = Reshape (rows_first, out_shape)
+    y = Gather (out, tokens)
+}
+"""
+
+# x [T,hidden], weights [T,top_k], chosen [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
+# expert's w2 [ffn,hidden] -> y [T,hidden]. Slots (token, rank) are grouped by expert, computed, and put back by the
+# inverse permutation, so that a token's sum runs over ranks whatever its companions chose.
+_EXPERTS = """
+Experts (x, weights, chosen, bias, {weights_of_experts}) => (y)
+{{
+    axis0 = Constant <value_ints = [0]> ()
+    axis1 = Constant <value_ints = [1]> ()
+    axis2 = Constant <value_ints = [2]> ()
+    flat_shape = Constant <value_ints = [-1]> ()
+    slot_expert = Reshape (chosen, flat_shape)
+    top_k = Shape <start = 1, end = 2> (chosen)
+    chosen_shape = Shape (chosen)
+    hidden = Shape <start = 1, end = 2> (x)
+{experts}
+    order = Concat <axis = 0> ({slots})
+    grouped = Concat <axis = 0> ({outputs})
+    total = Size (order)
+    zero = Constant <value_int = 0> ()
+    step = Constant <value_int = 1> ()
+    ascending = Range (zero, total, step)
+    inverse = ScatterElements <axis = 0> (order, order, ascending)
+    by_slot = Gather (grouped, inverse)
+    token_shape = Concat <axis = 0> (chosen_shape, hidden)
+    by_token = Reshape (by_slot, token_shape)
+    share = Unsqueeze (weights, axis2)
+    shares = Mul (by_token, share)
+    mixed = ReduceSum <keepdims = 0> (shares, axis1)
+    y = Add (mixed, bias)
+}}
+"""
+
+_EXPERT = """
+    e{i} = Constant <value_int = {i}> ()
+    is{i} = Equal (slot_expert, e{i})
+    found{i} = NonZero (is{i})
+    slots{i} = Squeeze (found{i}, axis0)
+    tokens{i} = Div (slots{i}, top_k)
+    rows{i} = Gather (x, tokens{i})
+    up{i} = Gemm <transB = 1> (rows{i}, w1_{i})
+    act{i} = Gelu (up{i})
+    out{i} = MatMul (act{i}, w2_{i})
+"""
+
+
+def experts_text(num_experts: int) -> str:
+    """Body of `Experts` for a number of experts; ONNX functions have a fixed number of inputs."""
+    indices = range(num_experts)
+    return _EXPERTS.format(
+        weights_of_experts=", ".join([f"w1_{i}" for i in indices] + [f"w2_{i}" for i in indices]),
+        experts="".join(_EXPERT.format(i=i) for i in indices).rstrip("\n"),
+        slots=", ".join(f"slots{i}" for i in indices),
+        outputs=", ".join(f"out{i}" for i in indices),
+    )
+
+
+@cache
+def functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
+    """The functions that a model with `num_experts` experts per MoE layer carries."""
+    return tuple(parser.parse_function(_HEADER + text) for text in (ROUTER, ATTENTION, experts_text(num_experts)))
+
+
+def _schema(name: str, inputs: str, outputs: str, *attributes: str) -> OpSchema:
+    def parameters(text: str) -> list[OpSchema.FormalParameter]:
+        return [OpSchema.FormalParameter(n, f"tensor({t})") for n, t in (item.split(":") for item in text.split())]
+
+    kinds = [OpSchema.Attribute(a, OpSchema.AttrType.INT, required=True) for a in attributes]
+    return OpSchema(name, DOMAIN, VERSION, inputs=parameters(inputs), outputs=parameters(outputs), attributes=kinds)
+
+
+# Signatures at trace time, where the weights of all experts are still one tensor; `moembed.export.graph` splits them.
+SCHEMAS = {
+    "router": _schema("Router", "x:float weight:float", "weights:float chosen:int64", "top_k"),
+    "attention": _schema(
+        "Attention", "qkv:float tokens:int64 attention_mask:int64 cos:float sin:float", "y:float", "num_heads"
+    ),
+    "experts": _schema("Experts", "x:float weights:float chosen:int64 w1:float w2:float bias:float", "y:float"),
+}

@@ -1,0 +1,116 @@
+"""The finishing passes between the trace and the file: expert weights apart, function bodies in, the trace's traces out."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from moembed.export.functions import DOMAIN, VERSION, functions
+from moembed.models.config import NomicMoeConfig
+from moembed.version import __version__
+
+
+def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
+    """Turn a fresh trace into the model that a bundle carries; changes and returns `model`.
+
+    Every expert's two matrices become initializers of their own (`...mlp.experts.mlp.w1.0`, ...): a runtime then maps
+    or prepacks just what it multiplies with, and no node ever slices a stack of experts.
+    """
+    _name_dimensions(model)
+    for node in list(model.graph):
+        if node.domain == DOMAIN and node.op_type == "Experts":
+            _split_experts(model, node)
+    _drop_unused(model)
+    _forget_the_trace(model)
+    for proto in functions(config.num_experts):
+        function = ir.serde.deserialize_function(proto)
+        model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = VERSION
+    model.producer_name, model.producer_version = "moembed", __version__
+    model.graph.name = "nomic_moe"
+    return model
+
+
+def node_of(model: ir.Model, initializer: str) -> ir.Node:
+    """The single node that reads an initializer, by the checkpoint's tensor name."""
+    (use,) = model.graph.initializers[initializer].uses()
+    return use.node
+
+
+def _name_dimensions(model: ir.Model) -> None:
+    # The exporter invents symbol names (s70, s72); say what they are wherever they occur.
+    batch, sequence = (str(dim) for dim in _shape(model.graph.inputs[0]))
+    tokens = next(str(_shape(v)[0]) for node in model.graph for v in node.outputs if node.op_type == "LayerNormalization")
+    names = {batch: "batch", sequence: "sequence", tokens: "tokens"}
+    for value in _values(model):
+        if value.shape is not None:
+            value.shape = ir.Shape([d if isinstance(d, int) else names.get(str(d)) for d in value.shape])
+
+
+def _shape(value: ir.Value) -> ir.Shape:
+    if value.shape is None:
+        raise ValueError(f"the trace gave {value.name} no shape")
+    return value.shape
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _split_experts(model: ir.Model, node: ir.Node) -> None:
+    x, weights, chosen, w1, w2, bias = node.inputs
+    parts: list[ir.Value] = []
+    for stacked in (w1, w2):
+        source = _stack(stacked)
+        experts, ffn, hidden = (int(dim) for dim in _shape(stacked))
+        matrix = source.const_value.numpy().reshape(experts, ffn, hidden)  # type: ignore[union-attr]
+        for expert in range(experts):
+            parts.append(add_initializer(model, f"{source.name}.{expert}", matrix[expert]))
+    node.graph.insert_before(  # type: ignore[union-attr]
+        node,
+        replacement := ir.node(
+            "Experts", [x, weights, chosen, bias, *parts], domain=DOMAIN, num_outputs=1, name=node.name
+        ),
+    )
+    replacement.outputs[0].name = node.outputs[0].name
+    replacement.outputs[0].shape, replacement.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+    ir.convenience.replace_all_uses_with(node.outputs, replacement.outputs)
+    node.graph.remove(node, safe=True)  # type: ignore[union-attr]
+
+
+def _stack(value: ir.Value | None) -> ir.Value:
+    """The `[experts * ffn, hidden]` initializer behind the `[experts, ffn, hidden]` view that the trace makes of it."""
+    producer = value.producer() if value is not None else None
+    source = producer.inputs[0] if producer is not None and producer.op_type == "Reshape" else None
+    if source is None or source.const_value is None:
+        raise ValueError("the trace does not feed Experts from a view of stacked weights")
+    return source
+
+
+def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Register a new initializer of the given content (not copied) and return its value."""
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
+
+
+def _drop_unused(model: ir.Model) -> None:
+    for node in reversed(list(model.graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            model.graph.remove(node, safe=True)
+    for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
+        del model.graph.initializers[name]
+
+
+def _forget_the_trace(model: ir.Model) -> None:
+    # Stack traces, source paths and module reprs of the exporting machine.
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in [*_values(model), *model.graph.initializers.values()]:
+        value.metadata_props.clear()

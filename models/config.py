@@ -1,0 +1,210 @@
+"""The `config.json` of the NomicBert-MoE family, read into a frozen dataclass.
+
+Mirrors the fields of nomic-ai/nomic-embed-text-v2-moe at revision 1066b6599d099fbb93dfcb64f9c37a7c9e503e85. A field that
+would change the network in a way this package does not implement is refused by name; nothing is guessed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moembed.errors import CheckpointError
+
+# field -> the only values this implementation computes, and what another value would mean.
+_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "model_type": (("nomic_bert",), "another architecture"),
+    "activation_function": (("gelu",), "another activation (swiglu/geglu: a gated MLP, as in nomic-embed v1 and v1.5)"),
+    "use_rms_norm": ((None, False), "RMSNorm instead of LayerNorm"),
+    "prenorm": ((False,), "normalisation before instead of after each sub-layer"),
+    "parallel_block": ((False,), "attention and MLP computed side by side"),
+    "parallel_block_tied_norm": ((False,), "one norm shared by a parallel block"),
+    "causal": ((False,), "causal attention"),
+    "add_pooling_layer": ((False,), "a pooler with weights of its own"),
+    "qkv_proj_bias": ((True,), "attention without biases"),
+    "mlp_fc1_bias": ((True,), "a dense MLP without its first bias"),
+    "mlp_fc2_bias": ((True,), "a dense MLP without its second bias"),
+    "rotary_emb_fraction": ((1.0, 1), "partly rotated or absolute positions"),
+    "rotary_emb_interleaved": ((False,), "interleaved rotary pairs"),
+    "rotary_emb_scale_base": ((None,), "XPos scaling"),
+    "rotary_scaling_factor": ((None,), "dynamic-NTK rotary scaling"),
+    "scale_attn_weights": ((True,), "attention scores that are not divided by sqrt(head_dim)"),
+    "scale_attn_by_inverse_layer_idx": ((False,), "attention scores scaled by layer"),
+    "moe_normalize_expert_weights": ((False, None), "renormalised top-k weights"),
+    "expert_choice_router": ((False, None), "expert-choice routing"),
+    "num_shared_experts": ((0, None), "shared experts"),
+    "type_vocab_size": ((1,), "more than one token type"),
+}
+
+# Fields that are read below, or that change nothing at inference.
+_INERT = frozenset(
+    "_name_or_path architectures attn_pdrop auto_map bos_token_id dense_seq_output dtype embd_pdrop eos_token_id"
+    " fused_bias_fc fused_dropout_add_ln initializer_range max_trained_positions moe_impl moe_resid_pdrop"
+    " pad_vocab_size_multiple reorder_and_upcast_attn resid_pdrop router_aux_loss_coef summary_activation"
+    " summary_first_dropout summary_proj_to_labels summary_type summary_use_proj tie_word_embeddings"
+    " transformers_version use_cache use_flash_attn use_xentropy".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NomicMoeConfig:
+    """What the network needs to know, in the field's own terms.
+
+    Attributes:
+        vocab_size: rows of the embedding table (padded; may exceed the tokenizer's pieces).
+        hidden_size: width of the residual stream.
+        num_layers: encoder layers; layer `i` is an MoE layer iff `i % moe_every_n_layers == 1`.
+        num_heads: attention heads; `hidden_size / num_heads` is even.
+        ffn_size: inner width of a dense MLP.
+        expert_ffn_size: inner width of one expert.
+        num_experts: experts of an MoE layer.
+        top_k: experts that each token visits; their softmax weights are not renormalised.
+        moe_every_n_layers: period of the MoE layers.
+        layer_norm_eps: epsilon of every LayerNorm.
+        rotary_base: base of the rotary frequencies.
+        max_positions: rows of the rotary table, hence the longest sequence the network computes.
+        pad_token_id: id of `<pad>`.
+        dtype: dtype of every tensor in the checkpoint: `float32`, `float16` or `bfloat16`.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    ffn_size: int
+    expert_ffn_size: int
+    num_experts: int
+    top_k: int
+    moe_every_n_layers: int
+    layer_norm_eps: float
+    rotary_base: float
+    max_positions: int
+    pad_token_id: int
+    dtype: str
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Indices of the MoE layers."""
+        return tuple(i for i in range(self.num_layers) if i % self.moe_every_n_layers == 1)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "NomicMoeConfig":
+        """Read the fields of a `config.json`.
+
+        Raises:
+            CheckpointError: a field is missing, of the wrong type, or asks for something that is not implemented.
+        """
+        if not raw.get("num_experts") and raw.get("model_type") == "nomic_bert":
+            raise CheckpointError(
+                "config.json: num_experts is missing or 0, so this is a dense nomic_bert (v1 or v1.5), which has "
+                "the same model_type; moembed implements the mixture-of-experts network of nomic-embed-text-v2-moe"
+            )
+        refused = [
+            f"  {name} = {raw[name]!r}: {meaning}; implemented: {' or '.join(map(repr, allowed))}"
+            for name, (allowed, meaning) in _IMPLEMENTED.items()
+            if name in raw and not _is_one_of(raw[name], allowed)
+        ]
+        refused += [
+            f"  {name} is missing; it must be {allowed[0]!r}"
+            for name, (allowed, _) in _IMPLEMENTED.items()
+            if name not in raw and None not in allowed
+        ]
+        known = _INERT | set(_IMPLEMENTED) | _READ
+        refused += [
+            f"  {name} = {value!r}: an unknown field, which may change the network"
+            for name, value in raw.items()
+            if name not in known and value not in (None, False)
+        ]
+        if refused:
+            raise CheckpointError("config.json asks for a network that is not implemented:\n" + "\n".join(refused))
+        ffn_div = _integer(raw, "ffn_div", default=1)
+        config = cls(
+            vocab_size=_padded(_integer(raw, "vocab_size"), _integer(raw, "pad_vocab_size_multiple", default=1)),
+            hidden_size=_integer(raw, "n_embd"),
+            num_layers=_integer(raw, "n_layer"),
+            num_heads=_integer(raw, "n_head"),
+            ffn_size=_integer(raw, "n_inner"),
+            expert_ffn_size=_integer(raw, "n_inner") // ffn_div,
+            num_experts=_integer(raw, "num_experts"),
+            top_k=_integer(raw, "moe_top_k"),
+            moe_every_n_layers=_integer(raw, "moe_every_n_layers"),
+            layer_norm_eps=_positive(raw, "layer_norm_epsilon"),
+            rotary_base=_positive(raw, "rotary_emb_base"),
+            max_positions=_integer(raw, "n_positions"),
+            pad_token_id=_integer(raw, "pad_token_id", least=0),
+            dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "float32"),
+        )
+        config._check(ffn_div)
+        return config
+
+    @classmethod
+    def from_file(cls, path: Path) -> "NomicMoeConfig":
+        """Read a `config.json`.
+
+        Raises:
+            CheckpointError: the file is missing, is not JSON, or describes a network that is not implemented.
+        """
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"no config.json at {path}: a checkpoint folder holds one beside its weights") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+        if not isinstance(raw, dict):
+            raise CheckpointError(f"{path}: expected a JSON object, found {type(raw).__name__}")
+        return cls.from_dict(raw)
+
+    def _check(self, ffn_div: int) -> None:
+        found = None
+        if self.hidden_size % self.num_heads:
+            found = f"n_embd = {self.hidden_size} is not a multiple of n_head = {self.num_heads}"
+        elif self.head_dim % 2:
+            found = f"n_embd / n_head = {self.head_dim} is odd: rotary positions turn pairs"
+        elif self.expert_ffn_size * ffn_div != self.ffn_size:
+            found = f"n_inner = {self.ffn_size} is not a multiple of ffn_div = {ffn_div}"
+        elif self.top_k > self.num_experts:
+            found = f"moe_top_k = {self.top_k} exceeds num_experts = {self.num_experts}"
+        elif self.moe_every_n_layers < 2:
+            found = "moe_every_n_layers = 1: upstream's rule (i % n == 1) then selects no layer"
+        elif not self.moe_layers:
+            found = f"moe_every_n_layers selects none of {self.num_layers} layers: a dense network"
+        elif self.pad_token_id >= self.vocab_size:
+            found = f"pad_token_id = {self.pad_token_id} is outside vocab_size = {self.vocab_size}"
+        elif self.dtype not in ("float32", "float16", "bfloat16"):
+            found = f"torch_dtype = {self.dtype!r} is not float32, float16 or bfloat16"
+        if found:
+            raise CheckpointError(f"config.json: {found}")
+
+
+_READ = frozenset(
+    "vocab_size n_embd n_layer n_head n_inner ffn_div num_experts moe_top_k moe_every_n_layers layer_norm_epsilon"
+    " rotary_emb_base n_positions pad_token_id torch_dtype".split()
+)
+
+
+def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
+    # 0 == False and 1 == True in Python; in a config they are different answers.
+    return any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed)
+
+
+def _integer(raw: dict[str, Any], name: str, *, default: int | None = None, least: int = 1) -> int:
+    value = raw.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CheckpointError(f"config.json: {name} = {value!r}; expected an integer of at least {least}")
+    return value
+
+
+def _positive(raw: dict[str, Any], name: str) -> float:
+    value = raw.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise CheckpointError(f"config.json: {name} = {value!r}; expected a positive number")
+    return float(value)
+
+
+def _padded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

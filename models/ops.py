@@ -1,0 +1,95 @@
+"""The operations that trace as one node each: routing, expert evaluation, packed attention.
+
+They are `torch.library` custom ops in the namespace `moembed`, so that an exporter sees a node and never the loop over
+experts (a traced loop silently loses the experts that the example did not visit). `moembed.export.functions` holds
+their ONNX meaning, under the same names.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+
+@torch.library.custom_op("moembed::router", mutates_args=())
+def router(x: Tensor, weight: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Choose `top_k` experts for each token.
+
+    Args:
+        x: `[T, hidden]` float32.
+        weight: `[experts, hidden]` float32; there is no bias.
+        top_k: experts per token.
+
+    Returns:
+        Softmax probabilities over all experts of the chosen ones, `[T, top_k]` float32, descending and not renormalised,
+        and the experts' indices, `[T, top_k]` int64.
+    """
+    probabilities = torch.softmax(F.linear(x, weight), dim=-1)
+    weights, chosen = torch.topk(probabilities, top_k)
+    return weights, chosen
+
+
+@router.register_fake
+def _(x: Tensor, weight: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], top_k), x.new_empty(x.shape[0], top_k, dtype=torch.int64)
+
+
+@torch.library.custom_op("moembed::experts", mutates_args=())
+def experts(x: Tensor, weights: Tensor, chosen: Tensor, w1: Tensor, w2: Tensor, bias: Tensor) -> Tensor:
+    """Evaluate the chosen experts and mix them: `sum_k weights_k * gelu(x @ w1_k.T) @ w2_k + bias`.
+
+    Args:
+        x: `[T, hidden]` float32.
+        weights: `[T, top_k]` float32, from `router`.
+        chosen: `[T, top_k]` int64, from `router`.
+        w1: `[experts, ffn, hidden]` float32, used transposed.
+        w2: `[experts, ffn, hidden]` float32, used as it is.
+        bias: `[hidden]` float32, one for all experts, added once and unweighted.
+
+    Returns:
+        `[T, hidden]` float32.
+    """
+    slots = x.new_zeros(*chosen.shape, x.shape[1])
+    for expert in range(w1.shape[0]):
+        token, rank = torch.nonzero(chosen == expert, as_tuple=True)
+        slots[token, rank] = F.gelu(F.linear(x[token], w1[expert])) @ w2[expert]
+    # Summed by rank, so that a token's result does not depend on its companions.
+    return (slots * weights.unsqueeze(-1)).sum(1) + bias
+
+
+@experts.register_fake
+def _(x: Tensor, weights: Tensor, chosen: Tensor, w1: Tensor, w2: Tensor, bias: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("moembed::attention", mutates_args=())
+def attention(qkv: Tensor, tokens: Tensor, attention_mask: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    """Rotate queries and keys, then attend within each text.
+
+    Args:
+        qkv: `[T, 3 * hidden]` float32, three-major: all of Q, all of K, all of V, heads contiguous inside each.
+        tokens: `[T]` int64, `row * sequence + column` of each packed token; the column is its position.
+        attention_mask: `[batch, sequence]` int64.
+        cos: `[positions, head_dim / 2]` float32.
+        sin: `[positions, head_dim / 2]` float32.
+        num_heads: attention heads.
+
+    Returns:
+        `[T, hidden]` float32, before the output projection.
+    """
+    batch, sequence = attention_mask.shape
+    hidden = qkv.shape[1] // 3
+    position = tokens % sequence
+    c, s = cos[position].unsqueeze(1), sin[position].unsqueeze(1)
+    first, second = qkv[:, : 2 * hidden].reshape(-1, 2 * num_heads, hidden // num_heads).chunk(2, dim=-1)
+    rotated = torch.cat([first * c - second * s, second * c + first * s], dim=-1)
+    packed = torch.cat([rotated.reshape(-1, 2 * hidden), qkv[:, 2 * hidden :]], dim=1)
+    padded = qkv.new_zeros(batch * sequence, 3 * hidden).index_copy(0, tokens, packed)
+    q, k, v = padded.view(batch, sequence, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+    bias = (1.0 - attention_mask[:, None, None, :].to(qkv.dtype)) * torch.finfo(qkv.dtype).min
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return mixed.transpose(1, 2).reshape(batch * sequence, hidden)[tokens]
+
+
+@attention.register_fake
+def _(qkv: Tensor, tokens: Tensor, attention_mask: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    return qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)

@@ -1,0 +1,77 @@
+"""What moembed raises: one tree under `MoembedError`, each class also a subclass of the builtin it specialises.
+
+Every message says what was asked, what was found, and what to do.
+"""
+
+
+class MoembedError(Exception):
+    """Base of every error raised on purpose by moembed."""
+
+
+class InputError(MoembedError, ValueError):
+    """A text or an argument that cannot be used: wrong dims, unknown prompt name, invalid Unicode, ..."""
+
+
+class TextTooLongError(InputError):
+    """A text has more tokens than the model reads and the policy is `overlong="error"`.
+
+    Attributes:
+        index: position of the first such text in the caller's order.
+        tokens: its token count, prompt and special tokens included.
+        limit: the most tokens the model reads.
+    """
+
+    def __init__(self, message: str, *, index: int, tokens: int, limit: int) -> None:
+        super().__init__(message)
+        self.index, self.tokens, self.limit = index, tokens, limit
+
+
+class BundleError(MoembedError, ValueError):
+    """A bundle that is missing, incomplete, altered, of a foreign format, or unsafe to load."""
+
+
+class CheckpointError(MoembedError, ValueError):
+    """A checkpoint whose config or tensors are not the network that moembed implements."""
+
+
+class SourceError(MoembedError, OSError):
+    """A model that could not be found: no such folder, hub name, revision, or no network."""
+
+
+class OutputError(MoembedError, OSError):
+    """A destination that cannot be written, or that would overwrite something foreign."""
+
+
+class ProviderError(MoembedError, RuntimeError):
+    """An execution provider that was asked for and is not available."""
+
+
+class VerificationError(MoembedError, RuntimeError):
+    """A bundle that does not compute what it must; raised where a report is not asked for."""
+
+
+class MissingExtraError(MoembedError, ImportError):
+    """An optional dependency that is not installed; the message is the command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f'{purpose} needs {package}, which is not installed: pip install "moembed[{extra}]"')
+
+
+class MoembedWarning(UserWarning):
+    """Base of every warning issued by moembed."""
+
+
+class PromptWarning(MoembedWarning):
+    """`encode` was called without a prompt on a model whose prompts are mandatory."""
+
+
+class TruncationWarning(MoembedWarning):
+    """Texts were cut to the model's limit because `overlong="truncate"` asked for it.
+
+    Attributes:
+        indices: positions of the texts that were cut, in the caller's order.
+    """
+
+    def __init__(self, message: str, indices: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.indices = indices
