@@ -100,6 +100,44 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
 }
 """
 
+# x [T,hidden], tokens [T], attention_mask [batch,sequence] -> y [batch,hidden]. The sum is a product with ones over rows
+# padded to a multiple of 16: kernels pair the elements of a sum by its length, so that one more pad token, or a batch of
+# one, could otherwise change the last bit of a mean.
+POOL = """
+Pool (x, tokens, attention_mask) => (y)
+{
+    axis1 = Constant <value_ints = [1]> ()
+    step = Constant <value_ints = [16]> ()
+    fill = Constant <value_ints = [15]> ()
+    batch = Shape <start = 0, end = 1> (attention_mask)
+    sequence = Shape <start = 1, end = 2> (attention_mask)
+    hidden = Shape <start = 1, end = 2> (x)
+    reach = Add (sequence, fill)
+    blocks = Div (reach, step)
+    width = Mul (blocks, step)
+    row = Div (tokens, sequence)
+    column = Mod (tokens, sequence)
+    start = Mul (row, width)
+    cell = Add (start, column)
+    cells = Unsqueeze (cell, axis1)
+    area = Mul (batch, width)
+    flat_shape = Concat <axis = 0> (area, hidden)
+    zeros = ConstantOfShape (flat_shape)
+    flat = ScatterND (zeros, cells, x)
+    grid_shape = Concat <axis = 0> (batch, width, hidden)
+    grid = Reshape (flat, grid_shape)
+    ones_shape = Concat <axis = 0> (batch, axis1, width)
+    ones = ConstantOfShape <value = float[1] {1.0}> (ones_shape)
+    sums = MatMul (ones, grid)
+    total = Squeeze (sums, axis1)
+    present = ReduceSum <keepdims = 1> (attention_mask, axis1)
+    count = CastLike (present, x)
+    least = Constant <value_float = 1.0e-9> ()
+    divisor = Max (count, least)
+    y = Div (total, divisor)
+}
+"""
+
 # x [T,hidden], weights [T,top_k], chosen [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
 # expert's w2 [ffn,hidden] -> y [T,hidden]. Slots (token, rank) are grouped by expert, computed, and put back by the
 # inverse permutation, so that a token's sum runs over ranks whatever its companions chose.
@@ -159,7 +197,8 @@ def experts_text(num_experts: int) -> str:
 @cache
 def functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """The functions that a model with `num_experts` experts per MoE layer carries."""
-    return tuple(parser.parse_function(_HEADER + text) for text in (ROUTER, ATTENTION, experts_text(num_experts)))
+    texts = (ROUTER, ATTENTION, POOL, experts_text(num_experts))
+    return tuple(parser.parse_function(_HEADER + text) for text in texts)
 
 
 def _schema(name: str, inputs: str, outputs: str, *attributes: str) -> OpSchema:
@@ -176,5 +215,6 @@ SCHEMAS = {
     "attention": _schema(
         "Attention", "qkv:float tokens:int64 attention_mask:int64 cos:float sin:float", "y:float", "num_heads"
     ),
+    "pool": _schema("Pool", "x:float tokens:int64 attention_mask:int64", "y:float"),
     "experts": _schema("Experts", "x:float weights:float chosen:int64 w1:float w2:float bias:float", "y:float"),
 }

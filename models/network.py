@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.config import NomicMoeConfig
-from moembed.models.ops import attention, experts, router
+from moembed.models.ops import attention, experts, pool, router
 
 
 class Embeddings(nn.Module):
@@ -178,9 +178,7 @@ class NomicMoe(nn.Module):
             x = layer(x, tokens, attention_mask, self.cos, self.sin)
         padded = x.new_zeros(batch * sequence, self.config.hidden_size).index_copy(0, tokens, x)
         token_embeddings = padded.view(batch, sequence, self.config.hidden_size)
-        count = attention_mask.sum(1, keepdim=True).to(x.dtype).clamp(min=1e-9)
-        pooled = token_embeddings.sum(1) / count
-        return F.normalize(pooled, dim=-1, eps=1e-12), token_embeddings
+        return F.normalize(pool(x, tokens, attention_mask), dim=-1, eps=1e-12), token_embeddings
 
 
 def rotary_table(config: NomicMoeConfig) -> tuple[Tensor, Tensor]:

@@ -93,3 +93,24 @@ def attention(qkv: Tensor, tokens: Tensor, attention_mask: Tensor, cos: Tensor, 
 @attention.register_fake
 def _(qkv: Tensor, tokens: Tensor, attention_mask: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
     return qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
+
+
+@torch.library.custom_op("moembed::pool", mutates_args=())
+def pool(x: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """Average the tokens of each text.
+
+    Args:
+        x: `[T, hidden]` float32.
+        tokens: `[T]` int64, `row * sequence + column` of each packed token.
+        attention_mask: `[batch, sequence]` int64.
+
+    Returns:
+        `[batch, hidden]` float32; zero for a text without tokens.
+    """
+    total = x.new_zeros(attention_mask.shape[0], x.shape[1]).index_add(0, tokens // attention_mask.shape[1], x)
+    return total / attention_mask.sum(1, keepdim=True).to(x.dtype).clamp(min=1e-9)
+
+
+@pool.register_fake
+def _(x: Tensor, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    return x.new_empty(attention_mask.shape[0], x.shape[1])

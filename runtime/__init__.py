@@ -1,1 +1,25 @@
-"""placeholder"""
+"""Run nomic-embed-text-v2-moe with ONNX Runtime: exact, reproducible to the byte, without torch at serve time.
+
+>>> from moembed import Embedder
+>>> model = Embedder.from_pretrained()
+>>> model.encode_query("how do I run it?").shape
+(384,)
+"""
+
+from moembed.embedder import Embedder, Embedding
+from moembed.errors import MoembedError, MoembedWarning
+from moembed.overlong import Chunk
+from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
+from moembed.version import __version__
+
+__all__ = [
+    "Chunk",
+    "Embedder",
+    "Embedding",
+    "MoembedError",
+    "MoembedWarning",
+    "QuantizedEmbeddings",
+    "__version__",
+    "dequantize_embeddings",
+    "quantize_embeddings",
+]

@@ -1,0 +1,219 @@
+"""Layer by layer, does a bundle compute what its checkpoint does? Against the torch network and the numpy oracle."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from moembed.export.tolerances import Tolerance
+from moembed.models.network import NomicMoe
+from moembed.models.oracle import Oracle
+from moembed.session import import_onnxruntime
+
+
+@dataclass(frozen=True)
+class Routing:
+    """One MoE layer's decision: `chosen` `[T, top_k]` int64, `weights` `[T, top_k]`, and, from a reference, `margin` `[T]`.
+
+    `margin` is how far the last chosen probability is above the first that was not chosen.
+    """
+
+    chosen: NDArray[np.int64]
+    weights: NDArray[Any]
+    margin: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One text through one implementation: `embedding` `[hidden]`, every layer's `[T, hidden]`, and the routing by layer."""
+
+    embedding: NDArray[Any]
+    hidden_states: list[NDArray[Any]]
+    routing: dict[int, Routing]
+
+
+Observer = Callable[[list[int]], Observation]
+
+
+@dataclass
+class LayerRouting:
+    """Agreement of one layer's router: tokens, tokens with the same experts, and near ties among the others."""
+
+    tokens: int = 0
+    same_experts: int = 0
+    near_ties: int = 0
+    max_abs: float = 0.0
+
+
+@dataclass
+class ParityReport:
+    """The distance between a bundle and one reference, over some texts."""
+
+    reference: str
+    texts: int = 0
+    tokens: int = 0
+    hidden_max_abs: float = 0.0
+    hidden_min_cosine: float = 1.0
+    embedding_max_abs: float = 0.0
+    embedding_min_cosine: float = 1.0
+    routing: dict[int, LayerRouting] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound held."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self) | {"passed": self.passed}
+
+
+def compare(
+    reference: str, expected: Observer, found: Observer, texts: Iterable[list[int]], tolerance: Tolerance
+) -> ParityReport:
+    """Run texts (as token ids) through two implementations and measure how far apart they are."""
+    report = ParityReport(reference)
+    for ids in texts:
+        want, got = expected(ids), found(ids)
+        report.texts += 1
+        report.tokens += len(ids)
+        if len(want.hidden_states) != len(got.hidden_states) or want.routing.keys() != got.routing.keys():
+            report.problems.append("the two have different layers")
+            return report
+        for a, b in zip(want.hidden_states, got.hidden_states, strict=True):
+            report.hidden_max_abs = max(report.hidden_max_abs, _max_abs(a, b))
+            report.hidden_min_cosine = min(report.hidden_min_cosine, _min_cosine(a, b))
+        report.embedding_max_abs = max(report.embedding_max_abs, _max_abs(want.embedding, got.embedding))
+        cosine = _min_cosine(want.embedding[None], got.embedding[None])
+        report.embedding_min_cosine = min(report.embedding_min_cosine, cosine)
+        for layer, routing in want.routing.items():
+            _compare_routing(report.routing.setdefault(layer, LayerRouting()), routing, got.routing[layer], tolerance)
+    _judge(report, tolerance)
+    return report
+
+
+def observe_oracle(oracle: Oracle) -> Observer:
+    """The numpy oracle as an observer."""
+
+    def run(ids: list[int]) -> Observation:
+        result = oracle.run(ids)
+        routing = {i: Routing(r.chosen, r.weights, _margin(r.probabilities, r.chosen.shape[1])) for i, r in result.routing.items()}
+        return Observation(result.embedding, list(result.hidden_states), routing)
+
+    return run
+
+
+def observe_network(network: NomicMoe) -> Observer:
+    """The torch network as an observer."""
+    import torch
+
+    def run(ids: list[int]) -> Observation:
+        states: list[NDArray[Any]] = []
+        routing: dict[int, Routing] = {}
+        hooks = [network.emb_ln.register_forward_hook(lambda _m, _i, out: states.append(out.numpy()))]
+        for index, layer in enumerate(network.encoder.layers):
+            hooks.append(layer.register_forward_hook(lambda _m, _i, out: states.append(out.numpy())))
+            if index in network.config.moe_layers:
+
+                def record(module: Any, inputs: Any, out: Any, index: int = index) -> None:
+                    probabilities = torch.softmax(module.layer(inputs[0]), dim=-1).numpy()
+                    margin = _margin(probabilities, network.config.top_k)
+                    routing[index] = Routing(out[1].numpy(), out[0].numpy(), margin)
+
+                hooks.append(layer.mlp.router.register_forward_hook(record))
+        try:
+            with torch.no_grad():
+                embedding, _ = network(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Observation(embedding[0].numpy(), states, routing)
+
+    return run
+
+
+def observe_graph(path: Path) -> Observer:
+    """An ONNX file as an observer: its routers' and layers' outputs become graph outputs of a copy in memory."""
+    ort = import_onnxruntime()
+    model = onnx.load(path, load_external_data=False)
+    states, routers = [], {}
+    for node in model.graph.node:
+        names = [name for name in node.input if name.startswith(("emb_ln.weight", "encoder.layers."))]
+        if node.op_type == "LayerNormalization" and (names[0] == "emb_ln.weight" or names[0].endswith("norm2.weight")):
+            states.append(node.output[0])
+        elif node.op_type == "Router":
+            routers[int(names[0].split(".")[2])] = list(node.output)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in states + sum(routers.values(), []))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(ids: list[int]) -> Observation:
+        feed = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
+        wanted = ["sentence_embedding", *states, *(name for pair in routers.values() for name in pair)]
+        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
+        routing = {layer: Routing(values[chosen], values[weights]) for layer, (weights, chosen) in routers.items()}
+        return Observation(values["sentence_embedding"][0], [values[name] for name in states], routing)
+
+    return run
+
+
+def _compare_routing(total: LayerRouting, want: Routing, got: Routing, tolerance: Tolerance) -> None:
+    # Two chosen experts with equal weights may come in either order; what counts is the set.
+    same = (np.sort(want.chosen, axis=1) == np.sort(got.chosen, axis=1)).all(axis=1)
+    ordered = (want.chosen == got.chosen).all(axis=1)
+    total.tokens += len(same)
+    total.same_experts += int(same.sum())
+    if want.margin is not None and tolerance.margin is not None:
+        total.near_ties += int((~same & (want.margin <= tolerance.margin)).sum())
+    if ordered.any():
+        total.max_abs = max(total.max_abs, _max_abs(want.weights[ordered], got.weights[ordered]))
+
+
+def _judge(report: ParityReport, tolerance: Tolerance) -> None:
+    def demand(ok: bool, text: str) -> None:
+        if not ok:
+            report.problems.append(text)
+
+    if tolerance.hidden_max_abs is not None:
+        demand(
+            report.hidden_max_abs <= tolerance.hidden_max_abs,
+            f"hidden states differ by {report.hidden_max_abs:.3g}, allowed {tolerance.hidden_max_abs:g}",
+        )
+    demand(
+        report.embedding_min_cosine >= tolerance.embedding_min_cosine,
+        f"embedding cosine {report.embedding_min_cosine:.9f}, demanded {tolerance.embedding_min_cosine}",
+    )
+    for layer, routing in report.routing.items():
+        if tolerance.router_max_abs is not None:
+            demand(
+                routing.max_abs <= tolerance.router_max_abs,
+                f"layer {layer}: router weights differ by {routing.max_abs:.3g}, allowed {tolerance.router_max_abs:g}",
+            )
+        if tolerance.margin is not None:
+            flipped = routing.tokens - routing.same_experts - routing.near_ties
+            demand(flipped == 0, f"layer {layer}: {flipped} tokens go to other experts without being near a tie")
+
+
+def _margin(probabilities: NDArray[Any], top_k: int) -> NDArray[Any]:
+    descending = -np.sort(-probabilities, axis=1)
+    if descending.shape[1] == top_k:
+        return np.full(len(descending), np.inf)
+    return np.asarray(descending[:, top_k - 1] - descending[:, top_k])
+
+
+def _max_abs(a: NDArray[Any], b: NDArray[Any]) -> float:
+    return float(np.abs(a.astype(np.float64) - b).max()) if np.isfinite(b).all() else float("inf")
+
+
+def _min_cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-300)).min())

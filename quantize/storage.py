@@ -1,0 +1,90 @@
+"""The recipe `int8-storage`: weights kept as int8 in the file, computed in float32.
+
+Symmetric, one scale per output channel (per row for the embedding table), `DequantizeLinear` in front of the arithmetic.
+Router, norms and biases stay float32. It makes a file a quarter of the size; it does not make a model faster.
+"""
+
+import re
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from moembed.export.graph import add_initializer
+
+# Role by the checkpoint's name -> axis of the output channels.
+_ROLES = (
+    (re.compile(r"\.attn\.(Wqkv|out_proj)\.weight$"), 0),
+    (re.compile(r"\.mlp\.fc[12]\.weight$"), 0),
+    (re.compile(r"\.mlp\.experts\.mlp\.w1\.\d+$"), 0),
+    (re.compile(r"\.mlp\.experts\.mlp\.w2\.\d+$"), 1),  # [ffn, hidden], used as it is: the outputs are its columns
+)
+_TABLE = "embeddings.word_embeddings.weight"
+
+
+def store_int8(model: ir.Model) -> ir.Model:
+    """Replace the large float32 initializers by int8 ones; changes and returns `model`."""
+    for name in list(model.graph.initializers):
+        for pattern, axis in _ROLES:
+            if pattern.search(name):
+                _store_matrix(model, name, axis)
+    _store_table(model)
+    return model
+
+
+def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantise a matrix symmetrically with one scale per index of `axis`.
+
+    Returns:
+        int8 codes in -127..127 of the same shape, and float32 scales `[weight.shape[axis]]`.
+    """
+    largest = np.abs(weight).max(axis=1 - axis)
+    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    codes = np.rint(weight / np.expand_dims(scales, 1 - axis))
+    return np.clip(codes, -127, 127).astype(np.int8), scales
+
+
+def _store_matrix(model: ir.Model, name: str, axis: int) -> None:
+    value = model.graph.initializers[name]
+    consumer = value.uses()[0].node
+    codes, scales = _stored(model, name, axis)
+    node = ir.node("DequantizeLinear", [codes, scales], {"axis": axis}, num_outputs=1, name=f"{name}.dequantize")
+    _rewire(model, value, node, consumer)
+
+
+def _store_table(model: ir.Model) -> None:
+    """Gather int8 rows and their scales first, so that only the rows in use are ever widened."""
+    value = model.graph.initializers[_TABLE]
+    gather = value.uses()[0].node
+    ids = gather.inputs[1]
+    codes, scales = _stored(model, _TABLE, 0)
+    rows = ir.node("Gather", [codes, ids], {"axis": 0}, num_outputs=1, name=f"{_TABLE}.rows")
+    row_scales = ir.node("Gather", [scales, ids], {"axis": 0}, num_outputs=1, name=f"{_TABLE}.scales")
+    node = ir.node(
+        "DequantizeLinear", [rows.outputs[0], row_scales.outputs[0]], {"axis": 0}, num_outputs=1, name=gather.name
+    )
+    for new in (rows, row_scales, node):
+        model.graph.insert_before(gather, new)
+    _describe(node.outputs[0], gather.outputs[0])
+    ir.convenience.replace_all_uses_with(gather.outputs, node.outputs)
+    model.graph.remove(gather, safe=True)
+    del model.graph.initializers[_TABLE]
+
+
+def _stored(model: ir.Model, name: str, axis: int) -> tuple[ir.Value, ir.Value]:
+    tensor = model.graph.initializers[name].const_value
+    if tensor is None:
+        raise ValueError(f"{name} has no content")
+    codes, scales = quantize_weight(tensor.numpy(), axis)
+    return add_initializer(model, f"{name}.int8", codes), add_initializer(model, f"{name}.scale", scales)
+
+
+def _rewire(model: ir.Model, value: ir.Value, node: ir.Node, consumer: ir.Node) -> None:
+    model.graph.insert_before(consumer, node)
+    _describe(node.outputs[0], value)
+    ir.convenience.replace_all_uses_with([value], node.outputs)
+    del model.graph.initializers[str(value.name)]
+
+
+def _describe(new: ir.Value, old: ir.Value) -> None:
+    new.name, new.shape, new.type = f"{old.name}.float", old.shape, old.type

@@ -1,0 +1,7 @@
+"""`python -m moembed`."""
+
+import sys
+
+from moembed.cli import main
+
+sys.exit(main())

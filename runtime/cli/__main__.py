@@ -1,0 +1,7 @@
+"""`python -m moembed.cli`."""
+
+import sys
+
+from moembed.cli import main
+
+sys.exit(main())

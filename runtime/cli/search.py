@@ -1,0 +1,101 @@
+"""`moembed search`."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
+from moembed.errors import InputError
+from moembed.overlong import Chunk
+from moembed.passages import Passage, passages
+from moembed.paths import cache_folder
+from moembed.progress import progress
+
+if TYPE_CHECKING:
+    from moembed.embedder import Embedder
+    from moembed.store import VectorStore, Window
+
+_SHOWN_LINES = 6
+_SAVED_AT_ONCE = 64
+
+
+def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
+    """Describe the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "search",
+        help="the passages of your files that answer a question",
+        description="Embed the paragraphs of the text and Markdown files under the paths, and print those that answer the query "
+        "best. Vectors are kept in the user's cache, so that a repeated search embeds only what changed.",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file, or folder with .md, .txt and .rst files")
+    parser.add_argument("query", metavar="QUERY", help="what to look for")
+    parser.add_argument("-k", "--top-k", type=int, default=5, metavar="N", help="passages to print (default: 5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
+    add_model(parser)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search."""
+    import numpy as np
+
+    from moembed.store import VectorStore
+
+    if arguments.top_k < 1:
+        raise InputError(f"--top-k {arguments.top_k}: expected at least 1")
+    found = list(passages(arguments.paths, skipped=lambda text: say(f"moembed: skipped {text}")))
+    if not found:
+        raise InputError(f"no text in {', '.join(map(str, arguments.paths))} (looked for .md, .markdown, .txt and .rst files)")
+    embedder = open_embedder(arguments)
+    query = embedder.encode_query(arguments.query)
+    with VectorStore(None if arguments.no_cache else cache_folder() / "search.sqlite3") as store:
+        windows = _windows(embedder, store, found)
+    rows = [(passage, window) for passage, own in zip(found, windows, strict=True) for window in own]
+    scores = np.array([vector @ query for _, (_, _, vector) in rows])
+    order = np.argsort(-scores, kind="stable")[: arguments.top_k]
+    for rank, index in enumerate(order, 1):
+        passage, (start, end, _) = rows[index]
+        _print(rank, float(scores[index]), passage, passage.text[start:end], start, as_json=arguments.json)
+    return 0
+
+
+def _windows(embedder: "Embedder", store: "VectorStore", found: Sequence[Passage]) -> list[list["Window"]]:
+    """The windows of every passage, from the store or freshly computed; spans are in the passage's own text."""
+    prompt = next((embedder.prompts[n] for n in ("document", "passage", "corpus") if n in embedder.prompts), "")
+    model = embedder.bundle.fingerprint
+    digests = [hashlib.sha256(f"{prompt}\0{p.heading}\0{p.text}".encode()).digest() for p in found]
+    known = {digest: store.get(model, digest) for digest in set(digests)}
+    fresh = list({digest: passage for digest, passage in zip(digests, found, strict=True) if not known[digest]}.items())
+    with progress(len(fresh), "passage", show=None) as advance:
+        for first in range(0, len(fresh), _SAVED_AT_ONCE):
+            part = fresh[first : first + _SAVED_AT_ONCE]
+            texts = [f"{p.heading}\n{p.text}" if p.heading else p.text for _, p in part]
+            results = embedder.embed(texts, prompt=prompt, overlong=Chunk(pooled=False))
+            for index, group in groupby(results, key=lambda result: result.index):
+                digest, passage = part[index]
+                lead = len(texts[index]) - len(passage.text)
+                known[digest] = [(max(r.start - lead, 0), max(r.end - lead, 0), r.vector) for r in group]
+            store.put(model, ((digest, known[digest]) for digest, _ in part))
+            advance(len(part))
+    store.touch(model, digests)
+    say(f"moembed: {len(found)} passages, {len(fresh)} embedded now")
+    return [known[digest] for digest in digests]
+
+
+def _print(rank: int, score: float, passage: Passage, text: str, start: int, *, as_json: bool) -> None:
+    line = passage.line + passage.text.count("\n", 0, start)
+    if as_json:
+        record = {"rank": rank, "score": round(score, 6), "path": str(passage.path), "line": line, "heading": passage.heading}
+        emit(json.dumps(record | {"text": text}, ensure_ascii=False))
+        return
+    emit(f"{score:.3f}  {passage.path}:{line}" + (f"  ({passage.heading})" if passage.heading else ""))
+    lines = text.strip("\n").splitlines()
+    for shown in lines[:_SHOWN_LINES]:
+        emit(f"       {shown}")
+    if len(lines) > _SHOWN_LINES:
+        emit(f"       … {len(lines) - _SHOWN_LINES} more lines")

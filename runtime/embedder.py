@@ -1,0 +1,347 @@
+"""`Embedder`: text in, vectors out."""
+
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.batching import pad, plan
+from moembed.bundle import Bundle
+from moembed.errors import InputError, PromptWarning, TruncationWarning
+from moembed.overlong import Chunk, Overlong, Piece, merged, pieces, policy_of, pooled
+from moembed.precision import PRECISIONS, Precision, normalized, quantize_embeddings
+from moembed.progress import progress
+from moembed.session import Session
+from moembed.sources import resolve
+from moembed.tokenizer import Tokenizer
+
+DEFAULT_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One vector and what it stands for, as `Embedder.embed` yields it.
+
+    Attributes:
+        index: position of its text in the input.
+        vector: `[dim]` in the precision asked for.
+        scale: what turns `vector` back into floats; see `moembed.dequantize_embeddings`.
+        tokens: tokens that were read for it, prompt and special tokens included.
+        start: first character of the text that it covers.
+        end: one past the last character that it covers.
+        truncated: whether the text goes on behind `end`, unread.
+    """
+
+    index: int
+    vector: NDArray[Any]
+    scale: float
+    tokens: int
+    start: int
+    end: int
+    truncated: bool
+
+
+class Embedder:
+    """A bundle, ready to embed. Safe to share between threads.
+
+    The same text gives the same bytes alone, in any batch, in any order and with any number of threads.
+
+    Attributes:
+        bundle: the bundle it runs; `bundle.manifest` tells prompts, dims and provenance.
+        max_tokens: most tokens of one text, prompt and special tokens included.
+        dim: width of a full vector.
+        prompts: prompt name -> text put in front.
+        providers: ONNX Runtime's execution providers in use.
+        threads: threads of one call.
+    """
+
+    def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
+        self.bundle = bundle
+        self._session = Session(bundle, providers=providers, threads=threads)
+        self._tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+        self.max_tokens = bundle.manifest.max_tokens
+        self.dim = bundle.manifest.hidden_size
+        self.prompts = dict(bundle.manifest.prompts)
+        self.providers = tuple(self._session.providers)
+        self.threads = self._session.threads
+        self._warn_once = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        providers: str | Sequence[str] = "cpu",
+        threads: int | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> "Embedder":
+        """Open a bundle.
+
+        Args:
+            source: a bundle folder, a hub name `owner/name`, or None for the model inside the package.
+            revision: commit, tag or branch of a hub name.
+            providers: `"cpu"`, `"cuda"`, or ONNX Runtime provider names in order of preference.
+            threads: threads of one call; None for the CPUs this process may use.
+            cache_dir: where hub files are kept; None for huggingface_hub's own cache.
+            local_files_only: never touch the network.
+
+        Raises:
+            SourceError: no such folder or hub name.
+            BundleError: the bundle is missing something, altered or not a bundle.
+            ProviderError: a provider that was asked for is not available; nothing falls back silently.
+        """
+        folder = resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        return cls(Bundle.open(folder), providers=providers, threads=threads)
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        show_progress_bar: bool | None = None,
+        precision: Precision = "float32",
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        overlong: Overlong = "error",
+    ) -> NDArray[Any]:
+        """Embed texts; keywords and prompt names are those of sentence-transformers.
+
+        Args:
+            texts: one text, or a sequence of them.
+            prompt_name: which of the model's prompts to put in front; `encode_query` and `encode_document` choose it.
+            prompt: a prompt of your own, `""` for none on purpose.
+            batch_size: most texts of one call; also limited by a token budget. It changes memory, never a vector.
+            show_progress_bar: None shows one on a terminal when the work takes long.
+            precision: `"float32"`, `"float16"`, `"int8"`, `"uint8"`, `"binary"` or `"ubinary"`; see
+                `moembed.quantize_embeddings` for the codes and `moembed.dequantize_embeddings` for the way back.
+            normalize_embeddings: scale to unit length after cutting to `truncate_dim`; False keeps the cut prefix of the
+                full unit vector, as sentence-transformers does.
+            truncate_dim: keep the first so many dimensions (Matryoshka).
+            overlong: for a text of more than `max_tokens`: `"error"`; `"truncate"`, with a `TruncationWarning` that lists
+                the texts; `"chunk"` or a `Chunk`, the mean of its windows.
+
+        Returns:
+            `[dim]` for a string, `[len(texts), dim]` for a sequence, in the precision asked for.
+
+        Raises:
+            InputError: a text or an argument cannot be used.
+            TextTooLongError: a text is too long under `overlong="error"`; nothing was computed.
+        """
+        if isinstance(overlong, Chunk) and not overlong.pooled:
+            raise InputError("encode returns one row per text; use embed for one vector per window, or pooled=True")
+        single = isinstance(texts, str)
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        dim = self._dim(truncate_dim, precision)
+        todo = self._pieces(batch, self._prompt(prompt_name, prompt), overlong)
+        if cut := tuple(piece.text for piece in todo if piece.truncated):
+            shown = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
+            message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {shown})"
+            warnings.warn(TruncationWarning(message, cut), stacklevel=2)
+        vectors = pooled(todo, self._vectors(todo, batch_size, show_progress_bar), len(batch))
+        codes = quantize_embeddings(self._cut(vectors, dim, normalize_embeddings), precision).codes
+        return codes[0] if single else codes
+
+    def encode_query(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
+        """`encode` with the model's prompt for queries; same options."""
+        return self.encode(texts, **self._task(options, "query"))
+
+    def encode_document(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
+        """`encode` with the model's prompt for documents (`document`, `passage` or `corpus`); same options."""
+        return self.encode(texts, **self._task(options, "document", "passage", "corpus"))
+
+    def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        precision: Precision = "float32",
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        overlong: Overlong = "error",
+    ) -> Iterator[Embedding]:
+        """Embed a stream of any length with one batch of texts in memory; arguments as for `encode`.
+
+        Args:
+            texts: any iterable; it is read `batch_size` texts at a time.
+            prompt_name: as for `encode`.
+            prompt: as for `encode`.
+            batch_size: as for `encode`.
+            precision: as for `encode`.
+            normalize_embeddings: as for `encode`.
+            truncate_dim: as for `encode`.
+            overlong: as for `encode`; with `Chunk(pooled=False)` every window is yielded.
+
+        Yields:
+            An `Embedding` per text, or per window, in the order of the texts.
+
+        Raises:
+            InputError: at once if an argument cannot be used, else when a text is reached that cannot.
+            TextTooLongError: when such a text is reached under `overlong="error"`.
+        """
+        if isinstance(texts, str):
+            raise InputError("embed takes an iterable of texts; for one text use encode, or embed([text])")
+        dim, prefix, policy = self._dim(truncate_dim, precision), self._prompt(prompt_name, prompt), policy_of(overlong)
+        _positive("batch_size", batch_size)
+        return self._stream(iter(texts), prefix, policy, batch_size, dim, normalize_embeddings, precision)
+
+    def similarity(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
+        """Cosine similarity of every vector of `a` `[n, dim]` with every one of `b` `[m, dim]`: `[n, m]` float32.
+
+        A single vector `[dim]` counts as one row.
+
+        Raises:
+            InputError: the vectors are not floats (see `moembed.dequantize_embeddings`) or their widths differ.
+        """
+        left, right = (np.atleast_2d(np.asarray(x)) for x in (a, b))
+        if left.dtype.kind != "f" or right.dtype.kind != "f":
+            raise InputError(f"similarity takes float vectors, found {left.dtype} and {right.dtype}: dequantize_embeddings")
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+            raise InputError(f"similarity takes [n, dim] and [m, dim], found {left.shape} and {right.shape}")
+        unit = [normalized(x.astype(np.float32)) for x in (left, right)]
+        return np.asarray(unit[0] @ unit[1].T)
+
+    def count_tokens(
+        self, texts: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> int | list[int]:
+        """Tokens of each text as `encode` would count them against `max_tokens`: an int for a string, else a list."""
+        prefix = self._prompt(prompt_name, "" if prompt_name is None and prompt is None else prompt)
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        counts = [len(ids) for ids in self._tokenizer.encode(batch, prefix=prefix)]
+        return counts[0] if isinstance(texts, str) else counts
+
+    def token_embeddings(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """The last hidden state of every token, for late interaction or pooling of your own.
+
+        Returns:
+            `[tokens, hidden]` float32 for a string, a list of such arrays for a sequence; prompt and special tokens
+            included, not normalised.
+
+        Raises:
+            InputError: a text or an argument cannot be used.
+            TextTooLongError: a text has more than `max_tokens`.
+        """
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        todo = self._pieces(batch, self._prompt(prompt_name, prompt), "error")
+        states: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(todo)
+        for indices, output in self._run("token_embeddings", todo, batch_size):
+            for row, index in enumerate(indices):
+                states[index] = output[row, : len(todo[index].ids)].copy()
+        return states[0] if isinstance(texts, str) else states
+
+    def tokens(self, text: str, *, prompt_name: str | None = None, prompt: str = "") -> list[str]:
+        """The vocabulary pieces of a text, in the order of `token_embeddings`' rows."""
+        prefix = self._prompt(prompt_name, None if prompt_name else prompt)
+        (ids,) = self._tokenizer.encode([text], prefix=prefix)
+        return self._tokenizer.token_strings(ids.tolist())
+
+    def _task(self, options: dict[str, Any], *names: str) -> dict[str, Any]:
+        if options.get("prompt_name") is not None or options.get("prompt") is not None:
+            return options
+        name = next((name for name in names if name in self.prompts), None)
+        return options | ({"prompt": ""} if name is None else {"prompt_name": name})
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        if name is not None and prompt is not None:
+            raise InputError(f"prompt_name = {name!r} and prompt = {prompt!r}: give one of them")
+        if prompt is not None:
+            return prompt
+        if name is not None:
+            if name not in self.prompts:
+                raise InputError(f"no prompt named {name!r}; this model has {', '.join(self.prompts) or 'none'}")
+            return self.prompts[name]
+        if self.bundle.manifest.prompt_required and self._warn_once.acquire(blocking=False):
+            message = (
+                f"{self.bundle.manifest.name} was trained with a prompt in front of every text and none was given: use "
+                "encode_query for queries and encode_document for passages, or prompt_name=... "
+                f"({', '.join(self.prompts)}); prompt='' says that you mean it"
+            )
+            warnings.warn(PromptWarning(message), stacklevel=3)
+        return ""
+
+    def _dim(self, truncate_dim: int | None, precision: str) -> int:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision = {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        dim = self.dim if truncate_dim is None else truncate_dim
+        if not isinstance(dim, int | np.integer) or isinstance(dim, bool) or not 1 <= dim <= self.dim:
+            trained = ", ".join(map(str, self.bundle.manifest.dims))
+            raise InputError(f"truncate_dim = {dim!r}; expected 1 to {self.dim} (trained: {trained})")
+        if precision.endswith("binary") and dim % 8:
+            raise InputError(f"{precision} packs 8 dimensions to a byte; {dim} is not a multiple of 8")
+        return int(dim)
+
+    def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong) -> list[Piece]:
+        return list(pieces(self._tokenizer, texts, prompt=prompt, limit=self.max_tokens, overlong=overlong))
+
+    def _run(self, output: str, todo: Sequence[Piece], batch_size: int) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        _positive("batch_size", batch_size)
+        pad_id = self._tokenizer.pad
+        for indices in plan([len(piece.ids) for piece in todo], batch_size=batch_size):
+            yield indices, self._session.run(output, *pad([todo[i].ids for i in indices], pad_id))
+
+    def _vectors(self, todo: Sequence[Piece], batch_size: int, show: bool | None) -> NDArray[np.float32]:
+        vectors = np.empty((len(todo), self.dim), np.float32)
+        with progress(len(todo), "text", show=show) as advance:
+            for indices, output in self._run("sentence_embedding", todo, batch_size):
+                vectors[indices] = output
+                advance(len(indices))
+        return vectors
+
+    def _cut(self, vectors: NDArray[np.float32], dim: int, normalize: bool) -> NDArray[np.float32]:
+        # The graph's vectors have unit length already; scaling them twice could turn a last bit.
+        if dim == self.dim:
+            return vectors
+        cut = np.ascontiguousarray(vectors[:, :dim])
+        return normalized(cut) if normalize else cut
+
+    def _stream(
+        self,
+        texts: Iterator[str],
+        prompt: str,
+        policy: Overlong,
+        batch_size: int,
+        dim: int,
+        normalize: bool,
+        precision: Precision,
+    ) -> Iterator[Embedding]:
+        first = 0
+        while batch := list(islice(texts, batch_size)):
+            todo = self._pieces(batch, prompt, policy)
+            vectors = self._vectors(todo, batch_size, False)
+            if not isinstance(policy, Chunk) or policy.pooled:
+                vectors, todo = pooled(todo, vectors, len(batch)), merged(todo)
+            codes, scales = quantize_embeddings(self._cut(vectors, dim, normalize), precision)
+            for piece, code, scale in zip(todo, codes, scales, strict=True):
+                yield Embedding(
+                    index=first + piece.text,
+                    vector=code,
+                    scale=float(scale),
+                    tokens=len(piece.ids),
+                    start=piece.start,
+                    end=piece.end,
+                    truncated=piece.truncated,
+                )
+            first += len(batch)
+
+
+def _positive(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} = {value!r}; expected a positive integer")

@@ -1,0 +1,150 @@
+"""The bundle format, version 1.
+
+A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with exactly these fields:
+
+| field | type | meaning |
+|---|---|---|
+| `format` | integer | 1; a reader refuses any other |
+| `name` | string | what to call the model |
+| `recipe` | string | how the weights are kept: `fp32`, or `int8-storage` (int8 in the file, float32 arithmetic) |
+| `graph` | string | path of the ONNX file; its external data lies beside it |
+| `hidden_size` | integer | width of the vectors |
+| `max_tokens` | integer | most tokens of one text, prompt and special tokens included |
+| `dims` | list of integers | widths the model was trained to be cut to (Matryoshka), widest first |
+| `prompts` | object | prompt name -> text put in front |
+| `prompt_required` | boolean | whether the model is wrong without a prompt |
+| `source` | object | `repo` and `revision` (or null), `config_sha256`, `weights_sha256` of the checkpoint |
+| `made_with` | object | package -> version that wrote the bundle |
+| `certificate` | object | what was measured against the checkpoint when the bundle was written |
+| `files` | object | relative path -> `size` in bytes and `sha256`, for every other file of the folder |
+
+Beside the manifest lie `tokenizer.json`, `config.json` and the small files by which other loaders (sentence-transformers,
+optimum, fastembed) recognise a model. Reading refuses a file that is missing or altered, a file that is not listed
+(README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX or the
+tokenizer's own format; nothing is ever unpickled.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import PurePosixPath
+from typing import Any
+
+from moembed.errors import BundleError
+
+MANIFEST_FILE = "moembed.json"
+FORMAT = 1
+RECIPES = ("fp32", "int8-storage")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and sha256 (hex) of one file of a bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The checkpoint a bundle was made from; `repo` and `revision` are None for a local folder of unknown origin."""
+
+    repo: str | None
+    revision: str | None
+    config_sha256: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The fields of `moembed.json`; the module's documentation says what each means."""
+
+    name: str
+    recipe: str
+    graph: str
+    hidden_size: int
+    max_tokens: int
+    dims: tuple[int, ...]
+    prompts: dict[str, str]
+    prompt_required: bool
+    source: Source
+    made_with: dict[str, str]
+    certificate: dict[str, Any]
+    files: dict[str, FileRecord]
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The manifest as text; equal manifests give equal bytes."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Parse and check a manifest.
+
+        Raises:
+            BundleError: not JSON, another format, a field missing, unknown or of the wrong type, or an unsafe path.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{MANIFEST_FILE} is not JSON ({error}): the bundle is damaged; export or copy it again") from error
+        if not isinstance(raw, dict) or "format" not in raw:
+            raise BundleError(f"{MANIFEST_FILE} has no field 'format': this is not a moembed bundle")
+        if raw["format"] != FORMAT:
+            raise BundleError(
+                f"{MANIFEST_FILE} has format {raw['format']!r}; this moembed reads format {FORMAT}: "
+                "upgrade moembed, or export the bundle again"
+            )
+        wanted = {field.name for field in fields(cls)}
+        if problems := sorted(wanted ^ set(raw)):
+            missing = [name for name in problems if name in wanted]
+            raise BundleError(
+                f"{MANIFEST_FILE}: missing {missing}, unknown {[n for n in problems if n not in wanted]}; "
+                "the bundle is damaged or foreign; export it again"
+            )
+        return _checked(cls, raw)
+
+
+def safe_path(path: str) -> bool:
+    """Whether a manifest's path stays inside the folder on every platform."""
+    pure = PurePosixPath(path)
+    return bool(path) and str(pure) == path and not pure.is_absolute() and ".." not in pure.parts and not set(path) & set('\\:\0')
+
+
+def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:
+    def need(name: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise BundleError(f"{MANIFEST_FILE}: {name} = {raw[name]!r}; expected {expected}")
+
+    for name in ("name", "recipe", "graph"):
+        need(name, isinstance(raw[name], str), "a string")
+    need("recipe", raw["recipe"] in RECIPES, f"one of {RECIPES} (a newer moembed may know more)")
+    for name in ("hidden_size", "max_tokens"):
+        need(name, _is_int(raw[name]) and raw[name] > 0, "a positive integer")
+    dims = raw["dims"]
+    need("dims", isinstance(dims, list) and all(_is_int(d) and 0 < d <= raw["hidden_size"] for d in dims), "widths")
+    prompts = raw["prompts"]
+    need("prompts", _is_text_map(prompts), "an object of strings")
+    need("prompt_required", isinstance(raw["prompt_required"], bool), "true or false")
+    need("made_with", _is_text_map(raw["made_with"]), "an object of strings")
+    need("certificate", isinstance(raw["certificate"], dict), "an object")
+    try:
+        source = Source(**raw["source"])
+        files = {path: FileRecord(**record) for path, record in raw["files"].items()}
+    except (TypeError, AttributeError) as error:
+        raise BundleError(f"{MANIFEST_FILE}: source or files are malformed ({error})") from error
+    for path, record in files.items():
+        if not safe_path(path):
+            raise BundleError(f"{MANIFEST_FILE} lists {path!r}, a path that leaves the bundle: do not use this bundle")
+        if not (_is_int(record.size) and isinstance(record.sha256, str)):
+            raise BundleError(f"{MANIFEST_FILE}: {path} needs an integer size and a sha256, found {record}")
+    need("graph", raw["graph"] in files, "one of the listed files")
+    checked = raw | {"source": source, "files": files, "dims": tuple(dims)}
+    return cls(**checked)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())

@@ -1,0 +1,149 @@
+"""What happens to a text that has more tokens than the model reads: an error, a cut, or windows. Never silence."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.errors import InputError, TextTooLongError
+from moembed.precision import normalized
+from moembed.tokenizer import Ids, Tokenizer
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The policy that reads an over-long text through windows of the model's full length.
+
+    Attributes:
+        overlap: tokens that a window shares with the one before.
+        pooled: whether the windows' vectors are averaged, weighted by their tokens, into one vector per text
+            (`encode` needs that); otherwise every window keeps its own.
+    """
+
+    overlap: int = 64
+    pooled: bool = True
+
+
+Overlong = Literal["error", "truncate", "chunk"] | Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is computed as one row: a text, or a window of one.
+
+    Attributes:
+        text: index of the text it belongs to.
+        ids: token ids, prompt and special tokens included.
+        start: first character of the text that it covers.
+        end: one past the last character of the text that it covers.
+        truncated: whether the text goes on behind it, unread.
+    """
+
+    text: int
+    ids: Ids
+    start: int
+    end: int
+    truncated: bool = False
+
+
+def policy_of(overlong: Overlong) -> Literal["error", "truncate"] | Chunk:
+    """Check a policy and give `"chunk"` its defaults.
+
+    Raises:
+        InputError: it is none of the policies.
+    """
+    if overlong == "chunk":
+        return Chunk()
+    if isinstance(overlong, Chunk) or overlong in ("error", "truncate"):
+        return overlong  # type: ignore[return-value]
+    raise InputError(f"overlong = {overlong!r}; expected 'error', 'truncate', 'chunk' or a Chunk(overlap, pooled)")
+
+
+def pieces(
+    tokenizer: Tokenizer, texts: Sequence[str], *, prompt: str, limit: int, overlong: Overlong
+) -> Iterator[Piece]:
+    """Tokenise texts and apply the policy; every text gives one piece, over-long ones more under `Chunk`.
+
+    Args:
+        tokenizer: the model's.
+        texts: the texts.
+        prompt: put in front of every text and of every window.
+        limit: most tokens of a piece.
+        overlong: the policy.
+
+    Raises:
+        TextTooLongError: a text is too long under `"error"`.
+        InputError: the policy is unknown, or its windows have no room.
+    """
+    policy = policy_of(overlong)
+    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt)):
+        text = texts[index]
+        if len(ids) <= limit:
+            yield Piece(index, ids, 0, len(text))
+        elif policy == "error":
+            raise TextTooLongError(
+                f"text {index} has {len(ids)} tokens, prompt and special tokens included; the model reads {limit}. "
+                "Pass overlong='truncate' to cut it, or overlong='chunk' to read all of it in windows",
+                index=index,
+                tokens=len(ids),
+                limit=limit,
+            )
+        else:
+            yield from _split(tokenizer, text, index, prompt, limit, policy)
+
+
+def _split(
+    tokenizer: Tokenizer, text: str, index: int, prompt: str, limit: int, policy: Literal["truncate"] | Chunk
+) -> Iterator[Piece]:
+    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt)
+    # Characters before the text belong to the prompt; a token that starts there is repeated in every window.
+    head = int(np.searchsorted(offsets[:, 0], len(prompt))) if prompt else 0
+    room = limit - 2 - head
+    overlap = policy.overlap if isinstance(policy, Chunk) else 0
+    if room < 1 or not 0 <= overlap < room:
+        raise InputError(
+            f"windows of {limit} tokens leave {room} for the text beside the prompt; an overlap of {overlap} does not fit"
+        )
+    body, spans = ids[head:], offsets[head:] - len(prompt)
+    starts = [0] if policy == "truncate" else range(0, max(len(body) - overlap, 1), room - overlap)
+    for first in starts:
+        last = min(first + room, len(body))
+        framed = np.concatenate([[tokenizer.bos], ids[:head], body[first:last], [tokenizer.eos]]).astype(np.int32)
+        start = max(int(spans[first, 0]), 0)
+        yield Piece(index, framed, start, int(spans[last - 1, 1]), truncated=policy == "truncate")
+
+
+def pooled(todo: Sequence[Piece], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """One vector per text: its own, or the mean of its windows weighted by their tokens and scaled to unit length.
+
+    Args:
+        todo: the pieces of `count` texts, in order.
+        vectors: `[len(todo), hidden]`, one per piece.
+        count: texts.
+
+    Returns:
+        `[count, hidden]` float32.
+    """
+    if len(todo) == count:
+        return vectors
+    rows = []
+    windows: list[list[int]] = [[] for _ in range(count)]
+    for row, piece in enumerate(todo):
+        windows[piece.text].append(row)
+    for own in windows:
+        weights = np.array([len(todo[row].ids) for row in own], np.float32)
+        rows.append(vectors[own[0]] if len(own) == 1 else normalized((vectors[own] * weights[:, None]).sum(axis=0)))
+    return np.stack(rows)
+
+
+def merged(todo: Sequence[Piece]) -> list[Piece]:
+    """One piece per text: from its first window's start to its last one's end, with the ids of all."""
+    texts: dict[int, Piece] = {}
+    for piece in todo:
+        one = texts.get(piece.text)
+        ids = piece.ids if one is None else np.concatenate([one.ids, piece.ids])
+        start = piece.start if one is None else one.start
+        texts[piece.text] = Piece(piece.text, ids, start, piece.end, piece.truncated)
+    return list(texts.values())

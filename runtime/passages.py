@@ -1,0 +1,119 @@
+"""The paragraphs of text and Markdown files, each with the line it starts at."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moembed.errors import InputError
+
+SUFFIXES = (".md", ".markdown", ".txt", ".rst")
+_SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages"})
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A paragraph.
+
+    Attributes:
+        path: its file, as the user named it.
+        line: line it starts at, from 1.
+        heading: the Markdown heading it stands under, or "".
+        text: its lines.
+    """
+
+    path: Path
+    line: int
+    heading: str
+    text: str
+
+
+def text_files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """Yield each file once, in order, and whether it was named itself rather than found in a folder.
+
+    Raises:
+        InputError: a path does not exist.
+    """
+    seen = set()
+    for path in paths:
+        if path.is_dir():
+            found = [(file, False) for file in _walk(path)]
+        elif path.exists():
+            found = [(path, True)]
+        else:
+            raise InputError(f"no file or folder {path}")
+        for file, named in found:
+            if (real := file.resolve()) not in seen:
+                seen.add(real)
+                yield file, named
+
+
+def passages(paths: Sequence[Path], *, skipped: Callable[[str], None]) -> Iterator[Passage]:
+    """Yield the paragraphs of the files under the paths.
+
+    Args:
+        paths: files of any suffix, and folders, which are searched for `SUFFIXES`; hidden folders are left out.
+        skipped: told of a file in a folder that is not UTF-8 text.
+
+    Raises:
+        InputError: a path does not exist, or a file that was named itself is not UTF-8 text.
+    """
+    for file, named in text_files(paths):
+        try:
+            text = file.read_bytes().decode("utf-8-sig")
+            if "\0" in text:
+                raise ValueError("it holds NUL bytes")
+        except (OSError, ValueError) as error:
+            if named:
+                raise InputError(f"{file} cannot be read as UTF-8 text: {error}") from error
+            skipped(f"{file}: not UTF-8 text")
+            continue
+        yield from split(file, text)
+
+
+def split(path: Path, text: str) -> Iterator[Passage]:
+    """Split a text at blank lines; in Markdown, headings lead their paragraphs and a code block joins the one before it."""
+    markdown = path.suffix.lower() in (".md", ".markdown")
+    heading, fence = "", ""
+    block: list[str] = []
+    start = 1
+    pending: Passage | None = None
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        stripped = line.strip()
+        opens = stripped[:3] if markdown and stripped[:3] in ("```", "~~~") else ""
+        if opens or fence:
+            fence = "" if fence and opens == fence else fence or opens
+        elif not stripped or (markdown and stripped.startswith("#")):
+            if block:
+                joined = _join(pending, Passage(path, start, heading, "\n".join(block)))
+                if pending is not None and joined is not pending and joined.line != pending.line:
+                    yield pending
+                pending, block = joined, []
+            if stripped:
+                heading = stripped.lstrip("#").strip()
+            continue
+        if not block:
+            start = number
+        block.append(line.rstrip())
+    if block:
+        last = _join(pending, Passage(path, start, heading, "\n".join(block)))
+        if pending is not None and last.line != pending.line:
+            yield pending
+        pending = last
+    if pending is not None:
+        yield pending
+
+
+def _join(before: Passage | None, passage: Passage) -> Passage:
+    """A code block belongs to the paragraph that introduces it."""
+    code = passage.text.lstrip().startswith(("```", "~~~"))
+    if before is None or not code or before.heading != passage.heading:
+        return passage
+    gap = passage.line - before.line - before.text.count("\n") - 1
+    return Passage(before.path, before.line, before.heading, before.text + "\n" * (gap + 1) + passage.text)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
+        yield from (Path(root) / name for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)

@@ -1,0 +1,105 @@
+"""Smaller output vectors: float16, one byte or one bit per dimension, and the way back.
+
+Every scale belongs to one vector and is computed from it alone, so that a code does not depend on the company a text was
+embedded in (sentence-transformers takes its int8 ranges from the batch).
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.errors import InputError
+
+Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
+
+
+class QuantizedEmbeddings(NamedTuple):
+    """Codes and what they stand for.
+
+    Attributes:
+        codes: `[..., dim]` int8 or uint8, `[..., dim / 8]` for the packed binary ones, or floats.
+        scales: `[...]` float32, one per vector: `vector = scale * code` (int8), `scale * (code - 128)` (uint8), or
+            `+-scale` by bit (binary, ubinary); ones for floats.
+    """
+
+    codes: NDArray[Any]
+    scales: NDArray[np.float32]
+
+
+def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> QuantizedEmbeddings:
+    """Quantise float vectors.
+
+    Args:
+        embeddings: `[..., dim]` floats.
+        precision: `"float32"`, `"float16"`; `"int8"` and `"uint8"`: symmetric, the largest absolute component becomes
+            127; `"ubinary"`: one bit per dimension (1 for > 0), eight to a byte, first dimension in the highest bit;
+            `"binary"`: the same bytes minus 128, as int8.
+
+    Raises:
+        InputError: unknown precision, input that is not float, NaN or infinity, or a dim that does not fill bytes.
+    """
+    vectors = np.asarray(embeddings)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision = {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if vectors.ndim == 0 or vectors.dtype.kind != "f":
+        raise InputError(f"expected an array of float vectors, found {vectors.dtype} of shape {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise InputError("the vectors hold NaN or infinity, which no precision can carry")
+    vectors = vectors.astype(np.float32, copy=False)
+    if precision in ("float32", "float16"):
+        return QuantizedEmbeddings(vectors.astype(precision), np.ones(vectors.shape[:-1], np.float32))
+    if precision in ("int8", "uint8"):
+        largest = np.abs(vectors).max(axis=-1, initial=0.0)
+        scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        codes = np.clip(np.rint(vectors / scales[..., None]), -127, 127).astype(np.int8)
+        return QuantizedEmbeddings(codes if precision == "int8" else _offset(codes), scales)
+    if vectors.shape[-1] % 8:
+        raise InputError(f"{precision} packs 8 dimensions to a byte; {vectors.shape[-1]} is not a multiple of 8")
+    bits = np.packbits(vectors > 0, axis=-1)
+    packed = bits if precision == "ubinary" else _offset(bits)
+    return QuantizedEmbeddings(packed, np.abs(vectors).mean(axis=-1, dtype=np.float32))
+
+
+def dequantize_embeddings(
+    codes: NDArray[Any], precision: Precision, scales: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Turn codes back into float32 vectors.
+
+    Args:
+        codes: as from `quantize_embeddings` or `Embedder.encode(..., precision=...)`.
+        precision: the precision they were made with.
+        scales: one per vector; None if the vectors were of unit length, which then fixes the scale.
+
+    Returns:
+        `[..., dim]` float32; of unit length where `scales` is None.
+
+    Raises:
+        InputError: the codes' dtype is not that of the precision.
+    """
+    codes = np.asarray(codes)
+    dtype = {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
+    if precision not in PRECISIONS or codes.dtype != dtype:
+        raise InputError(f"{precision} codes are {dtype} arrays; found {codes.dtype}")
+    if precision in ("float32", "float16"):
+        vectors = codes.astype(np.float32)
+    elif precision in ("int8", "uint8"):
+        vectors = (codes if precision == "int8" else _offset(codes)).astype(np.float32)
+    else:
+        bits = np.unpackbits(codes if precision == "ubinary" else _offset(codes), axis=-1)
+        vectors = bits.astype(np.float32) * 2 - 1
+    if scales is not None:
+        return np.asarray(vectors * np.asarray(scales, np.float32)[..., None], np.float32)
+    return normalized(vectors)
+
+
+def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors `[..., dim]` float32 scaled to unit length; zero vectors stay zero."""
+    lengths = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    return vectors / np.maximum(lengths, np.float32(1e-12))
+
+
+def _offset(codes: NDArray[Any]) -> NDArray[Any]:
+    # int8 <-> uint8, 128 apart: the same byte with its top bit turned.
+    return (codes.view(np.uint8) ^ np.uint8(0x80)).view(np.uint8 if codes.dtype == np.int8 else np.int8)

@@ -1,0 +1,117 @@
+"""One ONNX Runtime session over a bundle's graph."""
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.bundle import Bundle
+from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CUDA_HELP = (
+    "CUDA needs onnxruntime-gpu in place of onnxruntime in this environment, and an NVIDIA driver with CUDA and cuDNN: "
+    'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
+)
+MINIMUM_ONNXRUNTIME = (1, 24)
+
+
+class Session:
+    """Runs the graph of a bundle; safe to share between threads.
+
+    Args:
+        bundle: a checked bundle.
+        providers: `"cpu"`, `"cuda"`, full ONNX Runtime provider names, or a sequence of them in order of preference.
+            Every one that is named must be there: nothing falls back silently.
+        threads: threads of one call; None for the CPUs this process may use.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        ProviderError: a provider that was asked for is not available.
+        BundleError: ONNX Runtime refuses the graph.
+        InputError: `threads` is not a positive integer.
+    """
+
+    def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
+        ort = import_onnxruntime()
+        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+            raise InputError(f"threads = {threads!r}; expected a positive integer, or None for the CPUs available")
+        self.threads = threads or available_cpus()
+        self.providers = _resolve(providers, ort.get_available_providers())
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Weights stored as int8 become float32 once, at load, instead of at every call.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {bundle.graph}: {error}") from error
+        self._session.disable_fallback()
+        active = self._session.get_providers()
+        if lost := [name for name in self.providers if name not in active]:
+            raise ProviderError(f"asked for {lost[0]}, ONNX Runtime started only {active}. {_CUDA_HELP}")
+
+    def run(self, output: str, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Run one padded batch.
+
+        Args:
+            output: `"sentence_embedding"` or `"token_embeddings"`.
+            ids: `[batch, sequence]`.
+            mask: `[batch, sequence]`, 1 for tokens and 0 for padding.
+
+        Returns:
+            `[batch, hidden]` or `[batch, sequence, hidden]` float32.
+        """
+        (result,) = self._session.run([output], {"input_ids": ids, "attention_mask": mask})
+        return np.asarray(result, dtype=np.float32)
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        ProviderError: it is too old to keep a graph's external data inside the bundle.
+    """
+    try:
+        ort: Any = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu", "Running a model") from None
+    version = getattr(ort, "__version__", "0.0")
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_ONNXRUNTIME:
+        raise ProviderError(
+            f"onnxruntime {version} is installed; moembed needs {'.'.join(map(str, MINIMUM_ONNXRUNTIME))} or newer: "
+            'pip install -U "moembed[cpu]"'
+        )
+    return ort  # type: ignore[no-any-return]
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: its affinity, further limited by a container's quota (cgroup v2)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        if quota != "max":
+            cpus = min(cpus, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cpus
+    return max(cpus, 1)
+
+
+def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[str]:
+    names = [providers] if isinstance(providers, str) else list(providers)
+    if not names:
+        raise InputError("providers is empty; name at least one, for example 'cpu'")
+    resolved = [_PROVIDERS.get(str(name).lower(), str(name)) for name in names]
+    for name in resolved:
+        if name not in available:
+            help_text = _CUDA_HELP if name == _PROVIDERS["cuda"] else "see `moembed doctor`"
+            raise ProviderError(f"asked for {name}, this onnxruntime has only {list(available)}. {help_text}")
+    return resolved

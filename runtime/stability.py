@@ -1,0 +1,77 @@
+"""Does the same text give the same bytes on this machine? Compared, not assumed."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.batching import pad
+from moembed.bundle import Bundle
+from moembed.probes import probe_texts
+from moembed.session import Session, available_cpus
+from moembed.tokenizer import Ids, Tokenizer
+
+_SIZES = (2, 3, 8, 16)
+
+
+@dataclass(frozen=True)
+class StabilityReport:
+    """What came of embedding the same texts in different company.
+
+    Attributes:
+        texts: different texts.
+        comparisons: vectors compared with the same text's vector alone.
+        differing: comparisons with at least one different byte.
+        max_abs: largest difference of a component.
+        threads: thread counts that were compared.
+    """
+
+    texts: int
+    comparisons: int
+    differing: int
+    max_abs: float
+    threads: tuple[int, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every vector was the same to the byte."""
+        return self.differing == 0
+
+
+def check_stability(bundle: Bundle, *, providers: str = "cpu", seed: int = 0) -> StabilityReport:
+    """Embed the probe texts alone, padded, shuffled and in batches, on 1 and on all threads, and compare the bytes."""
+    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    rows = [ids[: bundle.manifest.max_tokens] for ids in tokenizer.encode(probe_texts())]
+    threads = tuple(sorted({1, max(available_cpus(), 2)}))
+    alone: list[NDArray[np.float32]] = []
+    comparisons, differing, largest = 0, 0, 0.0
+    for count in threads:
+        session = Session(bundle, providers=providers, threads=count)
+        if not alone:
+            alone = [_vectors(session, [row])[0] for row in rows]
+        for group, width in _companies(rows, random.Random(seed)):  # noqa: S311  (not for secrets)
+            vectors = _vectors(session, [rows[i] for i in group], width)
+            for i, vector in zip(group, vectors, strict=True):
+                comparisons += 1
+                if vector.tobytes() != alone[i].tobytes():
+                    differing += 1
+                    largest = max(largest, float(np.abs(vector - alone[i]).max()))
+    return StabilityReport(len(rows), comparisons, differing, largest, threads)
+
+
+def _companies(rows: list[Ids], rng: random.Random) -> list[tuple[list[int], int]]:
+    """Groups of texts to run together, and how many pad columns to add."""
+    order = list(range(len(rows)))
+    groups = [([i], extra) for i in order for extra in (0, 1, 37)]
+    for size in _SIZES:
+        rng.shuffle(order)
+        groups += [(order[k : k + size], rng.choice((0, 0, 5))) for k in range(0, len(order), size)]
+        by_length = sorted(order, key=lambda i: len(rows[i]))
+        groups += [(by_length[k : k + size], 0) for k in range(0, len(order), size)]
+    return groups
+
+
+def _vectors(session: Session, rows: list[Ids], extra: int = 0) -> NDArray[np.float32]:
+    ids, mask = pad(rows, 1)
+    return session.run("sentence_embedding", np.pad(ids, ((0, 0), (0, extra))), np.pad(mask, ((0, 0), (0, extra))))
