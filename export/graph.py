@@ -21,6 +21,7 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
         if node.domain == DOMAIN and node.op_type == "Experts":
             _split_experts(model, node)
     _drop_unused(model)
+    _add_alias(model, "token_embeddings", "last_hidden_state")
     _forget_the_trace(model)
     for proto in functions(config.num_experts):
         function = ir.serde.deserialize_function(proto)
@@ -31,7 +32,7 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
     return model
 
 
-def node_of(model: ir.Model, initializer: str) -> ir.Node:
+def consumer(model: ir.Model, initializer: str) -> ir.Node:
     """The single node that reads an initializer, by the checkpoint's tensor name."""
     (use,) = model.graph.initializers[initializer].uses()
     return use.node
@@ -40,16 +41,18 @@ def node_of(model: ir.Model, initializer: str) -> ir.Node:
 def _name_dimensions(model: ir.Model) -> None:
     # The exporter invents symbol names (s70, s72); say what they are wherever they occur.
     batch, sequence = (str(dim) for dim in _shape(model.graph.inputs[0]))
-    tokens = next(str(_shape(v)[0]) for node in model.graph for v in node.outputs if node.op_type == "LayerNormalization")
+    tokens = next(
+        str(_shape(v)[0]) for node in model.graph for v in node.outputs if node.op_type == "LayerNormalization"
+    )
     names = {batch: "batch", sequence: "sequence", tokens: "tokens"}
     for value in _values(model):
         if value.shape is not None:
             value.shape = ir.Shape([d if isinstance(d, int) else names.get(str(d)) for d in value.shape])
 
 
-def _shape(value: ir.Value) -> ir.Shape:
-    if value.shape is None:
-        raise ValueError(f"the trace gave {value.name} no shape")
+def _shape(value: ir.Value | None) -> ir.Shape:
+    if value is None or value.shape is None:
+        raise ValueError(f"the trace gave {value} no shape")
     return value.shape
 
 
@@ -64,7 +67,7 @@ def _split_experts(model: ir.Model, node: ir.Node) -> None:
     parts: list[ir.Value] = []
     for stacked in (w1, w2):
         source = _stack(stacked)
-        experts, ffn, hidden = (int(dim) for dim in _shape(stacked))
+        experts, ffn, hidden = _shape(stacked).numpy()
         matrix = source.const_value.numpy().reshape(experts, ffn, hidden)  # type: ignore[union-attr]
         for expert in range(experts):
             parts.append(add_initializer(model, f"{source.name}.{expert}", matrix[expert]))
@@ -95,6 +98,15 @@ def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value
+
+
+def _add_alias(model: ir.Model, output: str, alias: str) -> None:
+    # optimum's feature extraction, and with it sentence-transformers' ONNX backend, reads this name and no other.
+    value = next(value for value in model.graph.outputs if value.name == output)
+    node = ir.node("Identity", [value], num_outputs=1, name=alias)
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = alias, value.shape, value.type
+    model.graph.append(node)
+    model.graph.outputs.append(node.outputs[0])
 
 
 def _drop_unused(model: ir.Model) -> None:

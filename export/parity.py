@@ -102,7 +102,10 @@ def observe_oracle(oracle: Oracle) -> Observer:
 
     def run(ids: list[int]) -> Observation:
         result = oracle.run(ids)
-        routing = {i: Routing(r.chosen, r.weights, _margin(r.probabilities, r.chosen.shape[1])) for i, r in result.routing.items()}
+        routing = {
+            i: Routing(r.chosen, r.weights, _margin(r.probabilities, r.chosen.shape[1]))
+            for i, r in result.routing.items()
+        }
         return Observation(result.embedding, list(result.hidden_states), routing)
 
     return run
@@ -125,7 +128,8 @@ def observe_network(network: NomicMoe) -> Observer:
                     margin = _margin(probabilities, network.config.top_k)
                     routing[index] = Routing(out[1].numpy(), out[0].numpy(), margin)
 
-                hooks.append(layer.mlp.router.register_forward_hook(record))
+                router = network.get_submodule(f"encoder.layers.{index}.mlp.router")
+                hooks.append(router.register_forward_hook(record))
         try:
             with torch.no_grad():
                 embedding, _ = network(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))
@@ -148,7 +152,8 @@ def observe_graph(path: Path) -> Observer:
             states.append(node.output[0])
         elif node.op_type == "Router":
             routers[int(names[0].split(".")[2])] = list(node.output)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in states + sum(routers.values(), []))
+    wanted = ["sentence_embedding", *states, *(name for pair in routers.values() for name in pair)]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted[1:])
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
@@ -157,7 +162,6 @@ def observe_graph(path: Path) -> Observer:
 
     def run(ids: list[int]) -> Observation:
         feed = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        wanted = ["sentence_embedding", *states, *(name for pair in routers.values() for name in pair)]
         values = dict(zip(wanted, session.run(wanted, feed), strict=True))
         routing = {layer: Routing(values[chosen], values[weights]) for layer, (weights, chosen) in routers.items()}
         return Observation(values["sentence_embedding"][0], [values[name] for name in states], routing)

@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx_ir as ir
-import onnxscript
 import torch
 from onnxscript import values
 
 from moembed.export.functions import DOMAIN, OPSET, SCHEMAS, VERSION
-from moembed.models import ops
 from moembed.models.network import NomicMoe
 
 INPUTS = ("input_ids", "attention_mask")
@@ -71,7 +69,6 @@ def _node(name: str) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress chatter and its notes on torchvision out of the user's terminal."""
-    assert ops and onnxscript  # imported for their effect: the ops are registered  # noqa: S101
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -132,7 +132,9 @@ def load_network(folder: Path) -> "NomicMoe":
 def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str]]) -> None:
     dtype = _SAFETENSORS_DTYPE[config.dtype]
     expected = expected_tensors(config)
-    in_file = {int(m[1]) for name in found if (m := re.match(r"encoder\.layers\.(\d+)\.mlp\.(?:router|experts)\.", name))}
+    in_file = {
+        int(m[1]) for name in found if (m := re.match(r"encoder\.layers\.(\d+)\.mlp\.(?:router|experts)\.", name))
+    }
     problems = []
     if in_file and in_file != set(config.moe_layers):
         problems.append(
@@ -147,9 +149,7 @@ def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str
             problems.append(f"{name}: expected {list(shape)} {dtype}, found {list(got_shape)} {got_dtype}")
     if problems:
         shown = problems[:_LISTED] + ([f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
-        raise CheckpointError(
-            f"{WEIGHTS_FILE} is not the network that config.json describes:\n  " + "\n  ".join(shown)
-        )
+        raise CheckpointError(f"{WEIGHTS_FILE} is not the network that config.json describes:\n  " + "\n  ".join(shown))
 
 
 def _some(names: list[str]) -> str:

@@ -152,7 +152,9 @@ class NomicMoeConfig:
         try:
             raw = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"no config.json at {path}: a checkpoint folder holds one beside its weights") from None
+            raise CheckpointError(
+                f"no config.json at {path}: a checkpoint folder holds one beside its weights"
+            ) from None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
         if not isinstance(raw, dict):

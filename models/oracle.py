@@ -98,7 +98,7 @@ class Oracle:
         centred = x - x.mean(axis=1, keepdims=True)
         variance = (centred**2).mean(axis=1, keepdims=True)
         scaled = centred / np.sqrt(variance + self.config.layer_norm_eps)
-        return scaled * self._tensor(name + ".weight") + self._tensor(name + ".bias")
+        return np.asarray(scaled * self._tensor(name + ".weight") + self._tensor(name + ".bias"))
 
     def _attention(self, x: Array, prefix: str) -> Array:
         config, length = self.config, len(x)
@@ -134,7 +134,7 @@ class Oracle:
 
 
 def _gelu(x: Array) -> Array:
-    return x * 0.5 * (1.0 + _erf(x / math.sqrt(2.0)).astype(np.float64))
+    return x * 0.5 * (1.0 + np.asarray(_erf(x / math.sqrt(2.0)), np.float64))
 
 
 def _softmax(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """From what a user names to a checkpoint folder: a path, or a hub name at its pinned revision with checked digests."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,21 +77,14 @@ def locate(
     for name in REQUIRED_FILES:
         folder = get(name)
     for name in OPTIONAL_FILES:
-        try:
+        with contextlib.suppress(SourceError):  # a repository need not carry it; the export writes what is missing
             get(name)
-        except SourceError:
-            continue  # a repository need not carry it; the export writes what is missing
     checkpoint = _local(folder)
     if pinned is None:
         # The snapshot folder of huggingface_hub's cache is named after the commit that the revision resolved to.
         spec = replace(checkpoint.spec, name=source.split("/")[1], repo=source, revision=folder.name)
         return replace(checkpoint, spec=spec)
-    for name, expected in pinned.sha256.items():
-        if (found := sha256_of(folder / name)) != expected:
-            raise CheckpointError(
-                f"{name} of {source} has sha256 {found}, expected {expected}: "
-                "the download is damaged or the repository was altered; delete it from the cache and fetch it again"
-            )
+    _check_digests(folder, pinned)
     return replace(checkpoint, spec=pinned)
 
 
@@ -104,3 +98,12 @@ def _local(folder: Path) -> Checkpoint:
     if published is not None:
         spec = replace(spec, repo=published.repo, revision=published.revision)
     return Checkpoint(folder, config, spec, config_sha256, weights_sha256)
+
+
+def _check_digests(folder: Path, pinned: ModelSpec) -> None:
+    for name, expected in pinned.sha256.items():
+        if (found := sha256_of(folder / name)) != expected:
+            raise CheckpointError(
+                f"{name} of {pinned.repo} has sha256 {found}, expected {expected}: "
+                "the download is damaged or the repository was altered; delete it from the cache and fetch it again"
+            )

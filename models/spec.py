@@ -70,7 +70,9 @@ def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSp
         or config.max_positions
     )
     if not isinstance(prompts, dict) or not all(isinstance(v, str) for v in prompts.values()):
-        raise CheckpointError(f"{folder}/config_sentence_transformers.json: prompts = {prompts!r}; expected name -> text")
+        raise CheckpointError(
+            f"{folder}/config_sentence_transformers.json: prompts = {prompts!r}; expected name -> text"
+        )
     if not isinstance(limit, int) or not 3 <= limit <= config.max_positions:
         raise CheckpointError(f"{folder}: a limit of {limit} tokens; the network has {config.max_positions} positions")
     return ModelSpec(

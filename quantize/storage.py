@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from moembed.export.graph import add_initializer
+from moembed.export.graph import add_initializer, consumer
 
 # Role by the checkpoint's name -> axis of the output channels.
 _ROLES = (
@@ -46,16 +46,15 @@ def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.
 
 def _store_matrix(model: ir.Model, name: str, axis: int) -> None:
     value = model.graph.initializers[name]
-    consumer = value.uses()[0].node
+    reader = consumer(model, name)
     codes, scales = _stored(model, name, axis)
     node = ir.node("DequantizeLinear", [codes, scales], {"axis": axis}, num_outputs=1, name=f"{name}.dequantize")
-    _rewire(model, value, node, consumer)
+    _rewire(model, value, node, reader)
 
 
 def _store_table(model: ir.Model) -> None:
     """Gather int8 rows and their scales first, so that only the rows in use are ever widened."""
-    value = model.graph.initializers[_TABLE]
-    gather = value.uses()[0].node
+    gather = consumer(model, _TABLE)
     ids = gather.inputs[1]
     codes, scales = _stored(model, _TABLE, 0)
     rows = ir.node("Gather", [codes, ids], {"axis": 0}, num_outputs=1, name=f"{_TABLE}.rows")
@@ -79,8 +78,8 @@ def _stored(model: ir.Model, name: str, axis: int) -> tuple[ir.Value, ir.Value]:
     return add_initializer(model, f"{name}.int8", codes), add_initializer(model, f"{name}.scale", scales)
 
 
-def _rewire(model: ir.Model, value: ir.Value, node: ir.Node, consumer: ir.Node) -> None:
-    model.graph.insert_before(consumer, node)
+def _rewire(model: ir.Model, value: ir.Value, node: ir.Node, reader: ir.Node) -> None:
+    model.graph.insert_before(reader, node)
     _describe(node.outputs[0], value)
     ir.convenience.replace_all_uses_with([value], node.outputs)
     del model.graph.initializers[str(value.name)]

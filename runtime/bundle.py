@@ -62,7 +62,9 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """Hex digest of everything that a vector depends on: graph, weights and tokenizer."""
-        parts = sorted((p, r.sha256) for p, r in self.manifest.files.items() if p.startswith("onnx/") or p == "tokenizer.json")
+        parts = sorted(
+            (p, r.sha256) for p, r in self.manifest.files.items() if p.startswith("onnx/") or p == "tokenizer.json"
+        )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -106,7 +108,9 @@ def _identity(path: Path, name: str, record: FileRecord) -> list[int]:
     try:
         stat = path.stat()
     except OSError:
-        raise BundleError(f"{path.parent} lacks {name}, which the manifest lists: copy or export the bundle again") from None
+        raise BundleError(
+            f"{path.parent} lacks {name}, which the manifest lists: copy or export the bundle again"
+        ) from None
     if stat.st_size != record.size:
         raise BundleError(
             f"{path} has {stat.st_size} bytes, the manifest says {record.size}: "

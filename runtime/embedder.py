@@ -22,6 +22,8 @@ from moembed.sources import resolve
 from moembed.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 64
+# sentence-transformers' order of looking for the prompt of a document.
+_TASKS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +155,11 @@ class Embedder:
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
         """`encode` with the model's prompt for queries; same options."""
-        return self.encode(texts, **self._task(options, "query"))
+        return self.encode(texts, **self._with_prompt("query", options))
 
     def encode_document(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
         """`encode` with the model's prompt for documents (`document`, `passage` or `corpus`); same options."""
-        return self.encode(texts, **self._task(options, "document", "passage", "corpus"))
+        return self.encode(texts, **self._with_prompt("document", options))
 
     def embed(
         self,
@@ -206,7 +208,9 @@ class Embedder:
         """
         left, right = (np.atleast_2d(np.asarray(x)) for x in (a, b))
         if left.dtype.kind != "f" or right.dtype.kind != "f":
-            raise InputError(f"similarity takes float vectors, found {left.dtype} and {right.dtype}: dequantize_embeddings")
+            raise InputError(
+                f"similarity takes float vectors, found {left.dtype} and {right.dtype}: dequantize_embeddings"
+            )
         if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
             raise InputError(f"similarity takes [n, dim] and [m, dim], found {left.shape} and {right.shape}")
         unit = [normalized(x.astype(np.float32)) for x in (left, right)]
@@ -253,11 +257,25 @@ class Embedder:
         (ids,) = self._tokenizer.encode([text], prefix=prefix)
         return self._tokenizer.token_strings(ids.tolist())
 
-    def _task(self, options: dict[str, Any], *names: str) -> dict[str, Any]:
-        if options.get("prompt_name") is not None or options.get("prompt") is not None:
-            return options
-        name = next((name for name in names if name in self.prompts), None)
-        return options | ({"prompt": ""} if name is None else {"prompt_name": name})
+    def prompt_for(self, task: str) -> str:
+        """The text in front of every text of a task.
+
+        Args:
+            task: `"query"`, `"document"` (which a model may call `passage` or `corpus`), or any prompt name of the model.
+
+        Raises:
+            InputError: the model has prompts, and none for this task.
+        """
+        for name in _TASKS.get(task, (task,)):
+            if name in self.prompts:
+                return self.prompts[name]
+        if task in _TASKS and not self.prompts:
+            return ""
+        raise InputError(f"no prompt named {task!r}; this model has {', '.join(self.prompts) or 'none'}")
+
+    def _with_prompt(self, task: str, options: dict[str, Any]) -> dict[str, Any]:
+        chosen = options.get("prompt_name") is not None or options.get("prompt") is not None
+        return options if chosen else options | {"prompt": self.prompt_for(task)}
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         if name is not None and prompt is not None:
@@ -265,9 +283,7 @@ class Embedder:
         if prompt is not None:
             return prompt
         if name is not None:
-            if name not in self.prompts:
-                raise InputError(f"no prompt named {name!r}; this model has {', '.join(self.prompts) or 'none'}")
-            return self.prompts[name]
+            return self.prompt_for(name)
         if self.bundle.manifest.prompt_required and self._warn_once.acquire(blocking=False):
             message = (
                 f"{self.bundle.manifest.name} was trained with a prompt in front of every text and none was given: use "
@@ -291,7 +307,9 @@ class Embedder:
     def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong) -> list[Piece]:
         return list(pieces(self._tokenizer, texts, prompt=prompt, limit=self.max_tokens, overlong=overlong))
 
-    def _run(self, output: str, todo: Sequence[Piece], batch_size: int) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    def _run(
+        self, output: str, todo: Sequence[Piece], batch_size: int
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         _positive("batch_size", batch_size)
         pad_id = self._tokenizer.pad
         for indices in plan([len(piece.ids) for piece in todo], batch_size=batch_size):

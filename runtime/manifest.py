@@ -86,7 +86,9 @@ class Manifest:
         try:
             raw = json.loads(text)
         except ValueError as error:
-            raise BundleError(f"{MANIFEST_FILE} is not JSON ({error}): the bundle is damaged; export or copy it again") from error
+            raise BundleError(
+                f"{MANIFEST_FILE} is not JSON ({error}): the bundle is damaged; export or copy it again"
+            ) from error
         if not isinstance(raw, dict) or "format" not in raw:
             raise BundleError(f"{MANIFEST_FILE} has no field 'format': this is not a moembed bundle")
         if raw["format"] != FORMAT:
@@ -107,7 +109,13 @@ class Manifest:
 def safe_path(path: str) -> bool:
     """Whether a manifest's path stays inside the folder on every platform."""
     pure = PurePosixPath(path)
-    return bool(path) and str(pure) == path and not pure.is_absolute() and ".." not in pure.parts and not set(path) & set('\\:\0')
+    return (
+        bool(path)
+        and str(pure) == path
+        and not pure.is_absolute()
+        and ".." not in pure.parts
+        and not set(path) & set("\\:\0")
+    )
 
 
 def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:

@@ -57,7 +57,7 @@ def policy_of(overlong: Overlong) -> Literal["error", "truncate"] | Chunk:
     if overlong == "chunk":
         return Chunk()
     if isinstance(overlong, Chunk) or overlong in ("error", "truncate"):
-        return overlong  # type: ignore[return-value]
+        return overlong
     raise InputError(f"overlong = {overlong!r}; expected 'error', 'truncate', 'chunk' or a Chunk(overlap, pooled)")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from moembed.errors import InputError
 
 SUFFIXES = (".md", ".markdown", ".txt", ".rst")
+_FENCES = ("```", "~~~")
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages"})
 
 
@@ -73,44 +74,38 @@ def passages(paths: Sequence[Path], *, skipped: Callable[[str], None]) -> Iterat
 
 def split(path: Path, text: str) -> Iterator[Passage]:
     """Split a text at blank lines; in Markdown, headings lead their paragraphs and a code block joins the one before it."""
-    markdown = path.suffix.lower() in (".md", ".markdown")
-    heading, fence = "", ""
-    block: list[str] = []
-    start = 1
-    pending: Passage | None = None
-    for number, line in enumerate([*text.splitlines(), ""], 1):
-        stripped = line.strip()
-        opens = stripped[:3] if markdown and stripped[:3] in ("```", "~~~") else ""
-        if opens or fence:
-            fence = "" if fence and opens == fence else fence or opens
-        elif not stripped or (markdown and stripped.startswith("#")):
-            if block:
-                joined = _join(pending, Passage(path, start, heading, "\n".join(block)))
-                if pending is not None and joined is not pending and joined.line != pending.line:
-                    yield pending
-                pending, block = joined, []
-            if stripped:
-                heading = stripped.lstrip("#").strip()
+    last: Passage | None = None
+    for line, heading, block in _blocks(text.splitlines(), markdown=path.suffix.lower() in (".md", ".markdown")):
+        if last is not None and last.heading == heading and block[0].lstrip().startswith(_FENCES):
+            gap = line - last.line - last.text.count("\n")
+            last = Passage(path, last.line, heading, last.text + "\n" * gap + "\n".join(block))
             continue
-        if not block:
-            start = number
-        block.append(line.rstrip())
+        if last is not None:
+            yield last
+        last = Passage(path, line, heading, "\n".join(block))
+    if last is not None:
+        yield last
+
+
+def _blocks(lines: Sequence[str], *, markdown: bool) -> Iterator[tuple[int, str, list[str]]]:
+    """Runs of lines without a blank line or heading between them: first line's number, heading above, the lines."""
+    heading, fence, start = "", "", 1
+    block: list[str] = []
+    for number, line in enumerate([*lines, ""], 1):
+        mark = line.strip()[:3] if markdown and line.strip().startswith(_FENCES) else ""
+        title = markdown and line.startswith("#")
+        if fence or mark or (line.strip() and not title):
+            start = start if block else number
+            block.append(line.rstrip())
+            if mark:
+                fence = "" if mark == fence else fence or mark
+            continue
+        if block:
+            yield start, heading, block
+            block = []
+        heading = line.strip("# \t") if title else heading
     if block:
-        last = _join(pending, Passage(path, start, heading, "\n".join(block)))
-        if pending is not None and last.line != pending.line:
-            yield pending
-        pending = last
-    if pending is not None:
-        yield pending
-
-
-def _join(before: Passage | None, passage: Passage) -> Passage:
-    """A code block belongs to the paragraph that introduces it."""
-    code = passage.text.lstrip().startswith(("```", "~~~"))
-    if before is None or not code or before.heading != passage.heading:
-        return passage
-    gap = passage.line - before.line - before.text.count("\n") - 1
-    return Passage(before.path, before.line, before.heading, before.text + "\n" * (gap + 1) + passage.text)
+        yield start, heading, block
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -33,7 +33,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
+        ) from error
     partial = Path(name)
     try:
         yield partial

@@ -97,7 +97,7 @@ def dequantize_embeddings(
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors `[..., dim]` float32 scaled to unit length; zero vectors stay zero."""
     lengths = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
-    return vectors / np.maximum(lengths, np.float32(1e-12))
+    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def _offset(codes: NDArray[Any]) -> NDArray[Any]:

@@ -32,7 +32,9 @@ class Tokenizer:
         try:
             self._tokenizer = _Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(f"{path} is not a readable tokenizer ({error}): copy or export the bundle again") from error
+            raise BundleError(
+                f"{path} is not a readable tokenizer ({error}): copy or export the bundle again"
+            ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         frame = self._tokenizer.encode("").ids

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
 
-Subparsers = argparse._SubParsersAction  # the type that argparse itself gives no public name  # noqa: SLF001
+Subparsers = argparse._SubParsersAction  # the type that argparse itself gives no public name
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose and open a bundle."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="BUNDLE", help="bundle folder or hub name (default: the embedded model)")
+    group.add_argument(
+        "-m", "--model", metavar="BUNDLE", help="bundle folder or hub name (default: the embedded model)"
+    )
     group.add_argument("--revision", help="commit, tag or branch of a hub name")
     group.add_argument("--offline", action="store_true", help="never touch the network")
-    group.add_argument("--provider", default="cpu", help="cpu or cuda (default: cpu); asking for cuda and not having it is an error")
+    group.add_argument(
+        "--provider", default="cpu", help="cpu or cuda (default: cpu); asking for cuda and not having it is an error"
+    )
     group.add_argument("--threads", type=int, help="threads of one call (default: the CPUs available)")
 
 
@@ -25,10 +29,12 @@ def add_task(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the arguments that choose the prompt."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--task", metavar="NAME", help=f"query, document, or a prompt name of the model (default: {default}; see `moembed info`)"
+        "--task",
+        default=default,
+        metavar="NAME",
+        help=f"query, document, or a prompt name of the model, see `moembed info` (default: {default})",
     )
     group.add_argument("--prompt", metavar="TEXT", help="a prompt of your own in front of every text; '' for none")
-    parser.set_defaults(default_task=default)
 
 
 def open_embedder(arguments: argparse.Namespace) -> "Embedder":
@@ -44,18 +50,11 @@ def open_embedder(arguments: argparse.Namespace) -> "Embedder":
     )
 
 
-def prompt_of(arguments: argparse.Namespace, embedder: "Embedder") -> dict[str, str]:
-    """The prompt keywords for `encode` or `embed` that the task arguments ask for."""
+def prompt_of(arguments: argparse.Namespace, embedder: "Embedder") -> str:
+    """The prompt that the task arguments ask for."""
     if arguments.prompt is not None:
-        return {"prompt": arguments.prompt}
-    task = arguments.task or arguments.default_task
-    names = {"query": ("query",), "document": ("document", "passage", "corpus"), "similarity": ("STS", "query")}
-    for name in names.get(task, ()):
-        if name in embedder.prompts:
-            return {"prompt_name": name}
-    if arguments.task is None or not embedder.prompts:
-        return {"prompt": ""}
-    return {"prompt_name": task}
+        return str(arguments.prompt)
+    return embedder.prompt_for(arguments.task)
 
 
 def say(text: str) -> None:

@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         model = Embedder.from_pretrained()
         dim = model.encode("hello", prompt="").shape[0]
-        found["default model"] = f"{model.bundle.manifest.name}, {model.bundle.manifest.recipe}, {dim} dimensions: works"
+        found["default model"] = (
+            f"{model.bundle.manifest.name}, {model.bundle.manifest.recipe}, {dim} dimensions: works"
+        )
     except MoembedError as error:
         problems.append(str(error))
     found["problems"] = problems
@@ -83,11 +85,13 @@ def instruction_sets() -> list[str]:
 def _sysctl() -> str:
     # macOS: hw.optional.arm.FEAT_DotProd: 1, machdep.cpu.leaf7_features: ... AVX2 ...
     try:
-        text = subprocess.run(["/usr/sbin/sysctl", "-a"], capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603
+        text = subprocess.run(["/usr/sbin/sysctl", "-a"], capture_output=True, text=True, check=False, timeout=5).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
     present = {"hw.optional.arm.feat_dotprod: 1": "asimddp", "hw.optional.arm.feat_i8mm: 1": "i8mm"}
-    return " ".join([flag for line, flag in present.items() if line in text.lower()] + ["avx2"] * ("AVX2" in text.split()))
+    return " ".join(
+        [flag for line, flag in present.items() if line in text.lower()] + ["avx2"] * ("AVX2" in text.split())
+    )
 
 
 def _version(package: str) -> str | None:

@@ -30,9 +30,13 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         description="Embed texts given as arguments, in files (one text a line; a field of each line of a .jsonl), or on stdin.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text (default: the lines of stdin)")
-    parser.add_argument("-i", "--input", action="append", default=[], metavar="FILE", help="read texts from a file; '-' is stdin")
+    parser.add_argument(
+        "-i", "--input", action="append", default=[], metavar="FILE", help="read texts from a file; '-' is stdin"
+    )
     parser.add_argument("--field", default="text", help="field to embed in .jsonl input (default: text)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here instead of stdout, complete or not at all")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write here instead of stdout, complete or not at all"
+    )
     parser.add_argument("-f", "--format", choices=_FORMATS, help="default: by the output's suffix, else jsonl")
     parser.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions, then normalise (Matryoshka)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         truncate_dim=arguments.dim,
         overlong=_OVERLONG[arguments.overlong],  # type: ignore[arg-type]
-        **prompt_of(arguments, embedder),
+        prompt=prompt_of(arguments, embedder),
     )
     cut = 0
 
@@ -96,9 +100,13 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
             try:
                 text = json.loads(line)[arguments.field]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{source}:{number}: no JSON object with a field {arguments.field!r} ({error})") from error
+                raise InputError(
+                    f"{source}:{number}: no JSON object with a field {arguments.field!r} ({error})"
+                ) from error
             if not isinstance(text, str):
-                raise InputError(f"{source}:{number}: field {arguments.field!r} is {type(text).__name__}, expected a string")
+                raise InputError(
+                    f"{source}:{number}: field {arguments.field!r} is {type(text).__name__}, expected a string"
+                )
             yield text
 
 
@@ -113,7 +121,9 @@ def _lines(source: str) -> Iterator[str]:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 name = "stdin" if source == "-" else source
-                raise InputError(f"{name}:{number}: not UTF-8 at byte {error.start} of the line; convert it first") from None
+                raise InputError(
+                    f"{name}:{number}: not UTF-8 at byte {error.start} of the line; convert it first"
+                ) from None
 
 
 @contextmanager
@@ -123,9 +133,11 @@ def _destination(path: Path | None, *, binary: bool) -> Iterator[IO[Any]]:
         return
     from moembed.paths import replacing_file
 
-    with replacing_file(path) as partial:
-        with partial.open("w+b") if binary else partial.open("w", encoding="utf-8", newline="") as out:
-            yield out
+    with (
+        replacing_file(path) as partial,
+        partial.open("w+b") if binary else partial.open("w", encoding="utf-8", newline="") as out,
+    ):
+        yield out
 
 
 def _write_jsonl(out: IO[str], rows: Iterable[tuple[str, "Embedding"]]) -> None:
@@ -151,15 +163,18 @@ def _write_npy(out: IO[bytes], rows: Iterable[tuple[str, "Embedding"]]) -> None:
     """Stream rows; numpy's header leaves room for the first axis to grow, so it is written again at the end."""
     import numpy as np
 
-    count, header = 0, {"fortran_order": False, "descr": "<f4", "shape": (0, 0)}
+    def header(count: int, dim: int, descr: str) -> None:
+        np.lib.format.write_array_header_1_0(out, {"fortran_order": False, "descr": descr, "shape": (count, dim)})
+
+    count, dim, descr = 0, 0, "<f4"
     for _, row in rows:
         if count == 0:
-            header = {"fortran_order": False, "descr": row.vector.dtype.str, "shape": (0, len(row.vector))}
-            np.lib.format.write_array_header_1_0(out, header)
+            dim, descr = len(row.vector), row.vector.dtype.str
+            header(0, dim, descr)
         out.write(row.vector.tobytes())
         count += 1
     out.seek(0)
-    np.lib.format.write_array_header_1_0(out, header | {"shape": (count, header["shape"][1])})
+    header(count, dim, descr)
 
 
 _WRITERS: dict[str, Callable[[IO[Any], Iterable[tuple[str, "Embedding"]]], None]] = {

@@ -19,7 +19,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         "against its sha256; remote code is never run; the graph is compared with the network before it is published.",
     )
     parser.add_argument("source", help="checkpoint folder, or hub name such as nomic-ai/nomic-embed-text-v2-moe")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write, complete or not at all")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write, complete or not at all"
+    )
     parser.add_argument(
         "--storage",
         choices=_RECIPES,

@@ -11,7 +11,9 @@ from moembed.cli.common import Subparsers, emit, emit_json
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     """Describe the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "info", help="what a bundle is", description="Print a bundle's manifest: limits, prompts, provenance, certificate."
+        "info",
+        help="what a bundle is",
+        description="Print a bundle's manifest: limits, prompts, provenance, certificate.",
     )
     parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the embedded model)")
     parser.add_argument("--offline", action="store_true", help="never touch the network")

@@ -31,7 +31,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         description="Embed the paragraphs of the text and Markdown files under the paths, and print those that answer the query "
         "best. Vectors are kept in the user's cache, so that a repeated search embeds only what changed.",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file, or folder with .md, .txt and .rst files")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="file, or folder with .md, .txt and .rst files"
+    )
     parser.add_argument("query", metavar="QUERY", help="what to look for")
     parser.add_argument("-k", "--top-k", type=int, default=5, metavar="N", help="passages to print (default: 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -50,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--top-k {arguments.top_k}: expected at least 1")
     found = list(passages(arguments.paths, skipped=lambda text: say(f"moembed: skipped {text}")))
     if not found:
-        raise InputError(f"no text in {', '.join(map(str, arguments.paths))} (looked for .md, .markdown, .txt and .rst files)")
+        raise InputError(
+            f"no text in {', '.join(map(str, arguments.paths))} (looked for .md, .markdown, .txt and .rst files)"
+        )
     embedder = open_embedder(arguments)
     query = embedder.encode_query(arguments.query)
     with VectorStore(None if arguments.no_cache else cache_folder() / "search.sqlite3") as store:
@@ -66,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _windows(embedder: "Embedder", store: "VectorStore", found: Sequence[Passage]) -> list[list["Window"]]:
     """The windows of every passage, from the store or freshly computed; spans are in the passage's own text."""
-    prompt = next((embedder.prompts[n] for n in ("document", "passage", "corpus") if n in embedder.prompts), "")
+    prompt = embedder.prompt_for("document")
     model = embedder.bundle.fingerprint
     digests = [hashlib.sha256(f"{prompt}\0{p.heading}\0{p.text}".encode()).digest() for p in found]
     known = {digest: store.get(model, digest) for digest in set(digests)}
@@ -90,7 +94,13 @@ def _windows(embedder: "Embedder", store: "VectorStore", found: Sequence[Passage
 def _print(rank: int, score: float, passage: Passage, text: str, start: int, *, as_json: bool) -> None:
     line = passage.line + passage.text.count("\n", 0, start)
     if as_json:
-        record = {"rank": rank, "score": round(score, 6), "path": str(passage.path), "line": line, "heading": passage.heading}
+        record = {
+            "rank": rank,
+            "score": round(score, 6),
+            "path": str(passage.path),
+            "line": line,
+            "heading": passage.heading,
+        }
         emit(json.dumps(record | {"text": text}, ensure_ascii=False))
         return
     emit(f"{score:.3f}  {passage.path}:{line}" + (f"  ({passage.heading})" if passage.heading else ""))

@@ -17,7 +17,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="two or more texts")
     parser.add_argument("--dim", type=int, metavar="N", help="compare only the first N dimensions (Matryoshka)")
     parser.add_argument("--json", action="store_true", help="the whole matrix as JSON")
-    add_task(parser, "similarity")
+    add_task(parser, "query")
     add_model(parser)
     return parser
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(arguments.texts) < 2:
         raise InputError(f"similarity compares at least two texts, found {len(arguments.texts)}")
     embedder = open_embedder(arguments)
-    vectors = embedder.encode(arguments.texts, truncate_dim=arguments.dim, **prompt_of(arguments, embedder))
+    vectors = embedder.encode(arguments.texts, truncate_dim=arguments.dim, prompt=prompt_of(arguments, embedder))
     matrix = embedder.similarity(vectors, vectors)
     if arguments.json:
         emit_json({"texts": arguments.texts, "similarity": [[round(float(v), 6) for v in row] for row in matrix]})
