@@ -216,5 +216,7 @@ SCHEMAS = {
         "Attention", "qkv:float tokens:int64 attention_mask:int64 cos:float sin:float", "y:float", "num_heads"
     ),
     "pool": _schema("Pool", "x:float tokens:int64 attention_mask:int64", "y:float"),
-    "experts": _schema("Experts", "x:float weights:float chosen:int64 w1:float w2:float bias:float", "y:float"),
+    "experts": _schema(
+        "Experts", "x:float weights:float chosen:int64 w1:float w2:float bias:float", "y:float", "num_experts"
+    ),
 }

@@ -64,32 +64,20 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 def _split_experts(model: ir.Model, node: ir.Node) -> None:
     x, weights, chosen, w1, w2, bias = node.inputs
+    count = node.attributes["num_experts"].as_int()
     parts: list[ir.Value] = []
     for stacked in (w1, w2):
-        source = _stack(stacked)
-        experts, ffn, hidden = _shape(stacked).numpy()
-        matrix = source.const_value.numpy().reshape(experts, ffn, hidden)  # type: ignore[union-attr]
-        for expert in range(experts):
-            parts.append(add_initializer(model, f"{source.name}.{expert}", matrix[expert]))
-    node.graph.insert_before(  # type: ignore[union-attr]
-        node,
-        replacement := ir.node(
-            "Experts", [x, weights, chosen, bias, *parts], domain=DOMAIN, num_outputs=1, name=node.name
-        ),
-    )
-    replacement.outputs[0].name = node.outputs[0].name
-    replacement.outputs[0].shape, replacement.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-    ir.convenience.replace_all_uses_with(node.outputs, replacement.outputs)
-    node.graph.remove(node, safe=True)  # type: ignore[union-attr]
-
-
-def _stack(value: ir.Value | None) -> ir.Value:
-    """The `[experts * ffn, hidden]` initializer behind the `[experts, ffn, hidden]` view that the trace makes of it."""
-    producer = value.producer() if value is not None else None
-    source = producer.inputs[0] if producer is not None and producer.op_type == "Reshape" else None
-    if source is None or source.const_value is None:
-        raise ValueError("the trace does not feed Experts from a view of stacked weights")
-    return source
+        if stacked is None or stacked.const_value is None:
+            raise ValueError("the trace does not feed Experts from the checkpoint's stacked weights")
+        matrices = np.split(stacked.const_value.numpy(), count)
+        parts += [add_initializer(model, f"{stacked.name}.{i}", matrix) for i, matrix in enumerate(matrices)]
+    inputs = [x, weights, chosen, bias, *parts]
+    replacement = ir.node("Experts", inputs, domain=DOMAIN, num_outputs=1, name=node.name)
+    new, old = replacement.outputs[0], node.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
+    model.graph.insert_before(node, replacement)
+    ir.convenience.replace_all_uses_with(old, new)
+    model.graph.remove(node, safe=True)
 
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:

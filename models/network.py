@@ -76,7 +76,6 @@ class ExpertMlp(nn.Module):
 
     def __init__(self, config: NomicMoeConfig) -> None:
         super().__init__()
-        self.shape = (config.num_experts, config.expert_ffn_size, config.hidden_size)
         rows = config.num_experts * config.expert_ffn_size
         self.w1 = nn.Parameter(torch.empty(rows, config.hidden_size))
         self.w2 = nn.Parameter(torch.empty(rows, config.hidden_size))
@@ -87,14 +86,13 @@ class Experts(nn.Module):
 
     def __init__(self, config: NomicMoeConfig) -> None:
         super().__init__()
+        self.num_experts = config.num_experts
         self.mlp = ExpertMlp(config)
         self.bias = nn.Parameter(torch.empty(config.hidden_size))
 
     def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Map `[T, hidden]` to `[T, hidden]` given the router's two outputs."""
-        # w2 is viewed like w1, [E, F, H], and used as it is; viewed as [E, H, F] it has the same size and is garbage.
-        w1, w2 = self.mlp.w1.view(self.mlp.shape), self.mlp.w2.view(self.mlp.shape)
-        return experts(x, weights, chosen, w1, w2, self.bias)
+        return experts(x, weights, chosen, self.mlp.w1, self.mlp.w2, self.bias, self.num_experts)
 
 
 class MoeMlp(nn.Module):

@@ -52,7 +52,8 @@ def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> Quant
         return QuantizedEmbeddings(vectors.astype(precision), np.ones(vectors.shape[:-1], np.float32))
     if precision in ("int8", "uint8"):
         largest = np.abs(vectors).max(axis=-1, initial=0.0)
-        scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        # At least the smallest normal number: a subnormal vector's own scale would round to zero.
+        scales = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny).astype(np.float32)
         codes = np.clip(np.rint(vectors / scales[..., None]), -127, 127).astype(np.int8)
         return QuantizedEmbeddings(codes if precision == "int8" else _offset(codes), scales)
     if vectors.shape[-1] % 8:

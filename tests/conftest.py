@@ -1,0 +1,45 @@
+"""Fixtures: a small random checkpoint, its bundle, and the embedded default model, each made once per run."""
+
+from pathlib import Path
+
+import pytest
+
+from checkpoints import small_config, write_checkpoint
+from moembed import Embedder
+from moembed.bundle import Bundle
+from moembed.export.pipeline import export
+from moembed.models.checkpoint import load_network
+from moembed.models.network import NomicMoe
+from moembed.models.sources import locate
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("MOEMBED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("small") / "small-moe", small_config())
+
+
+@pytest.fixture(scope="session")
+def network(checkpoint) -> NomicMoe:
+    return load_network(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint, tmp_path_factory) -> Bundle:
+    return export(locate(checkpoint), tmp_path_factory.mktemp("bundles") / "fp32")
+
+
+@pytest.fixture(scope="session")
+def small(bundle) -> Embedder:
+    return Embedder(bundle, threads=2)
+
+
+@pytest.fixture(scope="session")
+def model() -> Embedder:
+    """The embedded default model."""
+    return Embedder.from_pretrained()

@@ -1,0 +1,193 @@
+"""A local stand-in for the Hugging Face hub: the addresses that `huggingface_hub.hf_hub_download` asks for, no more.
+
+That is HEAD and GET of `/{owner}/{name}/resolve/{revision}/{path}`, with the headers and error codes it reads; it asks
+nothing else, except once a day for a list of coding agents (`/api/agent-harnesses`) unless telemetry is switched off.
+Repositories are local folders, requests are recorded, and downloads can be broken on purpose.
+
+`python tests/hub_server.py NAME=FOLDER ...` serves folders until interrupted.
+"""
+
+import argparse
+import hashlib
+import re
+import shutil
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+_FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the server saw it; `repo`, `revision` and `path` are empty where it was not for a file."""
+
+    method: str
+    address: str
+    status: int
+    repo: str = ""
+    revision: str = ""
+    path: str = ""
+    range: str | None = None
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A folder and the commit that its branches and tags point to."""
+
+    folder: Path
+    commit: str
+    refs: tuple[str, ...] = ("main",)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with a path, `times` times.
+
+    `close` and `reset` end a GET after `keep` bytes, in good order or not; `unavailable` answers 503 to HEAD and GET.
+    """
+
+    how: Literal["close", "reset", "unavailable"]
+    keep: int = 0
+    times: int = 1000
+
+
+@dataclass
+class Hub:
+    """The server; as a context manager it runs inside the block."""
+
+    repos: dict[str, Repo] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+    def __post_init__(self):
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def add(self, name: str, folder: Path, *, commit: str | None = None, refs: tuple[str, ...] = ("main",)) -> str:
+        """Serve a folder as a repository and return its commit."""
+        commit = commit or hashlib.sha1(f"{name} {folder}".encode()).hexdigest()
+        self.repos[name] = Repo(folder, commit, refs)
+        return commit
+
+    def stop(self) -> None:
+        """From now on connections are refused; stopping twice does nothing."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    # HTTP/1.0, the default: a kept-alive connection would go on being served after `stop`.
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+    def _answer(self, *, body: bool) -> None:
+        parts = _FILE.fullmatch(urlsplit(self.path).path)
+        if parts is None:
+            self._refuse(404, None, {})
+            return
+        asked = {name: unquote(text) for name, text in parts.groupdict().items()}
+        repo = self.hub.repos.get(asked["repo"])
+        if repo is None:
+            # The hub does not tell a stranger whether a repository is private or absent.
+            self._refuse(401, "RepoNotFound", asked)
+        elif asked["revision"] not in (repo.commit, *repo.refs):
+            self._refuse(404, "RevisionNotFound", asked)
+        elif ".." in PurePosixPath(asked["path"]).parts or not (repo.folder / asked["path"]).is_file():
+            self._refuse(404, "EntryNotFound", asked, {"X-Repo-Commit": repo.commit})
+        elif self._fault(asked["path"], "unavailable"):
+            self._refuse(503, None, asked)
+        else:
+            self._send(repo, asked, body=body)
+
+    def _fault(self, path: str, *kinds: str) -> Fault | None:
+        fault = self.hub.faults.get(path)
+        if fault is None or fault.how not in kinds or not fault.times:
+            return None
+        fault.times -= 1
+        return fault
+
+    def _refuse(self, status: int, code: str | None, asked: dict[str, str], more: dict[str, str] | None = None) -> None:
+        self._head(status, asked, {"Content-Length": "0"} | ({"X-Error-Code": code} if code else {}) | (more or {}))
+
+    def _send(self, repo: Repo, asked: dict[str, str], *, body: bool) -> None:
+        file = repo.folder / asked["path"]
+        size = file.stat().st_size
+        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{_digest(file)}"', "Accept-Ranges": "bytes"}
+        start = 0
+        if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start = int(wanted[1])
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self._head(206 if start else 200, asked, headers | {"Content-Length": str(size - start)})
+        if not body:
+            return
+        fault = self._fault(asked["path"], "close", "reset")
+        with file.open("rb") as source:
+            source.seek(start)
+            if fault is None:
+                shutil.copyfileobj(source, self.wfile, 1 << 20)
+                return
+            self.wfile.write(source.read(fault.keep))
+        if fault.how == "reset":
+            # With no time to linger, closing sends RST in place of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    def _head(self, status: int, asked: dict[str, str], headers: dict[str, str]) -> None:
+        self.hub.requests.append(Request(self.command, self.path, status, range=self.headers.get("Range"), **asked))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def _digest(file: Path) -> str:
+    stat = file.stat()
+    return _digest_of(file, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _digest_of(file: Path, _size: int, _mtime: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def main() -> None:
+    """Serve folders from the command line."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("repos", nargs="+", metavar="NAME=FOLDER")
+    with Hub() as hub:
+        for text in arguments.parse_args().repos:
+            name, _, folder = text.partition("=")
+            print(name, hub.add(name, Path(folder)))
+        print(f"HF_ENDPOINT={hub.endpoint}", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The same text gives the same bytes: random texts of many scripts in random company."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moembed.batching import TOKENS_PER_CALL, plan
+
+_SCRIPTS = st.sampled_from(
+    [
+        "abcdefgh xyz",
+        "äöüß ÉÈ",
+        "абвгд ежз",
+        "αβγδ εζ",
+        "你好世界嵌入",
+        "こんにちは カナ",
+        "한국어 문장",
+        "العربية لغة",
+        "हिन्दी भाषा",
+        "ภาษาไทย",
+    ]
+)
+_TEXTS = st.lists(
+    _SCRIPTS.flatmap(lambda letters: st.text(letters, max_size=120))
+    | st.text(st.characters(codec="utf-8"), max_size=40),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=_TEXTS, order=st.randoms(use_true_random=False), batch_size=st.integers(1, 8))
+def test_company_order_and_batch_size_do_not_matter(small, texts, order, batch_size):
+    alone = np.stack([small.encode_query(text) for text in texts])
+    positions = list(range(len(texts)))
+    order.shuffle(positions)
+    shuffled = small.encode_query([texts[i] for i in positions], batch_size=batch_size)
+    assert shuffled.tobytes() == alone[positions].tobytes()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=_TEXTS)
+def test_the_embedded_model_too(model, texts):
+    alone = np.stack([model.encode_document(text) for text in texts])
+    assert model.encode_document(texts[::-1]).tobytes() == alone[::-1].tobytes()
+
+
+@given(
+    lengths=st.lists(st.integers(2, 512), max_size=60),
+    batch_size=st.integers(1, 32),
+    budget=st.integers(1, 3 * TOKENS_PER_CALL),
+)
+def test_a_plan_takes_every_text_once_and_keeps_its_budget(lengths, batch_size, budget):
+    batches = list(plan(lengths, batch_size=batch_size, tokens_per_call=budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        widest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or len(batch) * widest <= budget
+        assert len(batch) <= batch_size
+    flat = [lengths[i] for batch in batches for i in batch]
+    assert flat == sorted(flat, reverse=True)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 7, 63])
+def test_pad_columns_do_not_matter(small, extra):
+    ids = np.arange(10, 40)[None]
+    run = small._session.run
+    expected = run("sentence_embedding", ids, np.ones_like(ids))
+    wide, mask = (np.pad(a, ((0, 0), (0, extra)), constant_values=c) for a, c in ((ids, 4711), (np.ones_like(ids), 0)))
+    assert run("sentence_embedding", wide, mask).tobytes() == expected.tobytes(), "whatever the pad id"

@@ -1,0 +1,14 @@
+"""Every tolerance of the tests that is not one of the product's own (`moembed.export.tolerances`)."""
+
+# The torch network and the graph functions, float32, against a float64 oracle on inputs of order one.
+OP_MAX_ABS = 2e-5
+# A mutation of the network counts as caught only if it moves a hidden state by more than this many times the bound
+# under which a correct export passes.
+MUTATION_FACTOR = 3.0
+# One unit vector against another computed the same way in another dtype or precision.
+FLOAT16_MAX_ABS = 5e-4
+INT8_MIN_COSINE = 0.9995
+BINARY_MIN_COSINE = 0.70
+UNIT_LENGTH = 1e-6
+# The embedded model against the checkpoint it stores in int8.
+STORAGE_MIN_COSINE = 0.999
