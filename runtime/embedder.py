@@ -304,8 +304,9 @@ class Embedder:
             raise InputError(f"{precision} packs 8 dimensions to a byte; {dim} is not a multiple of 8")
         return int(dim)
 
-    def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong) -> list[Piece]:
-        return list(pieces(self._tokenizer, texts, prompt=prompt, limit=self.max_tokens, overlong=overlong))
+    def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Piece]:
+        limit = self.max_tokens
+        return list(pieces(self._tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
 
     def _run(
         self, output: str, todo: Sequence[Piece], batch_size: int
@@ -342,7 +343,7 @@ class Embedder:
     ) -> Iterator[Embedding]:
         first = 0
         while batch := list(islice(texts, batch_size)):
-            todo = self._pieces(batch, prompt, policy)
+            todo = self._pieces(batch, prompt, policy, first)
             vectors = self._vectors(todo, batch_size, False)
             if not isinstance(policy, Chunk) or policy.pooled:
                 vectors, todo = pooled(todo, vectors, len(batch)), merged(todo)

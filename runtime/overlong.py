@@ -62,7 +62,7 @@ def policy_of(overlong: Overlong) -> Literal["error", "truncate"] | Chunk:
 
 
 def pieces(
-    tokenizer: Tokenizer, texts: Sequence[str], *, prompt: str, limit: int, overlong: Overlong
+    tokenizer: Tokenizer, texts: Sequence[str], *, prompt: str, limit: int, overlong: Overlong, first: int = 0
 ) -> Iterator[Piece]:
     """Tokenise texts and apply the policy; every text gives one piece, over-long ones more under `Chunk`.
 
@@ -72,21 +72,22 @@ def pieces(
         prompt: put in front of every text and of every window.
         limit: most tokens of a piece.
         overlong: the policy.
+        first: what to call the first text's index in an error.
 
     Raises:
         TextTooLongError: a text is too long under `"error"`.
         InputError: the policy is unknown, or its windows have no room.
     """
     policy = policy_of(overlong)
-    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt)):
+    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first)):
         text = texts[index]
         if len(ids) <= limit:
             yield Piece(index, ids, 0, len(text))
         elif policy == "error":
             raise TextTooLongError(
-                f"text {index} has {len(ids)} tokens, prompt and special tokens included; the model reads {limit}. "
+                f"text {first + index} has {len(ids)} tokens, prompt and special tokens included; the model reads {limit}. "
                 "Pass overlong='truncate' to cut it, or overlong='chunk' to read all of it in windows",
-                index=index,
+                index=first + index,
                 tokens=len(ids),
                 limit=limit,
             )

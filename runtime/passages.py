@@ -75,11 +75,14 @@ def passages(paths: Sequence[Path], *, skipped: Callable[[str], None]) -> Iterat
 def split(path: Path, text: str) -> Iterator[Passage]:
     """Split a text at blank lines; in Markdown, headings lead their paragraphs and a code block joins the one before it."""
     last: Passage | None = None
-    for line, heading, block in _blocks(text.splitlines(), markdown=path.suffix.lower() in (".md", ".markdown")):
-        if last is not None and last.heading == heading and block[0].lstrip().startswith(_FENCES):
-            gap = line - last.line - last.text.count("\n")
-            last = Passage(path, last.line, heading, last.text + "\n" * gap + "\n".join(block))
-            continue
+    lines = text.splitlines()
+    markdown = path.suffix.lower() in (".md", ".markdown")
+    for line, heading, block in _blocks(lines, markdown=markdown):
+        if last is not None and markdown and block[0].lstrip().startswith(_FENCES):
+            gap = lines[last.line + last.text.count("\n") : line - 1]
+            if not any(between.strip() for between in gap):
+                last = Passage(path, last.line, last.heading, "\n".join([last.text, *("" for _ in gap), *block]))
+                continue
         if last is not None:
             yield last
         last = Passage(path, line, heading, "\n".join(block))
@@ -91,7 +94,7 @@ def _blocks(lines: Sequence[str], *, markdown: bool) -> Iterator[tuple[int, str,
     """Runs of lines without a blank line or heading between them: first line's number, heading above, the lines."""
     heading, fence, start = "", "", 1
     block: list[str] = []
-    for number, line in enumerate([*lines, ""], 1):
+    for number, line in enumerate(lines, 1):
         mark = line.strip()[:3] if markdown and line.strip().startswith(_FENCES) else ""
         title = markdown and line.startswith("#")
         if fence or mark or (line.strip() and not title):

@@ -43,14 +43,19 @@ class Tokenizer:
         self.bos, self.eos = frame
         self.pad = self._tokenizer.token_to_id("<pad>") or 0  # masked out: no vector depends on it
 
-    def encode(self, texts: Sequence[str], *, prefix: str = "") -> Iterable[Ids]:
+    def encode(self, texts: Sequence[str], *, prefix: str = "", first: int = 0) -> Iterable[Ids]:
         """Yield the ids of each text, `prefix` in front and special tokens around, int32 of any length.
+
+        Args:
+            texts: the texts.
+            prefix: put in front of each.
+            first: what to call the first text's index in an error.
 
         Raises:
             InputError: an item is not a string, or not valid Unicode.
         """
-        for first in range(0, len(texts), _AT_ONCE):
-            for encoding in self._batch(texts[first : first + _AT_ONCE], prefix, first, fast=True):
+        for start in range(0, len(texts), _AT_ONCE):
+            for encoding in self._batch(texts[start : start + _AT_ONCE], prefix, first + start, fast=True):
                 yield np.array(encoding.ids, dtype=np.int32)
 
     def encode_with_offsets(self, text: str, *, prefix: str = "") -> tuple[Ids, NDArray[np.int64]]:

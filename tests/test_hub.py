@@ -221,7 +221,7 @@ def test_half_a_file_is_never_taken_for_a_whole_one(hub, repository, how):
     Bundle.open(folder, rehash=True)
 
 
-def test_a_checkpoint_by_name(hub, checkpoint):
+def test_a_checkpoint_by_name(hub, checkpoint, monkeypatch):
     commit = hub.add("acme/checkpoint", checkpoint)
     found = locate("acme/checkpoint")
     assert (found.spec.name, found.spec.repo, found.spec.revision) == ("checkpoint", "acme/checkpoint", commit)
@@ -238,6 +238,8 @@ def test_a_checkpoint_by_name(hub, checkpoint):
     assert sorted(asked_of(hub)) == sorted(held)
     hub.stop()
     assert locate("acme/checkpoint", local_files_only=True) == found
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate("acme/checkpoint") == found
 
 
 def test_a_checkpoint_at_a_cached_commit_needs_no_request(hub, checkpoint):
