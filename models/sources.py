@@ -1,6 +1,5 @@
 """From what a user names to a checkpoint folder: a path, or a hub name at its pinned revision with checked digests."""
 
-import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,14 +70,14 @@ def locate(
     else:
         pinned = None
 
-    def get(name: str) -> Path:
-        return fetch(source, [name], revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-
-    for name in REQUIRED_FILES:
-        folder = get(name)
-    for name in OPTIONAL_FILES:
-        with contextlib.suppress(SourceError):  # a repository need not carry it; the export writes what is missing
-            get(name)
+    folder = fetch(
+        source,
+        REQUIRED_FILES,
+        optional=OPTIONAL_FILES,  # the export writes what is missing
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
     checkpoint = _local(folder)
     if pinned is None:
         # The snapshot folder of huggingface_hub's cache is named after the commit that the revision resolved to.

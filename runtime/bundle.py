@@ -25,19 +25,21 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: Path, *, rehash: bool = False) -> "Bundle":
+    def open(cls, folder: Path, *, rehash: bool = False, exclusive: bool = True) -> "Bundle":
         """Check a folder and read its manifest.
 
         Args:
             folder: the bundle.
             rehash: hash every file even if an unchanged one was hashed before.
+            exclusive: refuse a folder with files that the manifest does not list.
 
         Raises:
             BundleError: the folder is not a bundle, or one of its files is missing, altered or not listed.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        _refuse_foreign(folder, manifest)
+        if exclusive:
+            _refuse_foreign(folder, manifest)
         stamps = {} if rehash else _read_stamps(folder)
         fresh: dict[str, list[int]] = {}
         for path, record in manifest.files.items():

@@ -18,7 +18,7 @@ from moembed.overlong import Chunk, Overlong, Piece, merged, pieces, policy_of, 
 from moembed.precision import PRECISIONS, Precision, normalized, quantize_embeddings
 from moembed.progress import progress
 from moembed.session import Session
-from moembed.sources import resolve
+from moembed.sources import open_bundle
 from moembed.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 64
@@ -100,8 +100,8 @@ class Embedder:
             BundleError: the bundle is missing something, altered or not a bundle.
             ProviderError: a provider that was asked for is not available; nothing falls back silently.
         """
-        folder = resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        return cls(Bundle.open(folder), providers=providers, threads=threads)
+        bundle = open_bundle(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        return cls(bundle, providers=providers, threads=threads)
 
     def encode(
         self,

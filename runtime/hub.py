@@ -10,6 +10,7 @@ from pathlib import Path
 from moembed.errors import MissingExtraError, SourceError
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_hub_name(source: str) -> bool:
@@ -21,62 +22,97 @@ def fetch(
     repo: str,
     filenames: Iterable[str],
     *,
+    optional: Iterable[str] = (),
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> Path:
-    """Bring files of a hub repository into the local cache.
+    """Bring files of a hub repository into the local cache, all of one commit.
 
     Args:
         repo: `owner/name`.
         filenames: paths inside the repository.
+        optional: further paths, which the repository need not hold.
         revision: commit, tag or branch; None is the default branch.
         cache_dir: the cache, or None for huggingface_hub's own.
         local_files_only: never touch the network.
 
     Returns:
-        The snapshot folder that holds the files.
+        The snapshot folder that holds the files; its name is the commit.
 
     Raises:
         SourceError: a file, the revision or the repository cannot be had.
         MissingExtraError: huggingface_hub is not installed.
     """
+    folder = None
+    may_lack = tuple(optional)
+    cache_dir = cache_dir and cache_dir.expanduser()
+    # The optional files are small: an interrupted download should lack the weights, not them.
+    for name in (*may_lack, *filenames):
+        try:
+            path = _file(repo, name, revision, cache_dir, local_files_only)
+        except _AbsentError:
+            if name in may_lack:
+                continue
+            raise
+        folder = path.parents[len(Path(name).parts) - 1]
+        revision = folder.name  # a branch may move between two files; its commit does not
+    if folder is None:
+        raise SourceError(f"nothing was asked of {repo}")
+    return folder
+
+
+class _AbsentError(SourceError):
+    """The repository, or the cache where it alone may be asked, does not hold the file."""
+
+
+def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, local_files_only: bool) -> Path:
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import (
             EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
+            GatedRepoError,
             LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
     except ImportError:
         raise MissingExtraError("huggingface_hub", "cpu", f"Fetching {repo}") from None
     at = f"{repo} at revision {revision or 'main'}"
-    folder = None
-    for name in filenames:
-        try:
-            path = hf_hub_download(
-                repo, name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-            )
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise SourceError(
-                f"{name} of {at} is not in the cache and the network was not allowed or not reachable: "
-                "download it once while online, or give a local folder"
-            ) from error
-        except RepositoryNotFoundError as error:
-            raise SourceError(f"no repository {repo} on the hub (or it is private and no token is set)") from error
-        except RevisionNotFoundError as error:
-            raise SourceError(f"{repo} has no revision {revision}: give a commit, tag or branch of it") from error
-        except EntryNotFoundError as error:
-            raise SourceError(f"{at} holds no {name}") from error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise SourceError(f"{name} of {at} could not be downloaded: {error}") from error
-        folder = Path(path)
-        for _ in Path(name).parts:
-            folder = folder.parent
-    if folder is None:
-        raise SourceError(f"nothing was asked of {at}")
-    return folder
+    uncached = (
+        f"{name} of {at} is not in the cache and the network was not allowed or not reachable: "
+        "download it once while online, or give a local folder"
+    )
+    offline = local_files_only or constants.HF_HUB_OFFLINE
+    # Even for a cached file hf_hub_download asks the hub for a list of coding agents, its telemetry: look first.
+    if (offline or _COMMIT.fullmatch(revision or "")) and (found := _cached(repo, name, revision, cache_dir)):
+        return found
+    if offline:
+        raise _AbsentError(uncached)
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=cache_dir))
+    except LocalEntryNotFoundError as error:
+        raise SourceError(uncached) from error
+    except GatedRepoError as error:
+        raise SourceError(f"{repo} is gated: accept its terms on the hub and log in (hf auth login)") from error
+    except RepositoryNotFoundError as error:
+        raise SourceError(f"no repository {repo} on the hub (or it is private and no token is set)") from error
+    except RevisionNotFoundError as error:
+        raise SourceError(f"{repo} has no revision {revision}: give a commit, tag or branch of it") from error
+    except EntryNotFoundError as error:
+        raise _AbsentError(f"{at} holds no {name}") from error
+    except Exception as error:  # errors of the HTTP library pass through, and which library it is has changed twice
+        raise SourceError(f"{name} of {at} could not be downloaded: {error}") from error
+
+
+def _cached(repo: str, name: str, revision: str | None, cache_dir: Path | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo, name, cache_dir=cache_dir, revision=revision)
+    except HFValidationError as error:
+        raise SourceError(f"{repo} is not a hub name: {error}") from error
+    if found is None or isinstance(found, str):
+        return Path(found) if found else None
+    raise _AbsentError(f"{repo} at revision {revision} holds no {name}")  # huggingface_hub keeps note of that

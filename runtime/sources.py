@@ -1,7 +1,8 @@
-"""From what a user names to a bundle folder: a path, a hub name, or the model inside the package."""
+"""From what a user names to a bundle: a path, a hub name, or the model inside the package."""
 
 from pathlib import Path
 
+from moembed.bundle import Bundle, read_manifest
 from moembed.errors import SourceError
 from moembed.hub import fetch, is_hub_name
 from moembed.manifest import MANIFEST_FILE
@@ -9,42 +10,40 @@ from moembed.manifest import MANIFEST_FILE
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 
 
-def resolve(
+def open_bundle(
     source: str | Path | None,
     *,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-) -> Path:
-    """Find, and if need be download, a bundle.
+    rehash: bool = False,
+) -> Bundle:
+    """Find, and if need be download, a bundle, and check it.
 
     Args:
         source: a folder, a hub name `owner/name`, or None for the default model; an existing folder wins over a name.
         revision: commit, tag or branch of a hub name.
         cache_dir: the hub cache, or None for huggingface_hub's own.
         local_files_only: never touch the network.
+        rehash: hash every file even if an unchanged one was hashed before.
 
     Raises:
         SourceError: neither a folder nor a hub name that can be had.
-        BundleError: the repository's manifest is not usable.
+        BundleError: the bundle is missing something, altered or not a bundle.
     """
     if source is None:
-        return DEFAULT_FOLDER
-    folder = Path(source)
-    if folder.exists():
-        return folder
+        return Bundle.open(DEFAULT_FOLDER, rehash=rehash)
+    if Path(source).exists():
+        return Bundle.open(Path(source), rehash=rehash)
     if isinstance(source, Path) or not is_hub_name(source):
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
     cache = None if cache_dir is None else Path(cache_dir)
-
-    def get(names: list[str]) -> Path:
-        return fetch(source, names, revision=revision, cache_dir=cache, local_files_only=local_files_only)
-
     try:
-        snapshot = get([MANIFEST_FILE])
+        first = fetch(source, [MANIFEST_FILE], revision=revision, cache_dir=cache, local_files_only=local_files_only)
     except SourceError as error:
         hint = f"; if {source} is a checkpoint, make a bundle of it: moembed export {source} -o BUNDLE"
         raise SourceError(f"{error}{hint if MANIFEST_FILE in str(error) else ''}") from error
-    from moembed.bundle import read_manifest
-
-    return get([MANIFEST_FILE, *read_manifest(snapshot).files])
+    files, commit = read_manifest(first).files, first.name
+    folder = fetch(source, files, revision=commit, cache_dir=cache, local_files_only=local_files_only)
+    # A snapshot is shared with every program that fetches from this repository: more files in it are nobody's fault.
+    return Bundle.open(folder, rehash=rehash, exclusive=False)

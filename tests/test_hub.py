@@ -21,7 +21,7 @@ from moembed.errors import BundleError, CheckpointError, SourceError
 from moembed.manifest import MANIFEST_FILE
 from moembed.models.sources import OPTIONAL_FILES, REQUIRED_FILES, locate
 from moembed.models.spec import known_specs
-from moembed.sources import DEFAULT_FOLDER, resolve
+from moembed.sources import DEFAULT_FOLDER, open_bundle
 
 WEIGHTS = "onnx/model.onnx_data"
 LISTED = set(read_manifest(DEFAULT_FOLDER).files)
@@ -123,7 +123,7 @@ def test_what_is_cached_needs_no_request(used, arguments, environment):
 def test_the_offline_switch_of_huggingface_hub_with_nothing_cached(used, tmp_path):
     hub = used[0]
     before = len(hub.requests)
-    ran = run(hub, tmp_path, "from moembed.sources import resolve; resolve('acme/bundle')", HF_HUB_OFFLINE="1")
+    ran = run(hub, tmp_path, "from moembed.sources import open_bundle; open_bundle('acme/bundle')", HF_HUB_OFFLINE="1")
     said = ran.stderr.splitlines()[-1]
     assert said.startswith(
         "moembed.errors.SourceError: moembed.json of acme/bundle at revision main is not in the cache"
@@ -134,31 +134,40 @@ def test_the_offline_switch_of_huggingface_hub_with_nothing_cached(used, tmp_pat
 def test_local_files_only_with_nothing_cached(hub, repository):
     hub.add("acme/bundle", repository)
     with pytest.raises(SourceError, match="not in the cache and the network was not allowed.*download it once"):
-        resolve("acme/bundle", local_files_only=True)
+        open_bundle("acme/bundle", local_files_only=True)
     assert hub.requests == []
 
 
 def test_a_hub_that_is_down(hub, repository):
     commit = hub.add("acme/bundle", repository, refs=("main", "v1"))
-    folder = resolve("acme/bundle", revision="v1")
+    folder = open_bundle("acme/bundle", revision="v1").folder
     hub.stop()
-    assert resolve("acme/bundle", revision="v1") == folder
-    assert resolve("acme/bundle", revision=commit, local_files_only=True) == folder
+    assert open_bundle("acme/bundle", revision="v1").folder == folder
+    assert open_bundle("acme/bundle", revision=commit, local_files_only=True).folder == folder
     with pytest.raises(SourceError, match="at revision main is not in the cache and the network"):
-        resolve("acme/bundle")
+        open_bundle("acme/bundle")
 
 
 def test_all_files_are_of_one_commit(hub, repository):
     """A branch may move while its files are fetched."""
     commit = hub.add("acme/bundle", repository)
-    resolve("acme/bundle")
+    open_bundle("acme/bundle")
     assert {r.revision for r in hub.requests if r.path == MANIFEST_FILE} == {"main"}
     assert {r.revision for r in hub.requests if r.path != MANIFEST_FILE} == {commit}
 
 
+def test_what_others_fetched_into_the_snapshot_is_not_our_business(hub, repository):
+    hub.add("acme/bundle", repository)
+    folder = open_bundle("acme/bundle").folder
+    (folder / "pytorch_model.bin").write_bytes(b"not for us")
+    assert open_bundle("acme/bundle").folder == folder
+    with pytest.raises(BundleError, match="does not list"):
+        open_bundle(folder)
+
+
 def test_a_cache_of_the_callers_choice(hub, repository, tmp_path):
     hub.add("acme/bundle", repository)
-    folder = resolve("acme/bundle", cache_dir=tmp_path / "elsewhere")
+    folder = open_bundle("acme/bundle", cache_dir=tmp_path / "elsewhere").folder
     assert folder.is_relative_to(tmp_path / "elsewhere")
     assert not Path(constants.HF_HUB_CACHE).exists()
 
@@ -181,7 +190,7 @@ def test_what_cannot_be_had_is_said(hub, repository, checkpoint, tmp_path, name,
     hub.add("acme/checkpoint", checkpoint)
     hub.repos["acme/incomplete"].folder.joinpath(WEIGHTS).write_bytes(b"")  # listed in front of the tokenizer
     with pytest.raises(SourceError, match=said):
-        resolve(name, revision=revision)
+        open_bundle(name, revision=revision)
 
 
 def test_an_altered_bundle_is_refused(hub, tmp_path):
@@ -200,7 +209,7 @@ def test_an_altered_bundle_is_refused(hub, tmp_path):
 def test_a_broken_download_is_resumed(hub, repository):
     hub.add("acme/bundle", repository)
     hub.faults[WEIGHTS] = Fault("close", keep=30_000_000, times=1)
-    Bundle.open(resolve("acme/bundle"), rehash=True)
+    assert open_bundle("acme/bundle", rehash=True)
     ranges = [request.range for request in hub.requests if request.path == WEIGHTS and request.method == "GET"]
     assert len(ranges) == 2, "the fault struck"
     assert ranges[1] is not None
@@ -211,14 +220,14 @@ def test_half_a_file_is_never_taken_for_a_whole_one(hub, repository, how):
     commit = hub.add("acme/bundle", repository)
     hub.faults["tokenizer.json"] = Fault(how, keep=1_000_000)
     with pytest.raises(SourceError, match=r"tokenizer.json of acme/bundle .* could not be downloaded"):
-        resolve("acme/bundle")
+        open_bundle("acme/bundle")
     assert "tokenizer.json" in asked_of(hub)
     with pytest.raises(SourceError, match=r"tokenizer.json .* not in the cache"):
-        resolve("acme/bundle", local_files_only=True)
+        open_bundle("acme/bundle", local_files_only=True)
     hub.faults.clear()
-    folder = resolve("acme/bundle")
+    folder = open_bundle("acme/bundle").folder
     assert folder.name == commit
-    Bundle.open(folder, rehash=True)
+    assert Bundle.open(folder, rehash=True)
 
 
 def test_a_checkpoint_by_name(hub, checkpoint, monkeypatch):

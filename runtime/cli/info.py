@@ -23,10 +23,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Describe the bundle."""
-    from moembed.bundle import Bundle
-    from moembed.sources import resolve
+    from moembed.sources import open_bundle
 
-    bundle = Bundle.open(resolve(arguments.bundle, local_files_only=arguments.offline))
+    bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline)
     manifest = bundle.manifest
     if arguments.json:
         emit_json(asdict(manifest))

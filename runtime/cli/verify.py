@@ -30,13 +30,12 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if everything holds, 1 if not."""
-    from moembed.bundle import Bundle
-    from moembed.sources import resolve
+    from moembed.sources import open_bundle
     from moembed.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
         raise InputError(f"--texts {arguments.texts}: expected 1 to 40")
-    bundle = Bundle.open(resolve(arguments.bundle, local_files_only=arguments.offline), rehash=True)
+    bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline, rehash=True)
     say(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
     stability = check_stability(bundle)
     report: dict[str, Any] = {
