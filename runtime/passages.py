@@ -1,6 +1,7 @@
 """The paragraphs of text and Markdown files, each with the line it starts at."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from moembed.errors import InputError
 
 SUFFIXES = (".md", ".markdown", ".txt", ".rst")
+_ITEM = re.compile(r"([-*+]|\d+[.)]) ")
 _FENCES = ("```", "~~~")
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages"})
 
@@ -73,7 +75,7 @@ def passages(paths: Sequence[Path], *, skipped: Callable[[str], None]) -> Iterat
 
 
 def split(path: Path, text: str) -> Iterator[Passage]:
-    """Split a text at blank lines; in Markdown, headings lead their paragraphs and a code block joins the one before it."""
+    """Split a text at blank lines, in Markdown also at list items; code joins the paragraph before it, headings lead."""
     last: Passage | None = None
     lines = text.splitlines()
     markdown = path.suffix.lower() in (".md", ".markdown")
@@ -91,12 +93,15 @@ def split(path: Path, text: str) -> Iterator[Passage]:
 
 
 def _blocks(lines: Sequence[str], *, markdown: bool) -> Iterator[tuple[int, str, list[str]]]:
-    """Runs of lines without a blank line or heading between them: first line's number, heading above, the lines."""
+    """Runs of lines of one paragraph or list item: first line's number, heading above, the lines."""
     heading, fence, start = "", "", 1
     block: list[str] = []
     for number, line in enumerate(lines, 1):
         mark = line.strip()[:3] if markdown and line.strip().startswith(_FENCES) else ""
         title = markdown and line.startswith("#")
+        if block and not fence and markdown and _ITEM.match(line):
+            yield start, heading, block
+            block = []
         if fence or mark or (line.strip() and not title):
             start = start if block else number
             block.append(line.rstrip())

@@ -49,7 +49,17 @@ def test_markdown_passages():
     )
 
 
-@given(st.lists(st.sampled_from(["# head", "text", "", "```", "~~~", "  indented", "#no"]), max_size=25))
+def test_list_items_are_passages_of_their_own():
+    text = "Intro:\n- one\n  goes on\n- two\n1. three\n\n```\n- not an item\n```"
+    assert [(p.line, p.text) for p in split(Path("m.md"), text)] == [
+        (1, "Intro:"),
+        (2, "- one\n  goes on"),
+        (4, "- two"),
+        (5, "1. three\n\n```\n- not an item\n```"),
+    ]
+
+
+@given(st.lists(st.sampled_from(["- item", "# head", "text", "", "```", "~~~", "  indented", "#no"]), max_size=25))
 def test_every_passage_is_where_it_says(lines):
     found = list(split(Path("x.md"), "\n".join(lines)))
     covered = set()

@@ -1,0 +1,69 @@
+"""The README is true: its Python gives the output it shows, its commands run, its names exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from moembed import Embedder
+from moembed.cli import main, parser
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_python_block_prints_what_it_shows(capsys):
+    kinds = [kind for kind, _ in BLOCKS]
+    first = kinds.index("python")
+    assert kinds[first + 1] == "text"
+    exec(compile(BLOCKS[first][1], "README.md", "exec"), {})
+    assert capsys.readouterr().out == BLOCKS[first + 1][1]
+
+
+def test_the_other_python_blocks_run(monkeypatch):
+    default = Embedder.from_pretrained()
+    monkeypatch.setattr(Embedder, "from_pretrained", lambda *_a, **_k: default)
+    for kind, code in BLOCKS:
+        if kind == "python":
+            exec(compile(code, "README.md", "exec"), {"Embedder": Embedder})
+
+
+def test_searches_answer_sensibly(capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    first_screen = next(line for line in README.splitlines() if "moembed search" in line).split("/moembed ")[1]
+    for command, answer in (
+        (first_screen, "Over-long texts: an error"),
+        ('search README.md "how do I run it on a GPU?"', "moembed[gpu]"),
+        ('search README.md "which threads does it use?"', "It uses the CPUs the process may use"),
+    ):
+        assert main([*shlex.split(command), "-k", "1"]) == 0
+        assert answer in capsys.readouterr().out
+
+
+def shell_lines():
+    lines = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines()]
+    return [line for line in lines if line.startswith("moembed ")]
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if "nomic" not in line])
+def test_shell_blocks_run(line, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(line)[1:]) == 0
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if "nomic" in line])
+def test_shell_blocks_that_need_the_hub_parse(line):
+    assert parser().parse_args(shlex.split(line)[1:]).command in ("export", "verify")
+
+
+def test_every_command_is_in_the_table():
+    listed = re.findall(r"^\| `moembed (\w+)` \|", README, re.MULTILINE)
+    (commands,) = (action.choices for action in parser()._subparsers._group_actions)
+    assert listed == list(commands)
+
+
+def test_files_that_are_named_exist():
+    root = Path(__file__).parents[1]
+    for path in re.findall(r"`?((?:tests|runtime|\.ci)/[\w./]+\w)", README):
+        assert (root / path).exists(), path
