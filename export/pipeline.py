@@ -53,7 +53,7 @@ def export(
     if recipe not in RECIPES:
         raise InputError(f"recipe = {recipe!r}; expected one of {', '.join(RECIPES)}")
     check_replaceable(out, force=force)
-    _need_extras()
+    need_extras()
     from moembed.export.graph import finish
     from moembed.export.trace import trace
     from moembed.models.checkpoint import load_network
@@ -97,7 +97,12 @@ def check_replaceable(out: Path, *, force: bool) -> None:
         raise OutputError(f"{out} is a bundle already: choose another place, or replace it with --force")
 
 
-def _need_extras() -> None:
+def need_extras() -> None:
+    """Make sure that tracing is possible, before anything is downloaded.
+
+    Raises:
+        MissingExtraError: torch, onnx, onnx-ir or onnxscript is not installed.
+    """
     for package in ("torch", "onnx", "onnx_ir", "onnxscript"):
         try:
             __import__(package)

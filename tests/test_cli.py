@@ -100,6 +100,8 @@ def test_embed_files(cli, tmp_path):
         assert code == 2
         assert "c.jsonl:1" in err
     assert "cannot be read" in cli("embed", "-i", tmp_path / "missing.txt")[2]
+    np.save(tmp_path / "v.npy", np.ones(3))
+    assert "v.npy:1: not UTF-8" in cli("embed", "-i", tmp_path / "v.npy")[2]
 
 
 @pytest.mark.parametrize("count", [0, 1, 130])

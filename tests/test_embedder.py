@@ -352,6 +352,15 @@ def test_an_old_onnxruntime_is_refused(monkeypatch, model):
         Embedder.from_pretrained()
 
 
+def test_a_progress_bar_when_asked_for_and_in_a_terminal_only(model, capsys):
+    model.encode_query(TEXTS)
+    assert capsys.readouterr().err == "", "stderr is no terminal here"
+    model.encode_query(TEXTS, show_progress_bar=True)
+    assert f"/{len(TEXTS)}" in capsys.readouterr().err
+    model.encode_query(TEXTS, show_progress_bar=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_public_face():
     import moembed
 

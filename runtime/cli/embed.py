@@ -91,6 +91,8 @@ def _by_suffix(output: Path | None) -> str:
 
 def _texts(arguments: argparse.Namespace) -> Iterator[str]:
     yield from arguments.texts
+    if not arguments.texts and not arguments.input and sys.stdin.isatty():
+        say("moembed: reading texts from the terminal, one a line; Ctrl-D ends")
     sources = arguments.input or ([] if arguments.texts else ["-"])
     for source in sources:
         for number, line in enumerate(_lines(source), 1):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from moembed.cli.common import Subparsers, emit, say
-from moembed.errors import MissingExtraError
 
 _RECIPES = {"fp32": "fp32", "int8": "int8-storage"}
 
@@ -37,11 +36,10 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the checkpoint."""
-    try:
-        from moembed.export.pipeline import check_replaceable, export
-        from moembed.models.sources import locate
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "export", "Exporting a checkpoint") from error
+    from moembed.export.pipeline import check_replaceable, export, need_extras
+    from moembed.models.sources import locate
+
+    need_extras()
     check_replaceable(arguments.output, force=arguments.force)
     checkpoint = locate(
         arguments.source,
