@@ -34,8 +34,13 @@ def _folder_of(package):
 def bare_site(tmp_path):
     """A site folder with the serving packages only, so that an import of anything else fails for real."""
     site = tmp_path / "site"
-    site.mkdir()
-    for package in ("moembed", "numpy", "tokenizers", "onnxruntime"):
+    (site / "moembed").mkdir(parents=True)
+    for entry in _folder_of("moembed").iterdir():
+        (site / "moembed" / entry.name).symlink_to(entry)
+    for part in ("export", "models", "quantize"):  # beside the package when it is installed for editing
+        if not (site / "moembed" / part).exists():
+            (site / "moembed" / part).symlink_to(_folder_of(f"moembed.{part}"))
+    for package in ("numpy", "tokenizers", "onnxruntime"):
         folder = _folder_of(package)
         (site / package).symlink_to(folder)
         for libraries in folder.parent.glob(f"{package}.libs"):

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 from moembed.cli import doctor, embed, export, info, search, similarity, verify
 from moembed.errors import MoembedError, MoembedWarning
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         prog="moembed",
         description="Text embeddings with nomic-embed-text-v2-moe on ONNX Runtime.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=16),
     )
     top.add_argument("--version", action="version", version=f"moembed {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
