@@ -25,7 +25,3 @@ TOLERANCES = {
     "fp32": Tolerance(hidden_max_abs=2e-4, embedding_min_cosine=0.999999, router_max_abs=1e-4, margin=1e-5),
     "int8-storage": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
 }
-# The torch network against the float64 numpy oracle: what float32 arithmetic itself costs.
-REFERENCE = Tolerance(hidden_max_abs=5e-5, embedding_min_cosine=0.9999999, router_max_abs=5e-6, margin=1e-6)
-# One packed float32 text against the same text in any batch, order or padding.
-INVARIANCE_MAX_ABS = 1e-6

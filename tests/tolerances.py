@@ -1,5 +1,12 @@
 """Every tolerance of the tests that is not one of the product's own (`moembed.export.tolerances`)."""
 
+from moembed.export.tolerances import Tolerance
+
+# The torch network against the float64 numpy oracle: what float32 arithmetic itself costs.
+REFERENCE = Tolerance(hidden_max_abs=5e-5, embedding_min_cosine=0.9999999, router_max_abs=5e-6, margin=1e-6)
+# A float32 vector against the same text's in any batch, order or padding; on the machines tried it is zero.
+INVARIANCE_MAX_ABS = 1e-6
+
 # The torch network and the graph functions, float32, against a float64 oracle on inputs of order one.
 OP_MAX_ABS = 2e-5
 # A mutation of the network counts as caught only if it moves a hidden state by more than this many times the bound

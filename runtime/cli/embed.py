@@ -14,6 +14,7 @@ from moembed.cli.common import Subparsers, add_model, add_task, open_embedder, p
 from moembed.errors import InputError, OutputError
 from moembed.overlong import Chunk
 from moembed.precision import PRECISIONS
+from moembed.progress import progress
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedding
@@ -67,15 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
         prompt=prompt_of(arguments, embedder),
     )
     cut = 0
+    show = None if arguments.output else False  # a bar between lines of output would be noise
 
     def paired() -> Iterator[tuple[str, "Embedding"]]:
         nonlocal cut
         text, position = "", -1
-        for result in results:
-            while position < result.index:
-                text, position = next(copy), position + 1
-            cut += result.truncated
-            yield text, result
+        with progress(None, "text", show=show) as advance:
+            for result in results:
+                while position < result.index:
+                    text, position = next(copy), position + 1
+                    advance(1)
+                cut += result.truncated
+                yield text, result
 
     with _destination(arguments.output, binary=form == "npy") as out:
         _WRITERS[form](out, paired())
