@@ -1,6 +1,6 @@
 """The ONNX meaning of the ops in domain `moembed`: model-local functions with bodies of standard operators.
 
-Any ONNX Runtime that reads opset 20 inlines the bodies; a registered native kernel of the same domain and name takes
+Any ONNX Runtime that reads opset 23 (1.24 and later) inlines the bodies; a registered native kernel of the same domain and name takes
 their place, and is judged by them. The bodies mirror `moembed.models.ops` and are written in ONNX's textual syntax.
 """
 
@@ -12,7 +12,7 @@ from onnx.defs import OpSchema
 
 DOMAIN = "moembed"
 VERSION = 1
-OPSET = 20
+OPSET = 23
 IR_VERSION = 10
 
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
@@ -30,15 +30,14 @@ Router <top_k> (x, weight) => (weights, chosen)
 }
 """
 
-# qkv [T,3*hidden], tokens [T], attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> y [T,hidden]
+# qkv [T,3*hidden], tokens [T], attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> y [T,hidden].
+# A pad cell is filled with some token's values; the mask takes it out of every sum, exactly.
 ATTENTION = """
 Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
 {
     axis0 = Constant <value_ints = [0]> ()
-    axis1 = Constant <value_ints = [1]> ()
     axis12 = Constant <value_ints = [1, 2]> ()
     two = Constant <value_ints = [2]> ()
-    three = Constant <value_ints = [3]> ()
     count = Shape (tokens)
     batch = Shape <start = 0, end = 1> (attention_mask)
     sequence = Shape <start = 1, end = 2> (attention_mask)
@@ -47,47 +46,46 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
     head_dim = Mul (half_dim, two)
     heads0 = Constant <value_int: int = @num_heads> ()
     heads = Unsqueeze (heads0, axis0)
-    heads_qk = Mul (heads, two)
-    heads_qkv = Mul (heads, three)
     hidden = Mul (heads, head_dim)
 
     position = Mod (tokens, sequence)
     cos_rows = Gather (cos, position)
     sin_rows = Gather (sin, position)
-    c = Unsqueeze (cos_rows, axis1)
-    s = Unsqueeze (sin_rows, axis1)
-    packed_shape = Concat <axis = 0> (count, heads_qkv, head_dim)
-    by_head = Reshape (qkv, packed_shape)
-    split = Concat <axis = 0> (heads_qk, heads)
-    qk, v_packed = Split <axis = 1> (by_head, split)
-    first, second = Split <axis = 2, num_outputs = 2> (qk)
-    first_c = Mul (first, c)
-    second_s = Mul (second, s)
-    second_c = Mul (second, c)
-    first_s = Mul (first, s)
-    left = Sub (first_c, second_s)
-    right = Add (second_c, first_s)
-    rotated = Concat <axis = 2> (left, right)
-    turned = Concat <axis = 1> (rotated, v_packed)
+    c = Unsqueeze (cos_rows, axis0)
+    s = Unsqueeze (sin_rows, axis0)
+    q_packed, k_packed, v_packed = Split <axis = 1, num_outputs = 3> (qkv)
+    q_one = Unsqueeze (q_packed, axis0)
+    k_one = Unsqueeze (k_packed, axis0)
+    q_turned = RotaryEmbedding <num_heads: int = @num_heads> (q_one, c, s)
+    k_turned = RotaryEmbedding <num_heads: int = @num_heads> (k_one, c, s)
+    q_rows = Squeeze (q_turned, axis0)
+    k_rows = Squeeze (k_turned, axis0)
 
-    flat_shape = Concat <axis = 0> (cells, heads_qkv, head_dim)
-    zeros = ConstantOfShape (flat_shape)
-    rows = Unsqueeze (tokens, axis1)
-    flat = ScatterND (zeros, rows, turned)
-    grid_shape = Concat <axis = 0> (batch, sequence, heads_qkv, head_dim)
-    grid = Reshape (flat, grid_shape)
-    heads_first = Transpose <perm = [0, 2, 1, 3]> (grid)
-    q, k, v = Split <axis = 1, num_outputs = 3> (heads_first)
+    zero = Constant <value_int = 0> ()
+    one = Constant <value_int = 1> ()
+    total = Squeeze (count, axis0)
+    ascending = Range (zero, total, one)
+    first_token = ConstantOfShape <value = int64[1] {0}> (cells)
+    places = ScatterElements <axis = 0> (first_token, tokens, ascending)
+    grid_shape = Concat <axis = 0> (batch, sequence, heads, head_dim)
+    q_cells = Gather (q_rows, places)
+    k_cells = Gather (k_rows, places)
+    v_cells = Gather (v_packed, places)
+    q_grid = Reshape (q_cells, grid_shape)
+    k_grid = Reshape (k_cells, grid_shape)
+    v_grid = Reshape (v_cells, grid_shape)
+    q = Transpose <perm = [0, 2, 1, 3]> (q_grid)
+    k_columns = Transpose <perm = [0, 2, 3, 1]> (k_grid)
+    v = Transpose <perm = [0, 2, 1, 3]> (v_grid)
 
-    k_columns = Transpose <perm = [0, 1, 3, 2]> (k)
     raw = MatMul (q, k_columns)
     width = CastLike (head_dim, qkv)
     root = Sqrt (width)
     scaled = Div (raw, root)
     mask = CastLike (attention_mask, qkv)
-    one = Constant <value_float = 1.0> ()
+    full = Constant <value_float = 1.0> ()
     lowest = Constant <value_float = -3.4028234663852886e38> ()
-    absent = Sub (one, mask)
+    absent = Sub (full, mask)
     penalty = Mul (absent, lowest)
     bias = Unsqueeze (penalty, axis12)
     scores = Add (scaled, bias)
