@@ -1,7 +1,7 @@
 """The ONNX meaning of the ops in domain `moembed`: model-local functions with bodies of standard operators.
 
-Any ONNX Runtime that reads opset 23 (1.24 and later) inlines the bodies; a registered native kernel of the same domain and name takes
-their place, and is judged by them. The bodies mirror `moembed.models.ops` and are written in ONNX's textual syntax.
+Any ONNX Runtime that reads opset 23 (1.24 and later) inlines the bodies; a registered native kernel of the same domain and
+name takes their place, and is judged by them. The bodies mirror `moembed.models.ops` and are written in ONNX's textual syntax.
 """
 
 from functools import cache

@@ -20,7 +20,7 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == "Experts":
             _split_experts(model, node)
-    _drop_unused(model)
+    drop_unused(model)
     _add_alias(model, "token_embeddings", "last_hidden_state")
     _forget_the_trace(model)
     for proto in functions(config.num_experts):
@@ -97,7 +97,8 @@ def _add_alias(model: ir.Model, output: str, alias: str) -> None:
     model.graph.outputs.append(node.outputs[0])
 
 
-def _drop_unused(model: ir.Model) -> None:
+def drop_unused(model: ir.Model) -> None:
+    """Remove nodes that nothing reads, then initializers that nothing reads."""
     for node in reversed(list(model.graph)):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
             model.graph.remove(node, safe=True)

@@ -36,6 +36,8 @@ class Observation:
     routing: dict[int, Routing]
 
 
+# The ops that put out a hidden state, in a float32 graph and in an INT8 one.
+_NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding")
 Observer = Callable[[list[int]], Observation]
 
 
@@ -60,6 +62,7 @@ class ParityReport:
     hidden_min_cosine: float = 1.0
     embedding_max_abs: float = 0.0
     embedding_min_cosine: float = 1.0
+    embedding_mean_cosine: float = 1.0
     routing: dict[int, LayerRouting] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -91,6 +94,7 @@ def compare(
         report.embedding_max_abs = max(report.embedding_max_abs, _max_abs(want.embedding, got.embedding))
         cosine = _min_cosine(want.embedding[None], got.embedding[None])
         report.embedding_min_cosine = min(report.embedding_min_cosine, cosine)
+        report.embedding_mean_cosine += (cosine - report.embedding_mean_cosine) / report.texts
         for layer, routing in want.routing.items():
             _compare_routing(report.routing.setdefault(layer, LayerRouting()), routing, got.routing[layer], tolerance)
     _judge(report, tolerance)
@@ -143,22 +147,15 @@ def observe_network(network: NomicMoe) -> Observer:
 
 def observe_graph(path: Path) -> Observer:
     """An ONNX file as an observer: its routers' and layers' outputs become graph outputs of a copy in memory."""
-    ort = import_onnxruntime()
     model = onnx.load(path, load_external_data=False)
     states, routers = [], {}
     for node in model.graph.node:
-        names = [name for name in node.input if name.startswith(("emb_ln.weight", "encoder.layers."))]
-        if node.op_type == "LayerNormalization" and (names[0] == "emb_ln.weight" or names[0].endswith("norm2.weight")):
+        if node.op_type in _NORMS and any(n == "emb_ln.weight" or n.endswith("norm2.weight") for n in node.input):
             states.append(node.output[0])
         elif node.op_type == "Router":
-            routers[int(names[0].split(".")[2])] = list(node.output)
+            routers[int(node.input[1].split(".")[2])] = list(node.output)
     wanted = ["sentence_embedding", *states, *(name for pair in routers.values() for name in pair)]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted[1:])
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = instrumented(model, path.parent, wanted[1:])
 
     def run(ids: list[int]) -> Observation:
         feed = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
@@ -167,6 +164,17 @@ def observe_graph(path: Path) -> Observer:
         return Observation(values["sentence_embedding"][0], [values[name] for name in states], routing)
 
     return run
+
+
+def instrumented(model: onnx.ModelProto, folder: Path, values: list[str]) -> Any:
+    """An ONNX Runtime session over a model in memory that gives further values out; its weights lie in `folder`."""
+    ort = import_onnxruntime()
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _compare_routing(total: LayerRouting, want: Routing, got: Routing, tolerance: Tolerance) -> None:

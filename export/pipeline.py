@@ -3,24 +3,23 @@
 import json
 import shutil
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from moembed.bundle import Bundle, read_manifest, sha256_of
-from moembed.errors import BundleError, CheckpointError, InputError, MissingExtraError, OutputError, VerificationError
-from moembed.manifest import MANIFEST_FILE, RECIPES, FileRecord, Manifest, Source
+from moembed.bundle import Bundle
+from moembed.errors import CheckpointError, InputError, MissingExtraError
+from moembed.export.tolerances import TOLERANCES
+from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
+from moembed.manifest import MANIFEST_FILE, Manifest, Source
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.paths import replacing_folder
 from moembed.probes import probe_texts
 from moembed.version import __version__
 
 GRAPH = "onnx/model.onnx"
-_WRITERS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
-_PAGE = 4096
-_INLINE_BYTES = 1024
+_RECIPES = ("fp32", "int8-storage")
 
 
 def export(
@@ -50,11 +49,12 @@ def export(
         MissingExtraError: torch, onnx, onnx-ir or onnxscript is not installed.
         InputError: the recipe is unknown.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"recipe = {recipe!r}; expected one of {', '.join(RECIPES)}")
+    if recipe not in _RECIPES:
+        raise InputError(f"recipe = {recipe!r}; expected one of {', '.join(_RECIPES)}")
     check_replaceable(out, force=force)
     need_extras()
     from moembed.export.graph import finish
+    from moembed.export.parity import compare, observe_graph, observe_network
     from moembed.export.trace import trace
     from moembed.models.checkpoint import load_network
     from moembed.quantize.storage import store_int8
@@ -69,32 +69,17 @@ def export(
         model = store_int8(model)
     with replacing_folder(out) as partial:
         say(f"writing {out}")
-        _write_graph(model, partial / GRAPH, checkpoint, recipe)
+        write_graph(model, partial / GRAPH, _properties(checkpoint, recipe))
         del model
         _write_companions(checkpoint, partial)
         say("checking the graph against the network")
-        certificate = _certificate(partial / GRAPH, network, checkpoint, recipe)
-        manifest = _manifest(checkpoint, recipe, certificate, partial)
+        encodings = Tokenizer.from_file(str(partial / "tokenizer.json")).encode_batch(probe_texts())
+        texts = [encoding.ids[: checkpoint.spec.max_tokens] for encoding in encodings]
+        found = observe_graph(partial / GRAPH)
+        report = compare("torch float32", observe_network(network), found, texts, TOLERANCES[recipe])
+        manifest = _manifest(checkpoint, recipe, certificate_of(report), partial)
         (partial / MANIFEST_FILE).write_text(manifest.to_json(), "utf-8")
     return Bundle.open(out)
-
-
-def check_replaceable(out: Path, *, force: bool) -> None:
-    """Make sure that writing to `out` destroys nothing but, with `force`, another bundle.
-
-    Raises:
-        OutputError: it would.
-    """
-    if not out.exists() and not out.is_symlink():
-        return
-    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
-        return
-    try:
-        read_manifest(out)
-    except BundleError:
-        raise OutputError(f"{out} exists and is not a bundle: choose another place, it is left as it is") from None
-    if not force:
-        raise OutputError(f"{out} is a bundle already: choose another place, or replace it with --force")
 
 
 def need_extras() -> None:
@@ -118,31 +103,6 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
     if size > checkpoint.config.vocab_size:
         raise CheckpointError(f"{path} has {size} pieces, the embedding table {checkpoint.config.vocab_size} rows")
-
-
-def _write_graph(model: Any, path: Path, checkpoint: Checkpoint, recipe: str) -> None:
-    import onnx_ir as ir
-
-    spec = checkpoint.spec
-    model.metadata_props.update(
-        {
-            "moembed.name": spec.name,
-            "moembed.recipe": recipe,
-            "moembed.version": __version__,
-            "moembed.source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
-            "moembed.weights_sha256": checkpoint.weights_sha256,
-        }
-    )
-    path.parent.mkdir(parents=True)
-    # Page-aligned, so that a runtime can map a tensor and a kernel can read it in place.
-    ir.save(
-        model,
-        path,
-        external_data=path.name + "_data",
-        size_threshold_bytes=_INLINE_BYTES,
-        alignment=_PAGE,
-        align_threshold=0,
-    )
 
 
 def _write_companions(checkpoint: Checkpoint, folder: Path) -> None:
@@ -182,30 +142,19 @@ def _default_companion(name: str, checkpoint: Checkpoint) -> Any:
     }.get(name)
 
 
-def _certificate(graph: Path, network: Any, checkpoint: Checkpoint, recipe: str) -> dict[str, Any]:
-    from moembed.export.parity import compare, observe_graph, observe_network
-    from moembed.export.tolerances import TOLERANCES
-
-    encodings = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json")).encode_batch(probe_texts())
-    texts = [encoding.ids[: checkpoint.spec.max_tokens] for encoding in encodings]
-    report = compare("torch", observe_network(network), observe_graph(graph), texts, TOLERANCES[recipe])
-    if not report.passed:
-        raise VerificationError("the exported graph is not the network: " + "; ".join(report.problems))
+def _properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
+    spec = checkpoint.spec
     return {
-        "reference": "torch float32",
-        "texts": report.texts,
-        "tokens": report.tokens,
-        "embedding_min_cosine": report.embedding_min_cosine,
-        "embedding_max_abs": report.embedding_max_abs,
-        "hidden_max_abs": report.hidden_max_abs,
-        "same_experts": {str(layer): r.same_experts / r.tokens for layer, r in report.routing.items()},
+        "name": spec.name,
+        "recipe": recipe,
+        "version": __version__,
+        "source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
+        "weights_sha256": checkpoint.weights_sha256,
     }
 
 
 def _manifest(checkpoint: Checkpoint, recipe: str, certificate: dict[str, Any], folder: Path) -> Manifest:
     spec = checkpoint.spec
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, sha256_of(path)) for path in paths}
     return Manifest(
         name=spec.name,
         recipe=recipe,
@@ -221,7 +170,7 @@ def _manifest(checkpoint: Checkpoint, recipe: str, certificate: dict[str, Any], 
             config_sha256=checkpoint.config_sha256,
             weights_sha256=checkpoint.weights_sha256,
         ),
-        made_with={"moembed": __version__} | {name: metadata.version(name) for name in _WRITERS},
+        made_with=writer_versions(),
         certificate=certificate,
-        files=files,
+        files=file_records(folder),
     )

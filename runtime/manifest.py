@@ -6,7 +6,7 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 |---|---|---|
 | `format` | integer | 1; a reader refuses any other |
 | `name` | string | what to call the model |
-| `recipe` | string | how the weights are kept: `fp32`, or `int8-storage` (int8 in the file, float32 arithmetic) |
+| `recipe` | string | `fp32`, `int8` (int8 weights and activations), or `int8-storage` (int8 in the file, float32 arithmetic) |
 | `graph` | string | path of the ONNX file; its external data lies beside it |
 | `hidden_size` | integer | width of the vectors |
 | `max_tokens` | integer | most tokens of one text, prompt and special tokens included |
@@ -15,7 +15,7 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 | `prompt_required` | boolean | whether the model is wrong without a prompt |
 | `source` | object | `repo` and `revision` (or null), `config_sha256`, `weights_sha256` of the checkpoint |
 | `made_with` | object | package -> version that wrote the bundle |
-| `certificate` | object | what was measured against the checkpoint when the bundle was written |
+| `certificate` | object | what was measured when the bundle was written, against the checkpoint or, for `int8`, the fp32 bundle |
 | `files` | object | relative path -> `size` in bytes and `sha256`, for every other file of the folder |
 
 Beside the manifest lie `tokenizer.json`, `config.json` and the small files by which other loaders (sentence-transformers,
@@ -33,7 +33,7 @@ from moembed.errors import BundleError
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 1
-RECIPES = ("fp32", "int8-storage")
+RECIPES = ("fp32", "int8-storage", "int8")
 
 
 @dataclass(frozen=True)

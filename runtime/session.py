@@ -1,9 +1,9 @@
 """One ONNX Runtime session over a bundle's graph."""
 
+import ctypes
 import importlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.bundle import Bundle
+from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -49,10 +50,13 @@ class Session:
         options.log_severity_level = 3
         # Weights stored as int8 become float32 once, at load, instead of at every call.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if saturates():
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {bundle.graph}: {error}") from error
+        _return_freed_memory()
         self._session.disable_fallback()
         active = self._session.get_providers()
         if lost := [name for name in self.providers if name not in active]:
@@ -73,6 +77,13 @@ class Session:
         return np.asarray(result, dtype=np.float32)
 
 
+def _return_freed_memory() -> None:
+    # Loading unpacks weights through buffers that glibc keeps for itself: half of the process, for the published size.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
 def import_onnxruntime() -> ModuleType:
     """Import onnxruntime.
 
@@ -91,18 +102,6 @@ def import_onnxruntime() -> ModuleType:
             'pip install -U "moembed[cpu]"'
         )
     return ort  # type: ignore[no-any-return]
-
-
-def available_cpus() -> int:
-    """CPUs this process may use: its affinity, further limited by a container's quota (cgroup v2)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        if quota != "max":
-            cpus = min(cpus, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cpus
-    return max(cpus, 1)
 
 
 def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[str]:

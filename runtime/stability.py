@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from moembed.batching import pad
 from moembed.bundle import Bundle
+from moembed.cpu import available_cpus
 from moembed.probes import probe_texts
-from moembed.session import Session, available_cpus
+from moembed.session import Session
 from moembed.tokenizer import Ids, Tokenizer
 
 _SIZES = (2, 3, 8, 16)

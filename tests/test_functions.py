@@ -4,18 +4,14 @@ An execution takes an op's name, arrays and attributes and returns its outputs. 
 """
 
 import math
-from functools import cache
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
+from graph_ops import run_graph
 from moembed.models import ops
 from tolerances import OP_MAX_ABS
 
@@ -31,30 +27,7 @@ def _torch(name, arrays, attributes):
     return [o.numpy() for o in (out if isinstance(out, tuple) else (out,))]
 
 
-@cache
-def _session(name, kinds, attributes, experts):
-    function = next(f for f in functions(experts) if f.name == name)
-    inputs = [helper.make_tensor_value_info(n, k, [None] * d) for n, (k, d) in zip(function.input, kinds, strict=True)]
-    types = {"chosen": TensorProto.INT64}
-    outputs = [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), [None] * 2) for n in function.output]
-    node = helper.make_node(name, list(function.input), list(function.output), domain=DOMAIN, **dict(attributes))
-    graph = helper.make_graph([node], name, inputs, outputs)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
-    model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=IR_VERSION)
-    onnx.checker.check_model(model)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _graph(name, arrays, attributes):
-    kinds = tuple((TensorProto.INT64 if a.dtype == np.int64 else TensorProto.FLOAT, a.ndim) for a in arrays)
-    experts = (len(arrays) - 4) // 2 if name == "Experts" else 1
-    session = _session(name, kinds, tuple(attributes.items()), experts)
-    return session.run(None, {i.name: a for i, a in zip(session.get_inputs(), arrays, strict=True)})
-
-
-EXECUTIONS = {"torch": _torch, "graph": _graph}
+EXECUTIONS = {"torch": _torch, "graph": run_graph}
 every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
 
 
@@ -194,13 +167,13 @@ def test_the_graph_gives_a_text_the_same_bytes_in_any_company(lengths, extra, se
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     mask, tokens = _layout(lengths, max(lengths) + extra)
     qkv = _normal(rng, len(tokens), 3 * heads * dim)
-    (together,) = _graph("Attention", [qkv, tokens, mask, cos, sin], {"num_heads": heads})
-    (means,) = _graph("Pool", [together, tokens, mask], {})
+    (together,) = run_graph("Attention", [qkv, tokens, mask, cos, sin], {"num_heads": heads})
+    (means,) = run_graph("Pool", [together, tokens, mask], {})
     starts = np.cumsum([0, *lengths])
     for row, length in enumerate(lengths):
         own = slice(starts[row], starts[row + 1])
         mask_alone, tokens_alone = _layout([length], length)
-        (alone,) = _graph("Attention", [qkv[own], tokens_alone, mask_alone, cos, sin], {"num_heads": heads})
-        (mean,) = _graph("Pool", [together[own], tokens_alone, mask_alone], {})
+        (alone,) = run_graph("Attention", [qkv[own], tokens_alone, mask_alone, cos, sin], {"num_heads": heads})
+        (mean,) = run_graph("Pool", [together[own], tokens_alone, mask_alone], {})
         assert alone.tobytes() == together[own].tobytes()
         assert mean[0].tobytes() == means[row].tobytes()

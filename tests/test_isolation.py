@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-_HEAVY = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors", "transformers", "optimum", "huggingface_hub", "tqdm")
+_HEAVY = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "safetensors",
+    "transformers",
+    "optimum",
+    "huggingface_hub",
+    "tqdm",
+    "scipy",
+    "matplotlib",
+    "ir_measures",
+)
 
 _SCRIPT = """
 import json, sys

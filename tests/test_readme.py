@@ -54,7 +54,7 @@ def test_shell_blocks_run(line, capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if "nomic" in line])
 def test_shell_blocks_that_need_the_hub_parse(line):
-    assert parser().parse_args(shlex.split(line)[1:]).command in ("export", "verify")
+    assert parser().parse_args(shlex.split(line)[1:]).command in ("export", "verify", "evaluate")
 
 
 def test_every_command_is_in_the_table():

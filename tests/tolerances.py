@@ -19,3 +19,7 @@ BINARY_MIN_COSINE = 0.70
 UNIT_LENGTH = 1e-6
 # The embedded model against the checkpoint it stores in int8.
 STORAGE_MIN_COSINE = 0.999
+# The steps of a GELU's codes: one float32 erf against another.
+STEP_RELATIVE = 1e-5
+# Random weights and few channels: a real model is far closer, and its own bound is measured on real text.
+INT8_SMALL_MIN_COSINE = 0.995

@@ -2,10 +2,8 @@
 
 import argparse
 import platform
-import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from moembed.cli.common import Subparsers, emit, emit_json
@@ -13,15 +11,6 @@ from moembed.errors import MoembedError
 from moembed.version import __version__
 
 _PACKAGES = ("numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "huggingface-hub", "torch", "onnx", "safetensors")
-_INSTRUCTIONS = {
-    "amx_int8": "AMX-INT8",
-    "avx512_vnni": "AVX512-VNNI",
-    "avx_vnni": "AVX-VNNI",
-    "avx512f": "AVX-512",
-    "avx2": "AVX2",
-    "i8mm": "NEON i8mm",
-    "asimddp": "NEON dot product",
-}
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -37,8 +26,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
+    from moembed.cpu import available_cpus, instruction_sets, saturates
     from moembed.paths import cache_folder
-    from moembed.session import available_cpus
 
     found: dict[str, Any] = {
         "moembed": __version__,
@@ -47,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         "instructions": ", ".join(instruction_sets()) or "unknown",
         "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
         "providers": ", ".join(_providers()),
+        "int8 products": "widened first: without VNNI they would saturate" if saturates() else "exact in hardware",
         "kernels": "portable (ONNX Runtime's own, from the functions in the graph)",
         "cache": str(cache_folder()),
     }
@@ -70,28 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
         for name, value in found.items():
             emit(f"{name:<14} {'; '.join(value) or 'none' if isinstance(value, list) else value}")
     return 1 if problems else 0
-
-
-def instruction_sets() -> list[str]:
-    """The instruction sets among those that matter to int8 arithmetic which this CPU has, best first."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("ascii", errors="replace")
-    except OSError:
-        text = _sysctl()
-    words = set(text.lower().replace("feat_", "").replace("_t ", " ").split())
-    return [name for flag, name in _INSTRUCTIONS.items() if flag in words]
-
-
-def _sysctl() -> str:
-    # macOS: hw.optional.arm.FEAT_DotProd: 1, machdep.cpu.leaf7_features: ... AVX2 ...
-    try:
-        text = subprocess.run(["/usr/sbin/sysctl", "-a"], capture_output=True, text=True, check=False, timeout=5).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    present = {"hw.optional.arm.feat_dotprod: 1": "asimddp", "hw.optional.arm.feat_i8mm: 1": "i8mm"}
-    return " ".join(
-        [flag for line, flag in present.items() if line in text.lower()] + ["avx2"] * ("AVX2" in text.split())
-    )
 
 
 def _version(package: str) -> str | None:

@@ -36,7 +36,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the checkpoint."""
-    from moembed.export.pipeline import check_replaceable, export, need_extras
+    from moembed.export.pipeline import export, need_extras
+    from moembed.export.writer import check_replaceable
     from moembed.models.sources import locate
 
     need_extras()

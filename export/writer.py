@@ -1,0 +1,84 @@
+"""Writing bundles: the graph's file, the certificate, the manifest, and care for what is at the destination already."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moembed.bundle import read_manifest, sha256_of
+from moembed.errors import BundleError, OutputError, VerificationError
+from moembed.manifest import FileRecord
+from moembed.version import __version__
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from moembed.export.parity import ParityReport
+
+_WRITERS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+_PAGE = 4096
+_INLINE_BYTES = 1024
+
+
+def check_replaceable(out: Path, *, force: bool) -> None:
+    """Make sure that writing to `out` destroys nothing but, with `force`, another bundle.
+
+    Raises:
+        OutputError: it would.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    try:
+        read_manifest(out)
+    except BundleError:
+        raise OutputError(f"{out} exists and is not a bundle: choose another place, it is left as it is") from None
+    if not force:
+        raise OutputError(f"{out} is a bundle already: choose another place, or replace it with --force")
+
+
+def write_graph(model: "ir.Model", path: Path, properties: dict[str, str]) -> None:
+    """Write a model with its weights beside it, page by page, so that a runtime can map a tensor and read it in place."""
+    import onnx_ir as ir
+
+    model.metadata_props.update({f"moembed.{name}": value for name, value in properties.items()})
+    path.parent.mkdir(parents=True)
+    ir.save(
+        model,
+        path,
+        external_data=path.name + "_data",
+        size_threshold_bytes=_INLINE_BYTES,
+        alignment=_PAGE,
+        align_threshold=0,
+    )
+
+
+def certificate_of(report: "ParityReport") -> dict[str, Any]:
+    """What a bundle's manifest keeps of the comparison with its reference.
+
+    Raises:
+        VerificationError: the comparison failed.
+    """
+    if not report.passed:
+        raise VerificationError(f"the graph is not that of {report.reference}: " + "; ".join(report.problems))
+    return {
+        "reference": report.reference,
+        "texts": report.texts,
+        "tokens": report.tokens,
+        "embedding_min_cosine": report.embedding_min_cosine,
+        "embedding_mean_cosine": report.embedding_mean_cosine,
+        "embedding_max_abs": report.embedding_max_abs,
+        "hidden_max_abs": report.hidden_max_abs,
+        "same_experts": {str(layer): r.same_experts / r.tokens for layer, r in report.routing.items()},
+    }
+
+
+def file_records(folder: Path) -> dict[str, FileRecord]:
+    """Size and sha256 of every file under a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, sha256_of(path)) for path in paths}
+
+
+def writer_versions() -> dict[str, str]:
+    """Versions of everything that has a hand in writing a bundle."""
+    return {"moembed": __version__} | {name: metadata.version(name) for name in _WRITERS}

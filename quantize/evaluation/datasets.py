@@ -1,0 +1,136 @@
+"""From the names on the command line to tasks: groups, folders, files, and QUERIES:CORPUS.
+
+A name is a group of `groups.toml`, or a path below the data root, with or without its suffix, or any path. A folder of pair
+files (STS, bitext) is the group of its files. `xquad-de:xquad-en` asks the queries of one retrieval set, with their judgements,
+of the corpus of another whose ids are the same: retrieval across languages.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from moembed.errors import InputError
+from moembed.quantize.evaluation.folders import corpus_files, is_retrieval, question_files
+from moembed.quantize.evaluation.pairs import SUFFIXES, pair_files, read_pairs, stem
+from moembed.quantize.evaluation.tasks import Retrieval, Task
+
+ROOT_VARIABLE = "MOEMBED_DATA"
+_MIRACL = re.compile(r"miracl-(\w+)")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A task, or a group of datasets whose figures are averaged."""
+
+    name: str
+    task: Task | None = None
+    members: tuple["Dataset", ...] = ()
+
+    def tasks(self) -> Iterator[Task]:
+        """All tasks, in order."""
+        if self.task:
+            yield self.task
+        for member in self.members:
+            yield from member.tasks()
+
+
+@cache
+def published() -> dict[str, Any]:
+    """The content of `groups.toml`."""
+    text = resources.files("moembed.quantize.evaluation").joinpath("groups.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def find(names: Sequence[str], root: Path | None, *, allow_absent: bool = False) -> list[Dataset]:
+    """Find all datasets; pair files are read, of retrieval sets only the files are located.
+
+    Args:
+        names: groups, names, paths, or QUERIES:CORPUS.
+        root: folder that names are relative to; None for no such folder.
+        allow_absent: whether a corpus may lack documents that are judged relevant.
+
+    Raises:
+        InputError: a dataset is missing or not usable; all of them are listed, with the places looked at.
+    """
+    problems: list[str] = []
+    found = [_find(name, root, allow_absent, problems) for name in names]
+    if not problems:
+        return found
+    if root is None:
+        problems.append(f"names are looked up below --data FOLDER or ${ROOT_VARIABLE}, and neither is set")
+    raise InputError(problems[0] if len(problems) == 1 else "\n  ".join(["these datasets cannot be used:", *problems]))
+
+
+def _find(name: str, root: Path | None, allow_absent: bool, problems: list[str]) -> Dataset:
+    if members := published()["groups"].get(name):
+        return Dataset(name, members=tuple(_find(member, root, allow_absent, problems) for member in members))
+    try:
+        return _open(name, root, allow_absent)
+    except InputError as error:
+        problems.append(f"{name}: {error}")
+        return Dataset(name)
+
+
+def _open(name: str, root: Path | None, allow_absent: bool) -> Dataset:
+    # A colon before a slash or backslash belongs to a path (C:\data).
+    asked, *other = re.split(r":(?![\\/])", name, maxsplit=1)
+    path = _locate(asked, root)
+    if path.is_file():
+        if other:
+            raise InputError(f"QUERIES:CORPUS takes two retrieval sets, found the file {path}")
+        return Dataset(name, read_pairs(name, path))
+    if not is_retrieval(path) and not other and (files := pair_files(path)):
+        members = ((f"{name}/{stem(file)}", file) for file in files)
+        return Dataset(name, members=tuple(Dataset(member, read_pairs(member, file)) for member, file in members))
+    known = _known(path)
+    queries, judgements = question_files(path, published()["sets"].get(known, {}).get("split"))
+    return Dataset(
+        name,
+        Retrieval(
+            name,
+            queries,
+            judgements,
+            corpus_files(_locate(other[0], root) if other else path),
+            same_id_is_query=known in _same_id_sets(),
+            absent=None if allow_absent else frozenset(published()["sets"].get(known, {}).get("absent", ())),
+        ),
+    )
+
+
+def _locate(name: str, root: Path | None) -> Path:
+    folders = [folder for folder in (root, Path()) if folder is not None]
+    places = list(dict.fromkeys(place for folder in folders for place in _places(folder, name)))
+    for place in places:
+        if place.exists():
+            return place
+    shown = ", ".join(str(place) for place in places if not place.name.endswith(SUFFIXES) or name.endswith(SUFFIXES))
+    raise InputError(f"no such folder or file: looked for {shown}")
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    places = [folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES)]
+    if match := _MIRACL.fullmatch(name):
+        places += [folder / f"miracl-v1.0-{match[1]}", folder / "miracl" / f"miracl-v1.0-{match[1]}"]
+    return places
+
+
+def _known(path: Path) -> str | None:
+    """The published name of a folder, wherever it lies."""
+    names = [*published()["sets"], *_same_id_sets()]
+    return next((name for name in names if f"/{path.absolute().as_posix()}".endswith(f"/{name}")), None)
+
+
+@cache
+def _same_id_sets() -> tuple[str, ...]:
+    return tuple(_leaves(published()["same_id_is_query"]))
+
+
+def _leaves(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        members = published()["groups"].get(name)
+        yield from _leaves(members) if members else [name]

@@ -1,0 +1,181 @@
+"""Retrieval sets on disk: a folder as BEIR has them, or the two folders per language of MIRACL.
+
+| | BEIR | MIRACL, language L |
+|---|---|---|
+| queries | `queries.jsonl`: `_id`, `text` | `miracl-v1.0-L/topics/*-dev.tsv`: id, text |
+| judgements | `qrels/test.tsv`: a header; query, document, score | `miracl-v1.0-L/qrels/*-dev.tsv`: query, Q0, document, score |
+| documents | `corpus.jsonl`: `_id`, `title`, `text` | `miracl-corpus-v1.0-L/docs-*.jsonl.gz`: `docid`, `title`, `text` |
+
+Every file may end in `.gz`; columns are separated by tabs. The corpus folder of MIRACL lies beside the other one, or in a folder
+`miracl-corpus` beside its parent (the two repositories as they are cloned), or its files lie in the same folder.
+"""
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from moembed.errors import InputError
+from moembed.quantize.evaluation.lines import lines, objects, text_of
+
+Judgements = dict[str, dict[str, int]]
+
+
+class Document(NamedTuple):
+    """Id and text (title, a space, body) of a document, and where it stands."""
+
+    id: str
+    text: str
+    path: Path
+    line: int
+
+
+def is_retrieval(folder: Path) -> bool:
+    """Whether the folder looks like a retrieval set, complete or not."""
+    marks = ("queries.jsonl", "queries.jsonl.gz", "corpus.jsonl", "corpus.jsonl.gz", "topics", "qrels")
+    return any((folder / name).exists() for name in marks)
+
+
+def question_files(folder: Path, split: str | None) -> tuple[Path, Path]:
+    """The files of queries and of judgements of a split (default: `test`, or MIRACL's `dev`, whose test is not public).
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    if (folder / "topics").is_dir():
+        split = split or "dev"
+        return _one(folder / "topics", f"*-{split}.tsv"), _one(folder / "qrels", f"*-{split}.tsv")
+    return _one(folder, "queries.jsonl"), _one(folder / "qrels", f"{split or 'test'}.tsv")
+
+
+def corpus_files(folder: Path) -> tuple[Path, ...]:
+    """The files of documents, in order.
+
+    Raises:
+        InputError: there is none.
+    """
+    twin = folder.name.replace("miracl-v1.0-", "miracl-corpus-v1.0-")
+    places = [folder, folder.parent / twin, folder.parent.parent / "miracl-corpus" / twin]
+    for place in places if twin != folder.name else places[:1]:
+        for pattern in ("corpus.jsonl", "docs-*.jsonl"):
+            if found := _matches(place, pattern):
+                return tuple(sorted(found, key=lambda path: (len(path.name), path.name)))  # docs-2 before docs-10
+    looked = ", ".join(str(place) for place in (places if twin != folder.name else places[:1]))
+    raise InputError(f"no corpus.jsonl and no docs-*.jsonl.gz in {looked}")
+
+
+def read_queries(path: Path) -> dict[str, str]:
+    """Query id -> text, from `.jsonl` or `.tsv`.
+
+    Raises:
+        InputError: a line is malformed or an id occurs twice.
+    """
+    queries: dict[str, str] = {}
+    for number, name, text in _queries(path):
+        if name in queries:
+            raise InputError(f"{path}:{number}: query id {name!r} occurs twice")
+        queries[name] = text
+    return queries
+
+
+def read_judgements(path: Path) -> Judgements:
+    """Query id -> document id -> score, in BEIR's three columns or TREC's four.
+
+    Raises:
+        InputError: a line is malformed, a pair is judged twice, or there is nothing.
+    """
+    judged: Judgements = {}
+    for number, line in lines(path):
+        fields = line.split("\t") if line.count("\t") >= 2 else line.split()
+        if number == 1 and len(fields) == 3 and fields[2].strip().lower() == "score":
+            continue
+        if len(fields) not in (3, 4):
+            raise InputError(
+                f"{path}:{number}: expected query-id, corpus-id and score, or TREC's four columns; found {line!r}"
+            )
+        query, document, score = fields[0].strip(), fields[-2].strip(), fields[-1].strip()
+        try:
+            value = int(score)
+        except ValueError:
+            raise InputError(f"{path}:{number}: score {score!r} is not an integer") from None
+        if document in judged.setdefault(query, {}):
+            raise InputError(f"{path}:{number}: document {document!r} is judged twice for query {query!r}")
+        judged[query][document] = value
+    if not judged:
+        raise InputError(f"{path} holds no judgements")
+    return judged
+
+
+def documents(files: tuple[Path, ...]) -> Iterator[Document]:
+    """Read a corpus, one document in memory.
+
+    Raises:
+        InputError: a line is malformed.
+    """
+    for path in files:
+        for number, record in objects(path):
+            name = text_of(record, "_id" if "_id" in record else "docid", path, number)
+            title = text_of(record, "title", path, number) if record.get("title") else ""
+            yield Document(name, f"{title} {text_of(record, 'text', path, number)}".strip(), path, number)
+
+
+def check_corpus(files: tuple[Path, ...], wanted: set[str]) -> tuple[int, set[str]]:
+    """Read a corpus once to its end, so that a broken line is found before hours of embedding; 8 bytes a document.
+
+    Returns:
+        The number of documents, and those of `wanted` that are not among them.
+
+    Raises:
+        InputError: a line is malformed, an id occurs twice, or there is no document.
+    """
+    missing, hashes = set(wanted), array("q")
+    for document in documents(files):
+        missing.discard(document.id)
+        hashes.append(hash(document.id))
+    if not hashes:
+        raise InputError(f"{', '.join(map(str, files))}: the corpus is empty")
+    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    if suspects := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
+        _no_twins(files, suspects)
+    return len(hashes), missing
+
+
+def _no_twins(files: tuple[Path, ...], suspects: set[int]) -> None:
+    # Equal hashes are nearly always equal ids; only the ids themselves prove it.
+    seen: dict[str, Document] = {}
+    for document in documents(files):
+        if hash(document.id) not in suspects:
+            continue
+        if first := seen.get(document.id):
+            raise InputError(
+                f"{document.path}:{document.line}: document id {document.id!r} occurs twice, first in "
+                f"{first.path}:{first.line}"
+            )
+        seen[document.id] = document
+
+
+def _queries(path: Path) -> Iterator[tuple[int, str, str]]:
+    if ".jsonl" in path.suffixes:
+        for number, record in objects(path):
+            yield number, text_of(record, "_id", path, number), text_of(record, "text", path, number)
+        return
+    for number, line in lines(path):
+        name, tab, text = line.partition("\t")
+        if not tab:
+            raise InputError(f"{path}:{number}: expected id TAB query, found {line!r}")
+        yield number, name.strip(), text
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) or sorted(folder.glob(pattern + ".gz"))
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    found = _matches(folder, pattern)
+    if len(found) != 1:
+        there = ", ".join(sorted(path.name for path in folder.glob("*"))[:8]) or "nothing"
+        what = f"{len(found)} files {pattern}" if found else f"no {pattern}"
+        raise InputError(f"{what} in {folder} (found {there})")
+    return found[0]

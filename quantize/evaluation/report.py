@@ -1,0 +1,92 @@
+"""Results as Markdown and as JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from moembed.embedder import Embedder
+from moembed.quantize.evaluation.results import MAIN, Result
+from moembed.version import __version__
+
+
+def markdown(results: Sequence[Result], means: Sequence[Result]) -> str:
+    """One table per kind of task, values times 100 as papers print them; means come last."""
+    parts = []
+    for kind in MAIN:
+        rows = [row for result in results if result.kind == kind for row in _rows(result, result.name)]
+        for mean in means:
+            if mean.kind == kind:
+                rows += _rows(mean, f"**{mean.name}, mean of {mean.counts['sets']}**")
+        if rows:
+            first = next(result for result in results if result.kind == kind)
+            head = [kind, "dim", "precision", *next(iter(first.figures.values()))]
+            if first.baseline is not None:
+                head.append(f"{MAIN[kind]} against baseline")
+            lines = [head, ["---", *["---:" if name != "precision" else "---" for name in head[1:]]], *rows]
+            parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    return "\n\n".join(parts)
+
+
+def document(
+    model: Embedder, baseline: Embedder | None, results: Sequence[Result], means: Sequence[Result], *, complete: bool
+) -> str:
+    """Everything as JSON: models by name and fingerprint, counts, prompts, and unrounded figures of every variant."""
+    record = {
+        "moembed": __version__,
+        "complete": complete,
+        "model": _model(model),
+        "baseline": _model(baseline) if baseline else None,
+        "sets": [_record(result) for result in results],
+        "means": [_record(result) for result in means],
+    }
+    return json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+
+
+def difference(kind: str, value: float, baseline: float) -> tuple[float, str]:
+    """How far a main figure is from the baseline's: per cent of it for nDCG@10, points (hundredths) else; and the unit."""
+    if kind == "retrieval":
+        return (100 * (value / baseline - 1) if baseline else 0.0), "%"
+    return 100 * (value - baseline), "points"
+
+
+def _rows(result: Result, name: str) -> list[list[str]]:
+    rows = []
+    for variant, figures in result.figures.items():
+        row = [name.replace("|", "\\|"), str(variant.dim), variant.precision]
+        row += [f"{100 * value:.2f}" for value in figures.values()]
+        if result.baseline is not None:
+            main = MAIN[result.kind]
+            change, unit = difference(result.kind, figures[main], result.baseline[variant][main])
+            row.append(f"{change:+.2f} {unit}")
+        rows.append(row)
+    return rows
+
+
+def _record(result: Result) -> dict[str, Any]:
+    rows = []
+    for variant, figures in result.figures.items():
+        row: dict[str, Any] = {"dim": variant.dim, "precision": variant.precision, **figures}
+        if result.baseline is not None:
+            main = MAIN[result.kind]
+            change, unit = difference(result.kind, figures[main], result.baseline[variant][main])
+            row |= {"baseline": result.baseline[variant], "difference": {"figure": main, "value": change, "unit": unit}}
+        rows.append(row)
+    return {
+        "name": result.name,
+        "task": result.kind,
+        **result.counts,
+        "prompts": result.prompts,
+        "cut": result.cut,
+        "seconds": round(result.seconds, 1),
+        "results": rows,
+    }
+
+
+def _model(model: Embedder) -> dict[str, Any]:
+    manifest = model.bundle.manifest
+    return {
+        "name": manifest.name,
+        "recipe": manifest.recipe,
+        "fingerprint": model.bundle.fingerprint,
+        "source": {"repo": manifest.source.repo, "weights_sha256": manifest.source.weights_sha256},
+    }

@@ -1,0 +1,106 @@
+"""What was measured: a result per task, and the means of groups."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from moembed.embedder import Embedder
+from moembed.progress import progress
+from moembed.quantize.evaluation.datasets import Dataset
+from moembed.quantize.evaluation.tasks import Figures, Reading, Task, prompt_of
+from moembed.quantize.evaluation.variants import Variant
+
+# The figure of each task that stands for it in differences and plots.
+MAIN = {"retrieval": "nDCG@10", "similarity": "Spearman", "bitext": "accuracy@1"}
+Table = Mapping[Variant, Figures]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one task, or means over a group.
+
+    Attributes:
+        name: of the dataset or group.
+        kind: of the task.
+        counts: numbers of texts, queries, documents, pairs; of sets for a mean.
+        prompts: side -> text put in front.
+        cut: texts that were longer than the model reads.
+        seconds: time of both models.
+        figures: variant -> figure -> value in 0 to 1 (Spearman: -1 to 1).
+        baseline: the same of the baseline, if there is one.
+    """
+
+    name: str
+    kind: str
+    counts: dict[str, int]
+    prompts: dict[str, str]
+    cut: int
+    seconds: float
+    figures: Table
+    baseline: Table | None
+
+
+def measure(
+    task: Task,
+    counts: dict[str, int],
+    embedder: Embedder,
+    baseline: Embedder | None,
+    variants: Sequence[Variant],
+    *,
+    show: bool | None = None,
+) -> Result:
+    """Run one task; a text is embedded once per model, whatever the number of variants.
+
+    Args:
+        task: what to run.
+        counts: what its `check` gave.
+        embedder: the model.
+        baseline: a model to compare with, or None.
+        variants: widths and precisions.
+        show: a progress bar: True, False, or None for on a terminal.
+    """
+    start, models = time.perf_counter(), [embedder, *([baseline] if baseline else [])]
+    with progress(counts["texts"] * len(models), "text", show=show) as advance:
+        readings = [Reading(model, advance) for model in models]
+        tables = [task.measure(reading, variants) for reading in readings]
+    prompts = {side: prompt_of(embedder, names) for side, names in task.prompts.items()}
+    seconds = time.perf_counter() - start
+    return Result(
+        task.name, task.kind, counts, prompts, readings[0].cut, seconds, tables[0], tables[1] if baseline else None
+    )
+
+
+def means(datasets: Sequence[Dataset], results: Mapping[str, Result]) -> Iterator[Result]:
+    """The mean of every group of more than one member whose members are of one kind; a group in a group counts once."""
+    for dataset in datasets:
+        if dataset.members:
+            yield from means(dataset.members, results)
+            if mean := _mean(dataset, results):
+                yield mean
+
+
+def _mean(dataset: Dataset, results: Mapping[str, Result]) -> Result | None:
+    if dataset.task:
+        return results.get(dataset.name)
+    parts = [_mean(member, results) for member in dataset.members]
+    if len({part.kind if part else None for part in parts}) != 1 or parts[0] is None:
+        return None
+    known = [part for part in parts if part]
+    baselines = [part.baseline for part in known if part.baseline is not None]
+    return Result(
+        name=dataset.name,
+        kind=parts[0].kind,
+        counts={"sets": len(known)},
+        prompts=parts[0].prompts,
+        cut=sum(part.cut for part in known),
+        seconds=sum(part.seconds for part in known),
+        figures=_averaged([part.figures for part in known]),
+        baseline=_averaged(baselines) if baselines else None,
+    )
+
+
+def _averaged(tables: Sequence[Table]) -> Table:
+    return {
+        variant: {name: sum(table[variant][name] for table in tables) / len(tables) for name in figures}
+        for variant, figures in tables[0].items()
+    }

@@ -1,0 +1,241 @@
+"""The ONNX meaning of the INT8 ops of domain `moembed`: functions with bodies of standard operators.
+
+Activations are quantised per token row, where they are made: a row's codes depend on that row alone and integer sums do
+not depend on the order of summation, so a token's result does not depend on its company. Codes are unsigned bytes around
+a fixed middle, the operand that CPUs multiply with signed weights:
+
+* after a norm or attention, symmetric around 128: `step = max|x| / 127`;
+* after GELU, around 32: erf GELU never falls below -0.17, so `step = max(max x / 223, 0.17 / 32)` loses nothing there and
+  resolves the positive side almost twice as finely.
+
+A product is `(float(sum) * weight_scale) * row_step + bias`, in this order and without fused operations. (Never
+`row_step * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales
+the bias too.) Weights are packed as `moembed.quantize.layout` says; `one` in `_PRODUCT` is a 1 that ONNX Runtime cannot
+fold, which lets it fuse the cast and the first product.
+"""
+
+from functools import cache
+
+import onnx
+from onnx import parser
+
+from moembed.export.functions import DOMAIN, OPSET
+
+GELU_MIDDLE = 32
+_MIDDLE = 128
+_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
+
+_CONSTANTS = """
+    axis1 = Constant <value_ints = [1]> ()
+    four = Constant <value_ints = [4]> ()
+    sixteen = Constant <value_ints = [16]> ()
+"""
+
+# {x} [T,K] -> {p}codes [T,K] uint8 around 128, {p}step [T,1]
+_SYMMETRIC = """
+    {p}abs = Abs ({x})
+    {p}top = ReduceMax <keepdims = 1> ({p}abs, axis1)
+    {p}range = Constant <value_float = 127.0> ()
+    {p}fair = Div ({p}top, {p}range)
+    {p}least = Constant <value_float = 1.17549435e-38> ()
+    {p}step = Max ({p}fair, {p}least)
+    {p}steps = Squeeze ({p}step, axis1)
+    {p}count = Shape ({p}steps)
+    {p}middle = ConstantOfShape <value = uint8[1] {{128}}> ({p}count)
+    {p}codes = QuantizeLinear <axis = 0> ({x}, {p}steps, {p}middle)
+"""
+
+# The same for the output of a GELU, around 32.
+_POSITIVE = """
+    {p}top = ReduceMax <keepdims = 1> ({x}, axis1)
+    {p}range = Constant <value_float = 223.0> ()
+    {p}fair = Div ({p}top, {p}range)
+    {p}least = Constant <value_float = 0.0053125> ()
+    {p}step = Max ({p}fair, {p}least)
+    {p}steps = Squeeze ({p}step, axis1)
+    {p}count = Shape ({p}steps)
+    {p}middle = ConstantOfShape <value = uint8[1] {{32}}> ({p}count)
+    {p}codes = QuantizeLinear <axis = 0> ({x}, {p}steps, {p}middle)
+"""
+
+# The matrix [K,N] of a packed weight [N/16,K/4,16,4]; all of it constant, so done once, when the session is made.
+_SHAPE = """
+    {p}blocks = Shape <start = 0, end = 1> ({w})
+    {p}depth = Shape <start = 1, end = 2> ({w})
+    {p}n = Mul ({p}blocks, sixteen)
+    {p}k = Mul ({p}depth, four)
+    {p}shape = Concat <axis = 0> ({p}k, {p}n)
+"""
+_ONE = """
+    one_count = Shape <start = 0, end = 1> ({codes})
+    one_yes = Equal (one_count, one_count)
+    one = Cast <to = 1> (one_yes)
+"""
+
+# {codes} [T,K], {step} [T,1], packed {w}, {scale} [N] -> {p}out [T,N]
+_PRODUCT = """
+    {p}turned = Transpose <perm = [1, 3, 0, 2]> ({w})
+    {p}matrix = Reshape ({p}turned, {shape})
+    {p}sums = MatMulInteger ({codes}, {p}matrix, {middle})
+    {p}wide = Cast <to = 1> ({p}sums)
+    {p}scale1 = Mul (one, {scale})
+    {p}scaled = Mul ({p}wide, {p}scale1)
+    {p}out = Mul ({p}scaled, {step})
+"""
+
+# x [T,K] -> codes [T,K] uint8, step [T,1]
+_QUANTIZE = (
+    "Quantize (x) => (codes, step)\n{"
+    + _CONSTANTS
+    + _SYMMETRIC.format(p="x_", x="x")
+    + ("    codes = Identity (x_codes)\n    step = Identity (x_step)\n}")
+)
+
+# x [T,hidden], smooth [hidden] -> codes of x * smooth, step
+_SMOOTHED = (
+    "    smoothed = Mul (y, smooth)\n"
+    + _SYMMETRIC.format(p="x_", x="smoothed")
+    + ("    codes = Identity (x_codes)\n    step = Identity (x_step)\n}")
+)
+
+# ids [T], table [V,hidden] int8, scale [V], type [hidden], gamma, beta, smooth [hidden] -> y [T,hidden], codes, step
+_EMBEDDING = (
+    "Int8Embedding <epsilon> (ids, table, scale, type, gamma, beta, smooth) => (y, codes, step)\n{"
+    + _CONSTANTS
+    + """
+    rows = Gather (table, ids)
+    scales = Gather (scale, ids)
+    words = DequantizeLinear <axis = 0> (rows, scales)
+    typed = Add (words, type)
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (typed, gamma, beta)
+"""
+    + _SMOOTHED
+)
+
+# x and residual [T,hidden], gamma and beta [hidden] -> y [T,hidden]
+_ADD_NORM = """
+AddNorm <epsilon> (x, residual, gamma, beta) => (y)
+{
+    sum = Add (x, residual)
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gamma, beta)
+}
+"""
+
+# The same, and the codes of y * smooth for the product that reads it: y [T,hidden], codes, step
+_ADD_NORM_QUANTIZE = (
+    "AddNormQuantize <epsilon> (x, residual, gamma, beta, smooth) => (y, codes, step)\n{"
+    + _CONSTANTS
+    + """
+    sum = Add (x, residual)
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gamma, beta)
+"""
+    + _SMOOTHED
+)
+
+# codes [T,K], step [T,1], weight packed, scale [N], bias [N] -> y [T,N]; `middle` is the codes' zero point
+_LINEAR = (
+    "Int8Linear <middle> (codes, step, weight, scale, bias) => (y)\n{"
+    + _CONSTANTS
+    + """
+    middle0 = Constant <value_int: int = @middle> ()
+    middle8 = Cast <to = 2> (middle0)
+"""
+    + _SHAPE.format(p="w_", w="weight")
+    + _ONE.format(codes="codes")
+    + _PRODUCT.format(p="y_", w="weight", shape="w_shape", codes="codes", scale="scale", step="step", middle="middle8")
+    + "    y = Add (y_out, bias)\n}"
+)
+
+# The same with GELU behind it: codes around 32 and step for the next product
+_LINEAR_GELU = (
+    "Int8LinearGelu (x_codes, x_step, weight, scale, bias) => (codes, step)\n{"
+    + _CONSTANTS
+    + "    middle8 = Constant <value = uint8 {128}> ()\n"
+    + _SHAPE.format(p="w_", w="weight")
+    + _ONE.format(codes="x_codes")
+    + _PRODUCT.format(
+        p="y_", w="weight", shape="w_shape", codes="x_codes", scale="scale", step="x_step", middle="middle8"
+    )
+    + "    biased = Add (y_out, bias)\n    active = Gelu (biased)\n"
+    + _POSITIVE.format(p="h_", x="active")
+    + "    codes = Identity (h_codes)\n    step = Identity (h_step)\n}"
+)
+
+_EXPERTS_HEAD = """
+    axis0 = Constant <value_ints = [0]> ()
+    axis2 = Constant <value_ints = [2]> ()
+    middle8 = Constant <value = uint8 {128}> ()
+    gelu8 = Constant <value = uint8 {32}> ()
+    flat_shape = Constant <value_ints = [-1]> ()
+    slot_expert = Reshape (chosen, flat_shape)
+    top_k = Shape <start = 1, end = 2> (chosen)
+    chosen_shape = Shape (chosen)
+    hidden = Shape (bias)
+"""
+
+_EXPERT = """
+    e{i} = Constant <value_int = {i}> ()
+    is{i} = Equal (slot_expert, e{i})
+    found{i} = NonZero (is{i})
+    slots{i} = Squeeze (found{i}, axis0)
+    tokens{i} = Div (slots{i}, top_k)
+    rows{i} = Gather (codes, tokens{i})
+    steps{i} = Gather (step, tokens{i})
+    up_scale{i} = Gather <axis = 0> (scale1, e{i})
+    down_scale{i} = Gather <axis = 0> (scale2, e{i})
+"""
+
+_EXPERTS_TAIL = """
+    order = Concat <axis = 0> ({slots})
+    grouped = Concat <axis = 0> ({outputs})
+    total = Size (order)
+    zero_index = Constant <value_int = 0> ()
+    one_index = Constant <value_int = 1> ()
+    ascending = Range (zero_index, total, one_index)
+    inverse = ScatterElements <axis = 0> (order, order, ascending)
+    by_slot = Gather (grouped, inverse)
+    token_shape = Concat <axis = 0> (chosen_shape, hidden)
+    by_token = Reshape (by_slot, token_shape)
+    share = Unsqueeze (weights, axis2)
+    shares = Mul (by_token, share)
+    mixed = ReduceSum <keepdims = 0> (shares, axis1)
+    y = Add (mixed, bias)
+}}
+"""
+
+
+def _experts(num_experts: int) -> str:
+    """Body for a number of experts.
+
+    codes [T,hidden], step [T,1], weights [T,top_k], chosen [T,top_k], bias [hidden], scale1 [experts,ffn], scale2
+    [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
+    """
+    each = range(num_experts)
+    matrices = ", ".join([f"w1_{i}" for i in each] + [f"w2_{i}" for i in each])
+    parts = [
+        f"Int8Experts (codes, step, weights, chosen, bias, scale1, scale2, {matrices}) => (y)\n{{",
+        _CONSTANTS,
+        _EXPERTS_HEAD,
+        _ONE.format(codes="codes"),
+        _SHAPE.format(p="up_", w="w1_0"),
+        _SHAPE.format(p="down_", w="w2_0"),
+    ]
+    for i in each:
+        up = {"p": f"up{i}_", "w": f"w1_{i}", "shape": "up_shape", "codes": f"rows{i}", "middle": "middle8"}
+        down = {"p": f"down{i}_", "w": f"w2_{i}", "shape": "down_shape", "codes": f"h{i}_codes", "middle": "gelu8"}
+        parts += [
+            _EXPERT.format(i=i),
+            _PRODUCT.format(**up, scale=f"up_scale{i}", step=f"steps{i}"),
+            f"    active{i} = Gelu (up{i}_out)\n",
+            _POSITIVE.format(p=f"h{i}_", x=f"active{i}"),
+            _PRODUCT.format(**down, scale=f"down_scale{i}", step=f"h{i}_step"),
+        ]
+    slots, outputs = (", ".join(names) for names in ([f"slots{i}" for i in each], [f"down{i}_out" for i in each]))
+    return "".join(parts) + _EXPERTS_TAIL.format(slots=slots, outputs=outputs)
+
+
+@cache
+def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
+    """The functions that an INT8 model with `num_experts` experts per MoE layer carries beside Router, Attention and Pool."""
+    fixed = (_QUANTIZE, _EMBEDDING, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU)
+    return tuple(parser.parse_function(_HEADER + text) for text in (*fixed, _experts(num_experts)))

@@ -1,0 +1,95 @@
+"""`quantize`: an fp32 bundle becomes an INT8 bundle, compared with it before it is published."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+from moembed.bundle import Bundle
+from moembed.errors import InputError
+from moembed.export.pipeline import need_extras
+from moembed.export.tolerances import TOLERANCES
+from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
+from moembed.manifest import MANIFEST_FILE
+from moembed.paths import replacing_folder
+from moembed.probes import probe_texts
+from moembed.tokenizer import Tokenizer
+
+GRAPH = "onnx/model_int8.onnx"
+
+
+def quantize(
+    bundle: Bundle,
+    out: Path,
+    *,
+    recipe: str = "int8",
+    calibration: Sequence[str] | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Bundle:
+    """Quantise an fp32 bundle.
+
+    Args:
+        bundle: an fp32 bundle; it is not changed.
+        out: the folder to write; it appears complete or not at all.
+        recipe: name of a recipe in `recipes/`.
+        calibration: texts whose channel maxima steer the outlier migration; None for the package's own probes. They get
+            the model's prompts in turn and are cut to its limit.
+        force: replace `out` if it is a bundle already.
+        say: told what is being done.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        InputError: the bundle is not fp32, the recipe is unknown, there is no calibration text, or a width does not fit.
+        OutputError: `out` exists and may not be replaced, or cannot be written.
+        VerificationError: the result is too far from the fp32 bundle; nothing is left behind.
+        MissingExtraError: a package of the extra `export` is not installed.
+    """
+    from moembed.quantize.recipe import load_recipe
+
+    chosen = load_recipe(recipe)
+    if bundle.manifest.recipe != "fp32":
+        raise InputError(f"{bundle.folder} has recipe {bundle.manifest.recipe}; only an fp32 bundle can be quantised")
+    if calibration is not None and not calibration:
+        raise InputError("no calibration text; give some, or none at all for the built-in ones")
+    check_replaceable(out, force=force)
+    need_extras()
+    import onnx_ir as ir
+
+    from moembed.export.parity import compare, observe_graph
+    from moembed.quantize.calibrate import norm_maxima
+    from moembed.quantize.rewrite import Rewriter
+
+    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    prompts = cycle(bundle.manifest.prompts.values() or [""])
+    texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
+    say(f"watching the norms over {len(texts)} texts")
+    limit = bundle.manifest.max_tokens
+    maxima = norm_maxima(bundle.graph, (ids[:limit].tolist() for ids in tokenizer.encode(texts)))
+    say("quantising")
+    model = Rewriter(ir.load(bundle.graph), chosen, maxima).run()
+    with replacing_folder(out) as partial:
+        say(f"writing {out}")
+        write_graph(model, partial / GRAPH, {"recipe": chosen.name})
+        del model
+        for name in bundle.manifest.files:
+            if not name.startswith("onnx/"):
+                (partial / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(bundle.folder / name, partial / name)
+        say("comparing with the fp32 bundle")
+        probes = [ids[:limit].tolist() for ids in tokenizer.encode(probe_texts())]
+        expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
+        report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])
+        manifest = replace(
+            bundle.manifest,
+            recipe=chosen.name,
+            graph=GRAPH,
+            made_with=writer_versions(),
+            certificate=certificate_of(report),
+            files=file_records(partial),
+        )
+        (partial / MANIFEST_FILE).write_text(manifest.to_json(), "utf-8")
+    return Bundle.open(out)

@@ -1,0 +1,211 @@
+"""From a float32 graph to an INT8 one, by the role of each tensor: its name in the checkpoint says what it is."""
+
+import re
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from moembed.errors import InputError
+from moembed.export.functions import DOMAIN
+from moembed.export.graph import add_initializer, consumer, drop_unused
+from moembed.quantize.calibrate import Maxima
+from moembed.quantize.functions import GELU_MIDDLE, int8_functions
+from moembed.quantize.layout import fits, pack
+from moembed.quantize.recipe import Recipe
+
+_TABLE = "embeddings.word_embeddings.weight"
+_NORM = re.compile(r"encoder\.layers\.(\d+)\.norm([12])\.weight")
+_MIDDLE = 128
+_FLOOR = np.float32(1e-4)  # a channel that is all but silent is not blown up
+
+
+class Rewriter:
+    """Replaces the nodes of one model; use once.
+
+    Args:
+        model: an fp32 model as `moembed.export` writes it; it is changed.
+        recipe: strengths of the outlier migration.
+        maxima: channel maxima of the norms' outputs.
+
+    Raises:
+        InputError: a weight does not divide into the blocks of the INT8 layout.
+    """
+
+    def __init__(self, model: ir.Model, recipe: Recipe, maxima: Maxima) -> None:
+        self.model, self.recipe, self.maxima = model, recipe, maxima
+        self.layers = 1 + max(int(m[1]) for name in model.graph.initializers if (m := _NORM.fullmatch(name)))
+        # Output of a norm -> its codes, their steps, and the factors its channels were multiplied with.
+        self.coded: dict[ir.Value, tuple[ir.Value, ir.Value, NDArray[np.float32] | None]] = {}
+
+    def run(self) -> ir.Model:
+        """Rewrite and return the model."""
+        for node in list(self.model.graph):
+            weight = node.inputs[1].name if len(node.inputs) > 1 and node.inputs[1] is not None else None
+            if node.op_type == "LayerNormalization" and weight is not None:
+                self._embedding(node) if weight == "emb_ln.weight" else self._norm(node, weight)
+            elif node.op_type == "Gemm" and weight is not None:
+                self._linear(node, weight)
+            elif (node.domain, node.op_type) == (DOMAIN, "Experts"):
+                self._experts(node)
+        drop_unused(self.model)
+        kept = {function.name: function for function in self.model.functions.values() if function.name != "Experts"}
+        experts = next(len(n.inputs) - 7 for n in self.model.graph if n.op_type == "Int8Experts") // 2
+        self.model.functions.clear()
+        for proto in int8_functions(experts):
+            kept[proto.name] = ir.serde.deserialize_function(proto)
+        for function in kept.values():
+            self.model.functions[function.identifier()] = function
+        return self.model
+
+    def _embedding(self, norm: ir.Node) -> None:
+        gather = consumer(self.model, _TABLE)
+        (use,) = gather.outputs[0].uses()
+        token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
+        codes, scale = quantize_rows(self._content(_TABLE))
+        inputs = [gather.inputs[1], self._add(f"{_TABLE}.int8", codes), self._add(f"{_TABLE}.scale", scale), token_type]
+        factors = self._factors("emb_ln", self._readers(0, "attn.Wqkv.weight"), self.recipe.attention_smoothing)
+        self._coded_norm("Int8Embedding", norm, inputs, factors)
+
+    def _norm(self, norm: ir.Node, weight: str) -> None:
+        match = _NORM.fullmatch(weight)
+        add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
+        if match is None or add is None or add.op_type != "Add":
+            raise ValueError(f"{weight} is not fed by a residual sum")
+        layer, second, inputs = int(match[1]), match[2] == "2", list(add.inputs)
+        if second and layer + 1 == self.layers:
+            epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
+            self._replace(norm, "AddNorm", [*inputs, *norm.inputs[1:]], epsilon)
+            return
+        name = weight.removesuffix(".weight")
+        if second:
+            readers, strength = self._readers(layer + 1, "attn.Wqkv.weight"), self.recipe.attention_smoothing
+        else:
+            readers, strength = self._readers(layer, "mlp.fc1.weight", "mlp.experts.mlp.w1."), self.recipe.ffn_smoothing
+        self._coded_norm("AddNormQuantize", norm, inputs, self._factors(name, readers, strength))
+
+    def _coded_norm(self, op: str, norm: ir.Node, inputs: list[Any], factors: NDArray[np.float32]) -> None:
+        smooth = self._add(f"{str(norm.inputs[1].name).removesuffix('.weight')}.smooth", factors)  # type: ignore[union-attr]
+        epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
+        y, codes, step = self._replace(norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("codes", "step"))
+        self.coded[y] = (codes, step, factors)
+
+    def _linear(self, gemm: ir.Node, weight: str) -> None:
+        x, _, bias = gemm.inputs
+        middle = GELU_MIDDLE if weight.endswith("mlp.fc2.weight") else _MIDDLE
+        codes, step, factors = self._codes_of(x, gemm)
+        packed, scale = self._packed(weight, self._content(weight), factors)
+        (use, *others) = gemm.outputs[0].uses()
+        if not others and use.node.op_type == "Gelu":
+            active, codes_out, step_out = self._replace(
+                use.node, "Int8LinearGelu", [codes, step, packed, scale, bias], {}, before=gemm, codes_only=True
+            )
+            self.coded[active] = (codes_out, step_out, None)
+        else:
+            self._replace(gemm, "Int8Linear", [codes, step, packed, scale, bias], {"middle": middle})
+
+    def _experts(self, node: ir.Node) -> None:
+        x, weights, chosen, bias, *matrices = node.inputs
+        codes, step, factors = self._codes_of(x, node)
+        half = len(matrices) // 2
+        packed, scales = [], []
+        for i, value in enumerate(matrices):
+            name = str(value.name)  # type: ignore[union-attr]
+            matrix = self._content(name)
+            # w2 is [ffn, hidden] and used as it is: its output channels are its columns.
+            codes8, scale = (
+                self._quantized(name, matrix, factors) if i < half else self._quantized(name, matrix.T, None)
+            )
+            packed.append(self._add(f"{name}.int8", codes8))
+            scales.append(scale)
+        stem = str(matrices[0].name).removesuffix(".w1.0")  # type: ignore[union-attr]
+        scale1, scale2 = (
+            self._add(f"{stem}.{n}.scale", np.stack(s)) for n, s in (("w1", scales[:half]), ("w2", scales[half:]))
+        )
+        self._replace(node, "Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
+
+    def _codes_of(self, x: Any, reader: ir.Node) -> tuple[ir.Value, ir.Value, NDArray[np.float32] | None]:
+        if x in self.coded:
+            return self.coded[x]
+        node = ir.node("Quantize", [x], domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
+        node.outputs[0].name, node.outputs[1].name = f"{x.name}.codes", f"{x.name}.step"
+        self.model.graph.insert_before(reader, node)
+        self.coded[x] = (node.outputs[0], node.outputs[1], None)
+        return self.coded[x]
+
+    def _packed(
+        self, name: str, matrix: NDArray[np.float32], factors: NDArray[np.float32] | None
+    ) -> tuple[ir.Value, ir.Value]:
+        codes, scale = self._quantized(name, matrix, factors)
+        return self._add(f"{name}.int8", codes), self._add(f"{name}.scale", scale)
+
+    def _quantized(
+        self, name: str, matrix: NDArray[np.float32], factors: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        if not fits(matrix.shape):
+            raise InputError(
+                f"{name} maps {matrix.shape[1]} to {matrix.shape[0]} channels; the INT8 layout needs multiples of 4 and 16. "
+                "Keep this model in fp32"
+            )
+        codes, scale = quantize_rows(matrix if factors is None else matrix / factors)
+        return pack(codes), scale
+
+    def _readers(self, layer: int, *stems: str) -> list[NDArray[np.float32]]:
+        prefix = f"encoder.layers.{layer}."
+        names = [n for n in self.model.graph.initializers if n.startswith(tuple(prefix + stem for stem in stems))]
+        return [self._content(name) for name in names if not name.endswith((".int8", ".scale", ".bias"))]
+
+    def _factors(self, norm: str, readers: list[NDArray[np.float32]], strength: float) -> NDArray[np.float32]:
+        largest_x = np.maximum(self.maxima[norm], _FLOOR)
+        largest_w = np.maximum(np.max([np.abs(w).max(axis=0) for w in readers], axis=0), _FLOOR)
+        divisor = largest_x**strength / largest_w ** (1 - strength)
+        return np.asarray(divisor.mean() / divisor, np.float32)
+
+    def _replace(
+        self,
+        old: ir.Node,
+        op: str,
+        inputs: list[Any],
+        attributes: dict[str, Any],
+        *,
+        extra: tuple[str, ...] = (),
+        before: ir.Node | None = None,
+        codes_only: bool = False,
+    ) -> list[ir.Value]:
+        """Put a node of our domain in the place of `old`; gives the value that stands for its output, then the extra ones."""
+        was = old.outputs[0]
+        node = ir.node(
+            op, inputs, attributes, domain=DOMAIN, num_outputs=2 if codes_only else 1 + len(extra), name=old.name
+        )
+        self.model.graph.insert_before(before or old, node)
+        if codes_only:
+            node.outputs[0].name, node.outputs[1].name = f"{was.name}.codes", f"{was.name}.step"
+            return [was, *node.outputs]
+        now = node.outputs[0]
+        for value, suffix in zip(node.outputs[1:], extra, strict=True):
+            value.name = f"{was.name}.{suffix}"
+        ir.convenience.replace_all_uses_with(was, now)
+        now.name, was.name = was.name, f"{was.name}.float"
+        now.shape, now.type = was.shape, was.type
+        return list(node.outputs)
+
+    def _content(self, name: str) -> NDArray[np.float32]:
+        tensor = self.model.graph.initializers[name].const_value
+        if tensor is None:
+            raise ValueError(f"{name} has no content")
+        return np.asarray(tensor.numpy())
+
+    def _add(self, name: str, array: NDArray[Any]) -> ir.Value:
+        return add_initializer(self.model, name, array)
+
+
+def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantise `[N, K]` symmetrically with one scale per row.
+
+    Returns:
+        int8 codes in -127..127 of the same shape, and float32 scales `[N]`.
+    """
+    largest = np.abs(matrix).max(axis=1)
+    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    return np.clip(np.rint(matrix / scales[:, None]), -127, 127).astype(np.int8), scales

@@ -1,0 +1,114 @@
+"""`moembed evaluate`."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
+from moembed.errors import InputError, MissingExtraError, OutputError
+
+
+def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
+    """Describe the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "evaluate",
+        help="quality on your relevance judgements (needs the extra 'eval')",
+        description="Measure retrieval (BEIR and MIRACL folders: nDCG@10, Recall@100, MRR@10), similarity (STS files: Spearman) "
+        "and bitext (translated pairs: accuracy@1), and print a Markdown table. Every text is embedded once, whatever the "
+        "number of widths and precisions; a corpus may be larger than memory.",
+    )
+    parser.add_argument(
+        "datasets",
+        nargs="+",
+        metavar="DATASET",
+        help="a folder or file, by path or by name below --data; QUERIES:CORPUS asks the queries of one folder of the corpus of "
+        "another with the same ids; or a group: beir, cqadupstack, miracl, miracl-16",
+    )
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder of the datasets (default: $MOEMBED_DATA)")
+    parser.add_argument("--dim", metavar="N,N", help="widths to compare (default: those the model was trained for)")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="P,P",
+        help="of stored vectors, queries stay float32: float32 (default), float16, int8, uint8, binary, ubinary; or hamming: "
+        "binary on both sides",
+    )
+    parser.add_argument(
+        "--baseline", metavar="BUNDLE", help="a second model, to print differences to, such as the fp32 one"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON, anew after every dataset")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw quality against width and precision")
+    parser.add_argument(
+        "--allow-absent", action="store_true", help="judged documents that the corpus lacks count as never found"
+    )
+    add_model(parser)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate the model."""
+    try:
+        from moembed.quantize.evaluation import datasets, report, results, variants
+
+        draw = _draw() if arguments.plot else None
+    except ImportError as error:
+        raise MissingExtraError(error.name or "ir-measures", "eval", "evaluate") from error
+    from moembed.embedder import Embedder
+    from moembed.paths import replacing_file
+
+    for path in (arguments.json, arguments.plot):
+        if path is not None and not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: no folder {path.parent}; choose one that exists and is writable")
+    root = arguments.data or (
+        Path(os.environ[datasets.ROOT_VARIABLE]) if os.environ.get(datasets.ROOT_VARIABLE) else None
+    )
+    found = datasets.find(arguments.datasets, root, allow_absent=arguments.allow_absent)
+    model = open_embedder(arguments)
+    baseline = (
+        Embedder.from_pretrained(
+            arguments.baseline,
+            providers=arguments.provider,
+            threads=arguments.threads,
+            local_files_only=arguments.offline,
+        )
+        if arguments.baseline
+        else None
+    )
+    dims = _numbers(arguments.dim) if arguments.dim else list(model.bundle.manifest.dims or (model.dim,))
+    chosen = variants.variants(dims, arguments.precision.split(","), min(m.dim for m in (model, baseline) if m))
+    # A set that is named twice, or also by its group, is measured once.
+    tasks = {task.name: task for dataset in found for task in dataset.tasks()}
+    counts = {}
+    for name, task in tasks.items():
+        counts[name] = task.check()
+        say(f"moembed: {name}: {', '.join(f'{count} {what}' for what, count in counts[name].items() if count)}")
+    done: dict[str, results.Result] = {}
+    for name, task in tasks.items():
+        done[name] = result = results.measure(task, counts[name], model, baseline, chosen)
+        say(f"moembed: {name}: done in {result.seconds:.0f} s, {result.cut} texts cut to {model.max_tokens} tokens")
+        if arguments.json:
+            complete = len(done) == len(tasks)
+            means = list(results.means(found, done)) if complete else []
+            with replacing_file(arguments.json) as partial:
+                text = report.document(model, baseline, list(done.values()), means, complete=complete)
+                partial.write_text(text, "utf-8")
+    emit(report.markdown(list(done.values()), list(results.means(found, done))))
+    if draw:
+        manifest = model.bundle.manifest
+        draw(arguments.plot, f"{manifest.name} ({manifest.recipe})", list(done.values()))
+    return 0
+
+
+def _draw() -> Callable[..., None]:
+    from moembed.quantize.evaluation.plot import draw
+
+    return draw
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(f"--dim {text}: expected widths such as 768,256") from None

@@ -1,0 +1,41 @@
+"""Running one function of domain `moembed` as a graph of its own in ONNX Runtime."""
+
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
+from moembed.quantize.functions import int8_functions
+
+_TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7))}
+_OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
+
+
+@cache
+def _session(name, kinds, attributes, experts, settings):
+    function = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name)
+    inputs = [helper.make_tensor_value_info(n, k, [None] * d) for n, (k, d) in zip(function.input, kinds, strict=True)]
+    outputs = [
+        helper.make_tensor_value_info(n, _OUTPUTS.get(n, TensorProto.FLOAT), [None] * 2) for n in function.output
+    ]
+    node = helper.make_node(name, list(function.input), list(function.output), domain=DOMAIN, **dict(attributes))
+    graph = helper.make_graph([node], name, inputs, outputs)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    for key, value in settings:
+        options.add_session_config_entry(key, value)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run_graph(name, arrays, attributes, settings=()):
+    """Outputs of a function for arrays in the order of its inputs."""
+    kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
+    experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
+    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings))
+    return session.run(None, {i.name: a for i, a in zip(session.get_inputs(), arrays, strict=True)})

@@ -1,0 +1,311 @@
+"""INT8: layout, ops against exact integer arithmetic, the quantised bundle, and the stability of its bytes."""
+
+import math
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from checkpoints import small_config, write_checkpoint
+from graph_ops import run_graph
+from moembed import Embedder
+from moembed.bundle import Bundle
+from moembed.cli import main
+from moembed.errors import InputError, OutputError, VerificationError
+from moembed.export import tolerances as product_tolerances
+from moembed.export.pipeline import export
+from moembed.export.tolerances import Tolerance
+from moembed.models.sources import locate
+from moembed.quantize.functions import GELU_MIDDLE
+from moembed.quantize.layout import fits, pack, unpack
+from moembed.quantize.pipeline import quantize
+from moembed.quantize.recipe import load_recipe, recipe_names
+from moembed.quantize.rewrite import quantize_rows
+from moembed.stability import check_stability
+from tolerances import INT8_SMALL_MIN_COSINE, OP_MAX_ABS, STEP_RELATIVE
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _gelu(x):
+    return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+
+def _normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _product(codes, middle, step, matrix, scale):
+    """Exact integer sums, then `(sum * scale) * step` in float32, as the functions say."""
+    sums = (codes.astype(np.int64) - middle) @ matrix.astype(np.int64).T
+    return (sums.astype(np.float32) * scale) * step
+
+
+def _symmetric(x):
+    step = np.maximum(np.abs(x).max(axis=1, keepdims=True) / np.float32(127), np.finfo(np.float32).tiny)
+    return (np.rint(x / step) + 128).astype(np.uint8), step
+
+
+def _positive(x):
+    step = np.maximum(x.max(axis=1, keepdims=True) / np.float32(223), np.float32(0.17 / 32))
+    return (np.rint(x / step) + GELU_MIDDLE).astype(np.uint8), step.astype(np.float32)
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**16))
+def test_the_layout_is_blocks_of_sixteen_channels_and_four_depths(blocks, depth, seed):
+    matrix = np.random.default_rng(seed).integers(-127, 128, (16 * blocks, 4 * depth)).astype(np.int8)
+    packed = pack(matrix)
+    assert packed.shape == (blocks, depth, 16, 4)
+    n, k = 16 * blocks - 3, 4 * depth - 2
+    assert packed[n // 16, k // 4, n % 16, k % 4] == matrix[n, k]
+    assert np.array_equal(unpack(packed), matrix)
+
+
+@pytest.mark.parametrize(
+    ("shape", "whole"), [((16, 4), True), ((48, 30), False), ((30, 48), False), ((16, 4, 1), False)]
+)
+def test_what_fits(shape, whole):
+    assert fits(shape) is whole
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 15, 17])
+def test_quantize(tokens):
+    x = _normal(np.random.default_rng(tokens), tokens, 48) * 3
+    if tokens > 1:
+        x[1] = 0
+    codes, step = run_graph("Quantize", [x], {})
+    expected, steps = _symmetric(x) if tokens else (codes, step)
+    assert np.array_equal(codes, expected)
+    assert np.array_equal(step, steps)
+    assert (np.abs((codes.astype(np.float32) - 128) * step - x) <= step * 0.5001).all()
+    assert tokens < 2 or (codes[1] == 128).all(), "a row of zeros is the middle"
+
+
+@pytest.mark.parametrize("middle", [128, GELU_MIDDLE])
+@pytest.mark.parametrize(("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (17, 80, 48), (513, 64, 16)])
+def test_linear_is_exact(tokens, width, out, middle):
+    rng = np.random.default_rng(tokens)
+    codes = rng.integers(0, 256, (tokens, width)).astype(np.uint8)
+    step = rng.random((tokens, 1), np.float32)
+    matrix = rng.integers(-127, 128, (out, width)).astype(np.int8)
+    scale, bias = rng.random(out, np.float32), _normal(rng, out)
+    (y,) = run_graph("Int8Linear", [codes, step, pack(matrix), scale, bias], {"middle": middle})
+    assert np.array_equal(y, _product(codes, middle, step, matrix, scale) + bias), "to the bit"
+
+
+@pytest.mark.parametrize("extreme", [255, 1])
+def test_no_saturation_at_the_extremes(extreme):
+    """Pairs of largest products overflow 16 bits; the way for CPUs without VNNI gives the same sums."""
+    codes = np.full((3, 256), extreme, np.uint8)
+    matrix = np.full((16, 256), -127, np.int8)
+    arguments = [codes, np.ones((3, 1), np.float32), pack(matrix), np.ones(16, np.float32), np.zeros(16, np.float32)]
+    for setting in ((), (("session.x64quantprecision", "1"),)):
+        (y,) = run_graph("Int8Linear", arguments, {"middle": 128}, setting)
+        assert (y == (extreme - 128) * -127 * 256).all()
+
+
+def test_linear_gelu():
+    rng = np.random.default_rng(3)
+    x = _normal(rng, 20, 48)
+    codes, step = _symmetric(x)
+    matrix = rng.integers(-127, 128, (32, 48)).astype(np.int8)
+    scale, bias = rng.random(32, np.float32) / 50, _normal(rng, 32)
+    out, out_step = run_graph("Int8LinearGelu", [codes, step, pack(matrix), scale, bias], {})
+    active = _gelu(_product(codes, 128, step, matrix, scale).astype(np.float64) + bias).astype(np.float32)
+    expected, steps = _positive(active)
+    assert np.allclose(out_step, steps, rtol=STEP_RELATIVE)
+    assert np.abs(out.astype(int) - expected.astype(int)).max() <= 1, (
+        "a value on the edge of two codes may fall either way"
+    )
+    assert np.abs((out.astype(np.float32) - GELU_MIDDLE) * out_step - active).max() <= steps.max()
+
+
+@pytest.mark.parametrize("choose", ["any", "all on one", "some without tokens"])
+@pytest.mark.parametrize("tokens", [0, 1, 33])
+def test_experts(tokens, choose):
+    rng = np.random.default_rng(tokens)
+    hidden, ffn, experts = 48, 32, 5
+    allowed = {"any": experts, "all on one": 2, "some without tokens": experts - 2}[choose]
+    chosen = np.array([rng.permutation(allowed)[:2] for _ in range(tokens)], np.int64).reshape(tokens, 2)
+    weights, bias = rng.random((tokens, 2), np.float32), _normal(rng, hidden)
+    x = _normal(rng, tokens, hidden)
+    codes, step = _symmetric(x) if tokens else (np.zeros((0, hidden), np.uint8), np.zeros((0, 1), np.float32))
+    up = [quantize_rows(_normal(rng, ffn, hidden) / 7) for _ in range(experts)]
+    down = [quantize_rows(_normal(rng, hidden, ffn) / 6) for _ in range(experts)]
+    scale1, scale2 = np.stack([s for _, s in up]), np.stack([s for _, s in down])
+    packed = [pack(m) for m, _ in up + down]
+    (y,) = run_graph("Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
+    assert y.shape == (tokens, hidden)
+    for token in range(tokens):
+        expected = bias.astype(np.float64)
+        for rank, expert in enumerate(chosen[token]):
+            row = slice(token, token + 1)
+            inner = _product(codes[row], 128, step[row], up[expert][0], scale1[expert])
+            active, active_step = _positive(_gelu(inner.astype(np.float64)).astype(np.float32))
+            out = _product(active, GELU_MIDDLE, active_step, down[expert][0], scale2[expert])[0]
+            expected = expected + weights[token, rank] * out
+        # One code of the inner layer may fall to the other side of an edge.
+        assert np.allclose(y[token], expected, atol=0.03)
+
+
+def test_norms_and_embedding():
+    rng = np.random.default_rng(0)
+    x, residual = _normal(rng, 9, 48), _normal(rng, 9, 48)
+    gamma, beta, smooth = _normal(rng, 48), _normal(rng, 48), rng.random(48, np.float32) + 0.5
+    total = (x + residual).astype(np.float64)
+    norm = (total - total.mean(1, keepdims=True)) / np.sqrt(total.var(1, keepdims=True) + 1e-5) * gamma + beta
+    (plain,) = run_graph("AddNorm", [x, residual, gamma, beta], {"epsilon": 1e-5})
+    y, codes, _ = run_graph("AddNormQuantize", [x, residual, gamma, beta, smooth], {"epsilon": 1e-5})
+    assert np.array_equal(plain, y)
+    assert np.allclose(y, norm, atol=OP_MAX_ABS)
+    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+
+    table, scale = quantize_rows(_normal(rng, 30, 48))
+    ids = np.array([3, 29, 3, 0], np.int64)
+    words = (table[ids].astype(np.float32) * scale[ids, None] + residual[0]).astype(np.float64)
+    norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
+    y, codes, _ = run_graph("Int8Embedding", [ids, table, scale, residual[0], gamma, beta, smooth], {"epsilon": 1e-5})
+    assert np.allclose(y, norm, atol=OP_MAX_ABS)
+    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+
+
+@pytest.fixture(scope="module")
+def int8(bundle, tmp_path_factory):
+    return quantize(bundle, tmp_path_factory.mktemp("int8") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def int8_model(int8):
+    return Embedder(int8, threads=2)
+
+
+def test_by_role_and_in_the_layout(int8, network):
+    model = onnx.load(int8.graph, load_external_data=False)
+    found = {i.name: (i.data_type, tuple(i.dims)) for i in model.graph.initializer}
+    int8_type, float_type = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
+    layer = "encoder.layers.1."
+    assert found["embeddings.word_embeddings.weight.int8"] == (int8_type, (48000, 48))
+    assert found[layer + "attn.Wqkv.weight.int8"] == (int8_type, (9, 12, 16, 4))
+    assert found[layer + "attn.out_proj.weight.int8"] == (int8_type, (3, 12, 16, 4))
+    assert found[layer + "mlp.experts.mlp.w1.4.int8"] == (int8_type, (5, 12, 16, 4))
+    assert found[layer + "mlp.experts.mlp.w2.4.int8"] == (int8_type, (3, 20, 16, 4))
+    assert found["encoder.layers.0.mlp.fc2.weight.int8"] == (int8_type, (3, 20, 16, 4))
+    for kept in ("mlp.router.layer.weight", "norm1.weight", "attn.Wqkv.bias", "mlp.experts.bias"):
+        assert found[layer + kept][0] == float_type
+    float_bytes = sum(4 * math.prod(dims) for name, (kind, dims) in found.items() if kind == float_type)
+    int8_bytes = sum(math.prod(dims) for name, (kind, dims) in found.items() if kind == int8_type)
+    assert float_bytes < 0.15 * int8_bytes, "nothing large is left in float32"
+    ops = {node.op_type for node in model.graph.node if node.domain == "moembed"}
+    assert ops == {f.name for f in model.functions}
+    assert not ops & {"Experts"}
+    assert all(o.domain == "" for f in model.functions for o in f.opset_import)
+
+
+def test_the_bundle_says_what_it_is(int8, bundle):
+    manifest = int8.manifest
+    assert (manifest.recipe, manifest.graph) == ("int8", "onnx/model_int8.onnx")
+    assert manifest.source == bundle.manifest.source
+    assert manifest.certificate["reference"] == "the fp32 bundle"
+    assert manifest.certificate["embedding_mean_cosine"] >= INT8_SMALL_MIN_COSINE
+    weights = "onnx/model{}.onnx_data"
+    assert manifest.files[weights.format("_int8")].size < bundle.manifest.files[weights.format("")].size / 3.5
+    assert (int8.folder / "modules.json").exists()
+
+
+def test_it_embeds_like_its_float32_twin(int8, small):
+    texts = ["hello", "跟我讲讲嵌入", "a longer text about bridges and rivers " * 9]
+    cosine = (Embedder(int8, threads=2).encode_query(texts) * small.encode_query(texts)).sum(axis=1)
+    assert (cosine >= INT8_SMALL_MIN_COSINE).all()
+
+
+def test_its_bytes_are_stable(int8):
+    report = check_stability(int8)
+    assert report.passed, report
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=200), min_size=1, max_size=9),
+    order=st.randoms(use_true_random=False),
+    batch_size=st.integers(1, 6),
+)
+def test_company_order_and_batch_size_do_not_matter(int8_model, texts, order, batch_size):
+    model = int8_model
+    alone = np.stack([model.encode_query(text) for text in texts])
+    positions = list(range(len(texts)))
+    order.shuffle(positions)
+    shuffled = model.encode_query([texts[i] for i in positions], batch_size=batch_size)
+    assert shuffled.tobytes() == alone[positions].tobytes()
+
+
+def test_a_cpu_without_vnni_gives_the_same_bytes(int8, monkeypatch):
+    """ONNX Runtime's way for such CPUs, taken here on purpose; tests/test_emulation.py takes it on such a CPU."""
+    from moembed import session
+
+    texts = ["hello", "骆驼很酷", "word " * 300]
+    expected = Embedder(int8).encode_query(texts)
+    monkeypatch.setattr(session, "saturates", lambda: True)
+    assert Embedder(int8).encode_query(texts).tobytes() == expected.tobytes()
+
+
+def test_quantising_twice_gives_the_same_bytes(int8, bundle, tmp_path):
+    assert quantize(bundle, tmp_path / "again").manifest == int8.manifest
+
+
+def test_calibration_texts_change_the_factors(int8, bundle, tmp_path):
+    other = quantize(bundle, tmp_path / "other", calibration=["only this"])
+    assert other.manifest.files["onnx/model_int8.onnx_data"] != int8.manifest.files["onnx/model_int8.onnx_data"]
+
+
+def test_what_cannot_be_quantised(int8, bundle, tmp_path):
+    with pytest.raises(InputError, match="only an fp32 bundle"):
+        quantize(int8, tmp_path / "out")
+    with pytest.raises(InputError, match="no recipe 'int3'; there are int8"):
+        quantize(bundle, tmp_path / "out", recipe="int3")
+    with pytest.raises(InputError, match="no calibration text"):
+        quantize(bundle, tmp_path / "out", calibration=[])
+    raw = small_config(n_layer=2, n_embd=30, n_head=3)
+    odd = export(locate(write_checkpoint(tmp_path / "odd", raw)), tmp_path / "odd-bundle")
+    with pytest.raises(InputError, match="multiples of 4 and 16"):
+        quantize(odd, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_is_too_far_away_is_not_published(bundle, tmp_path, monkeypatch):
+    strict = Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99999999, router_max_abs=None, margin=None)
+    monkeypatch.setitem(product_tolerances.TOLERANCES, "int8", strict)
+    with pytest.raises(VerificationError, match="embedding cosine"):
+        quantize(bundle, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_destination_is_safe(bundle, int8, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("precious")
+    with pytest.raises(OutputError, match="not a bundle"):
+        quantize(bundle, tmp_path / "mine", force=True)
+    copy = shutil.copytree(int8.folder, tmp_path / "copy")
+    with pytest.raises(OutputError, match="--force"):
+        quantize(bundle, copy)
+
+
+def test_recipes_are_data():
+    assert recipe_names() == ["int8"]
+    assert load_recipe("int8").attention_smoothing == 1.0
+
+
+def test_the_command(bundle, checkpoint, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("one text\n\nanother text\n")
+    out = tmp_path / "out"
+    assert main(["quantize", str(bundle.folder), "-o", str(out), "--calibrate", str(tmp_path / "texts.txt")]) == 0
+    printed, words = capsys.readouterr()
+    assert printed == f"{out}\n"
+    assert "watching the norms over 2 texts" in words
+    assert "cosine to fp32 0.99" in words
+    assert main(["verify", str(out), "--against", str(checkpoint), "--texts", "3"]) == 0
+    assert main(["quantize", str(bundle.folder), "-o", str(out)]) == 2
+    assert main(["quantize", str(bundle.folder), "-o", str(tmp_path / "x"), "--calibrate", str(tmp_path)]) == 2
+    assert Bundle.open(out).manifest.recipe == "int8"
