@@ -15,7 +15,7 @@ VERSION = 1
 OPSET = 23
 IR_VERSION = 10
 
-_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
+HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
 
 # x [T,hidden], weight [experts,hidden] -> weights [T,top_k], chosen [T,top_k] int64
 ROUTER = """
@@ -136,27 +136,31 @@ Pool (x, tokens, attention_mask) => (y)
 }
 """
 
-# x [T,hidden], weights [T,top_k], chosen [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
-# expert's w2 [ffn,hidden] -> y [T,hidden]. Slots (token, rank) are grouped by expert, computed, and put back by the
-# inverse permutation, so that a token's sum runs over ranks whatever its companions chose.
-_EXPERTS = """
-Experts (x, weights, chosen, bias, {weights_of_experts}) => (y)
-{{
+# How tokens reach their experts: slots (token, rank) are grouped by expert, computed, and put back by the inverse
+# permutation, so that a token's sum runs over its ranks whatever its companions chose.
+SLOTS = """
     axis0 = Constant <value_ints = [0]> ()
-    axis1 = Constant <value_ints = [1]> ()
     axis2 = Constant <value_ints = [2]> ()
     flat_shape = Constant <value_ints = [-1]> ()
     slot_expert = Reshape (chosen, flat_shape)
     top_k = Shape <start = 1, end = 2> (chosen)
     chosen_shape = Shape (chosen)
-    hidden = Shape <start = 1, end = 2> (x)
-{experts}
+    hidden = Shape (bias)
+"""
+SLOTS_OF_EXPERT = """
+    e{i} = Constant <value_int = {i}> ()
+    is{i} = Equal (slot_expert, e{i})
+    found{i} = NonZero (is{i})
+    slots{i} = Squeeze (found{i}, axis0)
+    tokens{i} = Div (slots{i}, top_k)
+"""
+MIXED = """
     order = Concat <axis = 0> ({slots})
     grouped = Concat <axis = 0> ({outputs})
     total = Size (order)
-    zero = Constant <value_int = 0> ()
-    step = Constant <value_int = 1> ()
-    ascending = Range (zero, total, step)
+    zero_index = Constant <value_int = 0> ()
+    one_index = Constant <value_int = 1> ()
+    ascending = Range (zero_index, total, one_index)
     inverse = ScatterElements <axis = 0> (order, order, ascending)
     by_slot = Gather (grouped, inverse)
     token_shape = Concat <axis = 0> (chosen_shape, hidden)
@@ -165,15 +169,9 @@ Experts (x, weights, chosen, bias, {weights_of_experts}) => (y)
     shares = Mul (by_token, share)
     mixed = ReduceSum <keepdims = 0> (shares, axis1)
     y = Add (mixed, bias)
-}}
 """
 
 _EXPERT = """
-    e{i} = Constant <value_int = {i}> ()
-    is{i} = Equal (slot_expert, e{i})
-    found{i} = NonZero (is{i})
-    slots{i} = Squeeze (found{i}, axis0)
-    tokens{i} = Div (slots{i}, top_k)
     rows{i} = Gather (x, tokens{i})
     up{i} = Gemm <transB = 1> (rows{i}, w1_{i})
     act{i} = Gelu (up{i})
@@ -181,22 +179,28 @@ _EXPERT = """
 """
 
 
-def experts_text(num_experts: int) -> str:
-    """Body of `Experts` for a number of experts; ONNX functions have a fixed number of inputs."""
-    indices = range(num_experts)
-    return _EXPERTS.format(
-        weights_of_experts=", ".join([f"w1_{i}" for i in indices] + [f"w2_{i}" for i in indices]),
-        experts="".join(_EXPERT.format(i=i) for i in indices).rstrip("\n"),
-        slots=", ".join(f"slots{i}" for i in indices),
-        outputs=", ".join(f"out{i}" for i in indices),
-    )
+def expert_names(num_experts: int, *stems: str) -> list[str]:
+    """`", "`-joined names `stem0, stem1, ...`, one string per stem."""
+    return [", ".join(f"{stem}{i}" for i in range(num_experts)) for stem in stems]
+
+
+def _experts(num_experts: int) -> str:
+    """Body for a number of experts; ONNX functions have a fixed number of inputs.
+
+    x [T,hidden], weights [T,top_k], chosen [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
+    expert's w2 [ffn,hidden] -> y [T,hidden].
+    """
+    w1, w2, slots, outputs = expert_names(num_experts, "w1_", "w2_", "slots", "out")
+    body = "".join((SLOTS_OF_EXPERT + _EXPERT).format(i=i) for i in range(num_experts))
+    head = f"Experts (x, weights, chosen, bias, {w1}, {w2}) => (y)\n{{\n    axis1 = Constant <value_ints = [1]> ()\n"
+    return head + SLOTS + body + MIXED.format(slots=slots, outputs=outputs) + "}"
 
 
 @cache
 def functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """The functions that a model with `num_experts` experts per MoE layer carries."""
-    texts = (ROUTER, ATTENTION, POOL, experts_text(num_experts))
-    return tuple(parser.parse_function(_HEADER + text) for text in texts)
+    texts = (ROUTER, ATTENTION, POOL, _experts(num_experts))
+    return tuple(parser.parse_function(HEADER + text) for text in texts)
 
 
 def _schema(name: str, inputs: str, outputs: str, *attributes: str) -> OpSchema:

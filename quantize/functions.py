@@ -19,11 +19,9 @@ from functools import cache
 import onnx
 from onnx import parser
 
-from moembed.export.functions import DOMAIN, OPSET
+from moembed.export.functions import HEADER, MIXED, SLOTS, SLOTS_OF_EXPERT, expert_names
 
 GELU_MIDDLE = 32
-_MIDDLE = 128
-_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
 
 _CONSTANTS = """
     axis1 = Constant <value_ints = [1]> ()
@@ -72,7 +70,7 @@ _ONE = """
     one = Cast <to = 1> (one_yes)
 """
 
-# {codes} [T,K], {step} [T,1], packed {w}, {scale} [N] -> {p}out [T,N]
+# {codes} [T,K], {step} [T,1], packed {w}, {scale} [N] -> {out} [T,N]
 _PRODUCT = """
     {p}turned = Transpose <perm = [1, 3, 0, 2]> ({w})
     {p}matrix = Reshape ({p}turned, {shape})
@@ -80,7 +78,7 @@ _PRODUCT = """
     {p}wide = Cast <to = 1> ({p}sums)
     {p}scale1 = Mul (one, {scale})
     {p}scaled = Mul ({p}wide, {p}scale1)
-    {p}out = Mul ({p}scaled, {step})
+    {out} = Mul ({p}scaled, {step})
 """
 
 # x [T,K] -> codes [T,K] uint8, step [T,1]
@@ -142,8 +140,10 @@ _LINEAR = (
 """
     + _SHAPE.format(p="w_", w="weight")
     + _ONE.format(codes="codes")
-    + _PRODUCT.format(p="y_", w="weight", shape="w_shape", codes="codes", scale="scale", step="step", middle="middle8")
-    + "    y = Add (y_out, bias)\n}"
+    + _PRODUCT.format(
+        p="y_", w="weight", shape="w_shape", codes="codes", scale="scale", step="step", middle="middle8", out="raw"
+    )
+    + "    y = Add (raw, bias)\n}"
 )
 
 # The same with GELU behind it: codes around 32 and step for the next product
@@ -154,53 +154,23 @@ _LINEAR_GELU = (
     + _SHAPE.format(p="w_", w="weight")
     + _ONE.format(codes="x_codes")
     + _PRODUCT.format(
-        p="y_", w="weight", shape="w_shape", codes="x_codes", scale="scale", step="x_step", middle="middle8"
+        p="y_", w="weight", shape="w_shape", codes="x_codes", scale="scale", step="x_step", middle="middle8", out="raw"
     )
-    + "    biased = Add (y_out, bias)\n    active = Gelu (biased)\n"
+    + "    biased = Add (raw, bias)\n    active = Gelu (biased)\n"
     + _POSITIVE.format(p="h_", x="active")
     + "    codes = Identity (h_codes)\n    step = Identity (h_step)\n}"
 )
 
 _EXPERTS_HEAD = """
-    axis0 = Constant <value_ints = [0]> ()
-    axis2 = Constant <value_ints = [2]> ()
     middle8 = Constant <value = uint8 {128}> ()
     gelu8 = Constant <value = uint8 {32}> ()
-    flat_shape = Constant <value_ints = [-1]> ()
-    slot_expert = Reshape (chosen, flat_shape)
-    top_k = Shape <start = 1, end = 2> (chosen)
-    chosen_shape = Shape (chosen)
-    hidden = Shape (bias)
 """
 
 _EXPERT = """
-    e{i} = Constant <value_int = {i}> ()
-    is{i} = Equal (slot_expert, e{i})
-    found{i} = NonZero (is{i})
-    slots{i} = Squeeze (found{i}, axis0)
-    tokens{i} = Div (slots{i}, top_k)
     rows{i} = Gather (codes, tokens{i})
     steps{i} = Gather (step, tokens{i})
     up_scale{i} = Gather <axis = 0> (scale1, e{i})
     down_scale{i} = Gather <axis = 0> (scale2, e{i})
-"""
-
-_EXPERTS_TAIL = """
-    order = Concat <axis = 0> ({slots})
-    grouped = Concat <axis = 0> ({outputs})
-    total = Size (order)
-    zero_index = Constant <value_int = 0> ()
-    one_index = Constant <value_int = 1> ()
-    ascending = Range (zero_index, total, one_index)
-    inverse = ScatterElements <axis = 0> (order, order, ascending)
-    by_slot = Gather (grouped, inverse)
-    token_shape = Concat <axis = 0> (chosen_shape, hidden)
-    by_token = Reshape (by_slot, token_shape)
-    share = Unsqueeze (weights, axis2)
-    shares = Mul (by_token, share)
-    mixed = ReduceSum <keepdims = 0> (shares, axis1)
-    y = Add (mixed, bias)
-}}
 """
 
 
@@ -210,32 +180,31 @@ def _experts(num_experts: int) -> str:
     codes [T,hidden], step [T,1], weights [T,top_k], chosen [T,top_k], bias [hidden], scale1 [experts,ffn], scale2
     [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
     """
-    each = range(num_experts)
-    matrices = ", ".join([f"w1_{i}" for i in each] + [f"w2_{i}" for i in each])
+    w1, w2, slots, outputs = expert_names(num_experts, "w1_", "w2_", "slots", "out")
     parts = [
-        f"Int8Experts (codes, step, weights, chosen, bias, scale1, scale2, {matrices}) => (y)\n{{",
+        f"Int8Experts (codes, step, weights, chosen, bias, scale1, scale2, {w1}, {w2}) => (y)\n{{",
         _CONSTANTS,
         _EXPERTS_HEAD,
+        SLOTS,
         _ONE.format(codes="codes"),
         _SHAPE.format(p="up_", w="w1_0"),
         _SHAPE.format(p="down_", w="w2_0"),
     ]
-    for i in each:
+    for i in range(num_experts):
         up = {"p": f"up{i}_", "w": f"w1_{i}", "shape": "up_shape", "codes": f"rows{i}", "middle": "middle8"}
         down = {"p": f"down{i}_", "w": f"w2_{i}", "shape": "down_shape", "codes": f"h{i}_codes", "middle": "gelu8"}
         parts += [
-            _EXPERT.format(i=i),
-            _PRODUCT.format(**up, scale=f"up_scale{i}", step=f"steps{i}"),
-            f"    active{i} = Gelu (up{i}_out)\n",
+            (SLOTS_OF_EXPERT + _EXPERT).format(i=i),
+            _PRODUCT.format(**up, scale=f"up_scale{i}", step=f"steps{i}", out=f"raw{i}"),
+            f"    active{i} = Gelu (raw{i})\n",
             _POSITIVE.format(p=f"h{i}_", x=f"active{i}"),
-            _PRODUCT.format(**down, scale=f"down_scale{i}", step=f"h{i}_step"),
+            _PRODUCT.format(**down, scale=f"down_scale{i}", step=f"h{i}_step", out=f"out{i}"),
         ]
-    slots, outputs = (", ".join(names) for names in ([f"slots{i}" for i in each], [f"down{i}_out" for i in each]))
-    return "".join(parts) + _EXPERTS_TAIL.format(slots=slots, outputs=outputs)
+    return "".join(parts) + MIXED.format(slots=slots, outputs=outputs) + "}"
 
 
 @cache
 def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """The functions that an INT8 model with `num_experts` experts per MoE layer carries beside Router, Attention and Pool."""
     fixed = (_QUANTIZE, _EMBEDDING, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU)
-    return tuple(parser.parse_function(_HEADER + text) for text in (*fixed, _experts(num_experts)))
+    return tuple(parser.parse_function(HEADER + text) for text in (*fixed, _experts(num_experts)))

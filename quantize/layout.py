@@ -25,3 +25,14 @@ def unpack(packed: NDArray[np.int8]) -> NDArray[np.int8]:
     """`[N/16, K/4, 16, 4]` -> `[N, K]`, the inverse of `pack`."""
     blocks, depth = packed.shape[:2]
     return np.ascontiguousarray(packed.transpose(0, 2, 1, 3).reshape(blocks * BLOCK_N, depth * BLOCK_K))
+
+
+def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantise `[N, K]` symmetrically with one scale per row.
+
+    Returns:
+        int8 codes in -127..127 of the same shape, and float32 scales `[N]`.
+    """
+    largest = np.abs(matrix).max(axis=1)
+    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    return np.clip(np.rint(matrix / scales[:, None]), -127, 127).astype(np.int8), scales

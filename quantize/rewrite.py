@@ -12,7 +12,7 @@ from moembed.export.functions import DOMAIN
 from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.quantize.calibrate import Maxima
 from moembed.quantize.functions import GELU_MIDDLE, int8_functions
-from moembed.quantize.layout import fits, pack
+from moembed.quantize.layout import fits, pack, quantize_rows
 from moembed.quantize.recipe import Recipe
 
 _TABLE = "embeddings.word_embeddings.weight"
@@ -198,14 +198,3 @@ class Rewriter:
 
     def _add(self, name: str, array: NDArray[Any]) -> ir.Value:
         return add_initializer(self.model, name, array)
-
-
-def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise `[N, K]` symmetrically with one scale per row.
-
-    Returns:
-        int8 codes in -127..127 of the same shape, and float32 scales `[N]`.
-    """
-    largest = np.abs(matrix).max(axis=1)
-    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    return np.clip(np.rint(matrix / scales[:, None]), -127, 127).astype(np.int8), scales

@@ -8,9 +8,9 @@ import re
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from moembed.export.graph import add_initializer, consumer
+from moembed.quantize.layout import quantize_rows
 
 # Role by the checkpoint's name -> axis of the output channels.
 _ROLES = (
@@ -30,18 +30,6 @@ def store_int8(model: ir.Model) -> ir.Model:
                 _store_matrix(model, name, axis)
     _store_table(model)
     return model
-
-
-def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise a matrix symmetrically with one scale per index of `axis`.
-
-    Returns:
-        int8 codes in -127..127 of the same shape, and float32 scales `[weight.shape[axis]]`.
-    """
-    largest = np.abs(weight).max(axis=1 - axis)
-    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    codes = np.rint(weight / np.expand_dims(scales, 1 - axis))
-    return np.clip(codes, -127, 127).astype(np.int8), scales
 
 
 def _store_matrix(model: ir.Model, name: str, axis: int) -> None:
@@ -74,7 +62,9 @@ def _stored(model: ir.Model, name: str, axis: int) -> tuple[ir.Value, ir.Value]:
     tensor = model.graph.initializers[name].const_value
     if tensor is None:
         raise ValueError(f"{name} has no content")
-    codes, scales = quantize_weight(tensor.numpy(), axis)
+    matrix = tensor.numpy()
+    codes, scales = quantize_rows(matrix if axis == 0 else matrix.T)
+    codes = codes if axis == 0 else np.ascontiguousarray(codes.T)
     return add_initializer(model, f"{name}.int8", codes), add_initializer(model, f"{name}.scale", scales)
 
 

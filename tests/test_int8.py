@@ -20,10 +20,9 @@ from moembed.export.pipeline import export
 from moembed.export.tolerances import Tolerance
 from moembed.models.sources import locate
 from moembed.quantize.functions import GELU_MIDDLE
-from moembed.quantize.layout import fits, pack, unpack
+from moembed.quantize.layout import fits, pack, quantize_rows, unpack
 from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import load_recipe, recipe_names
-from moembed.quantize.rewrite import quantize_rows
 from moembed.stability import check_stability
 from tolerances import INT8_SMALL_MIN_COSINE, OP_MAX_ABS, STEP_RELATIVE
 
