@@ -8,43 +8,16 @@ Prints a Markdown table. Times are of one call in milliseconds; a ratio above 1 
 """
 
 import argparse
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
+from common import SHAPES, cpu_name, interleaved, row
 
 from moembed.bundle import Bundle
 from moembed.models.checkpoint import load_network
 from moembed.session import Session
-
-SHAPES = ((1, 16), (1, 128), (8, 128))
-
-
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each of `runs`, called in turn `rounds` times after one warm-up."""
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def main() -> None:
@@ -77,9 +50,7 @@ def main() -> None:
             return session.run("sentence_embedding", ids, mask)
 
         times = interleaved({"moembed": by_bundle, "torch": by_torch}, chosen.rounds)
-        shown = [f"{statistics.median(t):.0f} ({min(t):.0f}-{max(t):.0f})" for t in times.values()]
-        ratio = statistics.median(times["torch"]) / statistics.median(times["moembed"])
-        print(f"| {batch}x{length} | {shown[0]} | {shown[1]} | {ratio:.2f} |", flush=True)
+        print(row((batch, length), times), flush=True)
 
 
 if __name__ == "__main__":
