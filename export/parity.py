@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moembed.export.tolerances import Tolerance
 from moembed.models.network import NomicMoe
 from moembed.models.oracle import Oracle
-from moembed.session import import_onnxruntime
+from moembed.session import import_onnxruntime, session_options
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,8 @@ def instrumented(model: onnx.ModelProto, folder: Path, values: list[str]) -> Any
     """An ONNX Runtime session over a model in memory that gives further values out; its weights lie in `folder`."""
     ort = import_onnxruntime()
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

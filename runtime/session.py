@@ -44,14 +44,9 @@ class Session:
             raise InputError(f"threads = {threads!r}; expected a positive integer, or None for the CPUs available")
         self.threads = threads or available_cpus()
         self.providers = _resolve(providers, ort.get_available_providers())
-        options = ort.SessionOptions()
+        options = session_options()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Weights stored as int8 become float32 once, at load, instead of at every call.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if saturates():
-            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
@@ -75,6 +70,17 @@ class Session:
         """
         (result,) = self._session.run([output], {"input_ids": ids, "attention_mask": mask})
         return np.asarray(result, dtype=np.float32)
+
+
+def session_options() -> Any:
+    """ONNX Runtime's options on which a vector's value depends: every session over a bundle's graph starts from them."""
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    # Weights stored as int8 become float32 once, at load, instead of at every call.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 def _return_freed_memory() -> None:
