@@ -8,7 +8,8 @@ import numpy as np
 
 from moembed.cli import main
 from moembed.quantize.evaluation.datasets import find
-from moembed.quantize.evaluation.tasks import Reading, Task
+from moembed.quantize.evaluation.reading import Reading
+from moembed.quantize.evaluation.tasks import Task
 from moembed.quantize.evaluation.variants import Variant
 
 TEXTS = {

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation_sets import by_hand, measured, only, write_beir
+from evaluation_sets import QUERIES, TEXTS, by_hand, measured, only, write_beir
 from moembed.errors import InputError
 from moembed.quantize.evaluation import tasks as tasks_module
 from moembed.quantize.evaluation.datasets import Dataset
 from moembed.quantize.evaluation.metrics import correlation, ranked_figures
 from moembed.quantize.evaluation.ranking import Ranking
+from moembed.quantize.evaluation.reading import Memory, Reading, memory_of
 from moembed.quantize.evaluation.report import difference
 from moembed.quantize.evaluation.results import Result, means
 from moembed.quantize.evaluation.tasks import Retrieval
@@ -78,8 +79,64 @@ def test_a_small_corpus_and_barred_documents():
 def test_small_blocks_measure_the_same(beir, model, monkeypatch):
     chosen = variants([384, 64], ["float32", "int8", "hamming"], 384)
     whole = measured(only(["tiny"], beir.parent), model, *chosen)
-    monkeypatch.setattr(tasks_module, "_BLOCK", 2)
+    monkeypatch.setattr(tasks_module, "BLOCK", 2)
     assert measured(only(["tiny"], beir.parent), model, *chosen) == whole
+
+
+# Reading
+
+
+def test_texts_that_tasks_share_are_read_once(tmp_path, model, monkeypatch):
+    write_beir(tmp_path / "en")
+    write_beir(
+        tmp_path / "de", TEXTS | {"d1": ("", "Das Brot backt vierzig Minuten.")}, dict.fromkeys(QUERIES, "Brot?")
+    )
+    tasks = [only([name], tmp_path) for name in ("en", "de:en", "de")]
+    expected = [measured(task, model) for task in tasks]
+    read, embed = [], model.embed
+
+    def remember(given, **options):
+        given = list(given)
+        read.extend((options["prompt"], text) for text in given)
+        return embed(given, **options)
+
+    monkeypatch.setattr(model, "embed", remember)
+    memory, seen = Memory(), []
+    readings = [Reading(model, seen.append, memory=memory) for _ in tasks]
+    chosen = (Variant(model.dim, "float32"),)
+    assert [task.measure(reading, chosen) for task, reading in zip(tasks, readings, strict=True)] == expected
+    assert len(read) == len(set(read)) == (3 + 5) + 1 + 1
+    assert sum(seen) == 3 * (3 + 5), "progress counts them all the same"
+
+
+def test_what_was_cut_is_remembered(model):
+    memory, texts = Memory(), ["word " * 700, "a", "a"]
+    first, second = (Reading(model, lambda _: None, memory=memory) for _ in range(2))
+    assert first.vectors(texts, ["query"]).tobytes() == second.vectors(texts, ["query"]).tobytes()
+    assert first.vectors(texts, ["query"]).tobytes() != first.vectors(texts, ["passage"]).tobytes()
+    assert (first.cut, second.cut) == (3, 1)
+
+
+def test_the_memory_is_bounded_and_forgets_the_oldest():
+    memory, vectors = Memory(limit=3 * 16), np.arange(20, dtype=np.float32).reshape(5, 4)
+    for key in range(3):
+        memory.put(bytes([key]), vectors[key], False)
+    assert memory.get(b"\x00") is not None
+    for key in (3, 4):
+        memory.put(bytes([key]), vectors[key], True)
+    found = [memory.get(bytes([key])) for key in range(5)]
+    assert [None if one is None else (one[0].tolist(), one[1]) for one in found] == [
+        (vectors[0].tolist(), False), None, None, (vectors[3].tolist(), True), (vectors[4].tolist(), True),
+    ]  # fmt: skip
+    Memory(limit=15).put(b"", vectors[0], False)
+
+
+def test_a_memory_belongs_to_its_model():
+    class Model:
+        pass
+
+    model, other = Model(), Model()
+    assert memory_of(model) is memory_of(model) is not memory_of(other)
 
 
 # Variants

@@ -11,7 +11,8 @@ from evaluation_sets import JUDGED, QUERIES, TEXTS, by_hand, evaluate, measured,
 from moembed.errors import InputError
 from moembed.quantize.evaluation.datasets import find, published
 from moembed.quantize.evaluation.folders import documents
-from moembed.quantize.evaluation.tasks import Bitext, Retrieval, Similarity, prompt_of
+from moembed.quantize.evaluation.reading import prompt_of
+from moembed.quantize.evaluation.tasks import Bitext, Retrieval, Similarity
 
 
 @pytest.fixture
