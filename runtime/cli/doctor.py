@@ -26,7 +26,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
-    from moembed.cpu import available_cpus, instruction_sets, saturates
+    from moembed.cpu import available_cpus, instruction_sets, integer_products
     from moembed.paths import cache_folder
 
     found: dict[str, Any] = {
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         "instructions": ", ".join(instruction_sets()) or "unknown",
         "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
         "providers": ", ".join(_providers()),
-        "int8 products": "widened first: without VNNI they would saturate" if saturates() else "exact in hardware",
+        "int8 products": integer_products(),
         "kernels": "portable (ONNX Runtime's own, from the functions in the graph)",
         "cache": str(cache_folder()),
     }
