@@ -63,7 +63,7 @@ def quantize(
     from moembed.quantize.calibrate import norm_maxima
     from moembed.quantize.rewrite import Rewriter
 
-    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
     say(f"watching the norms over {len(texts)} texts")

@@ -42,7 +42,7 @@ class StabilityReport:
 
 def check_stability(bundle: Bundle, *, providers: str = "cpu", seed: int = 0) -> StabilityReport:
     """Embed the probe texts alone, padded, shuffled and in batches, on 1 and on all threads, and compare the bytes."""
-    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    tokenizer = Tokenizer(bundle)
     rows = [ids[: bundle.manifest.max_tokens] for ids in tokenizer.encode(probe_texts())]
     threads = tuple(sorted({1, max(available_cpus(), 2)}))
     alone: list[NDArray[np.float32]] = []

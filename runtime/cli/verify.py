@@ -71,7 +71,7 @@ def _parity(bundle: "Bundle", arguments: argparse.Namespace) -> list[dict[str, A
             f"the bundle was made from weights {bundle.manifest.source.weights_sha256[:16]}…, "
             f"{arguments.against} has {checkpoint.weights_sha256[:16]}…"
         ]
-    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    tokenizer = Tokenizer(bundle)
     texts = [ids.tolist()[: bundle.manifest.max_tokens] for ids in tokenizer.encode(probe_texts()[-arguments.texts :])]
     tolerance = TOLERANCES[bundle.manifest.recipe]
     found = observe_graph(bundle.graph)
