@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from moembed.bundle import Bundle
 from moembed.errors import CheckpointError, InputError, MissingExtraError
 from moembed.export.tolerances import TOLERANCES
+from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
 from moembed.manifest import MANIFEST_FILE, Manifest, Source
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
@@ -72,6 +73,7 @@ def export(
         write_graph(model, partial / GRAPH, _properties(checkpoint, recipe))
         del model
         _write_companions(checkpoint, partial)
+        write_vocabulary(partial)
         say("checking the graph against the network")
         encodings = Tokenizer.from_file(str(partial / "tokenizer.json")).encode_batch(probe_texts())
         texts = [encoding.ids[: checkpoint.spec.max_tokens] for encoding in encodings]

@@ -10,8 +10,10 @@ from moembed.bundle import Bundle
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
 from moembed.export.tolerances import TOLERANCES
+from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
 from moembed.manifest import MANIFEST_FILE
+from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
 from moembed.probes import probe_texts
 from moembed.tokenizer import Tokenizer
@@ -79,6 +81,8 @@ def quantize(
             if not name.startswith("onnx/"):
                 (partial / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(bundle.folder / name, partial / name)
+        if VOCABULARY_FILE not in bundle.manifest.files:
+            write_vocabulary(partial)
         say("comparing with the fp32 bundle")
         probes = [ids[:limit].tolist() for ids in tokenizer.encode(probe_texts())]
         expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
