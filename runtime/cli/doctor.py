@@ -27,6 +27,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
     from moembed.cpu import available_cpus, instruction_sets, saturates
+    from moembed.native_library import LIBRARY_FILE, native_library
     from moembed.paths import cache_folder
 
     found: dict[str, Any] = {
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
         "providers": ", ".join(_providers()),
         "int8 products": "widened first: without VNNI they would saturate" if saturates() else "exact in hardware",
+        "native library": str(LIBRARY_FILE) if (library := native_library()).functions else f"not used: {library.reason}",
         "kernels": "portable (ONNX Runtime's own, from the functions in the graph)",
         "cache": str(cache_folder()),
     }
