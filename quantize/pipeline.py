@@ -7,15 +7,22 @@ from itertools import cycle
 from pathlib import Path
 
 from moembed.bundle import Bundle
+from moembed.certificate import Reference
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
 from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
-from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
-from moembed.manifest import MANIFEST_FILE
+from moembed.export.writer import (
+    certificate_of,
+    check_replaceable,
+    file_records,
+    write_graph,
+    write_manifest,
+    writer_versions,
+)
 from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
-from moembed.probes import probe_texts
+from moembed.probes import probe_ids, probe_texts
 from moembed.tokenizer import Tokenizer
 
 GRAPH = "onnx/model_int8.onnx"
@@ -84,16 +91,19 @@ def quantize(
         if VOCABULARY_FILE not in bundle.manifest.files:
             write_vocabulary(partial)
         say("comparing with the fp32 bundle")
-        probes = [ids[:limit].tolist() for ids in tokenizer.encode(probe_texts())]
+        probes = probe_ids(tokenizer, limit)
         expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
         report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])
+        del expected, found
+        files = file_records(partial)
+        reference = Reference(kind="bundle", sha256=bundle.fingerprint, size=bundle.size)
         manifest = replace(
             bundle.manifest,
             recipe=chosen.name,
             graph=GRAPH,
             made_with=writer_versions(),
-            certificate=certificate_of(report),
-            files=file_records(partial),
+            certificate=certificate_of(report, reference, files),
+            files=files,
         )
-        (partial / MANIFEST_FILE).write_text(manifest.to_json(), "utf-8")
+        write_manifest(partial, manifest, say)
     return Bundle.open(out)

@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
         "providers": ", ".join(_providers()),
         "int8 products": "widened first: without VNNI they would saturate" if saturates() else "exact in hardware",
-        "native library": str(LIBRARY_FILE) if (library := native_library()).functions else f"not used: {library.reason}",
+        "native library": str(LIBRARY_FILE)
+        if (library := native_library()).functions
+        else f"not used: {library.reason}",
         "kernels": "portable (ONNX Runtime's own, from the functions in the graph)",
         "cache": str(cache_folder()),
     }
