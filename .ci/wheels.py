@@ -31,7 +31,23 @@ _REQUIREMENTS = (
 )
 _SYMBOLS = re.compile(rb"(?:GLIBC|GLIBCXX|CXXABI)_[0-9.]+")
 _GLIBC = (2, 17)
+# Load commands of Mach-O.
+_LOAD, _LOAD_WEAK, _BUILD_VERSION, _SIGNATURE = 0xC, 0x80000018, 0x32, 0x1D
 _PORTABLE_DLLS = re.compile(rb"(?i)(kernel32|ntdll|api-ms-win-crt-[a-z0-9-]+|moembed_native)\.dll")
+
+
+_IMPORT = """
+import sys
+import moembed, moembed.cli
+from moembed.native_library import native_library
+from moembed.sources import open_bundle
+from moembed.tokenizer import Tokenizer
+assert sys.argv[1] in moembed.__file__
+loaded = native_library().functions is not None
+tokenizer = Tokenizer(open_bundle(None), way="native" if loaded else "tokenizers")
+(ids,) = tokenizer.encode(["hello"])
+print(loaded, bool(native_library().reason), len(ids))
+"""
 
 
 @dataclass(frozen=True)
@@ -56,12 +72,11 @@ PLATFORMS = (
 def main() -> None:
     """Build and check, and stop at the first thing that is wrong."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument(
-        "platforms", nargs="*", metavar="PLATFORM", help="tags; none for all: " + ", ".join(p.tag for p in PLATFORMS)
-    )
+    tags = [platform.tag for platform in PLATFORMS]
+    arguments.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"none for all: {', '.join(tags)}")
     arguments.add_argument("--out", type=Path, default=ROOT / "dist")
     chosen = arguments.parse_args()
-    if unknown := set(chosen.platforms) - {platform.tag for platform in PLATFORMS}:
+    if unknown := set(chosen.platforms) - set(tags):
         arguments.error(f"unknown platforms: {', '.join(sorted(unknown))}")
     python = _tools()
     for platform in PLATFORMS:
@@ -124,10 +139,6 @@ def _check_library(platform: Platform, content: bytes) -> None:
         _need(b"libstdc++" not in content, f"{platform.tag}: the library needs libstdc++")
     elif platform.library.endswith(".dylib"):
         found = content[:4] == b"\xcf\xfa\xed\xfe" and struct.unpack_from("<I", content, 4)[0]
-        needed = set(re.findall(rb"/usr/lib/[\w.+-]+", content))
-        _need(
-            needed <= {b"/usr/lib/libSystem.B.dylib", b"/usr/lib/dyld"}, f"{platform.tag}: the library needs {needed}"
-        )
         _check_macos(platform, content)
     else:
         found = (
@@ -139,28 +150,26 @@ def _check_library(platform: Platform, content: bytes) -> None:
 
 
 def _check_macos(platform: Platform, content: bytes) -> None:
-    """The oldest macOS it runs on, and the signature without which Apple's own processors run nothing."""
-    offset, commands = 32, {}
+    """What it loads, the oldest macOS it runs on, and the signature without which Apple's own processors run nothing."""
+    offset, commands, needed = 32, {}, set()
     for _ in range(struct.unpack_from("<I", content, 16)[0]):
         command, size = struct.unpack_from("<II", content, offset)
         commands[command] = offset
+        if command in (_LOAD, _LOAD_WEAK):
+            name = struct.unpack_from("<I", content, offset + 8)[0]
+            needed.add(content[offset + name : offset + size].rstrip(b"\0").decode())
         offset += size
-    oldest = struct.unpack_from("<I", content, commands[0x32] + 12)[0] >> 16  # LC_BUILD_VERSION
+    _need(needed == {"/usr/lib/libSystem.B.dylib"}, f"{platform.tag}: the library needs {needed}")
+    oldest = struct.unpack_from("<I", content, commands[_BUILD_VERSION] + 12)[0] >> 16
     _need(oldest <= 11, f"{platform.tag}: the library needs macOS {oldest}")
-    _need(0x1D in commands or not platform.tag.endswith("arm64"), f"{platform.tag}: the library is not signed")
+    _need(_SIGNATURE in commands or not platform.tag.endswith("arm64"), f"{platform.tag}: the library is not signed")
 
 
 def _check_import(python: Path, platform: Platform, folder: Path) -> None:
     """The package imports wherever its library loads, and where it does not it says why."""
-    script = (
-        "import sys, moembed, moembed.cli; from moembed.native_library import native_library as n; "
-        "from moembed.tokenizer import Tokenizer; from moembed.sources import open_bundle; assert sys.argv[1] in moembed.__file__; "
-        "print(n().functions is not None, bool(n().reason), len(next(iter(Tokenizer(open_bundle(None), "
-        "way='auto' if n().functions else 'tokenizers').encode(['hello'])))))"
-    )
     environment = os.environ | {"PYTHONPATH": str(folder), "MOEMBED_CACHE": str(folder / "cache")}
     done = subprocess.run(
-        [python, "-c", script, folder], env=environment, cwd=folder, capture_output=True, text=True, check=False
+        [python, "-c", _IMPORT, folder], env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
     _need(done.returncode == 0, f"{platform.tag}: the package does not import: {done.stderr}")
     loaded, reason, tokens = done.stdout.split()
