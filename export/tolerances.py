@@ -47,14 +47,15 @@ class Allowance:
         return self.absolute + self.relative * abs(self.perfect - stated)
 
 
-# Fields of a certificate that another machine may find a little different; all others must be equal.
+# Fields of a certificate that another machine may find a little different; all others must be equal. An emulated AVX2 processor
+# was off by at most 0.1 times these in cosines and maxima; a few tokens and neighbours near a tie change sides.
 CERTIFICATE = {
     "embedding_mean_cosine": Allowance(1e-6, 0.1, perfect=1.0),
     "embedding_min_cosine": Allowance(1e-6, 0.3, perfect=1.0),
     "embedding_max_abs": Allowance(1e-6, 0.3),
     "hidden_max_abs": Allowance(2e-5, 0.5),
     "neighbour_overlap": Allowance(0.01, 0.1, perfect=1.0),
-    "same_experts": Allowance(0.002, 0.2, perfect=1.0),
+    "same_experts": Allowance(0.005, 0.2, perfect=1.0),
 }
 # A certified figure of quality (0 to 1), its baseline, and their difference.
 QUALITY = Allowance(0.002)

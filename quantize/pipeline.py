@@ -43,8 +43,8 @@ def quantize(
         bundle: an fp32 bundle; it is not changed.
         out: the folder to write; it appears complete or not at all.
         recipe: name of a recipe in `recipes/`.
-        calibration: texts whose channel maxima steer the outlier migration; None for the package's own probes. They get
-            the model's prompts in turn and are cut to its limit.
+        calibration: texts that show what the model's products read, which steers outlier migration and rounding; None for the
+            package's own probes. They get the model's prompts in turn and are cut to its limit; 16384 tokens are enough.
         force: replace `out` if it is a bundle already.
         say: told what is being done.
 
@@ -69,17 +69,18 @@ def quantize(
     import onnx_ir as ir
 
     from moembed.export.parity import compare, observe_graph
-    from moembed.quantize.calibrate import norm_maxima
+    from moembed.quantize.calibrate import observed
     from moembed.quantize.rewrite import Rewriter
 
     tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
-    say(f"watching the norms over {len(texts)} texts")
+    say(f"watching the model read up to {len(texts)} texts")
     limit = bundle.manifest.max_tokens
-    maxima = norm_maxima(bundle.graph, (ids[:limit].tolist() for ids in tokenizer.encode(texts)))
+    values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
     say("quantising")
-    model = Rewriter(ir.load(bundle.graph), chosen, maxima).run()
+    model = Rewriter(ir.load(bundle.graph), chosen, values).run()
+    del values
     with replacing_folder(out) as partial:
         say(f"writing {out}")
         write_graph(model, partial / GRAPH, {"recipe": chosen.name})

@@ -302,7 +302,7 @@ def test_the_command(bundle, checkpoint, tmp_path, capsys):
     assert main(["quantize", str(bundle.folder), "-o", str(out), "--calibrate", str(tmp_path / "texts.txt")]) == 0
     printed, words = capsys.readouterr()
     assert printed == f"{out}\n"
-    assert "watching the norms over 2 texts" in words
+    assert "watching the model read up to 2 texts" in words
     assert "cosine to fp32 0.99" in words
     assert main(["verify", str(out), "--against", str(checkpoint), "--texts", "3"]) == 0
     assert main(["quantize", str(bundle.folder), "-o", str(out)]) == 2
