@@ -54,9 +54,11 @@ def test_aarch64_gives_the_same_ids_and_spans(library, tmp_path):
         pytest.skip("qemu-user is not installed: apt-get install qemu-user")
     texts = [*VECTORS, *ADVERSARIAL.values(), *random_texts(3, 1000)]
     (tmp_path / "texts.json").write_text(json.dumps(texts), "utf-8")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     try:
         arguments = (str(library), str(tmp_path / "texts.json"))
-        printed = CORTEX_A72.run(_SCRIPT, *arguments, scratch=tmp_path / "scratch").split()
+        printed = CORTEX_A72.run(_SCRIPT, *arguments, scratch=scratch).split()
     except SysrootError as error:
         pytest.skip(str(error))
     reference = Tokenizer(open_bundle(None), way="tokenizers")
