@@ -12,6 +12,7 @@ from moembed.bundle import Bundle
 from moembed.certificate import Reference
 from moembed.errors import CheckpointError, InputError, MissingExtraError
 from moembed.export.tolerances import TOLERANCES
+from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import (
     certificate_of,
     check_replaceable,
@@ -85,6 +86,7 @@ def export(
         write_graph(model, partial / GRAPH, _properties(checkpoint, recipe))
         del model
         _write_companions(checkpoint, partial)
+        write_vocabulary(partial)
         say("checking the graph against the network")
         texts = probe_ids(Tokenizer(partial / "tokenizer.json"), checkpoint.spec.max_tokens)
         found = observe_graph(partial / GRAPH)

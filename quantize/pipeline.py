@@ -14,6 +14,7 @@ from moembed.certificate import Reference
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
 from moembed.export.tolerances import TOLERANCES
+from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import (
     certificate_of,
     check_replaceable,
@@ -22,6 +23,7 @@ from moembed.export.writer import (
     write_manifest,
     writer_versions,
 )
+from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids, probe_texts
 from moembed.tokenizer import Tokenizer
@@ -78,7 +80,7 @@ def quantize(
     from moembed.quantize.rewrite import Rewriter
     from moembed.quantize.smoothing import factors_of
 
-    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
     say(f"watching the model read up to {len(texts)} texts")
@@ -99,6 +101,8 @@ def quantize(
             if not name.startswith("onnx/"):
                 (partial / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(bundle.folder / name, partial / name)
+        if VOCABULARY_FILE not in bundle.manifest.files:
+            write_vocabulary(partial)
         say("comparing with the fp32 bundle")
         expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
         report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])

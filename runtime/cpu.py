@@ -3,7 +3,6 @@
 import functools
 import os
 import platform
-import subprocess
 from pathlib import Path
 
 # Flag in /proc/cpuinfo -> what people call it, best first.
@@ -60,6 +59,8 @@ def integer_products() -> str:
 
 
 def _sysctl() -> str:
+    import subprocess
+
     # macOS: "hw.optional.arm.FEAT_DotProd: 1", "machdep.cpu.leaf7_features: ... AVX2 ..."
     try:
         command = ["/usr/sbin/sysctl", "-a"]

@@ -66,7 +66,7 @@ class Embedder:
     def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
         self.bundle = bundle
         self._session = Session(bundle, providers=providers, threads=threads)
-        self._tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+        self._tokenizer = Tokenizer(bundle)
         self.max_tokens = bundle.manifest.max_tokens
         self.dim = bundle.manifest.hidden_size
         self.prompts = dict(bundle.manifest.prompts)

@@ -65,6 +65,10 @@ class PromptWarning(MoembedWarning):
     """`encode` was called without a prompt on a model whose prompts are mandatory."""
 
 
+class NativeWarning(MoembedWarning):
+    """The package's native library is not there or cannot be used: the same results come later."""
+
+
 class TruncationWarning(MoembedWarning):
     """Texts were cut to the model's limit because `overlong="truncate"` asked for it.
 

@@ -18,10 +18,11 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 | `certificate` | object | what was measured when the bundle was written, field by field in `moembed.certificate` |
 | `files` | object | relative path -> `size` in bytes and `sha256`, for every other file of the folder |
 
-Beside the manifest lie `tokenizer.json`, `config.json` and the small files by which other loaders (sentence-transformers,
-optimum, fastembed) recognise a model. Reading refuses a file that is missing or altered, a file that is not listed
-(README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX or the
-tokenizer's own format; nothing is ever unpickled.
+Beside the manifest lie `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a form that opens at once; older bundles
+and tokenizers of another family have none), `config.json` and the small files by which other loaders
+(sentence-transformers, optimum, fastembed) recognise a model. Reading refuses a file that is missing or altered, a file that
+is not listed (README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX
+or a tokenizer's format; nothing is ever unpickled.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""Where moembed keeps what it may lose: the per-user cache folder, and safe writing of files."""
+"""Where moembed keeps what it may lose: the per-user cache folder, and safe writing of files.
+
+tempfile and shutil take longer to import than a bundle takes to open, and opening one writes nothing on most starts.
+"""
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder is missing or not writable, or the rename failed.
     """
+    import tempfile
+
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
@@ -56,6 +59,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the parent is missing or not writable, or the rename failed.
     """
+    import shutil
+    import tempfile
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

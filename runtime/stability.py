@@ -21,12 +21,12 @@ def check_stability(bundle: Bundle, *, providers: str = "cpu", seed: int = 0, sp
     """Embed the probe texts alone, padded, shuffled and in batches, on 1 and on all threads, and compare the bytes.
 
     Args:
-        bundle: the bundle; of its manifest only the graph and the limit are used.
+        bundle: the bundle; of its manifest only the graph, the limit and the list of files are used.
         providers: as for `Session`.
         seed: of the order of the texts.
         sparing: use every third text, for a third of the time.
     """
-    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    tokenizer = Tokenizer(bundle)
     step = _SPARING_STEP if sparing else 1
     rows = [np.array(ids, np.int32) for ids in probe_ids(tokenizer, bundle.manifest.max_tokens)[::step]]
     threads = tuple(sorted({1, max(available_cpus(), 2)}))

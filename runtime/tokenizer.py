@@ -1,4 +1,4 @@
-"""Text to token ids, with the tokenizer file of the bundle and the model's own limits.
+"""Text to token ids, with the tokenizer of the bundle and the model's own limits.
 
 The published `tokenizer.json` carries neither truncation nor padding; both are decided here, where the caller is told.
 Special tokens that are written out in a text (`<s>`, `<pad>`, ...) become special ids, as upstream.
@@ -6,42 +6,58 @@ Special tokens that are written out in a text (`<s>`, `<pad>`, ...) become speci
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
-from tokenizers import Tokenizer as _Tokenizer
 
+from moembed.bundle import Bundle
 from moembed.errors import BundleError, InputError
+from moembed.native_library import native_library, warn_unused
+from moembed.native_tokenizer import VOCABULARY_FILE, NativeTokenizer
 
 Ids = NDArray[np.int32]
+Way = Literal["auto", "native", "tokenizers"]
 _AT_ONCE = 1024
+_JSON = "tokenizer.json"
+
+
+class _Implementation(Protocol):
+    bos: int
+    eos: int
+    pad: int
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]: ...
+    def encode_with_spans(self, text: str) -> tuple[Ids, NDArray[np.int64]]: ...
+    def token_string(self, token: int) -> str: ...
 
 
 class Tokenizer:
     """A fast tokenizer that frames every text with its two special tokens; safe to share between threads.
 
+    It has two implementations with equal results: the native library's over the bundle's `vocabulary.bin`, and the library
+    `tokenizers` over its `tokenizer.json`.
+
     Args:
-        path: a `tokenizer.json`.
+        bundle: a checked bundle, or the path of a `tokenizer.json`.
+        way: `"auto"` for the native one if bundle and installation have it; `"native"` or `"tokenizers"` for that one only.
+
+    Attributes:
+        way: `"native"` or `"tokenizers"`, what it became.
+        bos: id in front of every text.
+        eos: id behind every text.
+        pad: id of padding.
 
     Raises:
-        BundleError: the file is missing, damaged, or does not frame a text with two special tokens.
+        BundleError: a file is missing, damaged, does not frame a text with two special tokens, or cannot be used in the way
+            that was asked for.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._tokenizer = _Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(
-                f"{path} is not a readable tokenizer ({error}): copy or export the bundle again"
-            ) from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        frame = self._tokenizer.encode("").ids
-        if len(frame) != 2:
-            raise BundleError(f"{path} frames a text with {len(frame)} special tokens; this model family has two")
-        self.bos, self.eos = frame
-        self.pad = self._tokenizer.token_to_id("<pad>") or 0  # masked out: no vector depends on it
+    def __init__(self, bundle: Bundle | Path, *, way: Way = "auto") -> None:
+        native = None if way == "tokenizers" else _native(bundle, needed=way == "native")
+        self.way = "native" if native else "tokenizers"
+        self._implementation = native or _reference(bundle)
+        self.bos, self.eos, self.pad = (getattr(self._implementation, name) for name in ("bos", "eos", "pad"))
 
     def encode(self, texts: Sequence[str], *, prefix: str = "", first: int = 0) -> Iterable[Ids]:
         """Yield the ids of each text, `prefix` in front and special tokens around, int32 of any length.
@@ -55,39 +71,64 @@ class Tokenizer:
             InputError: an item is not a string, or not valid Unicode.
         """
         for start in range(0, len(texts), _AT_ONCE):
-            for encoding in self._batch(texts[start : start + _AT_ONCE], prefix, first + start, fast=True):
-                yield np.array(encoding.ids, dtype=np.int32)
+            batch = texts[start : start + _AT_ONCE]
+            try:
+                found = self._implementation.encode([prefix + text for text in batch])
+            except (TypeError, UnicodeEncodeError):
+                _refuse(batch, first + start)
+                raise
+            yield from found
 
     def encode_with_offsets(self, text: str, *, prefix: str = "") -> tuple[Ids, NDArray[np.int64]]:
         """Ids of one text without special tokens around, and where each token lies.
 
         Returns:
             ids `[n]` and character offsets `[n, 2]` into `prefix + text`.
+
+        Raises:
+            InputError: the text is not a string, or not valid Unicode.
         """
-        (encoding,) = self._batch([text], prefix, 0, fast=False)
-        return np.array(encoding.ids[1:-1], np.int32), np.array(encoding.offsets[1:-1], np.int64).reshape(-1, 2)
+        try:
+            return self._implementation.encode_with_spans(prefix + text)
+        except (TypeError, UnicodeEncodeError):
+            _refuse([text], 0)
+            raise
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's pieces for ids."""
-        return [self._tokenizer.id_to_token(int(i)) or "" for i in ids]
+        return [self._implementation.token_string(int(i)) for i in ids]
 
-    def _batch(self, texts: Sequence[str], prefix: str, first: int, *, fast: bool) -> list[Encoding]:
-        encode = self._tokenizer.encode_batch_fast if fast else self._tokenizer.encode_batch
+
+def _native(bundle: Bundle | Path, *, needed: bool) -> _Implementation | None:
+    # A vocabulary that the manifest does not list has not been checked, whatever lies in the folder.
+    listed = isinstance(bundle, Bundle) and VOCABULARY_FILE in bundle.manifest.files
+    library = native_library()
+    if isinstance(bundle, Bundle) and listed and library.functions is not None:
+        files = bundle.manifest.files
+        source = files[_JSON].sha256 if _JSON in files else None
+        return NativeTokenizer(library.functions, bundle.folder / VOCABULARY_FILE, sha256=source)
+    if needed:
+        reason = library.reason or f"the bundle has no {VOCABULARY_FILE}: export it again"
+        raise BundleError(f"the native tokenizer was asked for and cannot be used: {reason}")
+    if listed:
+        warn_unused(library.reason)
+    return None
+
+
+def _reference(bundle: Bundle | Path) -> _Implementation:
+    from moembed.reference_tokenizer import ReferenceTokenizer
+
+    return ReferenceTokenizer(bundle.folder / _JSON if isinstance(bundle, Bundle) else bundle)
+
+
+def _refuse(texts: Sequence[object], first: int) -> None:
+    for index, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            raise InputError(f"text {index} is {type(text).__name__}, expected str")
         try:
-            return encode([prefix + text for text in texts])
-        except TypeError:
-            for index, text in enumerate(texts, first):
-                _refuse(text, index)
-            raise
-
-
-def _refuse(text: object, index: int) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"text {index} is {type(text).__name__}, expected str")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"text {index} has the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which is "
-            "not valid Unicode: decode its source with errors='replace', or text.encode('utf-8', 'replace').decode()"
-        ) from None
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"text {index} has the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which is "
+                "not valid Unicode: decode its source with errors='replace', or text.encode('utf-8', 'replace').decode()"
+            ) from None

@@ -81,7 +81,7 @@ def compare(
     bundle: Bundle, texts: Sequence[str] = SENTENCES, *, pool: int, count: int, seed: int = 0, tokens: int = TOKENS
 ) -> Outcome:
     """Run `count` batches of `pool` texts; every text alone, on one thread and without padding, is the truth."""
-    rows = rows_of(Tokenizer(bundle.folder / "tokenizer.json"), bundle.manifest.max_tokens, texts, pool, seed)
+    rows = rows_of(Tokenizer(bundle), bundle.manifest.max_tokens, texts, pool, seed)
     sessions = {threads: Session(bundle, threads=threads) for threads in THREADS}
     alone: dict[int, np.ndarray] = {}
     vectors, differing = 0, []

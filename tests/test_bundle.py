@@ -195,7 +195,7 @@ def test_external_data_cannot_leave_the_folder(copy, tmp_path):
 def test_garbage_that_the_manifest_vouches_for(copy, name, content):
     (copy / name).write_bytes(content)
     relist(copy, name)
-    with pytest.raises(BundleError, match="cannot load|not a readable tokenizer"):
+    with pytest.raises(BundleError, match="cannot load|not a readable tokenizer|made from another tokenizer"):
         Embedder.from_pretrained(copy)
 
 

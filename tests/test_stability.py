@@ -76,7 +76,7 @@ def test_pad_columns_do_not_matter(small, extra):
 
 
 def test_probe_ids_are_the_texts_cut_to_the_limit(bundle):
-    tokenizer = Tokenizer(bundle.folder / "tokenizer.json")
+    tokenizer = Tokenizer(bundle)
     whole = [ids.tolist() for ids in tokenizer.encode(probe_texts())]
     assert probe_ids(tokenizer, 512) == whole
     assert len(whole) == 40

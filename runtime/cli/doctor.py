@@ -27,8 +27,10 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
     from moembed.cpu import available_cpus, instruction_sets, integer_products
+    from moembed.native_library import LIBRARY_FILE, native_library
     from moembed.paths import cache_folder
 
+    library = native_library()
     found: dict[str, Any] = {
         "moembed": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -37,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
         "providers": ", ".join(_providers()),
         "int8 products": integer_products(),
+        "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
         "kernels": "portable (ONNX Runtime's own, from the functions in the graph)",
         "cache": str(cache_folder()),
     }

@@ -161,7 +161,7 @@ def _texts(bundle: "Bundle") -> list[list[int]]:
     from moembed.probes import probe_ids
     from moembed.tokenizer import Tokenizer
 
-    return probe_ids(Tokenizer(bundle.folder / "tokenizer.json"), bundle.manifest.max_tokens)
+    return probe_ids(Tokenizer(bundle), bundle.manifest.max_tokens)
 
 
 def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str]) -> "list[Finding]":

@@ -1,0 +1,3 @@
+#include "api.h"
+
+int32_t moembed_abi() { return moembed::kAbi; }

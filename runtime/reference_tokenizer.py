@@ -1,0 +1,62 @@
+"""The tokenizer of the library `tokenizers`, for any `tokenizer.json`: what every other implementation has to equal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from moembed.errors import BundleError
+
+
+class ReferenceTokenizer:
+    """A `tokenizer.json`, parsed; safe to share between threads.
+
+    Args:
+        path: a `tokenizer.json`.
+
+    Attributes:
+        bos: id in front of every text.
+        eos: id behind every text.
+        pad: id of padding.
+
+    Raises:
+        BundleError: the file is missing, damaged, or does not frame a text with two special tokens.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(
+                f"{path} is not a readable tokenizer ({error}): copy or export the bundle again"
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        frame = self._tokenizer.encode("").ids
+        if len(frame) != 2:
+            raise BundleError(f"{path} frames a text with {len(frame)} special tokens; this model family has two")
+        self.bos, self.eos = frame
+        self.pad = self._tokenizer.token_to_id("<pad>") or 0  # masked out: no vector depends on it
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids of each text, special tokens around.
+
+        Raises:
+            TypeError: a text has a lone surrogate.
+        """
+        return [np.array(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def encode_with_spans(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of a text without special tokens, and the characters `[n, 2]` each comes from.
+
+        Raises:
+            TypeError: the text has a lone surrogate.
+        """
+        (encoding,) = self._tokenizer.encode_batch([text])
+        return np.array(encoding.ids[1:-1], np.int32), np.array(encoding.offsets[1:-1], np.int64).reshape(-1, 2)
+
+    def token_string(self, token: int) -> str:
+        """The piece of an id, or "" for an id that there is not."""
+        return self._tokenizer.id_to_token(token) or ""

@@ -1,0 +1,75 @@
+"""Adds the native library to what setuptools builds, if there is a C++ compiler; without one the package is pure Python.
+
+`MOEMBED_NATIVE=off` leaves the library out, `require` makes its failure an error. `MOEMBED_PLATFORM` is the platform tag
+of a wheel for another machine, for which `CXX` has to compile.
+"""
+
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+TAG = os.environ.get("MOEMBED_PLATFORM")
+
+
+def _load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+native = _load(ROOT / "runtime" / "native" / "build.py")
+
+
+@cache
+def library() -> Path | None:
+    """Compile the library once; None if it is not wanted or cannot be had."""
+    wanted = os.environ.get("MOEMBED_NATIVE", "auto")
+    if wanted == "off":
+        return None
+    target = native.Target.of(TAG)
+    try:
+        return native.build(ROOT / "build" / "native" / f"{target.system}-{target.machine}", target)
+    except native.BuildError as error:
+        if wanted == "require":
+            raise
+        print(f"moembed: the native library is left out, everything works without it, later: {error}", file=sys.stderr)
+        return None
+
+
+class NativeDistribution(Distribution):
+    """A distribution that is for one platform if it has the library."""
+
+    def has_ext_modules(self) -> bool:
+        return library() is not None
+
+
+class BuildWithLibrary(build_py):
+    """Puts the library beside the modules, in the source folder when it is installed for editing."""
+
+    def run(self) -> None:
+        super().run()
+        if (built := library()) is not None:
+            folder = ROOT / "runtime" if self.editable_mode else Path(self.build_lib) / "moembed"
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / (built.name + ".partial")
+            self.copy_file(str(built), str(partial))
+            partial.replace(folder / built.name)  # a process may have the old one mapped
+
+
+class AnyPythonWheel(bdist_wheel):
+    """The library is loaded by ctypes: one wheel per platform serves every Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        platform = super().get_tag()[2]
+        return "py3", "none", TAG or platform if library() else platform
+
+
+setup(distclass=NativeDistribution, cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": AnyPythonWheel})
