@@ -10,7 +10,7 @@ import tokenizers
 
 from moembed.bundle import Bundle
 from moembed.certificate import Reference
-from moembed.errors import CheckpointError, InputError, MissingExtraError
+from moembed.errors import CheckpointError, MissingExtraError
 from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import (
@@ -33,14 +33,13 @@ if TYPE_CHECKING:
     from moembed.export.parity import ParityReport
 
 GRAPH = "onnx/model.onnx"
-_RECIPES = ("fp32", "int8-storage")
+RECIPE = "fp32"
 
 
 def export(
     checkpoint: Checkpoint,
     out: Path,
     *,
-    recipe: str = "fp32",
     force: bool = False,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Bundle:
@@ -49,7 +48,6 @@ def export(
     Args:
         checkpoint: from `moembed.models.sources.locate`.
         out: the folder to write; it appears complete or not at all.
-        recipe: `"fp32"` or `"int8-storage"`.
         force: replace `out` if it is a bundle already.
         say: told what is being done.
 
@@ -61,38 +59,31 @@ def export(
         OutputError: `out` exists and may not be replaced, or cannot be written.
         VerificationError: the graph does not compute what the network does; nothing is left behind.
         MissingExtraError: torch, onnx, onnx-ir or onnxscript is not installed.
-        InputError: the recipe is unknown.
     """
-    if recipe not in _RECIPES:
-        raise InputError(f"recipe = {recipe!r}; expected one of {', '.join(_RECIPES)}")
     check_replaceable(out, force=force)
     need_extras()
     from moembed.export.graph import finish
     from moembed.export.parity import compare, observe_graph, observe_network
     from moembed.export.trace import trace
     from moembed.models.checkpoint import load_network
-    from moembed.quantize.storage import store_int8
 
     _check_tokenizer(checkpoint)
     say(f"reading {checkpoint.folder}")
     network = load_network(checkpoint.folder)
     say("tracing the encoder")
     model = finish(trace(network), checkpoint.config)
-    if recipe == "int8-storage":
-        say("storing weights as int8")
-        model = store_int8(model)
     with replacing_folder(out) as partial:
         say(f"writing {out}")
-        write_graph(model, partial / GRAPH, _properties(checkpoint, recipe))
+        write_graph(model, partial / GRAPH, _properties(checkpoint))
         del model
         _write_companions(checkpoint, partial)
         write_vocabulary(partial)
         say("checking the graph against the network")
         texts = probe_ids(Tokenizer(partial / "tokenizer.json"), checkpoint.spec.max_tokens)
         found = observe_graph(partial / GRAPH)
-        report = compare("torch float32", observe_network(network), found, texts, TOLERANCES[recipe])
+        report = compare("torch float32", observe_network(network), found, texts, TOLERANCES[RECIPE])
         del network, found  # as large as what comes next
-        write_manifest(partial, _manifest(checkpoint, recipe, report, partial), say)
+        write_manifest(partial, _manifest(checkpoint, report, partial), say)
     return Bundle.open(out)
 
 
@@ -156,24 +147,24 @@ def _default_companion(name: str, checkpoint: Checkpoint) -> Any:
     }.get(name)
 
 
-def _properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
+def _properties(checkpoint: Checkpoint) -> dict[str, str]:
     spec = checkpoint.spec
     return {
         "name": spec.name,
-        "recipe": recipe,
+        "recipe": RECIPE,
         "version": __version__,
         "source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
         "weights_sha256": checkpoint.weights_sha256,
     }
 
 
-def _manifest(checkpoint: Checkpoint, recipe: str, report: "ParityReport", folder: Path) -> Manifest:
+def _manifest(checkpoint: Checkpoint, report: "ParityReport", folder: Path) -> Manifest:
     spec, files = checkpoint.spec, file_records(folder)
     size = (checkpoint.folder / WEIGHTS_FILE).stat().st_size
     reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=size)
     return Manifest(
         name=spec.name,
-        recipe=recipe,
+        recipe=RECIPE,
         graph=GRAPH,
         hidden_size=checkpoint.config.hidden_size,
         max_tokens=spec.max_tokens,

@@ -299,10 +299,10 @@ def test_another_reference_fails(cli, copy, int8, other):
 
 
 def test_an_export_against_an_fp32_bundle_of_its_checkpoint(cli, bundle, checkpoint, tmp_path):
-    stored = export(locate(checkpoint), tmp_path / "stored", recipe="int8-storage")
-    assert cli("verify", stored.folder, "--against", bundle.folder)[0] == 0
-    edit(stored.folder, reference__sha256="0" * 64)
-    assert cli("verify", stored.folder)[0] == 1, "the source is another"
+    again = export(locate(checkpoint), tmp_path / "again")
+    assert cli("verify", again.folder, "--against", bundle.folder)[0] == 0
+    edit(again.folder, reference__sha256="0" * 64)
+    assert cli("verify", again.folder)[0] == 1, "the source is another"
 
 
 # Quality

@@ -84,7 +84,7 @@ def test_hundred_thousand_random_texts(pair, seed):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.skipif(not DATA.exists(), reason="../shared/data is not here")
+@pytest.mark.skipif(not DATA.exists(), reason="no real text beside the project")
 def test_real_text(pair):
     files = [path for kind in ("eval", "text") for path in sorted((DATA / kind).rglob("*")) if path.is_file()]
     contents = [path.read_text("utf-8") for path in files]

@@ -6,8 +6,6 @@ from typing import Any
 
 from moembed.cli.common import Subparsers, emit, say
 
-_RECIPES = {"fp32": "fp32", "int8": "int8-storage"}
-
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     """Describe the command."""
@@ -20,12 +18,6 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument("source", help="checkpoint folder, or hub name such as nomic-ai/nomic-embed-text-v2-moe")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write, complete or not at all"
-    )
-    parser.add_argument(
-        "--storage",
-        choices=_RECIPES,
-        default="fp32",
-        help="how weights are kept in the file: fp32 (default), or int8 (a quarter of the size, arithmetic stays float32)",
     )
     parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
     parser.add_argument("--revision", help="commit, tag or branch of a hub name")
@@ -48,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache_dir=arguments.cache_dir,
         local_files_only=arguments.offline,
     )
-    bundle = export(checkpoint, arguments.output, recipe=_RECIPES[arguments.storage], force=arguments.force, say=say)
+    bundle = export(checkpoint, arguments.output, force=arguments.force, say=say)
     certificate = bundle.manifest.certificate
     say(
         f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB, cosine to the network "
