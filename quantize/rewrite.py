@@ -153,7 +153,8 @@ class Rewriter:
         return pack(codes), scale
 
     def _is_kept(self, value: ir.Value) -> bool:
-        return any(use.node.op_type == "Gemm" and use.node.inputs[1].name in self.keep for use in value.uses())  # type: ignore[union-attr]
+        readers = [use.node for use in value.uses() if use.node.op_type == "Gemm"]
+        return any(str(node.inputs[1].name) in self.keep for node in readers)  # type: ignore[union-attr]
 
     def _read(self, value: Any) -> NDArray[Any]:
         return self.values[value.name]

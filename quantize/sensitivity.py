@@ -6,6 +6,7 @@ a switch in a copy of the graph, and the texts run once for each.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,7 +39,8 @@ Coded <range, least> (x, factors, on) => (y)
     y = Add (x, part)
 }
 """
-_SYMMETRIC, _GELU = {"range": 127.0, "least": 1.17549435e-38}, {"range": 223.0, "least": 0.17 / 32}
+_SYMMETRIC: dict[str, Any] = {"range": 127.0, "least": 1.17549435e-38}
+_GELU: dict[str, Any] = {"range": 223.0, "least": 0.17 / 32}
 
 
 def sensitivities(graph: Path, factors: Factors, texts: Sequence[Ids]) -> dict[str, float]:
