@@ -23,7 +23,7 @@ from moembed.models.sources import OPTIONAL_FILES, REQUIRED_FILES, locate
 from moembed.models.spec import known_specs
 from moembed.sources import DEFAULT_FOLDER, open_bundle
 
-WEIGHTS = "onnx/model.onnx_data"
+WEIGHTS = "onnx/model_int8.onnx_data"
 LISTED = set(read_manifest(DEFAULT_FOLDER).files)
 PUBLISHED_CONFIG_FILE = Path(__file__).parent / "data" / "published_config.json"
 
