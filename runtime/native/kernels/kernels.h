@@ -10,8 +10,8 @@ namespace moembed {
 namespace {
 
 constexpr Kernels table_of(const char* name) {
-    return {name,  kRows,     quantize,          quantize_gelu, embed,   add_norm, product,
-            attention, attention_scratch, route, combine, mean};
+    return {name,        kRows,     quantize,          quantize_gelu, embed,   add_norm, product,
+            sum_columns, attention, attention_scratch, route,         combine, mean};
 }
 
 }  // namespace

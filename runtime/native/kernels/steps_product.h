@@ -7,23 +7,44 @@
 namespace moembed {
 namespace {
 
-// What sums begin with, so that they end as sums of (codes - middle) * weight: the columns' own sums are subtracted.
-inline void starts(Dots& dots, const Product& a, const int8_t* weight, int blocks, int32_t* start) {
-    std::memset(start, 0, 32 * sizeof *start);
-    if (a.middle == kZero) return;
+// Of up to two blocks.
+inline void sum_blocks(Dots& dots, const int8_t* weight, size_t depth, int blocks, int32_t* sums) {
     // A row of codes that are all kZero + 1 sums up the weights.
     static constexpr size_t kPart = 64;
     uint8_t one[4 * kPart];
     std::memset(one, kZero + 1, sizeof one);
-    int32_t sums[32] = {};
+    std::memset(sums, 0, 32 * sizeof *sums);
     for (int b = 0; b < blocks; ++b) {
-        for (size_t k = 0; k < a.depth; k += kPart) {
-            const size_t part = a.depth - k < kPart ? a.depth - k : kPart;
-            dots(one, 0, 1, weight + (b * a.depth + k) * 64, part, 1, sums + 16 * b, sums + 16 * b);
+        for (size_t k = 0; k < depth; k += kPart) {
+            const size_t part = depth - k < kPart ? depth - k : kPart;
+            dots(one, 0, 1, weight + (b * depth + k) * 64, part, 1, sums + 16 * b, sums + 16 * b);
         }
     }
+}
+
+inline void sum_columns(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums) {
+    Dots dots;
+    int32_t part[32];
+    for (size_t block = first; block < last; ++block) {
+        sum_blocks(dots, weight + block * depth * 64, depth, 1, part);
+        std::memcpy(sums + 16 * block, part, 16 * sizeof *sums);
+    }
+}
+
+// What sums begin with, so that they end as sums of (codes - middle) * weight: less the columns' own sums.
+inline void starts(Dots& dots, const Product& a, size_t block, int blocks, int32_t* start) {
+    if (a.middle == kZero) {
+        std::memset(start, 0, 32 * sizeof *start);
+        return;
+    }
+    if (a.column_sums) {
+        std::memcpy(start, a.column_sums + 16 * block, 16 * blocks * sizeof *start);
+    } else {
+        sum_blocks(dots, a.weight + block * a.depth * 64, a.depth, blocks, start);
+    }
+    // Unsigned, so that sums of foreign weights may wrap.
     for (int i = 0; i < 16 * blocks; ++i) {
-        start[i] = static_cast<int32_t>(0u - static_cast<uint32_t>(a.middle - kZero) * static_cast<uint32_t>(sums[i]));
+        start[i] = static_cast<int32_t>(0u - static_cast<uint32_t>(a.middle - kZero) * static_cast<uint32_t>(start[i]));
     }
 }
 
@@ -40,7 +61,7 @@ inline void product(const Product& a, size_t first, size_t last) {
     for (size_t block = first; block < last; block += 2) {
         const int blocks = last - block < 2 ? 1 : 2;
         const int8_t* weight = a.weight + block * a.depth * 64;
-        starts(dots, a, weight, blocks, start);
+        starts(dots, a, block, blocks, start);
         for (int row = 0; row < a.rows; row += kRows) {
             const int rows = a.rows - row < kRows ? a.rows - row : kRows;
             dots(a.codes + row * 4 * a.depth, 4 * a.depth, rows, weight, a.depth, blocks, start, sums);

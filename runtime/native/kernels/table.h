@@ -33,6 +33,7 @@ struct Product {
     size_t depth;
     int middle;
     const int8_t* weight;
+    const int32_t* column_sums;  // [N] of the weights, or null: they are summed on the way
     const float *scale, *bias;  // [N]; bias may be null
     bool gelu;
     float* out;
@@ -57,6 +58,8 @@ struct Kernels {
     void (*add_norm)(const float* x, const float* residual, const Norm&, size_t first, size_t last);
     // Blocks of sixteen columns, from `first` to `last`; `out` and `scale` and `bias` begin with column 0.
     void (*product)(const Product&, size_t first, size_t last);
+    // The sums of the columns of blocks `first` to `last`; `sums` begins with column 0.
+    void (*sum_columns)(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums);
     // Queries `first` to `last` of one head of the text that has tokens `begin` to `end`.
     void (*attention)(const Attention&, size_t head, size_t begin, size_t end, size_t first, size_t last, float* scratch);
     size_t (*attention_scratch)(const Attention&, size_t tokens);  // floats

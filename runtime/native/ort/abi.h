@@ -42,6 +42,8 @@ enum class Place : size_t {
     KernelContextGetOutput = 91,
     ReleaseStatus = 93,
     ReleaseTensorTypeAndShapeInfo = 99,
+    KernelInfoGetInputCount = 230,
+    KernelInfoGetConstantInput = 249,
     KernelContextParallelFor = 274,
 };
 

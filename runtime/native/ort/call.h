@@ -1,7 +1,9 @@
 // One call of an operator's kernel: its inputs, checked, its outputs, and the session's threads.
 #pragma once
 
+#include <atomic>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -43,10 +45,29 @@ struct Settings {
     int64_t middle = 0, top_k = 0, heads = 0;
 };
 
+// The column sums of a constant packed weight: made when they are first wanted, kept as long as the session.
+class ColumnSums {
+public:
+    ~ColumnSums() { delete[] values_.load(); }
+
+    bool constant = false;
+    const int32_t* get() const { return values_.load(std::memory_order_acquire); }
+    // Keeps what another call put there first.
+    const int32_t* put(std::unique_ptr<int32_t[]> made) {
+        int32_t* none = nullptr;
+        if (values_.compare_exchange_strong(none, made.get(), std::memory_order_acq_rel)) return made.release();
+        return none;
+    }
+
+private:
+    std::atomic<int32_t*> values_{nullptr};
+};
+
 class Call {
 public:
-    Call(Functions api, OrtKernelContext* context, const Settings& settings)
-        : settings(settings), kernels(*settings.kernels), api_(api), context_(context) {}
+    // `sums` has one entry per input.
+    Call(Functions api, OrtKernelContext* context, const Settings& settings, ColumnSums* sums)
+        : settings(settings), kernels(*settings.kernels), sums_(sums), api_(api), context_(context) {}
 
     const Settings& settings;
     const Kernels& kernels;
@@ -59,6 +80,7 @@ public:
         return tensor;
     }
     size_t inputs() const;
+    ColumnSums& sums(size_t index) const { return sums_[index]; }
 
     template <class T>
     T* output(size_t index, std::initializer_list<size_t> shape) {
@@ -102,6 +124,7 @@ private:
     void* raw_output(size_t index, std::initializer_list<size_t> shape);
     void run(void (*task)(void*, size_t), size_t tasks, void* data);
 
+    ColumnSums* sums_;
     Functions api_;
     OrtKernelContext* context_;
 };

@@ -73,12 +73,12 @@ void gather(const Experts& x, const Groups& groups, size_t first, size_t last, u
 }
 
 Product up_product(const Experts& x, size_t e, const uint8_t* codes, const float* step, size_t rows, float* out) {
-    return {codes, step, static_cast<int>(rows), x.up[e].depth, 128, x.up[e].data, x.scale1.data + e * x.ffn, nullptr, true, out,
+    return {codes, step, static_cast<int>(rows), x.up[e].depth, 128, x.up[e].data, x.up[e].sums, x.scale1.data + e * x.ffn, nullptr, true, out,
             x.ffn};
 }
 
 Product down_product(const Experts& x, size_t e, const uint8_t* codes, const float* step, size_t rows, float* out) {
-    return {codes, step, static_cast<int>(rows), x.down[e].depth, 32, x.down[e].data, x.scale2.data + e * x.hidden, nullptr,
+    return {codes, step, static_cast<int>(rows), x.down[e].depth, 32, x.down[e].data, x.down[e].sums, x.scale2.data + e * x.hidden, nullptr,
             false, out, x.hidden};
 }
 
@@ -156,12 +156,18 @@ void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots
 }  // namespace
 
 void int8_experts(Call& call) {
-    const Experts x(call);
+    Experts x(call);
     auto* y = call.output<float>(0, {x.tokens, x.hidden});
     if (!x.tokens) return;
     const Groups groups(x);
     auto* slots = static_cast<float*>(Scratch::of_call().get(x.slots * x.hidden * sizeof(float)));
-    (x.slots <= kFewSlots * x.count ? by_weights : by_rows)(call, x, groups, slots);
+    const bool few = x.slots <= kFewSlots * x.count;
+    for (size_t e = 0; e < x.count && !few; ++e) {
+        if (groups.starts[e] == groups.starts[e + 1]) continue;
+        x.up[e].summed(call);
+        x.down[e].summed(call);
+    }
+    (few ? by_weights : by_rows)(call, x, groups, slots);
     call.ranges(x.tokens, 32, [&](size_t first, size_t last) {
         call.kernels.combine(slots, x.weights.data, x.top_k, x.bias.data, x.hidden, first, last, y);
     });

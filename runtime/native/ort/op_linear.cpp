@@ -19,11 +19,13 @@ struct Operands {
           step(call.input<float>(1, "step", {codes.shape[0], 1})),
           weight(call, 2, "weight", codes.shape[1]),
           scale(call.input<float>(3, "scale", {static_cast<int64_t>(weight.columns)})),
-          bias(call.input<float>(4, "bias", {static_cast<int64_t>(weight.columns)})) {}
+          bias(call.input<float>(4, "bias", {static_cast<int64_t>(weight.columns)})) {
+        if (codes[0] >= kFewRows) weight.summed(call);
+    }
 
     Product product(int64_t middle, bool gelu, float* out) const {
         return {codes.data, step.data, static_cast<int>(codes[0]), weight.depth, static_cast<int>(middle), weight.data,
-                scale.data, bias.data, gelu, out, weight.columns};
+                weight.sums, scale.data, bias.data, gelu, out, weight.columns};
     }
 };
 

@@ -6,6 +6,7 @@ namespace moembed::ort {
 namespace {
 
 constexpr size_t kQueriesOfTask = 128;
+constexpr size_t kManyTasks = 48;
 
 struct Text {
     size_t row, begin, end;  // row of the mask, tokens
@@ -60,12 +61,14 @@ void attention(Call& call) {
         const Text* text;
         size_t head, first, last;
     };
+    // Each task turns the keys of its text: once per head if there are enough heads for everyone.
+    const size_t size = texts.size() * a.heads < kManyTasks ? kQueriesOfTask : tokens[0];
     std::vector<Part> parts;
     for (const Text& text : texts) {
         const size_t length = text.end - text.begin;
         for (size_t head = 0; head < a.heads; ++head) {
-            for (size_t first = 0; first < length; first += kQueriesOfTask) {
-                parts.push_back({&text, head, first, first + kQueriesOfTask < length ? first + kQueriesOfTask : length});
+            for (size_t first = 0; first < length; first += size) {
+                parts.push_back({&text, head, first, first + size < length ? first + size : length});
             }
         }
     }

@@ -1,6 +1,8 @@
 // Packed weights [N/16][K/4][16][4], and how a product with them is cut into tasks.
 #pragma once
 
+#include <utility>
+
 #include "call.h"
 
 namespace moembed::ort {
@@ -11,6 +13,7 @@ constexpr size_t kFewRows = 96;
 struct Packed {
     const int8_t* data;
     size_t columns, depth;  // N, K / 4
+    const int32_t* sums;    // of its columns, or null
 
     // `width` is K, that of the rows it meets, or kAny.
     Packed(const Call& call, size_t index, const char* name, int64_t width, int64_t out = kAny) {
@@ -21,9 +24,24 @@ struct Packed {
         data = tensor.data;
         columns = tensor[0] * 16;
         depth = tensor[1];
+        sums_ = &call.sums(index);
+        sums = sums_->get();
+    }
+
+    // Sees to it that a constant weight has its column sums: worth a pass over it when it is used for many rows.
+    void summed(Call& call) {
+        if (sums || !sums_->constant) return;
+        std::unique_ptr<int32_t[]> made(new int32_t[columns]);
+        call.ranges(blocks(), 24, [&](size_t first, size_t last) {
+            call.kernels.sum_columns(data, depth, first, last, made.get());
+        });
+        sums = sums_->put(std::move(made));
     }
 
     size_t blocks() const { return columns / 16; }
+
+private:
+    ColumnSums* sums_;
 };
 
 // The product of some of its rows. `placed`: their results are where those of all rows would be, and not at the beginning.

@@ -1,7 +1,10 @@
 // Registers the operators with a session: ONNX Runtime calls RegisterCustomOps when a session's options name this library.
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
+#include <new>
+#include <string>
 #include <vector>
 
 #include "../api.h"
@@ -42,6 +45,7 @@ struct Kernel {
     Functions api;
     const Operator* op;
     Settings settings;
+    std::unique_ptr<ColumnSums[]> sums;  // of each input
 };
 
 const Operator& op_of(const CustomOp* op) { return *static_cast<const Registered*>(op)->op; }
@@ -78,6 +82,18 @@ OrtStatus* create(const CustomOp* op, Functions api, const OrtKernelInfo* info, 
     made->settings.middle = int_attribute(api, info, "middle");
     made->settings.top_k = int_attribute(api, info, "top_k");
     made->settings.heads = int_attribute(api, info, "num_heads");
+    size_t inputs = 0;
+    if (auto* status = invoke(api, Place::KernelInfoGetInputCount, info, &inputs)) return delete made, status;
+    made->sums.reset(new (std::nothrow) ColumnSums[inputs]);
+    if (!made->sums) return delete made, failure(api, Error::Fail, "moembed: not enough memory");
+    for (size_t i = 0; i < inputs; ++i) {
+        int constant = 0;
+        const OrtValue* value = nullptr;
+        if (auto* status = invoke(api, Place::KernelInfoGetConstantInput, info, i, &constant, &value)) {
+            invoke<void>(api, Place::ReleaseStatus, status);  // then it is none
+        }
+        made->sums[i].constant = constant != 0;
+    }
     *kernel = made;
     return nullptr;
 }
@@ -86,7 +102,7 @@ OrtStatus* compute(void* data, OrtKernelContext* context) {
     const auto& kernel = *static_cast<const Kernel*>(data);
     const std::string name = std::string("moembed.") + kernel.op->name + ": ";
     try {
-        Call call(kernel.api, context, kernel.settings);
+        Call call(kernel.api, context, kernel.settings, kernel.sums.get());
         kernel.op->compute(call);
         return nullptr;
     } catch (const Refusal& refusal) {
