@@ -40,7 +40,7 @@ def library() -> Path | None:
     except native.BuildError as error:
         if wanted == "require":
             raise
-        print(f"moembed: the native library is left out, everything works without it, later: {error}", file=sys.stderr)  # noqa: T201
+        print(f"moembed: the native library is left out, everything works without it, later: {error}", file=sys.stderr)
         return None
 
 

@@ -33,7 +33,7 @@ def double_array(strings: Sequence[bytes]) -> NDArray[np.uint32]:
             units[place] |= _TAIL | order[first]
             continue
         ends = len(strings[order[first]]) == depth
-        children = groupby(range(first + ends, last), key=lambda i: strings[order[i]][depth])  # noqa: B023
+        children = groupby(range(first + ends, last), key=lambda i: strings[order[i]][depth])
         ranges = [(byte, list(group)) for byte, group in children]
         base = places.take([0] * ends + [byte for byte, _ in ranges])
         units[place] |= base

@@ -39,6 +39,7 @@ class Observation:
 # The ops that put out a hidden state, in a float32 graph and in an INT8 one.
 _NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding")
 Observer = Callable[[list[int]], Observation]
+_NEIGHBOURS = 10
 
 
 @dataclass
@@ -49,6 +50,11 @@ class LayerRouting:
     same_experts: int = 0
     near_ties: int = 0
     max_abs: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of the tokens with the same experts, 0 to 1."""
+        return self.same_experts / self.tokens
 
 
 @dataclass
@@ -63,6 +69,7 @@ class ParityReport:
     embedding_max_abs: float = 0.0
     embedding_min_cosine: float = 1.0
     embedding_mean_cosine: float = 1.0
+    neighbour_overlap: float = 1.0
     routing: dict[int, LayerRouting] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -81,8 +88,11 @@ def compare(
 ) -> ParityReport:
     """Run texts (as token ids) through two implementations and measure how far apart they are."""
     report = ParityReport(reference)
+    wanted, given = [], []
     for ids in texts:
         want, got = expected(ids), found(ids)
+        wanted.append(want.embedding)
+        given.append(got.embedding)
         report.texts += 1
         report.tokens += len(ids)
         if len(want.hidden_states) != len(got.hidden_states) or want.routing.keys() != got.routing.keys():
@@ -97,8 +107,28 @@ def compare(
         report.embedding_mean_cosine += (cosine - report.embedding_mean_cosine) / report.texts
         for layer, routing in want.routing.items():
             _compare_routing(report.routing.setdefault(layer, LayerRouting()), routing, got.routing[layer], tolerance)
+    report.neighbour_overlap = neighbour_overlap(np.array(wanted), np.array(given))
     _judge(report, tolerance)
     return report
+
+
+def neighbour_overlap(expected: NDArray[Any], found: NDArray[Any], nearest: int = _NEIGHBOURS) -> float:
+    """How much of every text's neighbourhood two models agree on.
+
+    Args:
+        expected: one model's embeddings of some texts, `[n, hidden]`, finite.
+        found: the other's, of the same shape.
+        nearest: neighbours of a text that count: those of greatest cosine among the other texts, of equal ones the first; all
+            others where there are fewer.
+
+    Returns:
+        Mean over the texts of the share of its neighbours that are the same by both, 0 to 1; 1 for a single text.
+    """
+    count = min(nearest, len(expected) - 1)
+    if count < 1:
+        return 1.0
+    ours, theirs = _nearest(expected, count), _nearest(found, count)
+    return float(np.mean([len(np.intersect1d(a, b)) / count for a, b in zip(ours, theirs, strict=True)]))
 
 
 def observe_oracle(oracle: Oracle) -> Observer:
@@ -175,6 +205,13 @@ def instrumented(model: onnx.ModelProto, folder: Path, values: list[str]) -> Any
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def _nearest(vectors: NDArray[Any], count: int) -> NDArray[np.int64]:
+    unit = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -np.inf)
+    return np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+
+
 def _compare_routing(total: LayerRouting, want: Routing, got: Routing, tolerance: Tolerance) -> None:
     # Two chosen experts with equal weights may come in either order; what counts is the set.
     same = (np.sort(want.chosen, axis=1) == np.sort(got.chosen, axis=1)).all(axis=1)
@@ -192,6 +229,7 @@ def _judge(report: ParityReport, tolerance: Tolerance) -> None:
         if not ok:
             report.problems.append(text)
 
+    demand(bool(np.isfinite(report.embedding_max_abs)), "embeddings are not finite")
     if tolerance.hidden_max_abs is not None:
         demand(
             report.hidden_max_abs <= tolerance.hidden_max_abs,

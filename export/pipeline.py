@@ -4,20 +4,33 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
+import tokenizers
 
 from moembed.bundle import Bundle
+from moembed.certificate import Reference
 from moembed.errors import CheckpointError, InputError, MissingExtraError
 from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
-from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
-from moembed.manifest import MANIFEST_FILE, Manifest, Source
+from moembed.export.writer import (
+    certificate_of,
+    check_replaceable,
+    file_records,
+    write_graph,
+    write_manifest,
+    writer_versions,
+)
+from moembed.manifest import Manifest, Source
+from moembed.models.checkpoint import WEIGHTS_FILE
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.paths import replacing_folder
-from moembed.probes import probe_texts
+from moembed.probes import probe_ids
+from moembed.tokenizer import Tokenizer
 from moembed.version import __version__
+
+if TYPE_CHECKING:
+    from moembed.export.parity import ParityReport
 
 GRAPH = "onnx/model.onnx"
 _RECIPES = ("fp32", "int8-storage")
@@ -75,12 +88,11 @@ def export(
         _write_companions(checkpoint, partial)
         write_vocabulary(partial)
         say("checking the graph against the network")
-        encodings = Tokenizer.from_file(str(partial / "tokenizer.json")).encode_batch(probe_texts())
-        texts = [encoding.ids[: checkpoint.spec.max_tokens] for encoding in encodings]
+        texts = probe_ids(Tokenizer(partial / "tokenizer.json"), checkpoint.spec.max_tokens)
         found = observe_graph(partial / GRAPH)
         report = compare("torch float32", observe_network(network), found, texts, TOLERANCES[recipe])
-        manifest = _manifest(checkpoint, recipe, certificate_of(report), partial)
-        (partial / MANIFEST_FILE).write_text(manifest.to_json(), "utf-8")
+        del network, found  # as large as what comes next
+        write_manifest(partial, _manifest(checkpoint, recipe, report, partial), say)
     return Bundle.open(out)
 
 
@@ -100,7 +112,7 @@ def need_extras() -> None:
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
     path = checkpoint.folder / "tokenizer.json"
     try:
-        size = Tokenizer.from_file(str(path)).get_vocab_size(with_added_tokens=True)
+        size = tokenizers.Tokenizer.from_file(str(path)).get_vocab_size(with_added_tokens=True)
     except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
     if size > checkpoint.config.vocab_size:
@@ -155,8 +167,10 @@ def _properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
     }
 
 
-def _manifest(checkpoint: Checkpoint, recipe: str, certificate: dict[str, Any], folder: Path) -> Manifest:
-    spec = checkpoint.spec
+def _manifest(checkpoint: Checkpoint, recipe: str, report: "ParityReport", folder: Path) -> Manifest:
+    spec, files = checkpoint.spec, file_records(folder)
+    size = (checkpoint.folder / WEIGHTS_FILE).stat().st_size
+    reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=size)
     return Manifest(
         name=spec.name,
         recipe=recipe,
@@ -173,6 +187,6 @@ def _manifest(checkpoint: Checkpoint, recipe: str, certificate: dict[str, Any], 
             weights_sha256=checkpoint.weights_sha256,
         ),
         made_with=writer_versions(),
-        certificate=certificate,
-        files=file_records(folder),
+        certificate=certificate_of(report, reference, files),
+        files=files,
     )

@@ -1,4 +1,4 @@
-"""How far a bundle may be from its checkpoint, by recipe: the one place where such a number is written."""
+"""How far a bundle may be from its checkpoint, and a certificate from what is found: every such number is written here."""
 
 from dataclasses import dataclass
 
@@ -26,3 +26,36 @@ TOLERANCES = {
     "int8": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
     "int8-storage": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
 }
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How far a certificate's figure may be from the one found on another machine, whose float32 rounds differently.
+
+    Attributes:
+        absolute: allowed whatever the figure is.
+        relative: allowed as well, per unit of the loss that the certificate states.
+        perfect: the figure's value where nothing is lost.
+    """
+
+    absolute: float
+    relative: float = 0.0
+    perfect: float = 0.0
+
+    def of(self, stated: float) -> float:
+        """The largest difference allowed from a stated figure."""
+        return self.absolute + self.relative * abs(self.perfect - stated)
+
+
+# Fields of a certificate that another machine may find a little different; all others must be equal. An emulated AVX2 processor
+# was off by at most 0.1 times these in cosines and maxima; a few tokens and neighbours near a tie change sides.
+CERTIFICATE = {
+    "embedding_mean_cosine": Allowance(1e-6, 0.1, perfect=1.0),
+    "embedding_min_cosine": Allowance(1e-6, 0.3, perfect=1.0),
+    "embedding_max_abs": Allowance(1e-6, 0.3),
+    "hidden_max_abs": Allowance(2e-5, 0.5),
+    "neighbour_overlap": Allowance(0.01, 0.1, perfect=1.0),
+    "same_experts": Allowance(0.005, 0.2, perfect=1.0),
+}
+# A certified figure of quality (0 to 1), its baseline, and their difference.
+QUALITY = Allowance(0.002)

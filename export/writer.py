@@ -1,12 +1,17 @@
 """Writing bundles: the graph's file, the certificate, the manifest, and care for what is at the destination already."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from moembed.bundle import read_manifest, sha256_of
+from moembed.bundle import Bundle, read_manifest, sha256_of
+from moembed.certificate import Certificate, Reference
 from moembed.errors import BundleError, OutputError, VerificationError
-from moembed.manifest import FileRecord
+from moembed.machine import this_machine
+from moembed.manifest import MANIFEST_FILE, FileRecord, Manifest
+from moembed.stability import check_stability
 from moembed.version import __version__
 
 if TYPE_CHECKING:
@@ -53,24 +58,43 @@ def write_graph(model: "ir.Model", path: Path, properties: dict[str, str]) -> No
     )
 
 
-def certificate_of(report: "ParityReport") -> dict[str, Any]:
-    """What a bundle's manifest keeps of the comparison with its reference.
+def certificate_of(report: "ParityReport", reference: Reference, files: Mapping[str, FileRecord]) -> Certificate:
+    """The certificate of a bundle that was compared with its reference on this machine; its stability is yet to be checked.
 
     Raises:
         VerificationError: the comparison failed.
     """
     if not report.passed:
         raise VerificationError(f"the graph is not that of {report.reference}: " + "; ".join(report.problems))
-    return {
-        "reference": report.reference,
-        "texts": report.texts,
-        "tokens": report.tokens,
-        "embedding_min_cosine": report.embedding_min_cosine,
-        "embedding_mean_cosine": report.embedding_mean_cosine,
-        "embedding_max_abs": report.embedding_max_abs,
-        "hidden_max_abs": report.hidden_max_abs,
-        "same_experts": {str(layer): r.same_experts / r.tokens for layer, r in report.routing.items()},
-    }
+    return Certificate(
+        reference=reference,
+        texts=report.texts,
+        tokens=report.tokens,
+        embedding_mean_cosine=report.embedding_mean_cosine,
+        embedding_min_cosine=report.embedding_min_cosine,
+        embedding_max_abs=report.embedding_max_abs,
+        hidden_max_abs=report.hidden_max_abs,
+        neighbour_overlap=report.neighbour_overlap,
+        same_experts={layer: routing.share for layer, routing in report.routing.items()},
+        size=sum(record.size for record in files.values()),
+        machine=this_machine(),
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest, say: Callable[[str], None]) -> None:
+    """Check the byte stability of a bundle that is otherwise complete, put it into the certificate and write the manifest.
+
+    An unstable bundle is written too: its certificate says so, and `moembed verify` fails.
+    """
+    say("embedding the same texts in other company")
+    stability = check_stability(Bundle(folder, manifest), sparing=True)
+    if not stability.passed:
+        say(
+            f"not byte-stable on this machine: {stability.differing} of {stability.comparisons} vectors differ "
+            f"(max-abs {stability.max_abs:.3g}); the certificate says so, and `moembed verify` will fail"
+        )
+    complete = replace(manifest, certificate=replace(manifest.certificate, stability=stability))
+    (folder / MANIFEST_FILE).write_text(complete.to_json(), "utf-8")
 
 
 def file_records(folder: Path) -> dict[str, FileRecord]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_N, BLOCK_K = 16, 4
+LARGEST = 127  # of a code's absolute value: symmetric
 
 
 def fits(shape: tuple[int, ...]) -> bool:
@@ -33,6 +34,11 @@ def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     Returns:
         int8 codes in -127..127 of the same shape, and float32 scales `[N]`.
     """
+    scales = scales_of(matrix)
+    return np.clip(np.rint(matrix / scales[:, None]), -LARGEST, LARGEST).astype(np.int8), scales
+
+
+def scales_of(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scale of every row of `[N, K]`: `[N]` float32; 1 for a row of zeros."""
     largest = np.abs(matrix).max(axis=1)
-    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    return np.clip(np.rint(matrix / scales[:, None]), -127, 127).astype(np.int8), scales
+    return np.where(largest > 0, largest / np.float32(LARGEST), np.float32(1)).astype(np.float32)

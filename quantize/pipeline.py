@@ -7,15 +7,22 @@ from itertools import cycle
 from pathlib import Path
 
 from moembed.bundle import Bundle
+from moembed.certificate import Reference
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
 from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
-from moembed.export.writer import certificate_of, check_replaceable, file_records, write_graph, writer_versions
-from moembed.manifest import MANIFEST_FILE
+from moembed.export.writer import (
+    certificate_of,
+    check_replaceable,
+    file_records,
+    write_graph,
+    write_manifest,
+    writer_versions,
+)
 from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
-from moembed.probes import probe_texts
+from moembed.probes import probe_ids, probe_texts
 from moembed.tokenizer import Tokenizer
 
 GRAPH = "onnx/model_int8.onnx"
@@ -36,8 +43,8 @@ def quantize(
         bundle: an fp32 bundle; it is not changed.
         out: the folder to write; it appears complete or not at all.
         recipe: name of a recipe in `recipes/`.
-        calibration: texts whose channel maxima steer the outlier migration; None for the package's own probes. They get
-            the model's prompts in turn and are cut to its limit.
+        calibration: texts that show what the model's products read, which steers outlier migration and rounding; None for the
+            package's own probes. They get the model's prompts in turn and are cut to its limit; 16384 tokens are enough.
         force: replace `out` if it is a bundle already.
         say: told what is being done.
 
@@ -62,17 +69,18 @@ def quantize(
     import onnx_ir as ir
 
     from moembed.export.parity import compare, observe_graph
-    from moembed.quantize.calibrate import norm_maxima
+    from moembed.quantize.calibrate import observed
     from moembed.quantize.rewrite import Rewriter
 
     tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
-    say(f"watching the norms over {len(texts)} texts")
+    say(f"watching the model read up to {len(texts)} texts")
     limit = bundle.manifest.max_tokens
-    maxima = norm_maxima(bundle.graph, (ids[:limit].tolist() for ids in tokenizer.encode(texts)))
+    values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
     say("quantising")
-    model = Rewriter(ir.load(bundle.graph), chosen, maxima).run()
+    model = Rewriter(ir.load(bundle.graph), chosen, values).run()
+    del values
     with replacing_folder(out) as partial:
         say(f"writing {out}")
         write_graph(model, partial / GRAPH, {"recipe": chosen.name})
@@ -84,16 +92,19 @@ def quantize(
         if VOCABULARY_FILE not in bundle.manifest.files:
             write_vocabulary(partial)
         say("comparing with the fp32 bundle")
-        probes = [ids[:limit].tolist() for ids in tokenizer.encode(probe_texts())]
+        probes = probe_ids(tokenizer, limit)
         expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
         report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])
+        del expected, found
+        files = file_records(partial)
+        reference = Reference(kind="bundle", sha256=bundle.fingerprint, size=bundle.size)
         manifest = replace(
             bundle.manifest,
             recipe=chosen.name,
             graph=GRAPH,
             made_with=writer_versions(),
-            certificate=certificate_of(report),
-            files=file_records(partial),
+            certificate=certificate_of(report, reference, files),
+            files=files,
         )
-        (partial / MANIFEST_FILE).write_text(manifest.to_json(), "utf-8")
+        write_manifest(partial, manifest, say)
     return Bundle.open(out)

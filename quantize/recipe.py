@@ -15,11 +15,13 @@ class Recipe:
         name: what `--recipe` calls it and the manifest records.
         attention_smoothing: 0 to 1, how far outliers of attention's input are moved into Wqkv.
         ffn_smoothing: the same for the input of dense MLPs and experts.
+        damping: of the rounding of weights; `moembed.quantize.rounding` says what it does.
     """
 
     name: str
     attention_smoothing: float
     ffn_smoothing: float
+    damping: float
 
 
 def recipe_names() -> list[str]:
@@ -38,4 +40,9 @@ def load_recipe(name: str) -> Recipe:
         raise InputError(f"no recipe {name!r}; there are {', '.join(recipe_names())}")
     raw = tomllib.loads((resources.files("moembed.quantize") / "recipes" / f"{name}.toml").read_text("utf-8"))
     smoothing = raw["smoothing"]
-    return Recipe(name=raw["name"], attention_smoothing=smoothing["attention"], ffn_smoothing=smoothing["ffn"])
+    return Recipe(
+        name=raw["name"],
+        attention_smoothing=smoothing["attention"],
+        ffn_smoothing=smoothing["ffn"],
+        damping=raw["rounding"]["damping"],
+    )

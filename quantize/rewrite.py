@@ -1,6 +1,7 @@
 """From a float32 graph to an INT8 one, by the role of each tensor: its name in the checkpoint says what it is."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from moembed.errors import InputError
 from moembed.export.functions import DOMAIN
 from moembed.export.graph import add_initializer, consumer, drop_unused
-from moembed.quantize.calibrate import Maxima
+from moembed.quantize.calibrate import Values, rows_of_expert
 from moembed.quantize.functions import GELU_MIDDLE, int8_functions
 from moembed.quantize.layout import fits, pack, quantize_rows
 from moembed.quantize.recipe import Recipe
+from moembed.quantize.rounding import rounded
 
 _TABLE = "embeddings.word_embeddings.weight"
 _NORM = re.compile(r"encoder\.layers\.(\d+)\.norm([12])\.weight")
@@ -21,23 +23,32 @@ _MIDDLE = 128
 _FLOOR = np.float32(1e-4)  # a channel that is all but silent is not blown up
 
 
+@dataclass(frozen=True)
+class _Coded:
+    """The codes of a value and what a product has to know of them."""
+
+    codes: ir.Value
+    step: ir.Value
+    middle: int
+    factors: NDArray[np.float32] | None  # that its channels were multiplied with
+
+
 class Rewriter:
     """Replaces the nodes of one model; use once.
 
     Args:
         model: an fp32 model as `moembed.export` writes it; it is changed.
-        recipe: strengths of the outlier migration.
-        maxima: channel maxima of the norms' outputs.
+        recipe: how far outliers migrate, and how weights are rounded.
+        values: what the model's products read, over some texts.
 
     Raises:
         InputError: a weight does not divide into the blocks of the INT8 layout.
     """
 
-    def __init__(self, model: ir.Model, recipe: Recipe, maxima: Maxima) -> None:
-        self.model, self.recipe, self.maxima = model, recipe, maxima
+    def __init__(self, model: ir.Model, recipe: Recipe, values: Values) -> None:
+        self.model, self.recipe, self.values = model, recipe, values
         self.layers = 1 + max(int(m[1]) for name in model.graph.initializers if (m := _NORM.fullmatch(name)))
-        # Output of a norm -> its codes, their steps, and the factors its channels were multiplied with.
-        self.coded: dict[ir.Value, tuple[ir.Value, ir.Value, NDArray[np.float32] | None]] = {}
+        self.coded: dict[ir.Value, _Coded] = {}
 
     def run(self) -> ir.Model:
         """Rewrite and return the model."""
@@ -65,7 +76,7 @@ class Rewriter:
         token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
         codes, scale = quantize_rows(self._content(_TABLE))
         inputs = [gather.inputs[1], self._add(f"{_TABLE}.int8", codes), self._add(f"{_TABLE}.scale", scale), token_type]
-        factors = self._factors("emb_ln", self._readers(0, "attn.Wqkv.weight"), self.recipe.attention_smoothing)
+        factors = self._factors(norm, self._readers(0, "attn.Wqkv.weight"), self.recipe.attention_smoothing)
         self._coded_norm("Int8Embedding", norm, inputs, factors)
 
     def _norm(self, norm: ir.Node, weight: str) -> None:
@@ -78,77 +89,71 @@ class Rewriter:
             epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
             self._replace(norm, "AddNorm", [*inputs, *norm.inputs[1:]], epsilon)
             return
-        name = weight.removesuffix(".weight")
         if second:
             readers, strength = self._readers(layer + 1, "attn.Wqkv.weight"), self.recipe.attention_smoothing
         else:
             readers, strength = self._readers(layer, "mlp.fc1.weight", "mlp.experts.mlp.w1."), self.recipe.ffn_smoothing
-        self._coded_norm("AddNormQuantize", norm, inputs, self._factors(name, readers, strength))
+        self._coded_norm("AddNormQuantize", norm, inputs, self._factors(norm, readers, strength))
 
     def _coded_norm(self, op: str, norm: ir.Node, inputs: list[Any], factors: NDArray[np.float32]) -> None:
         smooth = self._add(f"{str(norm.inputs[1].name).removesuffix('.weight')}.smooth", factors)  # type: ignore[union-attr]
         epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
         y, codes, step = self._replace(norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("codes", "step"))
-        self.coded[y] = (codes, step, factors)
+        self.coded[y] = _Coded(codes, step, _MIDDLE, factors)
 
     def _linear(self, gemm: ir.Node, weight: str) -> None:
         x, _, bias = gemm.inputs
-        middle = GELU_MIDDLE if weight.endswith("mlp.fc2.weight") else _MIDDLE
-        codes, step, factors = self._codes_of(x, gemm)
-        packed, scale = self._packed(weight, self._content(weight), factors)
+        coded = self._codes_of(x, gemm)
+        codes8, scales = self._quantized(weight, self._content(weight), self._read(x), coded.factors)
+        packed, scale = self._add(f"{weight}.int8", codes8), self._add(f"{weight}.scale", scales)
+        inputs = [coded.codes, coded.step, packed, scale, bias]
         (use, *others) = gemm.outputs[0].uses()
-        if not others and use.node.op_type == "Gelu":
-            active, codes_out, step_out = self._replace(
-                use.node, "Int8LinearGelu", [codes, step, packed, scale, bias], {}, before=gemm, codes_only=True
-            )
-            self.coded[active] = (codes_out, step_out, None)
-        else:
-            self._replace(gemm, "Int8Linear", [codes, step, packed, scale, bias], {"middle": middle})
+        if others or use.node.op_type != "Gelu":
+            self._replace(gemm, "Int8Linear", inputs, {"middle": coded.middle})
+            return
+        active, codes, step = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, codes_only=True)
+        self.coded[active] = _Coded(codes, step, GELU_MIDDLE, None)
 
     def _experts(self, node: ir.Node) -> None:
         x, weights, chosen, bias, *matrices = node.inputs
-        codes, step, factors = self._codes_of(x, node)
-        half = len(matrices) // 2
-        packed, scales = [], []
-        for i, value in enumerate(matrices):
-            name = str(value.name)  # type: ignore[union-attr]
-            matrix = self._content(name)
-            # w2 is [ffn, hidden] and used as it is: its output channels are its columns.
-            codes8, scale = (
-                self._quantized(name, matrix, factors) if i < half else self._quantized(name, matrix.T, None)
-            )
-            packed.append(self._add(f"{name}.int8", codes8))
-            scales.append(scale)
-        stem = str(matrices[0].name).removesuffix(".w1.0")  # type: ignore[union-attr]
+        names = [str(value.name) for value in matrices]  # type: ignore[union-attr]
+        stem, half = names[0].removesuffix(".w1.0"), len(names) // 2
+        coded = self._codes_of(x, node)
+        packed: dict[str, NDArray[np.int8]] = {}
+        scales: dict[str, NDArray[np.float32]] = {}
+        for expert, (name1, name2) in enumerate(zip(names[:half], names[half:], strict=True)):
+            w1, w2 = self._content(name1), self._content(name2).T  # w2 is [ffn, hidden] and used as it is
+            rows, hidden = rows_of_expert(self._read(x), self._read(chosen), expert, w1)
+            packed[name1], scales[name1] = self._quantized(name1, w1, rows, coded.factors)
+            packed[name2], scales[name2] = self._quantized(name2, w2, hidden, None)
         scale1, scale2 = (
-            self._add(f"{stem}.{n}.scale", np.stack(s)) for n, s in (("w1", scales[:half]), ("w2", scales[half:]))
+            self._add(f"{stem}.{n}.scale", np.stack([scales[name] for name in part]))
+            for n, part in (("w1", names[:half]), ("w2", names[half:]))
         )
-        self._replace(node, "Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
+        values = [self._add(f"{name}.int8", packed[name]) for name in names]
+        self._replace(
+            node, "Int8Experts", [coded.codes, coded.step, weights, chosen, bias, scale1, scale2, *values], {}
+        )
 
-    def _codes_of(self, x: Any, reader: ir.Node) -> tuple[ir.Value, ir.Value, NDArray[np.float32] | None]:
-        if x in self.coded:
-            return self.coded[x]
-        node = ir.node("Quantize", [x], domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
-        node.outputs[0].name, node.outputs[1].name = f"{x.name}.codes", f"{x.name}.step"
-        self.model.graph.insert_before(reader, node)
-        self.coded[x] = (node.outputs[0], node.outputs[1], None)
+    def _codes_of(self, x: Any, reader: ir.Node) -> _Coded:
+        if x not in self.coded:
+            node = ir.node("Quantize", [x], domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
+            node.outputs[0].name, node.outputs[1].name = f"{x.name}.codes", f"{x.name}.step"
+            self.model.graph.insert_before(reader, node)
+            self.coded[x] = _Coded(node.outputs[0], node.outputs[1], _MIDDLE, None)
         return self.coded[x]
 
-    def _packed(
-        self, name: str, matrix: NDArray[np.float32], factors: NDArray[np.float32] | None
-    ) -> tuple[ir.Value, ir.Value]:
-        codes, scale = self._quantized(name, matrix, factors)
-        return self._add(f"{name}.int8", codes), self._add(f"{name}.scale", scale)
-
     def _quantized(
-        self, name: str, matrix: NDArray[np.float32], factors: NDArray[np.float32] | None
+        self, name: str, matrix: NDArray[np.float32], inputs: NDArray[Any], factors: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         if not fits(matrix.shape):
             raise InputError(
                 f"{name} maps {matrix.shape[1]} to {matrix.shape[0]} channels; the INT8 layout needs multiples of 4 and 16. "
                 "Keep this model in fp32"
             )
-        codes, scale = quantize_rows(matrix if factors is None else matrix / factors)
+        if factors is not None:
+            matrix, inputs = matrix / factors, inputs * factors
+        codes, scale = rounded(np.ascontiguousarray(matrix), inputs, self.recipe.damping)
         return pack(codes), scale
 
     def _readers(self, layer: int, *stems: str) -> list[NDArray[np.float32]]:
@@ -156,11 +161,14 @@ class Rewriter:
         names = [n for n in self.model.graph.initializers if n.startswith(tuple(prefix + stem for stem in stems))]
         return [self._content(name) for name in names if not name.endswith((".int8", ".scale", ".bias"))]
 
-    def _factors(self, norm: str, readers: list[NDArray[np.float32]], strength: float) -> NDArray[np.float32]:
-        largest_x = np.maximum(self.maxima[norm], _FLOOR)
+    def _factors(self, norm: ir.Node, readers: list[NDArray[np.float32]], strength: float) -> NDArray[np.float32]:
+        largest_x = np.maximum(np.abs(self._read(norm.outputs[0])).max(axis=0), _FLOOR)
         largest_w = np.maximum(np.max([np.abs(w).max(axis=0) for w in readers], axis=0), _FLOOR)
         divisor = largest_x**strength / largest_w ** (1 - strength)
         return np.asarray(divisor.mean() / divisor, np.float32)
+
+    def _read(self, value: Any) -> NDArray[Any]:
+        return self.values[value.name]
 
     def _replace(
         self,

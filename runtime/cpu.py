@@ -16,6 +16,7 @@ _INSTRUCTIONS = {
     "asimddp": "NEON dot product",
 }
 _VNNI = {"AMX-INT8", "AVX512-VNNI", "AVX-VNNI"}
+_PRODUCTS = _VNNI | {"NEON i8mm", "NEON dot product"}
 
 
 def available_cpus() -> int:
@@ -47,6 +48,14 @@ def saturates() -> bool:
     Such a CPU adds pairs of products in 16 bits. ONNX Runtime then has to widen the weights first, which is exact and slower.
     """
     return platform.machine().lower() in ("x86_64", "amd64") and not _VNNI & set(instruction_sets())
+
+
+def integer_products() -> str:
+    """How ONNX Runtime multiplies bytes on this CPU, in words; every way gives the exact integers."""
+    if saturates():
+        return "exact, the slow way: no VNNI here, so that bytes are widened before they are multiplied"
+    best = next((name for name in instruction_sets() if name in _PRODUCTS), "ordinary instructions")
+    return f"exact, by {best}"
 
 
 def _sysctl() -> str:

@@ -15,14 +15,14 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 | `prompt_required` | boolean | whether the model is wrong without a prompt |
 | `source` | object | `repo` and `revision` (or null), `config_sha256`, `weights_sha256` of the checkpoint |
 | `made_with` | object | package -> version that wrote the bundle |
-| `certificate` | object | what was measured when the bundle was written, against the checkpoint or, for `int8`, the fp32 bundle |
+| `certificate` | object | what was measured when the bundle was written, field by field in `moembed.certificate` |
 | `files` | object | relative path -> `size` in bytes and `sha256`, for every other file of the folder |
 
-Beside the manifest lie `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a form that opens at once; bundles of
-tokenizers of another family, and older ones, have none), `config.json` and the small files by which other loaders (sentence-transformers,
-optimum, fastembed) recognise a model. Reading refuses a file that is missing or altered, a file that is not listed
-(README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX or the
-tokenizer's own format; nothing is ever unpickled.
+Beside the manifest lie `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a form that opens at once; older bundles
+and tokenizers of another family have none), `config.json` and the small files by which other loaders
+(sentence-transformers, optimum, fastembed) recognise a model. Reading refuses a file that is missing or altered, a file that
+is not listed (README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX
+or a tokenizer's format; nothing is ever unpickled.
 """
 
 import json
@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from moembed.certificate import Certificate
 from moembed.errors import BundleError
 
 MANIFEST_FILE = "moembed.json"
@@ -69,7 +70,7 @@ class Manifest:
     prompt_required: bool
     source: Source
     made_with: dict[str, str]
-    certificate: dict[str, Any]
+    certificate: Certificate
     files: dict[str, FileRecord]
     format: int = FORMAT
 
@@ -135,7 +136,6 @@ def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:
     need("prompts", _is_text_map(prompts), "an object of strings")
     need("prompt_required", isinstance(raw["prompt_required"], bool), "true or false")
     need("made_with", _is_text_map(raw["made_with"]), "an object of strings")
-    need("certificate", isinstance(raw["certificate"], dict), "an object")
     try:
         source = Source(**raw["source"])
         files = {path: FileRecord(**record) for path, record in raw["files"].items()}
@@ -147,7 +147,8 @@ def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:
         if not (_is_int(record.size) and isinstance(record.sha256, str)):
             raise BundleError(f"{MANIFEST_FILE}: {path} needs an integer size and a sha256, found {record}")
     need("graph", raw["graph"] in files, "one of the listed files")
-    checked = raw | {"source": source, "files": files, "dims": tuple(dims)}
+    certificate = Certificate.from_dict(raw["certificate"], f"{MANIFEST_FILE}: certificate")
+    checked = raw | {"source": source, "files": files, "dims": tuple(dims), "certificate": certificate}
     return cls(**checked)
 
 

@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import weakref
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ class NativeTokenizer:
         library.moembed_tokenizer_special(self._handle, ctypes.byref(special))
         self.bos, self.eos, self.pad = special.bos, special.eos, special.pad
         if sha256 is not None and bytes(special.source).hex() != sha256:
-            raise BundleError(f"{path} was made from another tokenizer.json than the one beside it: export the bundle again")
+            raise BundleError(
+                f"{path} was made from another tokenizer.json than the one beside it: export the bundle again"
+            )
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids of each text, special tokens around.
@@ -77,7 +80,7 @@ class NativeTokenizer:
             UnicodeEncodeError: a text has a lone surrogate.
         """
         rows, ids, _ = self._tokens(texts, spans=False)
-        return [ids[start:end] for start, end in zip(rows[:-1], rows[1:], strict=True)]
+        return [ids[start:end] for start, end in pairwise(rows)]
 
     def encode_with_spans(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The ids of a text without special tokens, and the characters `[n, 2]` each comes from.
@@ -94,9 +97,7 @@ class NativeTokenizer:
         size = self._library.moembed_tokenizer_piece(self._handle, token, ctypes.byref(text))
         return ctypes.string_at(text.value or 0, size).decode(errors="replace") if size else ""
 
-    def _tokens(
-        self, texts: Sequence[str], *, spans: bool
-    ) -> tuple[list[int], NDArray[np.int32], NDArray[np.int64]]:
+    def _tokens(self, texts: Sequence[str], *, spans: bool) -> tuple[list[int], NDArray[np.int32], NDArray[np.int64]]:
         encoded = [text.encode() for text in texts]
         starts = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(text) for text in encoded], out=starts[1:])

@@ -1,5 +1,7 @@
 """Texts for checks on a user's own machine: many scripts, many lengths, nothing licensed."""
 
+from moembed.tokenizer import Tokenizer
+
 _SENTENCES = (
     "Hello!",
     "¡Hola!",
@@ -28,3 +30,8 @@ def probe_texts(longest: int = 8) -> list[str]:
         run = 2 + i % (longest - 1)
         texts.append(" ".join(_SENTENCES[(5 * i + 3 * j) % count] for j in range(run)))
     return texts
+
+
+def probe_ids(tokenizer: Tokenizer, limit: int) -> list[list[int]]:
+    """Token ids of the forty probe texts, special tokens included, without a prompt, each cut to `limit` tokens."""
+    return [ids[:limit].tolist() for ids in tokenizer.encode(probe_texts())]

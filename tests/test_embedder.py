@@ -41,8 +41,8 @@ def test_vectors_have_unit_length_and_meaning(model):
 
 def test_the_embedded_model_is_its_checkpoint(model):
     certificate = model.bundle.manifest.certificate
-    assert certificate["embedding_min_cosine"] >= STORAGE_MIN_COSINE
-    assert certificate["texts"] == 40
+    assert certificate.embedding_min_cosine >= STORAGE_MIN_COSINE
+    assert certificate.texts == 40
 
 
 def test_prompts(model):

@@ -98,8 +98,8 @@ def test_provenance_is_in_the_graph_and_in_the_manifest(graph, bundle, checkpoin
     assert props["moembed.weights_sha256"] == source.weights_sha256 == bundle.manifest.source.weights_sha256
     assert (props["moembed.recipe"], props["moembed.source"]) == ("fp32", "local")
     assert bundle.manifest.source.config_sha256 == source.config_sha256
-    assert bundle.manifest.certificate["same_experts"] == {"1": 1.0, "3": 1.0}
-    assert bundle.manifest.certificate["embedding_min_cosine"] > 0.999999
+    assert bundle.manifest.certificate.same_experts == {1: 1.0, 3: 1.0}
+    assert bundle.manifest.certificate.embedding_min_cosine > 0.999999
 
 
 def test_other_loaders_find_their_files(bundle):

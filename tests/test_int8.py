@@ -19,7 +19,7 @@ from moembed.errors import InputError, OutputError, VerificationError
 from moembed.export import tolerances as product_tolerances
 from moembed.export.pipeline import export
 from moembed.export.tolerances import Tolerance
-from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.kernels import usable_kernels
 from moembed.models.sources import locate
 from moembed.quantize.functions import GELU_MIDDLE
 from moembed.quantize.layout import fits, pack, quantize_rows, unpack
@@ -91,7 +91,9 @@ def test_quantize(execution, tokens):
 
 @every_execution
 @pytest.mark.parametrize("middle", [128, GELU_MIDDLE])
-@pytest.mark.parametrize(("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (15, 4, 16), (17, 80, 48), (97, 772, 80), (513, 64, 16)])
+@pytest.mark.parametrize(
+    ("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (15, 4, 16), (17, 80, 48), (97, 772, 80), (513, 64, 16)]
+)
 def test_linear_is_exact(execution, tokens, width, out, middle):
     rng = np.random.default_rng(tokens)
     codes = rng.integers(0, 256, (tokens, width)).astype(np.uint8)
@@ -217,8 +219,8 @@ def test_the_bundle_says_what_it_is(int8, bundle):
     manifest = int8.manifest
     assert (manifest.recipe, manifest.graph) == ("int8", "onnx/model_int8.onnx")
     assert manifest.source == bundle.manifest.source
-    assert manifest.certificate["reference"] == "the fp32 bundle"
-    assert manifest.certificate["embedding_mean_cosine"] >= INT8_SMALL_MIN_COSINE
+    assert manifest.certificate.reference.kind == "bundle"
+    assert manifest.certificate.embedding_mean_cosine >= INT8_SMALL_MIN_COSINE
     weights = "onnx/model{}.onnx_data"
     assert manifest.files[weights.format("_int8")].size < bundle.manifest.files[weights.format("")].size / 3.5
     assert (int8.folder / "modules.json").exists()
@@ -312,7 +314,7 @@ def test_the_command(bundle, checkpoint, tmp_path, capsys):
     assert main(["quantize", str(bundle.folder), "-o", str(out), "--calibrate", str(tmp_path / "texts.txt")]) == 0
     printed, words = capsys.readouterr()
     assert printed == f"{out}\n"
-    assert "watching the norms over 2 texts" in words
+    assert "watching the model read up to 2 texts" in words
     assert "cosine to fp32 0.99" in words
     assert main(["verify", str(out), "--against", str(checkpoint), "--texts", "3"]) == 0
     assert main(["quantize", str(bundle.folder), "-o", str(out)]) == 2

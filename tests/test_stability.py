@@ -5,7 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moembed import stability as stability_module
 from moembed.batching import TOKENS_PER_CALL, plan
+from moembed.probes import probe_ids, probe_texts
+from moembed.stability import check_stability
+from moembed.tokenizer import Tokenizer
 
 _SCRIPTS = st.sampled_from(
     [
@@ -69,3 +73,31 @@ def test_pad_columns_do_not_matter(small, extra):
     expected = run("sentence_embedding", ids, np.ones_like(ids))
     wide, mask = (np.pad(a, ((0, 0), (0, extra)), constant_values=c) for a, c in ((ids, 4711), (np.ones_like(ids), 0)))
     assert run("sentence_embedding", wide, mask).tobytes() == expected.tobytes(), "whatever the pad id"
+
+
+def test_probe_ids_are_the_texts_cut_to_the_limit(bundle):
+    tokenizer = Tokenizer(bundle)
+    whole = [ids.tolist() for ids in tokenizer.encode(probe_texts())]
+    assert probe_ids(tokenizer, 512) == whole
+    assert len(whole) == 40
+    assert probe_ids(tokenizer, 7) == [ids[:7] for ids in whole]
+
+
+def test_a_sparing_check_is_a_third_of_the_texts(bundle):
+    report = check_stability(bundle, sparing=True)
+    assert report.passed
+    assert (report.texts, report.threads[0], len(report.threads)) == (14, 1, 2)
+    assert report.comparisons == 14 * (3 + 2 * 4) * 2
+
+
+def test_what_differs_is_counted(bundle, monkeypatch):
+    right = stability_module._vectors
+
+    def wrong(session, rows, extra=0):
+        return right(session, rows, extra) + np.float32(len(rows) == 3) * np.float32(0.5)
+
+    monkeypatch.setattr(stability_module, "_vectors", wrong)
+    report = check_stability(bundle, sparing=True)
+    assert not report.passed
+    assert 0 < report.differing < report.comparisons
+    assert report.max_abs == pytest.approx(0.5, abs=1e-6)

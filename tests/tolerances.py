@@ -23,3 +23,5 @@ STORAGE_MIN_COSINE = 0.999
 STEP_RELATIVE = 1e-5
 # Random weights and few channels: a real model is far closer, and its own bound is measured on real text.
 INT8_SMALL_MIN_COSINE = 0.995
+# INT8 vectors of one kind of processor against another's: a last bit of float32 may turn a code, and a turned code others.
+PROCESSORS_MIN_COSINE = 0.999

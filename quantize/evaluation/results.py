@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from moembed.embedder import Embedder
 from moembed.progress import progress
 from moembed.quantize.evaluation.datasets import Dataset
-from moembed.quantize.evaluation.tasks import Figures, Reading, Task, prompt_of
+from moembed.quantize.evaluation.reading import Reading, memory_of, prompt_of
+from moembed.quantize.evaluation.tasks import Figures, Task
 from moembed.quantize.evaluation.variants import Variant
 
 # The figure of each task that stands for it in differences and plots.
@@ -25,7 +26,7 @@ class Result:
         counts: numbers of texts, queries, documents, pairs; of sets for a mean.
         prompts: side -> text put in front.
         cut: texts that were longer than the model reads.
-        seconds: time of both models.
+        seconds: time of both models; texts that an earlier task read take none.
         figures: variant -> figure -> value in 0 to 1 (Spearman: -1 to 1).
         baseline: the same of the baseline, if there is one.
     """
@@ -49,7 +50,7 @@ def measure(
     *,
     show: bool | None = None,
 ) -> Result:
-    """Run one task; a text is embedded once per model, whatever the number of variants.
+    """Run one task; a text is embedded once per model, whatever the number of variants and, while the memory lasts, of tasks.
 
     Args:
         task: what to run.
@@ -61,7 +62,7 @@ def measure(
     """
     start, models = time.perf_counter(), [embedder, *([baseline] if baseline else [])]
     with progress(counts["texts"] * len(models), "text", show=show) as advance:
-        readings = [Reading(model, advance) for model in models]
+        readings = [Reading(model, advance, memory=memory_of(model)) for model in models]
         tables = [task.measure(reading, variants) for reading in readings]
     prompts = {side: prompt_of(embedder, names) for side, names in task.prompts.items()}
     seconds = time.perf_counter() - start

@@ -9,7 +9,7 @@
 Texts beyond the model's limit are cut, as in published results, and counted.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.quantize.evaluation.folders import (
     Judgements,
@@ -29,40 +28,10 @@ from moembed.quantize.evaluation.folders import (
 )
 from moembed.quantize.evaluation.metrics import DEPTH, correlation, ranked_figures
 from moembed.quantize.evaluation.ranking import Ranking
+from moembed.quantize.evaluation.reading import BLOCK, Reading
 from moembed.quantize.evaluation.variants import Variant, asking, stored
 
 Figures = dict[str, float]
-Advance = Callable[[int], object]
-_BLOCK = 1024  # texts embedded and searched at a time: enough to sort by length, little to keep
-
-
-@dataclass
-class Reading:
-    """Embeds texts with one model and keeps count; `cut` of them were longer than the model reads."""
-
-    embedder: Embedder
-    advance: Advance
-    cut: int = 0
-
-    def blocks(self, texts: Iterable[str], prompts: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        """Full unit vectors `[up to 1024, width]` float32 of a stream, with the first of the prompts that the model has."""
-        results = self.embedder.embed(
-            texts, prompt=prompt_of(self.embedder, prompts), batch_size=_BLOCK, overlong="truncate"
-        )
-        while block := list(islice(results, _BLOCK)):
-            self.cut += sum(result.truncated for result in block)
-            self.advance(len(block))
-            yield np.stack([result.vector for result in block])
-
-    def all(self, texts: Sequence[str], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Full unit vectors `[len(texts), width]` float32."""
-        return np.concatenate(list(self.blocks(texts, prompts)))
-
-
-def prompt_of(embedder: Embedder, names: Sequence[str]) -> str:
-    """The text of the first of the prompts that the model has; a model without prompts gets none."""
-    known = [name for name in names if name in embedder.prompts]
-    return embedder.prompt_for(known[0] if known else names[-1])
 
 
 @dataclass(frozen=True)
@@ -108,15 +77,15 @@ class Retrieval:
     def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Figures]:
         """Search the corpus, a block of it in memory; call `check` first."""
         queries, judged = self._judged()
-        asked = reading.all(list(queries.values()), self.prompts["query"])
+        asked = reading.vectors(list(queries.values()), self.prompts["query"])
         rankings = {variant: Ranking(asking(asked, variant), DEPTH) for variant in variants}
         rows = {query: row for row, query in enumerate(queries)} if self.same_id_is_query else {}
         names: dict[int, str] = {}
         first = bound = 0
         source = documents(self.corpus)
-        while block := list(islice(source, _BLOCK)):
+        while block := list(islice(source, BLOCK)):
             own = [(rows[document.id], column) for column, document in enumerate(block) if document.id in rows]
-            (vectors,) = reading.blocks((document.text for document in block), self.prompts["document"])
+            vectors = reading.vectors([document.text for document in block], self.prompts["document"])
             for variant, ranking in rankings.items():
                 ranking.add(stored(vectors, variant), first, ([row for row, _ in own], [column for _, column in own]))
             names |= {first + column: document.id for column, document in enumerate(block)}
@@ -124,7 +93,7 @@ class Retrieval:
             if len(names) > bound:  # forget who is in no list any more, at times that keep this cheap
                 kept = set().union(*(ranking.positions().tolist() for ranking in rankings.values()))
                 names = {position: name for position, name in names.items() if position in kept}
-                bound = 2 * len(names) + 64 * _BLOCK
+                bound = 2 * len(names) + 64 * BLOCK
         return {
             variant: ranked_figures(judged, _named(queries, ranking.best(), names))
             for variant, ranking in rankings.items()
@@ -158,7 +127,7 @@ class Similarity:
 
     def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Figures]:
         """Correlate the cosines with the scores."""
-        left, right = (reading.all(side, self.prompts["sentence"]) for side in (self.left, self.right))
+        left, right = (reading.vectors(side, self.prompts["sentence"]) for side in (self.left, self.right))
         figures = {}
         for variant in variants:
             products = stored(left, variant).astype(np.float64) * stored(right, variant)
@@ -184,7 +153,7 @@ class Bitext:
 
     def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Figures]:
         """Search both ways; a translation that stands in the file twice is found only in its own line."""
-        foreign, english = (reading.all(side, self.prompts["sentence"]) for side in (self.foreign, self.english))
+        foreign, english = (reading.vectors(side, self.prompts["sentence"]) for side in (self.foreign, self.english))
         figures = {}
         for variant in variants:
             left, right = stored(foreign, variant), stored(english, variant)
@@ -198,8 +167,8 @@ Task = Retrieval | Similarity | Bitext
 
 def _accuracy(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> float:
     ranking = Ranking(queries, 1)
-    for first in range(0, len(documents), _BLOCK):
-        ranking.add(documents[first : first + _BLOCK], first)
+    for first in range(0, len(documents), BLOCK):
+        ranking.add(documents[first : first + BLOCK], first)
     return sum(best == [row] for row, best in enumerate(ranking.best())) / len(queries)
 
 

@@ -26,11 +26,12 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
-    from moembed.cpu import available_cpus, instruction_sets, saturates
+    from moembed.cpu import available_cpus, instruction_sets, integer_products
     from moembed.kernels import usable_kernels
     from moembed.native_library import LIBRARY_FILE, native_library
     from moembed.paths import cache_folder
 
+    library = native_library()
     found: dict[str, Any] = {
         "moembed": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -38,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         "instructions": ", ".join(instruction_sets()) or "unknown",
         "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
         "providers": ", ".join(_providers()),
-        "int8 products": "widened first: without VNNI they would saturate" if saturates() else "exact in hardware",
-        "native library": str(LIBRARY_FILE) if (library := native_library()).functions else f"not used: {library.reason}",
+        "int8 products": integer_products(),
+        "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
         "kernels": f"of {', '.join(usable_kernels())}",
         "cache": str(cache_folder()),
     }

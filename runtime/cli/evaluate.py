@@ -4,10 +4,13 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
 from moembed.errors import InputError, MissingExtraError, OutputError
+
+if TYPE_CHECKING:
+    from moembed.embedder import Embedder
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -38,6 +41,12 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline", metavar="BUNDLE", help="a second model, to print differences to, such as the fp32 one"
     )
+    parser.add_argument(
+        "--certify",
+        action="store_true",
+        help="write nDCG@10, Spearman or accuracy@1 of every set, and the baseline's, into the certificate of --model, a bundle "
+        "folder; the baseline must be the fp32 bundle that the certificate names",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON, anew after every dataset")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw quality against width and precision")
     parser.add_argument(
@@ -50,12 +59,11 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate the model."""
     try:
-        from moembed.quantize.evaluation import datasets, report, results, variants
+        from moembed.quantize.evaluation import certify, datasets, report, results, variants
 
         draw = _draw() if arguments.plot else None
     except ImportError as error:
         raise MissingExtraError(error.name or "ir-measures", "eval", "evaluate") from error
-    from moembed.embedder import Embedder
     from moembed.paths import replacing_file
 
     for path in (arguments.json, arguments.plot):
@@ -66,20 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     found = datasets.find(arguments.datasets, root, allow_absent=arguments.allow_absent)
     model = open_embedder(arguments)
-    baseline = (
-        Embedder.from_pretrained(
-            arguments.baseline,
-            providers=arguments.provider,
-            threads=arguments.threads,
-            local_files_only=arguments.offline,
-        )
-        if arguments.baseline
-        else None
-    )
+    baseline = _baseline(arguments)
     dims = _numbers(arguments.dim) if arguments.dim else list(model.bundle.manifest.dims or (model.dim,))
     chosen = variants.variants(dims, arguments.precision.split(","), min(m.dim for m in (model, baseline) if m))
     # A set that is named twice, or also by its group, is measured once.
     tasks = {task.name: task for dataset in found for task in dataset.tasks()}
+    if arguments.certify:
+        certify.check_certifiable(arguments.model, model, baseline, chosen, tasks.values())
     counts = {}
     for name, task in tasks.items():
         counts[name] = task.check()
@@ -88,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, task in tasks.items():
         done[name] = result = results.measure(task, counts[name], model, baseline, chosen)
         say(f"moembed: {name}: done in {result.seconds:.0f} s, {result.cut} texts cut to {model.max_tokens} tokens")
+        if arguments.certify:
+            certify.certify(model, result)
         if arguments.json:
             complete = len(done) == len(tasks)
             means = list(results.means(found, done)) if complete else []
@@ -99,6 +102,19 @@ def run(arguments: argparse.Namespace) -> int:
         manifest = model.bundle.manifest
         draw(arguments.plot, f"{manifest.name} ({manifest.recipe})", list(done.values()))
     return 0
+
+
+def _baseline(arguments: argparse.Namespace) -> "Embedder | None":
+    from moembed.embedder import Embedder
+
+    if not arguments.baseline:
+        return None
+    return Embedder.from_pretrained(
+        arguments.baseline,
+        providers=arguments.provider,
+        threads=arguments.threads,
+        local_files_only=arguments.offline,
+    )
 
 
 def _draw() -> Callable[..., None]:

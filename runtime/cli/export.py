@@ -49,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         local_files_only=arguments.offline,
     )
     bundle = export(checkpoint, arguments.output, recipe=_RECIPES[arguments.storage], force=arguments.force, say=say)
-    say(f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB")
+    certificate = bundle.manifest.certificate
+    say(
+        f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB, cosine to the network "
+        f"{certificate.embedding_mean_cosine:.6f} (least {certificate.embedding_min_cosine:.6f})"
+    )
     emit(str(bundle.folder))
     return 0

@@ -3,9 +3,12 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, emit, emit_json
+
+if TYPE_CHECKING:
+    from moembed.certificate import Certificate, Quality
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -44,11 +47,65 @@ def run(arguments: argparse.Namespace) -> int:
         f"every {network['moe_every_n_layers']}th layer from the second",
         "source": f"{origin}, weights sha256 {source.weights_sha256}",
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.made_with.items()),
-        "certificate": ", ".join(f"{name} {value}" for name, value in manifest.certificate.items()),
         "prompts": "mandatory" if manifest.prompt_required else "optional" if manifest.prompts else "none",
     }
     for name, value in rows.items():
         emit(f"{name:<12} {value}")
     for name, text in manifest.prompts.items():
         emit(f"  {name:<26} {text!r}")
+    certificate = manifest.certificate
+    emit(
+        f"{'certificate':<12} {certificate.texts} texts, {certificate.tokens:,} tokens, against {_reference(certificate)}"
+    )
+    for name, value in (_losses(certificate) | _checks(certificate)).items():
+        emit(f"  {name:<26} {value}")
+    emit(f"{'quality':<12} {_quality_head(certificate)}")
+    width = max((len(name) for name in certificate.quality), default=0)
+    for name, quality in sorted(certificate.quality.items()):
+        emit(f"  {name:<{max(width, 26)}} {_quality_line(quality)}")
     return 0
+
+
+def _reference(certificate: "Certificate") -> str:
+    what = {"checkpoint": "the checkpoint", "bundle": "the fp32 bundle"}[certificate.reference.kind]
+    return f"{what}, sha256 {certificate.reference.sha256}"
+
+
+def _losses(certificate: "Certificate") -> dict[str, str]:
+    layers = ", ".join(f"layer {layer} {_percent(share)}" for layer, share in sorted(certificate.same_experts.items()))
+    return {
+        "embeddings, cosine": f"mean {certificate.embedding_mean_cosine:.6f}, least {certificate.embedding_min_cosine:.6f}",
+        "embeddings, max-abs": f"{certificate.embedding_max_abs:.3g}",
+        "hidden states, max-abs": f"{certificate.hidden_max_abs:.3g}",
+        "10 nearest neighbours": f"{_percent(certificate.neighbour_overlap)} the same",
+        "tokens with same experts": layers or "no MoE layer",
+    }
+
+
+def _checks(certificate: "Certificate") -> dict[str, str]:
+    stability, machine, reference = certificate.stability, certificate.machine, certificate.reference
+    threads = " and ".join(map(str, stability.threads))
+    return {
+        "byte-stable": f"{'yes' if stability.passed else 'NO'}: {stability.differing} of {stability.comparisons} vectors differ "
+        f"({stability.texts} texts in other company, {threads} threads)",
+        "size": f"{certificate.size / 1e6:.1f} MB, {_percent(certificate.size / max(reference.size, 1))} of the "
+        f"reference's {reference.size / 1e6:.1f} MB",
+        "measured on": f"{machine.cpu} ({', '.join(machine.instructions) or 'instruction sets unknown'}), "
+        f"{machine.threads} threads, {machine.system}, onnxruntime {machine.onnxruntime}",
+    }
+
+
+def _quality_head(certificate: "Certificate") -> str:
+    if certificate.quality:
+        return "full width, float32, times 100; fp32 bundle; difference"
+    return "not certified; moembed evaluate SET --baseline FP32 --certify adds it"
+
+
+def _quality_line(quality: "Quality") -> str:
+    change = quality.value - quality.baseline
+    ratio = f" ({100 * change / quality.baseline:+.2f} %)" if quality.baseline else ""
+    return f"{quality.figure:<10} {100 * quality.value:6.2f} {100 * quality.baseline:6.2f} {100 * change:+6.2f}{ratio}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

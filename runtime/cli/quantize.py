@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     certificate = bundle.manifest.certificate
     say(
         f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB, cosine to fp32 "
-        f"{certificate['embedding_mean_cosine']:.6f} (least {certificate['embedding_min_cosine']:.6f})"
+        f"{certificate.embedding_mean_cosine:.6f} (least {certificate.embedding_min_cosine:.6f})"
     )
     emit(str(bundle.folder))
     return 0

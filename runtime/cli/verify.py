@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, emit, emit_json, say
@@ -9,20 +10,34 @@ from moembed.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from moembed.bundle import Bundle
+    from moembed.export.findings import Finding
+    from moembed.export.parity import ParityReport
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     """Describe the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "verify",
-        help="prove that a bundle is intact, byte-stable, and equal to its checkpoint",
+        help="prove that a bundle is intact, byte-stable, and equal to its checkpoint and its certificate",
         description="Hash every file, then embed the same texts alone, shuffled, padded, in batches, on one and on all threads, "
-        "and compare the bytes. With --against also compare every layer with the checkpoint's torch network and with an "
-        "independent numpy implementation (needs the extra 'export').",
+        "and compare the bytes. With --against also compare every layer with what the bundle was made from: a checkpoint's torch "
+        "network and an independent numpy implementation, or an fp32 bundle. What the certificate says of all this has to be "
+        "found again. Needs the extra 'export' for --against, and 'eval' for --data.",
     )
     parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the embedded model)")
-    parser.add_argument("--against", metavar="CHECKPOINT", help="checkpoint folder or hub name to compare with")
-    parser.add_argument("--texts", type=int, default=12, metavar="N", help="texts for --against, 1 to 40 (default: 12)")
+    parser.add_argument(
+        "--against", metavar="REFERENCE", help="checkpoint folder or hub name, or fp32 bundle folder, to compare with"
+    )
+    parser.add_argument(
+        "--texts", type=int, default=12, metavar="N", help="texts for the numpy implementation, 1 to 40 (default: 12)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="folder of datasets: evaluate what is certified again, against an fp32 bundle",
+    )
+    parser.add_argument("--sets", metavar="NAME,NAME", help="certified sets for --data (default: all)")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     return parser
@@ -30,29 +45,89 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if everything holds, 1 if not."""
+    from moembed.export import findings
     from moembed.sources import open_bundle
     from moembed.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
         raise InputError(f"--texts {arguments.texts}: expected 1 to 40")
+    reference = _reference_bundle(arguments)
     bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline, rehash=True)
+    sets = _certified_sets(bundle, arguments)
     say(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
     stability = check_stability(bundle)
+    found = findings.of_bundle(bundle, stability)
+    parity: list[ParityReport] = []
+    if reference is not None:
+        found.append(findings.of_reference(bundle, reference))
+        parity = [_against_bundle(bundle, reference)]
+    elif arguments.against:
+        parity = _against_checkpoint(bundle, arguments)
+    if parity:
+        found += findings.of_comparison(bundle.manifest.certificate, parity[0])
+    if reference is not None and sets:
+        found += _quality(bundle, reference, arguments.data, sets)
     report: dict[str, Any] = {
         "bundle": str(bundle.folder),
         "recipe": bundle.manifest.recipe,
         "stability": asdict(stability) | {"passed": stability.passed},
-        "parity": _parity(bundle, arguments) if arguments.against else [],
+        "parity": [one.to_dict() for one in parity],
+        "certificate": [finding.to_dict() for finding in found],
     }
-    report["passed"] = stability.passed and all(parity["passed"] for parity in report["parity"])
+    passed = stability.passed and all(one.passed for one in parity) and all(finding.holds for finding in found)
+    report["passed"] = passed
     if arguments.json:
         emit_json(report)
     else:
-        _print(report)
-    return 0 if report["passed"] else 1
+        _print(report, found)
+    return 0 if passed else 1
 
 
-def _parity(bundle: "Bundle", arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
+    """The fp32 bundle that is asked for, if it is a bundle that is asked for."""
+    from moembed.bundle import Bundle
+    from moembed.manifest import MANIFEST_FILE
+
+    against = arguments.against
+    if against is None or not (Path(against) / MANIFEST_FILE).is_file():
+        if arguments.data is not None:
+            raise InputError("--data compares with an fp32 bundle: give its folder with --against")
+        return None
+    reference = Bundle.open(Path(against))
+    if reference.manifest.recipe != "fp32":
+        raise InputError(
+            f"--against {against} has recipe {reference.manifest.recipe}; a bundle to compare with is fp32"
+        )
+    return reference
+
+
+def _certified_sets(bundle: "Bundle", arguments: argparse.Namespace) -> list[str]:
+    certified = list(bundle.manifest.certificate.quality)
+    if arguments.data is None:
+        if arguments.sets:
+            raise InputError("--sets names sets to evaluate again, which needs --data with their folder")
+        return []
+    if not certified:
+        raise InputError(
+            f"{bundle.folder} has no certified set: moembed evaluate SET --baseline FP32 --certify adds one"
+        )
+    chosen: list[str] = arguments.sets.split(",") if arguments.sets else certified
+    if unknown := [name for name in chosen if name not in certified]:
+        raise InputError(f"no set {unknown[0]!r} in the certificate of {bundle.folder}; it has {', '.join(certified)}")
+    return chosen
+
+
+def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
+    try:
+        from moembed.export.parity import compare, observe_graph
+        from moembed.export.tolerances import TOLERANCES
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export", "verify --against") from error
+    expected, found = observe_graph(reference.graph), observe_graph(bundle.graph)
+    return compare("the fp32 bundle", expected, found, _texts(bundle), TOLERANCES[bundle.manifest.recipe])
+
+
+def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "list[ParityReport]":
     try:
         from moembed.export.parity import compare, observe_graph, observe_network, observe_oracle
         from moembed.export.tolerances import TOLERANCES
@@ -61,8 +136,6 @@ def _parity(bundle: "Bundle", arguments: argparse.Namespace) -> list[dict[str, A
         from moembed.models.sources import locate
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "export", "verify --against") from error
-    from moembed.probes import probe_texts
-    from moembed.tokenizer import Tokenizer
 
     checkpoint = locate(arguments.against, local_files_only=arguments.offline)
     mismatch = []
@@ -71,22 +144,42 @@ def _parity(bundle: "Bundle", arguments: argparse.Namespace) -> list[dict[str, A
             f"the bundle was made from weights {bundle.manifest.source.weights_sha256[:16]}…, "
             f"{arguments.against} has {checkpoint.weights_sha256[:16]}…"
         ]
-    tokenizer = Tokenizer(bundle)
-    texts = [ids.tolist()[: bundle.manifest.max_tokens] for ids in tokenizer.encode(probe_texts()[-arguments.texts :])]
-    tolerance = TOLERANCES[bundle.manifest.recipe]
+    texts, tolerance = _texts(bundle), TOLERANCES[bundle.manifest.recipe]
     found = observe_graph(bundle.graph)
     reports = [compare("torch", observe_network(load_network(checkpoint.folder)), found, texts, tolerance)]
     oracle = Oracle(checkpoint.folder)
     try:
-        reports.append(compare("numpy", observe_oracle(oracle), found, texts, tolerance))
+        reports.append(compare("numpy", observe_oracle(oracle), found, texts[-arguments.texts :], tolerance))
     finally:
         oracle.close()
     for report in reports:
         report.problems.extend(mismatch)
-    return [report.to_dict() for report in reports]
+    return reports
 
 
-def _print(report: dict[str, Any]) -> None:
+def _texts(bundle: "Bundle") -> list[list[int]]:
+    from moembed.probes import probe_ids
+    from moembed.tokenizer import Tokenizer
+
+    return probe_ids(Tokenizer(bundle), bundle.manifest.max_tokens)
+
+
+def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str]) -> "list[Finding]":
+    try:
+        from moembed.quantize.evaluation.certify import evaluated_again
+    except ImportError as error:
+        raise MissingExtraError(error.name or "ir-measures", "eval", "verify --data") from error
+    from moembed.embedder import Embedder
+    from moembed.export.findings import of_quality
+
+    found = []
+    for name, quality in evaluated_again(sets, root, Embedder(bundle), Embedder(reference)):
+        say(f"{name}: {quality.figure} {quality.value:.4f}, fp32 {quality.baseline:.4f}")
+        found += of_quality(name, bundle.manifest.certificate.quality[name], quality)
+    return found
+
+
+def _print(report: dict[str, Any], found: "list[Finding]") -> None:
     stability = report["stability"]
     emit(
         f"byte-stable: {_verdict(stability['passed'])}: {stability['differing']} of {stability['comparisons']} vectors differ "
@@ -96,7 +189,9 @@ def _print(report: dict[str, Any]) -> None:
         emit(
             f"against {parity['reference']}: {_verdict(parity['passed'])}: {parity['texts']} texts, {parity['tokens']} tokens\n"
             f"  hidden states   max-abs {parity['hidden_max_abs']:.3g}, min cosine {parity['hidden_min_cosine']:.9f}\n"
-            f"  embeddings      max-abs {parity['embedding_max_abs']:.3g}, min cosine {parity['embedding_min_cosine']:.9f}"
+            f"  embeddings      max-abs {parity['embedding_max_abs']:.3g}, min cosine {parity['embedding_min_cosine']:.9f}, "
+            f"mean {parity['embedding_mean_cosine']:.9f}\n"
+            f"  neighbours      {100 * parity['neighbour_overlap']:.2f} % of each text's 10 nearest are the same"
         )
         for layer, routing in parity["routing"].items():
             emit(
@@ -105,6 +200,10 @@ def _print(report: dict[str, Any]) -> None:
             )
         for problem in parity["problems"]:
             emit(f"  {problem}")
+    wrong = [finding for finding in found if not finding.holds]
+    emit(f"certificate: {_verdict(not wrong)}: {len(found) - len(wrong)} of {len(found)} fields found as it says")
+    for finding in wrong:
+        emit(f"  {finding}")
     emit(_verdict(report["passed"]))
 
 

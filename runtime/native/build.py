@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 NATIVE = Path(__file__).resolve().parent
 _COMPILERS = ("c++", "g++", "clang++", "cl")
@@ -89,40 +90,60 @@ def build(folder: Path, target: Target | None = None, *, sanitize: bool = False)
     target = target or Target.of()
     compiler = find_compiler()
     recipe = tomllib.loads((NATIVE / "sources.toml").read_text("utf-8"))
+    make = _Msvc if Path(compiler[0]).stem.lower() == "cl" else _Gnu
+    toolchain = make(compiler, recipe, target, _SANITIZE if sanitize else [])
     out = folder / target.library
+    partial = out.with_name(out.name + ".partial")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
-        jobs = list(_jobs(recipe, target))
-        objects = [Path(scratch) / f"{number}.o" for number in range(len(jobs))]
-        msvc = Path(compiler[0]).stem.lower() == "cl"
-        extra = _SANITIZE if sanitize else []
+        jobs = [
+            (source, Path(scratch) / f"{number}.o", group)
+            for number, (source, group) in enumerate(_sources(recipe, target.machine))
+        ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            commands = [
-                [*compiler, "/nologo", "/c", *recipe["compile"]["msvc"], *flags["msvc"], str(source), f"/Fo{object_}"]
-                if msvc
-                else [*compiler, *recipe["compile"]["gnu"], *recipe["compile"]["system"][target.system], *flags["gnu"], *extra]
-                + ["-c", str(source), "-o", str(object_)]
-                for (source, flags), object_ in zip(jobs, objects, strict=True)
-            ]
-            list(pool.map(_run, commands))
-        partial = Path(scratch) / target.library
-        names = [str(name) for name in objects]
-        if msvc:
-            _run([*compiler, "/nologo", "/LD", *names, f"/Fe{partial}"])
-        else:
-            link = [] if sanitize else [flag.format(native=NATIVE) for flag in recipe["link"][target.system]]
-            _run([*compiler, *extra, *(["-shared"] if sanitize else link), *names, "-o", str(partial)])
-        shutil.copyfile(partial, out.with_suffix(".partial"))
-        out.with_suffix(".partial").replace(out)  # whole or not at all: a process may have the old one open
+            list(pool.map(lambda job: _run(toolchain.compile(*job)), jobs))
+        linked = Path(scratch) / target.library
+        _run(toolchain.link([str(object_) for _, object_, _ in jobs], linked))
+        shutil.copyfile(linked, partial)
+    partial.replace(out)  # whole or not at all: a process may have the old one open
     return out
 
 
-def _jobs(recipe: dict, target: Target) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+@dataclass(frozen=True)
+class _Gnu:
+    """How g++ and clang++ are called, and zig's clang."""
+
+    compiler: list[str]
+    recipe: dict[str, Any]
+    target: Target
+    extra: list[str]
+
+    def compile(self, source: Path, object_: Path, group: dict[str, Any]) -> list[str]:
+        common = self.recipe["compile"]
+        flags = [*common["gnu"], *common["system"][self.target.system], *group.get("gnu", []), *self.extra]
+        return [*self.compiler, *flags, "-c", str(source), "-o", str(object_)]
+
+    def link(self, objects: list[str], out: Path) -> list[str]:
+        flags = [flag.format(native=NATIVE) for flag in self.recipe["link"][self.target.system]]
+        return [*self.compiler, *objects, *([*self.extra, "-shared"] if self.extra else flags), "-o", str(out)]
+
+
+class _Msvc(_Gnu):
+    """How cl is called."""
+
+    def compile(self, source: Path, object_: Path, group: dict[str, Any]) -> list[str]:
+        flags = [*self.recipe["compile"]["msvc"], *group.get("msvc", [])]
+        return [*self.compiler, "/nologo", "/c", *flags, str(source), f"/Fo{object_}"]
+
+    def link(self, objects: list[str], out: Path) -> list[str]:
+        return [*self.compiler, "/nologo", "/LD", *objects, f"/Fe{out}"]
+
+
+def _sources(recipe: dict[str, Any], machine: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     for group in recipe["sources"]:
-        if group.get("machine", target.machine) == target.machine:
+        if group.get("machine", machine) == machine:
             for pattern in group["files"]:
-                for source in sorted(NATIVE.glob(pattern)):
-                    yield source, {"gnu": group.get("gnu", []), "msvc": group.get("msvc", [])}
+                yield from ((source, group) for source in sorted(NATIVE.glob(pattern)))
 
 
 def _run(command: Sequence[str]) -> None:
@@ -141,7 +162,7 @@ def main() -> int:
     arguments.add_argument("--sanitize", action="store_true", help="with -fsanitize=address,undefined")
     chosen = arguments.parse_args()
     try:
-        print(build(chosen.folder, sanitize=chosen.sanitize))  # noqa: T201
+        print(build(chosen.folder, sanitize=chosen.sanitize))
     except BuildError as error:
         sys.exit(str(error))
     return 0

@@ -12,17 +12,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from common import SHAPES, cpu_name, interleaved, row
+from common import SHAPES, calls, interleaved, row
 
 from moembed.bundle import Bundle
+from moembed.machine import this_machine
 from moembed.session import Session
 
 _SCRIPT = """
 import sys
 from pathlib import Path
 from moembed.bundle import Bundle
+from moembed.machine import this_machine
 from moembed.session import Session
 session = Session(Bundle.open(Path(sys.argv[1])))
 lines = Path("/proc/self/status").read_text().splitlines()
@@ -40,21 +41,14 @@ def main() -> None:
     chosen = arguments.parse_args()
     bundles = [Bundle.open(path) for path in (chosen.first, chosen.second)]
     names = [bundle.manifest.recipe for bundle in bundles]
-    sessions = [Session(bundle, threads=chosen.threads) for bundle in bundles]
+    sessions = {f"{i}": Session(bundle, threads=chosen.threads) for i, bundle in enumerate(bundles)}
     print(
-        f"{cpu_name()}, {chosen.threads} threads, onnxruntime {onnxruntime.__version__}, {chosen.rounds} interleaved rounds, "
-        "median (min-max) ms\n"
+        f"{this_machine().cpu}, {chosen.threads} threads, onnxruntime {onnxruntime.__version__}, "
+        f"{chosen.rounds} interleaved rounds, median (min-max) ms\n"
     )
     print(f"| batch x tokens | {names[0]} | {names[1]} | ratio of medians |\n|---|---|---|---|")
-    rng = np.random.default_rng(0)
-    for batch, length in SHAPES:
-        ids = rng.integers(5, 40_000, (batch, length))
-        mask = np.ones_like(ids)
-        runs = {
-            f"{i}": lambda session=session, ids=ids, mask=mask: session.run("sentence_embedding", ids, mask)
-            for i, session in enumerate(sessions)
-        }
-        print(row((batch, length), interleaved(runs, chosen.rounds)), flush=True)
+    for shape in SHAPES:
+        print(row(shape, interleaved(calls(sessions, shape), chosen.rounds)), flush=True)
     if sys.platform == "linux":
         command = [sys.executable, "-c", _SCRIPT, str(chosen.first)]
         held, private = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -1,21 +1,23 @@
-"""What the benchmarks share: naming the machine and taking turns."""
+"""What the benchmarks share: the same calls for all, and taking turns."""
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+import numpy as np
+
+from moembed.session import Session
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 
 
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def calls(sessions: dict[str, Session], shape: tuple[int, int]) -> dict[str, Callable[[], object]]:
+    """One call of each session, all with the same random ids `[batch, tokens]` int64 and nothing padded."""
+    ids = np.random.default_rng(0).integers(5, 40_000, shape)
+    mask = np.ones_like(ids)
+    return {
+        name: lambda session=session: session.run("sentence_embedding", ids, mask) for name, session in sessions.items()
+    }
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

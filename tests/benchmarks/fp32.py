@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from common import SHAPES, cpu_name, interleaved, row
+from common import SHAPES, interleaved, row
 
 from moembed.bundle import Bundle
+from moembed.machine import this_machine
 from moembed.models.checkpoint import load_network
 from moembed.session import Session
 
@@ -32,7 +33,7 @@ def main() -> None:
     network = load_network(chosen.checkpoint)
     session = Session(Bundle.open(chosen.bundle), threads=chosen.threads)
     print(
-        f"{cpu_name()}, {chosen.threads} threads, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}, "
+        f"{this_machine().cpu}, {chosen.threads} threads, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}, "
         f"{chosen.rounds} interleaved rounds, median (min-max) ms\n"
     )
     print("| batch x tokens | moembed fp32 | torch fp32 | ratio of medians |\n|---|---|---|---|")

@@ -44,7 +44,8 @@ def main() -> None:
         kinds[ord(match.group())] = "Linker"
     kinds[0x200C] = "ExtendOnly"  # the one Extend that ends a conjunct
     conjoining = {ord(m.group()) for m in regex.finditer(r"\p{InCB=Extend}", text)}
-    assert conjoining == {c for c, kind in enumerate(kinds) if kind in ("Extend", "Joiner")}
+    if conjoining != {c for c, kind in enumerate(kinds) if kind in ("Extend", "Joiner")}:
+        raise SystemExit("InCB=Extend is no longer Extend and ZWJ without linkers and ZWNJ: divide `Cluster` anew")
     for code in _HANGUL:
         kinds[code] = "Other"
     starts = [code for code in range(0x110000) if code == 0 or kinds[code] != kinds[code - 1]]

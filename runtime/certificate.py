@@ -1,0 +1,191 @@
+"""The certificate of a bundle: what it lost, against what, and where that was measured.
+
+It is the manifest's field `certificate`. `moembed export` and `moembed quantize` measure it over the probe texts
+(`moembed.probes`), `moembed evaluate --certify` adds quality, `moembed info` prints it, and `moembed verify` measures again
+and compares. The source, the recipe and the versions that wrote the bundle are fields of the manifest itself.
+
+| field | type | meaning |
+|---|---|---|
+| `reference.kind` | string | what the bundle was compared with: `checkpoint` (the torch network) or `bundle` (an fp32 bundle) |
+| `reference.sha256` | string | of the checkpoint's `model.safetensors`, or of the fp32 bundle's graph, weights and tokenizer |
+| `reference.size` | integer | bytes of the checkpoint's `model.safetensors`, or of the fp32 bundle without its manifest |
+| `texts` | integer | texts compared, each alone, cut to the model's limit |
+| `tokens` | integer | their tokens in all |
+| `embedding_mean_cosine` | number | mean over the texts of the cosine of the two embeddings |
+| `embedding_min_cosine` | number | the least of these |
+| `embedding_max_abs` | number | largest absolute difference of a component of an embedding |
+| `hidden_max_abs` | number | largest absolute difference of a component of any layer's output at any token |
+| `neighbour_overlap` | number | overlap@10: mean over the texts of the share of a text's 10 nearest that both agree on (below) |
+| `same_experts` | object | MoE layer -> share of the tokens that go to the same experts in both |
+| `stability.texts` | integer | texts embedded again in other company: padded, shuffled, in batches, on other numbers of threads |
+| `stability.comparisons` | integer | vectors compared with the same text's vector alone |
+| `stability.differing` | integer | of these, those with at least one different byte |
+| `stability.max_abs` | number | largest difference of a component |
+| `stability.threads` | list of integers | numbers of threads compared |
+| `size` | integer | bytes of the bundle without its manifest |
+| `machine.cpu` | string | processor that measured all of this except quality |
+| `machine.instructions` | list of strings | its instruction sets, best first |
+| `machine.threads` | integer | CPUs it could use |
+| `machine.system` | string | operating system and architecture |
+| `machine.onnxruntime` | string | version of ONNX Runtime |
+| `quality` | object | name of a set -> `figure`, `value`, `baseline`; empty until certified |
+
+A text's 10 nearest are those of greatest cosine among the other texts that were compared, of equal ones the first. In
+`quality`, `figure` is `nDCG@10` (retrieval), `Spearman` (similarity) or `accuracy@1` (bitext) at full width in float32,
+`value` is this bundle's, 0 to 1 (Spearman: -1 to 1), and `baseline` the fp32 bundle's.
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from moembed.errors import BundleError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What a bundle was compared with."""
+
+    kind: Literal["checkpoint", "bundle"]
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What came of embedding the same texts in different company; the module's documentation says what each field means."""
+
+    texts: int
+    comparisons: int
+    differing: int
+    max_abs: float
+    threads: tuple[int, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were comparisons and every vector was the same to the byte."""
+        return self.comparisons > 0 and self.differing == 0
+
+
+UNCHECKED = Stability(0, 0, 0, 0.0, ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine that a bundle was measured on; the module's documentation says what each field means."""
+
+    cpu: str
+    instructions: tuple[str, ...]
+    threads: int
+    system: str
+    onnxruntime: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A figure of one set of relevance judgements or pairs, with the fp32 bundle's."""
+
+    figure: str
+    value: float
+    baseline: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The fields of `certificate` in `moembed.json`; the module's documentation says what each means."""
+
+    reference: Reference
+    texts: int
+    tokens: int
+    embedding_mean_cosine: float
+    embedding_min_cosine: float
+    embedding_max_abs: float
+    hidden_max_abs: float
+    neighbour_overlap: float
+    same_experts: dict[int, float]
+    size: int
+    machine: Machine
+    stability: Stability = UNCHECKED
+    quality: dict[str, Quality] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, raw: Any, name: str) -> "Certificate":
+        """Read what `json` made of a certificate.
+
+        Args:
+            raw: the value.
+            name: what to call it in an error.
+
+        Raises:
+            BundleError: a field is missing, unknown, of the wrong type or not finite, or the stability was never checked.
+        """
+        certificate: Certificate = _read(cls, raw, name)
+        if certificate.stability.comparisons == 0:
+            raise _malformed(f"{name}.stability.comparisons", 0, "at least 1")
+        return certificate
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    # Compared, not converted: JSON has integers that no float holds.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+_SCALARS = {
+    int: (_is_count, "an integer of at least 0"),
+    float: (_is_number, "a finite number"),
+    str: (lambda value: isinstance(value, str), "a string"),
+}
+
+
+def _read(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as the type `kind`, whatever is nested in it."""
+    if is_dataclass(kind):
+        return _read_record(kind, value, name)
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in parts:
+            raise _malformed(name, value, f"one of {', '.join(parts)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _malformed(name, value, "a list")
+        return tuple(_read(parts[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _malformed(name, value, "an object")
+        return {_key(parts[0], key, name): _read(parts[1], item, f"{name}.{key}") for key, item in value.items()}
+    holds, expected = _SCALARS[kind]
+    if not holds(value):
+        raise _malformed(name, value, expected)
+    return kind(value)
+
+
+def _read_record(kind: Any, value: Any, name: str) -> Any:
+    wanted = {field.name for field in fields(kind)}
+    if not isinstance(value, dict):
+        raise _malformed(name, value, "an object")
+    if problems := sorted(wanted ^ set(value)):
+        missing = [problem for problem in problems if problem in wanted]
+        unknown = [problem for problem in problems if problem not in wanted]
+        raise BundleError(
+            f"{name}: missing {missing}, unknown {unknown}; the bundle is damaged or of another version of moembed: "
+            "export or quantise it again"
+        )
+    kinds = get_type_hints(kind)
+    return kind(**{key: _read(kinds[key], value[key], f"{name}.{key}") for key in value})
+
+
+def _key(kind: Any, key: str, name: str) -> Any:
+    # JSON's keys are strings; a layer's number has one spelling.
+    if kind is int and not re.fullmatch("0|[1-9][0-9]{0,5}", key):
+        raise _malformed(f"{name}.{key}", key, "a layer's number as the key")
+    return kind(key)
+
+
+def _malformed(name: str, value: Any, expected: str) -> BundleError:
+    return BundleError(f"{name} = {value!r}; expected {expected}: the bundle is damaged; export or copy it again")

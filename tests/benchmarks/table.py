@@ -1,0 +1,147 @@
+"""The README's table: the embedded INT8 model against the fp32 bundle it was made from.
+
+    moembed export CHECKPOINT -o fp32
+    python tests/benchmarks/table.py fp32
+
+Measures size and speed in interleaved rounds, reads the quality from the embedded bundle's certificate, writes `table.json`
+beside this file, and rewrites the README between the two comments that name this script. `tests/test_table.py` fails when README
+and `table.json` disagree, or when they are about another bundle than the embedded one.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common import SHAPES, calls, interleaved
+
+from moembed.bundle import Bundle
+from moembed.machine import this_machine
+from moembed.session import Session
+from moembed.sources import DEFAULT_FOLDER
+
+RESULT = Path(__file__).with_name("table.json")
+README = Path(__file__).parents[2] / "README.md"
+FIRST = "<!-- table: python tests/benchmarks/table.py FP32_BUNDLE -->\n"
+LAST = "<!-- end of table -->\n"
+
+
+def measure(bundle: Bundle, reference: Bundle, *, threads: int, rounds: int) -> dict[str, Any]:
+    """What `table.json` holds; milliseconds are medians of one call, sizes are bytes."""
+    sessions = {name: Session(b, threads=threads) for name, b in (("bundle", bundle), ("reference", reference))}
+    times = {}
+    for batch, length in SHAPES:
+        measured = interleaved(calls(sessions, (batch, length)), rounds)
+        times[f"{batch}x{length}"] = {name: round(statistics.median(one), 3) for name, one in measured.items()}
+    machine = this_machine()
+    return {
+        "bundle": identity(bundle),
+        "reference": {"recipe": reference.manifest.recipe, "size": reference.size},
+        "machine": {"cpu": machine.cpu, "onnxruntime": machine.onnxruntime, "threads": threads, "rounds": rounds},
+        "milliseconds": times,
+    }
+
+
+def identity(bundle: Bundle) -> dict[str, Any]:
+    """What the table says of the bundle itself: if this changes, it has to be made again."""
+    certificate = bundle.manifest.certificate
+    return {
+        "recipe": bundle.manifest.recipe,
+        "fingerprint": bundle.fingerprint,
+        "size": bundle.size,
+        "embedding_mean_cosine": certificate.embedding_mean_cosine,
+        "neighbour_overlap": certificate.neighbour_overlap,
+        "quality": {name: asdict(quality) for name, quality in certificate.quality.items()},
+    }
+
+
+def render(table: dict[str, Any]) -> str:
+    """The README's block, without the comments around it."""
+    machine = table["machine"]
+    rows = [*_measured(table), *_certified(table["bundle"])]
+    return "\n".join(
+        [
+            f"{machine['cpu']}, {machine['threads']} threads, onnxruntime {machine['onnxruntime']}, medians of "
+            f"{machine['rounds']} interleaved rounds.",
+            "",
+            f"| embedded model | {table['bundle']['recipe']} | {table['reference']['recipe']} | |",
+            "|---|---|---|---|",
+            *("| " + " | ".join(row) + " |" for row in rows),
+            "",
+        ]
+    )
+
+
+def block(readme: str) -> str:
+    """What stands between the comments.
+
+    Raises:
+        ValueError: the README lacks them.
+    """
+    return readme[readme.index(FIRST) + len(FIRST) : readme.index(LAST)]
+
+
+def replaced(readme: str, text: str) -> str:
+    """The README with another block."""
+    return readme.replace(FIRST + block(readme) + LAST, FIRST + text + LAST)
+
+
+def _measured(table: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    sizes = [table[name]["size"] / 1e6 for name in ("bundle", "reference")]
+    yield "size, MB", *(f"{size:.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.1f} times smaller"
+    for shape, times in table["milliseconds"].items():
+        batch, length = map(int, shape.split("x"))
+        own, other = times["bundle"], times["reference"]
+        faster = f"{other / own:.1f} times as fast"
+        if batch == 1:
+            yield f"one text of {length} tokens, ms", f"{own:.1f}", f"{other:.1f}", faster
+        else:
+            speeds = [f"{1000 * batch * length / one:,.0f}" for one in (own, other)]
+            yield f"{batch} texts of {length} tokens, tokens/s", *speeds, faster
+
+
+def _certified(bundle: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    yield "mean cosine to fp32", f"{bundle['embedding_mean_cosine']:.4f}", "1", ""
+    yield "of a text's 10 nearest, the same", f"{bundle['neighbour_overlap']:.1%}", "100%", ""
+    sets = bundle["quality"].values()
+    for figure in dict.fromkeys(one["figure"] for one in sets):
+        own, other = ([one[side] for one in sets if one["figure"] == figure] for side in ("value", "baseline"))
+        changes = [100 * (x - y) for x, y in zip(own, other, strict=True)]
+        yield (
+            f"{figure} x 100, mean of {len(own)} sets",
+            *(f"{100 * statistics.fmean(values):.2f}" for values in (own, other)),
+            f"{min(changes):+.2f} to {max(changes):+.2f} points",
+        )
+
+
+def main() -> None:
+    """Measure, write, and print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("fp32", type=Path, help="the bundle that the embedded one was quantised from")
+    arguments.add_argument("--bundle", type=Path, default=DEFAULT_FOLDER, help="another than the embedded one")
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--rounds", type=int, default=25)
+    arguments.add_argument("--dry-run", action="store_true", help="print only; write neither table.json nor README")
+    chosen = arguments.parse_args()
+    bundle, reference = Bundle.open(chosen.bundle), Bundle.open(chosen.fp32)
+    certified = bundle.manifest.certificate.reference
+    if certified.kind == "bundle" and certified.sha256 != reference.fingerprint:
+        sys.exit(
+            f"{chosen.fp32} is not the bundle that the certificate of {chosen.bundle} compares with; give that one"
+        )
+    table = measure(bundle, reference, threads=chosen.threads, rounds=chosen.rounds)
+    text = render(table)
+    print(text, end="")
+    if chosen.dry_run:
+        return
+    readme = replaced(README.read_text("utf-8"), text)
+    RESULT.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", "utf-8")
+    README.write_text(readme, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
