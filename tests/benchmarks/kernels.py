@@ -44,7 +44,7 @@ from moembed.bundle import Bundle
 from moembed.session import Session
 def private():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024
 before = private()
 start = time.perf_counter()
 session = Session(Bundle.open(Path(sys.argv[1])), threads=2)
