@@ -24,6 +24,7 @@ class Tolerance:
 TOLERANCES = {
     "fp32": Tolerance(hidden_max_abs=2e-4, embedding_min_cosine=0.999999, router_max_abs=1e-4, margin=1e-5),
     "int8": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
+    "int8-wide": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
     "int8-storage": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
 }
 

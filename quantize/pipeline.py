@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from moembed.bundle import Bundle
 from moembed.certificate import Reference
@@ -24,6 +27,10 @@ from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids, probe_texts
 from moembed.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from moembed.quantize.recipe import Recipe
+    from moembed.quantize.smoothing import Factors
 
 GRAPH = "onnx/model_int8.onnx"
 
@@ -71,15 +78,20 @@ def quantize(
     from moembed.export.parity import compare, observe_graph
     from moembed.quantize.calibrate import observed
     from moembed.quantize.rewrite import Rewriter
+    from moembed.quantize.smoothing import factors_of
 
     tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
     say(f"watching the model read up to {len(texts)} texts")
     limit = bundle.manifest.max_tokens
+    probes = probe_ids(tokenizer, limit)
     values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
     say("quantising")
-    model = Rewriter(ir.load(bundle.graph), chosen, values).run()
+    model = ir.load(bundle.graph)
+    factors = factors_of(model, chosen, values)
+    keep = _most_sensitive(bundle, chosen, factors, probes)
+    model = Rewriter(model, chosen, values, factors, keep).run()
     del values
     with replacing_folder(out) as partial:
         say(f"writing {out}")
@@ -92,7 +104,6 @@ def quantize(
         if VOCABULARY_FILE not in bundle.manifest.files:
             write_vocabulary(partial)
         say("comparing with the fp32 bundle")
-        probes = probe_ids(tokenizer, limit)
         expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
         report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])
         del expected, found
@@ -108,3 +119,13 @@ def quantize(
         )
         write_manifest(partial, manifest, say)
     return Bundle.open(out)
+
+
+def _most_sensitive(bundle: Bundle, recipe: "Recipe", factors: "Factors", probes: list[list[int]]) -> list[str]:
+    """Weights of the linear layers that the recipe keeps in float32."""
+    if not recipe.keep:
+        return []
+    from moembed.quantize.sensitivity import sensitivities
+
+    measured = sensitivities(bundle.graph, factors, [np.array(ids, np.int32) for ids in probes])
+    return sorted(measured, key=lambda name: -measured[name])[: round(recipe.keep * len(measured))]

@@ -16,12 +16,14 @@ class Recipe:
         attention_smoothing: 0 to 1, how far outliers of attention's input are moved into Wqkv.
         ffn_smoothing: the same for the input of dense MLPs and experts.
         damping: of the rounding of weights; `moembed.quantize.rounding` says what it does.
+        keep: share of the linear layers outside the experts that stay float32, the most sensitive first.
     """
 
     name: str
     attention_smoothing: float
     ffn_smoothing: float
     damping: float
+    keep: float
 
 
 def recipe_names() -> list[str]:
@@ -45,4 +47,5 @@ def load_recipe(name: str) -> Recipe:
         attention_smoothing=smoothing["attention"],
         ffn_smoothing=smoothing["ffn"],
         damping=raw["rounding"]["damping"],
+        keep=raw["keep"],
     )

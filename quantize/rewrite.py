@@ -1,6 +1,6 @@
 """From a float32 graph to an INT8 one, by the role of each tensor: its name in the checkpoint says what it is."""
 
-import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,10 @@ from moembed.quantize.functions import GELU_MIDDLE, int8_functions
 from moembed.quantize.layout import fits, pack, quantize_rows
 from moembed.quantize.recipe import Recipe
 from moembed.quantize.rounding import rounded
+from moembed.quantize.smoothing import Factors, content_of
 
 _TABLE = "embeddings.word_embeddings.weight"
-_NORM = re.compile(r"encoder\.layers\.(\d+)\.norm([12])\.weight")
 _MIDDLE = 128
-_FLOOR = np.float32(1e-4)  # a channel that is all but silent is not blown up
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,19 @@ class Rewriter:
 
     Args:
         model: an fp32 model as `moembed.export` writes it; it is changed.
-        recipe: how far outliers migrate, and how weights are rounded.
+        recipe: how weights are rounded.
         values: what the model's products read, over some texts.
+        factors: of the norms, from `factors_of`.
+        keep: weights of linear layers that stay float32.
 
     Raises:
         InputError: a weight does not divide into the blocks of the INT8 layout.
     """
 
-    def __init__(self, model: ir.Model, recipe: Recipe, values: Values) -> None:
-        self.model, self.recipe, self.values = model, recipe, values
-        self.layers = 1 + max(int(m[1]) for name in model.graph.initializers if (m := _NORM.fullmatch(name)))
+    def __init__(
+        self, model: ir.Model, recipe: Recipe, values: Values, factors: Factors, keep: Collection[str] = ()
+    ) -> None:
+        self.model, self.recipe, self.values, self.factors, self.keep = model, recipe, values, factors, keep
         self.coded: dict[ir.Value, _Coded] = {}
 
     def run(self) -> ir.Model:
@@ -56,7 +58,7 @@ class Rewriter:
             weight = node.inputs[1].name if len(node.inputs) > 1 and node.inputs[1] is not None else None
             if node.op_type == "LayerNormalization" and weight is not None:
                 self._embedding(node) if weight == "emb_ln.weight" else self._norm(node, weight)
-            elif node.op_type == "Gemm" and weight is not None:
+            elif node.op_type == "Gemm" and weight is not None and weight not in self.keep:
                 self._linear(node, weight)
             elif (node.domain, node.op_type) == (DOMAIN, "Experts"):
                 self._experts(node)
@@ -76,26 +78,20 @@ class Rewriter:
         token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
         codes, scale = quantize_rows(self._content(_TABLE))
         inputs = [gather.inputs[1], self._add(f"{_TABLE}.int8", codes), self._add(f"{_TABLE}.scale", scale), token_type]
-        factors = self._factors(norm, self._readers(0, "attn.Wqkv.weight"), self.recipe.attention_smoothing)
-        self._coded_norm("Int8Embedding", norm, inputs, factors)
+        self._coded_norm("Int8Embedding", norm, inputs)
 
     def _norm(self, norm: ir.Node, weight: str) -> None:
-        match = _NORM.fullmatch(weight)
         add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
-        if match is None or add is None or add.op_type != "Add":
+        if add is None or add.op_type != "Add":
             raise ValueError(f"{weight} is not fed by a residual sum")
-        layer, second, inputs = int(match[1]), match[2] == "2", list(add.inputs)
-        if second and layer + 1 == self.layers:
+        if norm.outputs[0].name in self.factors:
+            self._coded_norm("AddNormQuantize", norm, list(add.inputs))
+        else:  # the last one
             epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
-            self._replace(norm, "AddNorm", [*inputs, *norm.inputs[1:]], epsilon)
-            return
-        if second:
-            readers, strength = self._readers(layer + 1, "attn.Wqkv.weight"), self.recipe.attention_smoothing
-        else:
-            readers, strength = self._readers(layer, "mlp.fc1.weight", "mlp.experts.mlp.w1."), self.recipe.ffn_smoothing
-        self._coded_norm("AddNormQuantize", norm, inputs, self._factors(norm, readers, strength))
+            self._replace(norm, "AddNorm", [*add.inputs, *norm.inputs[1:]], epsilon)
 
-    def _coded_norm(self, op: str, norm: ir.Node, inputs: list[Any], factors: NDArray[np.float32]) -> None:
+    def _coded_norm(self, op: str, norm: ir.Node, inputs: list[Any]) -> None:
+        factors = self.factors[str(norm.outputs[0].name)]
         smooth = self._add(f"{str(norm.inputs[1].name).removesuffix('.weight')}.smooth", factors)  # type: ignore[union-attr]
         epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
         y, codes, step = self._replace(norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("codes", "step"))
@@ -108,7 +104,7 @@ class Rewriter:
         packed, scale = self._add(f"{weight}.int8", codes8), self._add(f"{weight}.scale", scales)
         inputs = [coded.codes, coded.step, packed, scale, bias]
         (use, *others) = gemm.outputs[0].uses()
-        if others or use.node.op_type != "Gelu":
+        if others or use.node.op_type != "Gelu" or self._is_kept(use.node.outputs[0]):
             self._replace(gemm, "Int8Linear", inputs, {"middle": coded.middle})
             return
         active, codes, step = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, codes_only=True)
@@ -156,16 +152,8 @@ class Rewriter:
         codes, scale = rounded(np.ascontiguousarray(matrix), inputs, self.recipe.damping)
         return pack(codes), scale
 
-    def _readers(self, layer: int, *stems: str) -> list[NDArray[np.float32]]:
-        prefix = f"encoder.layers.{layer}."
-        names = [n for n in self.model.graph.initializers if n.startswith(tuple(prefix + stem for stem in stems))]
-        return [self._content(name) for name in names if not name.endswith((".int8", ".scale", ".bias"))]
-
-    def _factors(self, norm: ir.Node, readers: list[NDArray[np.float32]], strength: float) -> NDArray[np.float32]:
-        largest_x = np.maximum(np.abs(self._read(norm.outputs[0])).max(axis=0), _FLOOR)
-        largest_w = np.maximum(np.max([np.abs(w).max(axis=0) for w in readers], axis=0), _FLOOR)
-        divisor = largest_x**strength / largest_w ** (1 - strength)
-        return np.asarray(divisor.mean() / divisor, np.float32)
+    def _is_kept(self, value: ir.Value) -> bool:
+        return any(use.node.op_type == "Gemm" and use.node.inputs[1].name in self.keep for use in value.uses())  # type: ignore[union-attr]
 
     def _read(self, value: Any) -> NDArray[Any]:
         return self.values[value.name]
@@ -199,10 +187,7 @@ class Rewriter:
         return list(node.outputs)
 
     def _content(self, name: str) -> NDArray[np.float32]:
-        tensor = self.model.graph.initializers[name].const_value
-        if tensor is None:
-            raise ValueError(f"{name} has no content")
-        return np.asarray(tensor.numpy())
+        return content_of(self.model.graph.initializers[name])
 
     def _add(self, name: str, array: NDArray[Any]) -> ir.Value:
         return add_initializer(self.model, name, array)

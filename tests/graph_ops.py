@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
 from moembed.kernels import PORTABLE, Kernels
@@ -16,14 +16,20 @@ _OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
 
 
 @cache
+<<<<<<< HEAD
 def _session(name, kinds, attributes, experts, settings, kernels, threads):
+=======
+def _session(name, kinds, attributes, experts, settings, constants):
+>>>>>>> 181e8d7bf39d32f056a984babdcb8d95caecafa5
     function = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name)
     inputs = [helper.make_tensor_value_info(n, k, [None] * d) for n, (k, d) in zip(function.input, kinds, strict=True)]
     outputs = [
         helper.make_tensor_value_info(n, _OUTPUTS.get(n, TensorProto.FLOAT), [None] * 2) for n in function.output
     ]
     node = helper.make_node(name, list(function.input), list(function.output), domain=DOMAIN, **dict(attributes))
-    graph = helper.make_graph([node], name, inputs, outputs)
+    fixed = [numpy_helper.from_array(np.frombuffer(raw, t).reshape(shape), n) for n, raw, t, shape in constants]
+    names = {tensor.name for tensor in fixed}
+    graph = helper.make_graph([node], name, [i for i in inputs if i.name not in names], outputs, fixed)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
@@ -36,9 +42,21 @@ def _session(name, kinds, attributes, experts, settings, kernels, threads):
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+<<<<<<< HEAD
 def run_graph(name, arrays, attributes, settings=(), *, kernels=PORTABLE, threads=1):
     """Outputs of an op for arrays in the order of its inputs."""
     kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
     experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
     session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), kernels, threads)
     return session.run(None, {i.name: a for i, a in zip(session.get_inputs(), arrays, strict=True)})
+=======
+def run_graph(name, arrays, attributes, settings=(), constants=()):
+    """Outputs of a function for arrays in the order of its inputs; `constants` names those that are initializers."""
+    kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
+    experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
+    names = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name).input
+    values = dict(zip(names, arrays, strict=True))
+    fixed = tuple((n, values[n].tobytes(), values[n].dtype.str, values[n].shape) for n in constants)
+    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed)
+    return session.run(None, {i.name: values[i.name] for i in session.get_inputs()})
+>>>>>>> 181e8d7bf39d32f056a984babdcb8d95caecafa5

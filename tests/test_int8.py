@@ -2,10 +2,12 @@
 
 import math
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,15 +19,24 @@ from moembed.bundle import Bundle
 from moembed.cli import main
 from moembed.errors import InputError, OutputError, VerificationError
 from moembed.export import tolerances as product_tolerances
+from moembed.export.parity import observe_graph
 from moembed.export.pipeline import export
 from moembed.export.tolerances import Tolerance
+from moembed.export.writer import write_graph
 from moembed.kernels import usable_kernels
 from moembed.models.sources import locate
+from moembed.probes import probe_ids
+from moembed.quantize import sensitivity
+from moembed.quantize.calibrate import observed
 from moembed.quantize.functions import GELU_MIDDLE
 from moembed.quantize.layout import fits, pack, quantize_rows, unpack
 from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import load_recipe, recipe_names
+from moembed.quantize.rewrite import Rewriter
+from moembed.quantize.rounding import rounded
+from moembed.quantize.smoothing import factors_of
 from moembed.stability import check_stability
+from moembed.tokenizer import Tokenizer
 from tolerances import INT8_SMALL_MIN_COSINE, OP_MAX_ABS, STEP_RELATIVE
 
 EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
@@ -111,7 +122,8 @@ def test_no_saturation_at_the_extremes(extreme):
     matrix = np.full((16, 256), -127, np.int8)
     arguments = [codes, np.ones((3, 1), np.float32), pack(matrix), np.ones(16, np.float32), np.zeros(16, np.float32)]
     for setting in ((), (("session.x64quantprecision", "1"),)):
-        (y,) = run_graph("Int8Linear", arguments, {"middle": 128}, setting)
+        # ONNX Runtime widens constants only.
+        (y,) = run_graph("Int8Linear", arguments, {"middle": 128}, setting, constants=("weight",))
         assert (y == (extreme - 128) * -127 * 256).all()
 
 
@@ -304,8 +316,64 @@ def test_the_destination_is_safe(bundle, int8, tmp_path):
 
 
 def test_recipes_are_data():
-    assert recipe_names() == ["int8"]
+    assert recipe_names() == ["int8", "int8-wide"]
     assert load_recipe("int8").attention_smoothing == 1.0
+    assert replace(load_recipe("int8-wide"), name="int8", keep=0.0) == load_recipe("int8")
+
+
+def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*arguments):
+        seen.append(measured(*arguments))
+        return seen[-1]
+
+    measured = sensitivity.sensitivities
+    monkeypatch.setattr(sensitivity, "sensitivities", watched)
+    wide = quantize(bundle, tmp_path / "wide", recipe="int8-wide")
+    model = onnx.load(wide.graph, load_external_data=False)
+    kept = {node.input[1] for node in model.graph.node if node.op_type == "Gemm"}
+    (sizes,) = seen
+    assert len(sizes) == sum(
+        node.op_type == "Gemm" for node in onnx.load(bundle.graph, load_external_data=False).graph.node
+    )
+    assert min(sizes.values()) > 0, "a switch that does nothing"
+    assert len(kept) == round(0.3 * len(sizes))
+    assert min(sizes[name] for name in kept) >= max(size for name, size in sizes.items() if name not in kept)
+    assert wide.manifest.certificate.embedding_mean_cosine > int8.manifest.certificate.embedding_mean_cosine
+    assert check_stability(wide).passed
+
+
+def test_rounding_makes_errors_cancel():
+    rng = np.random.default_rng(0)
+    inputs = _normal(rng, 400, 12) @ _normal(rng, 12, 64) + 0.1 * _normal(rng, 400, 64)
+    other = _normal(rng, 400, 12) @ _normal(rng, 12, 64)
+    matrix = _normal(rng, 32, 64)
+    codes, scales = rounded(matrix, inputs, 0.01)
+    plain, plain_scales = quantize_rows(matrix)
+    assert np.array_equal(scales, plain_scales)
+    assert np.abs(codes).max() <= 127
+
+    def error(candidate, rows):
+        return np.square(rows @ (matrix - candidate * scales[:, None]).T).mean()
+
+    assert error(codes, inputs) < 0.5 * error(plain, inputs)
+    assert error(codes, other) < 3 * error(plain, other), "what the inputs do not show does not run away"
+    assert np.array_equal(rounded(matrix, inputs[:0], 0.01)[0], plain), "without inputs it is plain rounding"
+
+
+def test_kept_layers_next_to_a_gelu(bundle, tmp_path):
+    """Kept fc1 in front of a quantised fc2, and the other way round."""
+    texts = [np.array(ids, np.int32) for ids in probe_ids(Tokenizer(bundle.folder / "tokenizer.json"), 512)[:6]]
+    values, recipe = observed(bundle.graph, texts), load_recipe("int8")
+    want = [observe_graph(bundle.graph)(ids.tolist()).embedding for ids in texts]
+    for name in ("fc1", "fc2"):
+        model = onnx_ir.load(bundle.graph)
+        factors = factors_of(model, recipe, values)
+        model = Rewriter(model, recipe, values, factors, [f"encoder.layers.0.mlp.{name}.weight"]).run()
+        write_graph(model, tmp_path / name / "model.onnx", {})
+        found = [observe_graph(tmp_path / name / "model.onnx")(ids.tolist()).embedding for ids in texts]
+        assert min(float(a @ b) for a, b in zip(want, found, strict=True)) >= INT8_SMALL_MIN_COSINE
 
 
 def test_the_command(bundle, checkpoint, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The native tokenizer is `tokenizers`, id for id and span for span."""
 
+import gzip
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -86,13 +87,18 @@ def test_hundred_thousand_random_texts(pair, seed):
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not DATA.exists(), reason="../shared/data is not here")
 def test_real_text(pair):
-    files = [path for kind in ("eval", "text") for path in sorted((DATA / kind).rglob("*")) if path.is_file()]
-    contents = [path.read_text("utf-8") for path in files]
-    lines = [line for content in contents for line in content.splitlines()]
-    assert len(lines) > 10_000
-    assert_equal(pair, contents, spans=False)
-    for start in range(0, len(lines), 1000):
-        assert_equal(pair, lines[start : start + 1000])
+    texts = 0
+    for path in sorted(path for kind in ("eval", "text") for path in (DATA / kind).rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+        if ".jsonl" in path.suffixes:
+            lines = [value for line in lines for value in json.loads(line).values() if isinstance(value, str)]
+        for start in range(0, len(lines), 1000):
+            assert_equal(pair, lines[start : start + 1000], spans=False)
+            assert_equal(pair, lines[start : start + 100])
+        texts += len(lines)
+    print(f"{texts} texts")
+    assert texts > 100_000
 
 
 def test_every_code_point_between_letters(pair):

@@ -1,0 +1,92 @@
+"""How far a model's vectors move when one linear layer reads int8 codes and everything else is exact.
+
+The error of the layer's own output says little: what counts is what the layers behind it make of it. So every linear layer gets
+a switch in a copy of the graph, and the texts run once for each.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, parser
+
+from moembed.batching import pad
+from moembed.export.functions import DOMAIN, HEADER
+from moembed.export.parity import instrumented
+from moembed.quantize.smoothing import Factors
+from moembed.tokenizer import Ids
+
+# x [T,K], factors [K], on: 1 for codes and 0 for x itself -> [T,K]; range and least as in moembed.quantize.functions
+_CODED = """
+Coded <range, least> (x, factors, on) => (y)
+{
+    axis1 = Constant <value_ints = [1]> ()
+    smoothed = Mul (x, factors)
+    abs = Abs (smoothed)
+    top = ReduceMax <keepdims = 1> (abs, axis1)
+    most = Constant <value_float: float = @range> ()
+    fair = Div (top, most)
+    floor = Constant <value_float: float = @least> ()
+    step = Max (fair, floor)
+    scaled = Div (smoothed, step)
+    codes = Round (scaled)
+    rounded = Mul (codes, step)
+    back = Div (rounded, factors)
+    error = Sub (back, x)
+    part = Mul (error, on)
+    y = Add (x, part)
+}
+"""
+_SYMMETRIC, _GELU = {"range": 127.0, "least": 1.17549435e-38}, {"range": 223.0, "least": 0.17 / 32}
+
+
+def sensitivities(graph: Path, factors: Factors, texts: Sequence[Ids]) -> dict[str, float]:
+    """Measure every linear layer outside the experts.
+
+    Args:
+        graph: an fp32 bundle's ONNX file.
+        factors: of the norms, from `factors_of`.
+        texts: token ids, special tokens included.
+
+    Returns:
+        Name of the layer's weight -> mean of 1 - cosine between the vectors of the exact model and of the one in which this
+        layer alone reads codes.
+    """
+    model = onnx.load(graph, load_external_data=False)
+    weights = _switched(model, factors)
+    session = instrumented(model, graph.parent, [])
+    batches = [pad([text], 1) for text in texts]
+
+    def vectors(chosen: int | None) -> np.ndarray:
+        on = {f"on.{i}": np.array([i == chosen], np.float32) for i in range(len(weights))}
+        runs = [
+            session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask, **on})[0]
+            for ids, mask in batches
+        ]
+        return np.concatenate(runs).astype(np.float64)
+
+    exact = vectors(None)
+    return {weight: float(1 - (vectors(i) * exact).sum(axis=1).mean()) for i, weight in enumerate(weights)}
+
+
+def _switched(model: onnx.ModelProto, factors: Factors) -> list[str]:
+    """Put a switch in front of every Gemm; gives the names of their weights in the order of the inputs `on.0`, ..."""
+    weights: list[str] = []
+    nodes = list(model.graph.node)
+    gelus = {node.output[0] for node in nodes if node.op_type == "Gelu"}
+    widths = {value.name: value.dims[1] for value in model.graph.initializer if len(value.dims) == 2}
+    del model.graph.node[:]
+    for node in nodes:
+        if node.op_type == "Gemm":
+            x, weight, on = node.input[0], node.input[1], f"on.{len(weights)}"
+            vector = factors.get(x, np.ones(widths[weight], np.float32))
+            model.graph.initializer.append(numpy_helper.from_array(vector, f"{weight}.factors"))
+            model.graph.input.append(onnx.helper.make_tensor_value_info(on, onnx.TensorProto.FLOAT, [1]))
+            kind = _GELU if x in gelus else _SYMMETRIC
+            inputs, node.input[0] = [x, f"{weight}.factors", on], f"{weight}.coded"
+            model.graph.node.append(onnx.helper.make_node("Coded", inputs, [node.input[0]], domain=DOMAIN, **kind))
+            weights.append(weight)
+        model.graph.node.append(node)
+    model.functions.append(parser.parse_function(HEADER + _CODED))
+    return weights
