@@ -16,11 +16,7 @@ _OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
 
 
 @cache
-<<<<<<< HEAD
-def _session(name, kinds, attributes, experts, settings, kernels, threads):
-=======
-def _session(name, kinds, attributes, experts, settings, constants):
->>>>>>> 181e8d7bf39d32f056a984babdcb8d95caecafa5
+def _session(name, kinds, attributes, experts, settings, constants, kernels, threads):
     function = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name)
     inputs = [helper.make_tensor_value_info(n, k, [None] * d) for n, (k, d) in zip(function.input, kinds, strict=True)]
     outputs = [
@@ -42,21 +38,12 @@ def _session(name, kinds, attributes, experts, settings, constants):
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-<<<<<<< HEAD
-def run_graph(name, arrays, attributes, settings=(), *, kernels=PORTABLE, threads=1):
-    """Outputs of an op for arrays in the order of its inputs."""
-    kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
-    experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
-    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), kernels, threads)
-    return session.run(None, {i.name: a for i, a in zip(session.get_inputs(), arrays, strict=True)})
-=======
-def run_graph(name, arrays, attributes, settings=(), constants=()):
-    """Outputs of a function for arrays in the order of its inputs; `constants` names those that are initializers."""
+def run_graph(name, arrays, attributes, settings=(), constants=(), *, kernels=PORTABLE, threads=1):
+    """Outputs of an op for arrays in the order of its inputs; `constants` names those that are initializers."""
     kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
     experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
     names = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name).input
     values = dict(zip(names, arrays, strict=True))
     fixed = tuple((n, values[n].tobytes(), values[n].dtype.str, values[n].shape) for n in constants)
-    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed)
+    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed, kernels, threads)
     return session.run(None, {i.name: values[i.name] for i in session.get_inputs()})
->>>>>>> 181e8d7bf39d32f056a984babdcb8d95caecafa5

@@ -122,6 +122,20 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
                 assert apart.max(initial=0) <= limit * max(1, np.abs(expected).max(initial=0)), op
 
 
+@needs_native
+@pytest.mark.parametrize("tokens", [3, 97, 513])
+def test_weights_that_are_constant_give_the_same(tokens):
+    """Their column sums are kept from the first call for many rows, for both threads that ask at once."""
+    rng = np.random.default_rng(tokens)
+    for op, arrays, attributes in (*_linear(rng, tokens), *_experts(rng, tokens)):
+        names = ["weight"] if "Linear" in op else [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
+        expected = run_graph(op, arrays, attributes, kernels=NATIVE[0])
+        for name in NATIVE:
+            for _ in range(2):
+                found = run_graph(op, arrays, attributes, constants=names, kernels=name, threads=2)
+                assert [a.tobytes() for a in found] == [a.tobytes() for a in expected], (op, name)
+
+
 def _changed(arrays, index, array):
     return [array if i == index else old for i, old in enumerate(arrays)]
 
