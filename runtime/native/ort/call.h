@@ -92,8 +92,8 @@ public:
     void parallel(size_t tasks, F f) {
         struct Shared {
             F* f;
-            bool out_of_memory;
-        } shared{&f, false};
+            std::atomic<bool> out_of_memory;
+        } shared{&f, {false}};
         auto task = [](void* data, size_t i) {
             auto& s = *static_cast<Shared*>(data);
             try {

@@ -73,13 +73,15 @@ void gather(const Experts& x, const Groups& groups, size_t first, size_t last, u
 }
 
 Product up_product(const Experts& x, size_t e, const uint8_t* codes, const float* step, size_t rows, float* out) {
-    return {codes, step, static_cast<int>(rows), x.up[e].depth, 128, x.up[e].data, x.up[e].sums, x.scale1.data + e * x.ffn, nullptr, true, out,
-            x.ffn};
+    const Packed& w = x.up[e];
+    const float* scale = x.scale1.data + e * x.ffn;
+    return {codes, step, static_cast<int>(rows), w.depth, 128, w.data, w.sums, scale, nullptr, true, out, x.ffn};
 }
 
 Product down_product(const Experts& x, size_t e, const uint8_t* codes, const float* step, size_t rows, float* out) {
-    return {codes, step, static_cast<int>(rows), x.down[e].depth, 32, x.down[e].data, x.down[e].sums, x.scale2.data + e * x.hidden, nullptr,
-            false, out, x.hidden};
+    const Packed& w = x.down[e];
+    const float* scale = x.scale2.data + e * x.hidden;
+    return {codes, step, static_cast<int>(rows), w.depth, 32, w.data, w.sums, scale, nullptr, false, out, x.hidden};
 }
 
 void scatter(const Experts& x, const Groups& groups, size_t first, size_t last, const float* from, float* slots) {
@@ -126,7 +128,8 @@ std::vector<Part> along_weights(const std::vector<Packed>& weights, const Groups
     return parts;
 }
 
-// Every expert's weights once, whoever of the threads reads them.
+// Every expert's weights once, whoever of the threads reads them. Tasks need no scratch memory of their own here: that of this
+// thread's tasks holds the rows of all.
 void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots) {
     Arrays arrays;
     const size_t codes = arrays.add<uint8_t>(x.slots * x.hidden), step = arrays.add<float>(x.slots);
@@ -135,22 +138,22 @@ void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots
     arrays.take(Scratch::of_task());
     auto* floats = arrays.at<float>(active);
     gather(x, groups, 0, x.slots, arrays.at<uint8_t>(codes), arrays.at<float>(step));
-    auto part_of = [&](const Part& part, const std::vector<Packed>&, auto product, const uint8_t* c, const float* s, size_t k,
-                       size_t n) {
+    auto part_of = [&](const Part& part, auto product, const uint8_t* c, const float* s, size_t k, size_t n) {
         const size_t first = groups.starts[part.expert], rows = groups.starts[part.expert + 1] - first;
         call.kernels.product(product(x, part.expert, c + first * k, s + first, rows, floats + first * n), part.first, part.last);
     };
     const auto ups = along_weights(x.up, groups), downs = along_weights(x.down, groups);
     call.parallel(ups.size(), [&](size_t task) {
-        part_of(ups[task], x.up, up_product, arrays.at<uint8_t>(codes), arrays.at<float>(step), x.hidden, x.ffn);
+        part_of(ups[task], up_product, arrays.at<uint8_t>(codes), arrays.at<float>(step), x.hidden, x.ffn);
     });
     call.ranges(x.slots, 4, [&](size_t first, size_t last) {
         call.kernels.quantize_gelu(floats, x.ffn, first, last, arrays.at<uint8_t>(inner), arrays.at<float>(inner_step));
     });
     call.parallel(downs.size(), [&](size_t task) {
-        part_of(downs[task], x.down, down_product, arrays.at<uint8_t>(inner), arrays.at<float>(inner_step), x.ffn, x.hidden);
+        part_of(downs[task], down_product, arrays.at<uint8_t>(inner), arrays.at<float>(inner_step), x.ffn, x.hidden);
     });
     scatter(x, groups, 0, x.slots, floats, slots);
+    Scratch::of_task().trim();
 }
 
 }  // namespace
