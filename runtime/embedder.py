@@ -61,6 +61,7 @@ class Embedder:
         prompts: prompt name -> text put in front.
         providers: ONNX Runtime's execution providers in use.
         threads: threads of one call.
+        kernels: which kernels compute the bundle's own operators, `"portable"` for ONNX Runtime's own.
     """
 
     def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
@@ -72,6 +73,7 @@ class Embedder:
         self.prompts = dict(bundle.manifest.prompts)
         self.providers = tuple(self._session.providers)
         self.threads = self._session.threads
+        self.kernels = self._session.kernels
         self._warn_once = threading.Lock()
 
     @classmethod

@@ -1,7 +1,8 @@
 """The package's native library: found, checked and loaded once, or the reason why it is not.
 
 It is a plain shared library without Python's C API, so that one binary serves every Python of a platform. Nothing needs it:
-without it the same ids come from `tokenizers`, only later.
+without it the same ids come from `tokenizers`, and vectors from ONNX
+Runtime's own kernels, only later.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from moembed.errors import NativeWarning
 
-ABI = 1  # kAbi of native/api.h
+ABI = 2  # kAbi of native/api.h
 _NAMES = {"win32": "moembed_native.dll", "darwin": "libmoembed_native.dylib"}
 LIBRARY_FILE = Path(__file__).parent / _NAMES.get(sys.platform, "libmoembed_native.so")
 _warn_once = threading.Lock()
@@ -67,5 +68,5 @@ def open_library(path: Path) -> NativeLibrary:
 def warn_unused(reason: str) -> None:
     """Warn, once per process, that the native library is not used."""
     if _warn_once.acquire(blocking=False):
-        message = f"starting takes a second and 300 MB more than it has to, the native library is not used: {reason}"
+        message = f"starting and embedding take longer than they have to, the native library is not used: {reason}"
         warnings.warn(NativeWarning(message), stacklevel=2)

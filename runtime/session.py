@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
+from moembed.kernels import PORTABLE, choose_kernels
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_HELP = (
@@ -31,9 +32,12 @@ class Session:
             Every one that is named must be there: nothing falls back silently.
         threads: threads of one call; None for the CPUs this process may use.
 
+    Attributes:
+        kernels: which kernels compute the bundle's own operators; see `moembed.kernels`.
+
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ProviderError: a provider that was asked for is not available.
+        ProviderError: a provider, or kernels, that were asked for are not available.
         BundleError: ONNX Runtime refuses the graph.
         InputError: `threads` is not a positive integer.
     """
@@ -47,6 +51,10 @@ class Session:
         options = session_options()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
+        # On another provider than the CPU's, kernels would fetch every tensor back.
+        chosen = choose_kernels(PORTABLE if self.providers != [_PROVIDERS["cpu"]] else None)
+        chosen.register(options)
+        self.kernels = chosen.name
         try:
             self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own

@@ -1,4 +1,4 @@
-"""Running one function of domain `moembed` as a graph of its own in ONNX Runtime."""
+"""Running one op of domain `moembed` as a graph of its own in ONNX Runtime, by its function or by native kernels."""
 
 from functools import cache
 
@@ -8,6 +8,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
+from moembed.kernels import PORTABLE, Kernels
 from moembed.quantize.functions import int8_functions
 
 _TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7))}
@@ -15,7 +16,7 @@ _OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
 
 
 @cache
-def _session(name, kinds, attributes, experts, settings, constants):
+def _session(name, kinds, attributes, experts, settings, constants, kernels, threads):
     function = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name)
     inputs = [helper.make_tensor_value_info(n, k, [None] * d) for n, (k, d) in zip(function.input, kinds, strict=True)]
     outputs = [
@@ -29,18 +30,20 @@ def _session(name, kinds, attributes, experts, settings, constants):
     model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    Kernels(kernels).register(options)
     for key, value in settings:
         options.add_session_config_entry(key, value)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_graph(name, arrays, attributes, settings=(), constants=()):
-    """Outputs of a function for arrays in the order of its inputs; `constants` names those that are initializers."""
+def run_graph(name, arrays, attributes, settings=(), constants=(), *, kernels=PORTABLE, threads=1):
+    """Outputs of an op for arrays in the order of its inputs; `constants` names those that are initializers."""
     kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
     experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
     names = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name).input
     values = dict(zip(names, arrays, strict=True))
     fixed = tuple((n, values[n].tobytes(), values[n].dtype.str, values[n].shape) for n in constants)
-    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed)
+    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed, kernels, threads)
     return session.run(None, {i.name: values[i.name] for i in session.get_inputs()})

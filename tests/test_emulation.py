@@ -17,6 +17,7 @@ from emulation.processors import BOASTER, HASWELL, PROCESSORS
 from emulation.sysroot import SysrootError
 from moembed import Embedder
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION
+from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.quantize.functions import int8_functions
 from moembed.quantize.layout import pack
 from moembed.quantize.pipeline import quantize
@@ -54,6 +55,12 @@ session = ort.InferenceSession(model, session_options(), providers=["CPUExecutio
 np.save(output, session.run(None, dict(np.load(inputs)))[0])
 """
 _SEEN = {}
+
+
+@pytest.fixture(autouse=True)
+def _portable(monkeypatch):
+    """ONNX Runtime's own arithmetic, here and there; the last test is about ours."""
+    monkeypatch.setenv(VARIABLE, PORTABLE)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +150,12 @@ def test_integer_products_are_exact(run, processor, tmp_path):
     np.savez(inputs, **given)
     run(processor, _PRODUCTS, model, inputs, output)
     assert np.array_equal(np.load(output), (codes.astype(np.int64) - 128) @ matrix.T.astype(np.int64))
+
+
+def test_kernels_give_the_same_bytes(run, any_bundle, monkeypatch):
+    if "avx2" not in usable_kernels():
+        pytest.skip("the native library was not compiled, or not for x86")
+    monkeypatch.setenv(VARIABLE, "avx2")
+    told = _embedded(run, HASWELL, any_bundle)
+    monkeypatch.delenv(VARIABLE)
+    assert told["vectors"] == told["together"] == Embedder(any_bundle).encode_query(TEXTS).tobytes()

@@ -131,7 +131,7 @@ def test_longer_than_the_traced_example_and_longer_than_the_limit(bundle, networ
     out = session.run("sentence_embedding", ids, np.ones_like(ids))
     expected = observe_network(network)(ids[0].tolist()).embedding
     assert np.abs(out[0] - expected).max() < INVARIANCE_MAX_ABS
-    with pytest.raises(Exception, match="data bounds"):
+    with pytest.raises(Exception, match="data bounds|position 512 of 512"):
         session.run("sentence_embedding", np.ones((1, 513), np.int64), np.ones((1, 513), np.int64))
 
 

@@ -1,9 +1,11 @@
 """The routing ops: one test body for every execution of them, judged by float64 numpy.
 
-An execution takes an op's name, arrays and attributes and returns its outputs. A native kernel becomes one more of them.
+An execution takes an op's name, arrays and attributes and returns its outputs: torch, the function in the graph, and the
+kernels of every instruction set that this machine has.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph_ops import run_graph
+from moembed.kernels import usable_kernels
 from moembed.models import ops
 from tolerances import OP_MAX_ABS
 
@@ -27,8 +30,10 @@ def _torch(name, arrays, attributes):
     return [o.numpy() for o in (out if isinstance(out, tuple) else (out,))]
 
 
-EXECUTIONS = {"torch": _torch, "graph": run_graph}
+GRAPHS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
+EXECUTIONS = {"torch": _torch, **GRAPHS}
 every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
+every_graph = pytest.mark.parametrize("execution", GRAPHS.values(), ids=GRAPHS)
 
 
 def _normal(rng, *shape):
@@ -153,13 +158,14 @@ def test_pool(execution, lengths, sequence):
         assert np.allclose(y[row], mean, atol=OP_MAX_ABS)
 
 
+@every_graph
 @settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     extra=st.integers(0, 30),
     seed=st.integers(0, 2**16),
 )
-def test_the_graph_gives_a_text_the_same_bytes_in_any_company(lengths, extra, seed):
+def test_the_graph_gives_a_text_the_same_bytes_in_any_company(execution, lengths, extra, seed):
     """Attention and pooling, the two ops that look across tokens: alone, or batched with others and padded."""
     rng = np.random.default_rng(seed)
     heads, dim = 2, 8
@@ -167,13 +173,13 @@ def test_the_graph_gives_a_text_the_same_bytes_in_any_company(lengths, extra, se
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     mask, tokens = _layout(lengths, max(lengths) + extra)
     qkv = _normal(rng, len(tokens), 3 * heads * dim)
-    (together,) = run_graph("Attention", [qkv, tokens, mask, cos, sin], {"num_heads": heads})
-    (means,) = run_graph("Pool", [together, tokens, mask], {})
+    (together,) = execution("Attention", [qkv, tokens, mask, cos, sin], {"num_heads": heads})
+    (means,) = execution("Pool", [together, tokens, mask], {})
     starts = np.cumsum([0, *lengths])
     for row, length in enumerate(lengths):
         own = slice(starts[row], starts[row + 1])
         mask_alone, tokens_alone = _layout([length], length)
-        (alone,) = run_graph("Attention", [qkv[own], tokens_alone, mask_alone, cos, sin], {"num_heads": heads})
-        (mean,) = run_graph("Pool", [together[own], tokens_alone, mask_alone], {})
+        (alone,) = execution("Attention", [qkv[own], tokens_alone, mask_alone, cos, sin], {"num_heads": heads})
+        (mean,) = execution("Pool", [together[own], tokens_alone, mask_alone], {})
         assert alone.tobytes() == together[own].tobytes()
         assert mean[0].tobytes() == means[row].tobytes()

@@ -3,6 +3,7 @@
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from moembed.export.parity import observe_graph
 from moembed.export.pipeline import export
 from moembed.export.tolerances import Tolerance
 from moembed.export.writer import write_graph
+from moembed.kernels import usable_kernels
 from moembed.models.sources import locate
 from moembed.probes import probe_ids
 from moembed.quantize import sensitivity
@@ -36,6 +38,9 @@ from moembed.quantize.smoothing import factors_of
 from moembed.stability import check_stability
 from moembed.tokenizer import Tokenizer
 from tolerances import INT8_SMALL_MIN_COSINE, OP_MAX_ABS, STEP_RELATIVE
+
+EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
+every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -81,12 +86,13 @@ def test_what_fits(shape, whole):
     assert fits(shape) is whole
 
 
+@every_execution
 @pytest.mark.parametrize("tokens", [0, 1, 15, 17])
-def test_quantize(tokens):
+def test_quantize(execution, tokens):
     x = _normal(np.random.default_rng(tokens), tokens, 48) * 3
     if tokens > 1:
         x[1] = 0
-    codes, step = run_graph("Quantize", [x], {})
+    codes, step = execution("Quantize", [x], {})
     expected, steps = _symmetric(x) if tokens else (codes, step)
     assert np.array_equal(codes, expected)
     assert np.array_equal(step, steps)
@@ -94,15 +100,18 @@ def test_quantize(tokens):
     assert tokens < 2 or (codes[1] == 128).all(), "a row of zeros is the middle"
 
 
+@every_execution
 @pytest.mark.parametrize("middle", [128, GELU_MIDDLE])
-@pytest.mark.parametrize(("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (17, 80, 48), (513, 64, 16)])
-def test_linear_is_exact(tokens, width, out, middle):
+@pytest.mark.parametrize(
+    ("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (15, 4, 16), (17, 80, 48), (97, 772, 80), (513, 64, 16)]
+)
+def test_linear_is_exact(execution, tokens, width, out, middle):
     rng = np.random.default_rng(tokens)
     codes = rng.integers(0, 256, (tokens, width)).astype(np.uint8)
     step = rng.random((tokens, 1), np.float32)
     matrix = rng.integers(-127, 128, (out, width)).astype(np.int8)
     scale, bias = rng.random(out, np.float32), _normal(rng, out)
-    (y,) = run_graph("Int8Linear", [codes, step, pack(matrix), scale, bias], {"middle": middle})
+    (y,) = execution("Int8Linear", [codes, step, pack(matrix), scale, bias], {"middle": middle})
     assert np.array_equal(y, _product(codes, middle, step, matrix, scale) + bias), "to the bit"
 
 
@@ -118,13 +127,14 @@ def test_no_saturation_at_the_extremes(extreme):
         assert (y == (extreme - 128) * -127 * 256).all()
 
 
-def test_linear_gelu():
+@every_execution
+def test_linear_gelu(execution):
     rng = np.random.default_rng(3)
     x = _normal(rng, 20, 48)
     codes, step = _symmetric(x)
     matrix = rng.integers(-127, 128, (32, 48)).astype(np.int8)
     scale, bias = rng.random(32, np.float32) / 50, _normal(rng, 32)
-    out, out_step = run_graph("Int8LinearGelu", [codes, step, pack(matrix), scale, bias], {})
+    out, out_step = execution("Int8LinearGelu", [codes, step, pack(matrix), scale, bias], {})
     active = _gelu(_product(codes, 128, step, matrix, scale).astype(np.float64) + bias).astype(np.float32)
     expected, steps = _positive(active)
     assert np.allclose(out_step, steps, rtol=STEP_RELATIVE)
@@ -134,9 +144,10 @@ def test_linear_gelu():
     assert np.abs((out.astype(np.float32) - GELU_MIDDLE) * out_step - active).max() <= steps.max()
 
 
+@every_execution
 @pytest.mark.parametrize("choose", ["any", "all on one", "some without tokens"])
 @pytest.mark.parametrize("tokens", [0, 1, 33])
-def test_experts(tokens, choose):
+def test_experts(execution, tokens, choose):
     rng = np.random.default_rng(tokens)
     hidden, ffn, experts = 48, 32, 5
     allowed = {"any": experts, "all on one": 2, "some without tokens": experts - 2}[choose]
@@ -148,7 +159,7 @@ def test_experts(tokens, choose):
     down = [quantize_rows(_normal(rng, hidden, ffn) / 6) for _ in range(experts)]
     scale1, scale2 = np.stack([s for _, s in up]), np.stack([s for _, s in down])
     packed = [pack(m) for m, _ in up + down]
-    (y,) = run_graph("Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
+    (y,) = execution("Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
     assert y.shape == (tokens, hidden)
     for token in range(tokens):
         expected = bias.astype(np.float64)
@@ -162,14 +173,15 @@ def test_experts(tokens, choose):
         assert np.allclose(y[token], expected, atol=0.03)
 
 
-def test_norms_and_embedding():
+@every_execution
+def test_norms_and_embedding(execution):
     rng = np.random.default_rng(0)
     x, residual = _normal(rng, 9, 48), _normal(rng, 9, 48)
     gamma, beta, smooth = _normal(rng, 48), _normal(rng, 48), rng.random(48, np.float32) + 0.5
     total = (x + residual).astype(np.float64)
     norm = (total - total.mean(1, keepdims=True)) / np.sqrt(total.var(1, keepdims=True) + 1e-5) * gamma + beta
-    (plain,) = run_graph("AddNorm", [x, residual, gamma, beta], {"epsilon": 1e-5})
-    y, codes, _ = run_graph("AddNormQuantize", [x, residual, gamma, beta, smooth], {"epsilon": 1e-5})
+    (plain,) = execution("AddNorm", [x, residual, gamma, beta], {"epsilon": 1e-5})
+    y, codes, _ = execution("AddNormQuantize", [x, residual, gamma, beta, smooth], {"epsilon": 1e-5})
     assert np.array_equal(plain, y)
     assert np.allclose(y, norm, atol=OP_MAX_ABS)
     assert np.array_equal(codes, _symmetric(y * smooth)[0])
@@ -178,7 +190,7 @@ def test_norms_and_embedding():
     ids = np.array([3, 29, 3, 0], np.int64)
     words = (table[ids].astype(np.float32) * scale[ids, None] + residual[0]).astype(np.float64)
     norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
-    y, codes, _ = run_graph("Int8Embedding", [ids, table, scale, residual[0], gamma, beta, smooth], {"epsilon": 1e-5})
+    y, codes, _ = execution("Int8Embedding", [ids, table, scale, residual[0], gamma, beta, smooth], {"epsilon": 1e-5})
     assert np.allclose(y, norm, atol=OP_MAX_ABS)
     assert np.array_equal(codes, _symmetric(y * smooth)[0])
 

@@ -25,3 +25,11 @@ STEP_RELATIVE = 1e-5
 INT8_SMALL_MIN_COSINE = 0.995
 # INT8 vectors of one kind of processor against another's: a last bit of float32 may turn a code, and a turned code others.
 PROCESSORS_MIN_COSINE = 0.999
+# A native kernel against the function that it stands for, float32 both: sums in another order, another exp, a GELU that is
+# 1.5e-6 off at most.
+KERNEL_MAX_ABS = 1e-5
+# The same where a code may fall to the other side of an edge: part of its values that may, and what an expert's result moves.
+KERNEL_CODES_APART = 1e-3
+KERNEL_EXPERT_MAX_ABS = 0.03
+# Whole vectors by kernels and by the functions.
+KERNEL_MIN_COSINE = 0.9995

@@ -27,6 +27,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
     from moembed.cpu import available_cpus, instruction_sets, integer_products
+    from moembed.kernels import usable_kernels
     from moembed.native_library import LIBRARY_FILE, native_library
     from moembed.paths import cache_folder
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         "providers": ", ".join(_providers()),
         "int8 products": integer_products(),
         "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
-        "kernels": "portable (ONNX Runtime's own, from the functions in the graph)",
+        "kernels": f"of {', '.join(usable_kernels())}",
         "cache": str(cache_folder()),
     }
     problems = []
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         model = Embedder.from_pretrained()
         dim = model.encode("hello", prompt="").shape[0]
+        found["kernels"] = f"{model.kernels}, {found['kernels']}"
         found["default model"] = (
             f"{model.bundle.manifest.name}, {model.bundle.manifest.recipe}, {dim} dimensions: works"
         )

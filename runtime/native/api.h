@@ -12,7 +12,7 @@
 #endif
 
 namespace moembed {
-constexpr int32_t kAbi = 1;
+constexpr int32_t kAbi = 2;
 }
 
 struct moembed_tokenizer;
@@ -46,3 +46,10 @@ MOEMBED_API uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer,
 MOEMBED_API const moembed_tokens* moembed_tokenizer_encode(
     const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans);
 MOEMBED_API void moembed_tokens_free(const moembed_tokens* tokens);
+
+// Kernels for ONNX Runtime, one set for each instruction set of this kind of machine, best first. Whether the processor can
+// run number `index`, and its name; the name is null behind the last one, which always can.
+MOEMBED_API int32_t moembed_kernels_usable(int32_t index, const char** name);
+
+// Which ones the calling thread registers when it next names this library to a session's options; 0 if that cannot be.
+MOEMBED_API int32_t moembed_kernels_choose(const char* name);

@@ -1,0 +1,9 @@
+#include "lanes_neon.h"
+// clang-format off: order matters
+#include "dots_neon.h"
+#include "kernels.h"
+#include "select.h"
+
+namespace moembed {
+const Kernels kNeonI8mm = table_of("neoni8mm");
+}

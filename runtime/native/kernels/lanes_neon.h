@@ -1,0 +1,83 @@
+// Sixteen floats in four NEON registers.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "bytes.h"
+
+namespace moembed {
+namespace {
+
+struct Lanes {
+    float32x4_t v[4];
+};
+
+template <class F>
+inline Lanes each(F f) {
+    return {{f(0), f(1), f(2), f(3)}};
+}
+
+inline Lanes load(const float* p) {
+    return each([&](int i) { return vld1q_f32(p + 4 * i); });
+}
+inline void store(float* p, Lanes x) {
+    for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.v[i]);
+}
+inline Lanes fill(float x) {
+    return each([&](int) { return vdupq_n_f32(x); });
+}
+inline Lanes operator+(Lanes a, Lanes b) {
+    return each([&](int i) { return vaddq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes operator-(Lanes a, Lanes b) {
+    return each([&](int i) { return vsubq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes operator*(Lanes a, Lanes b) {
+    return each([&](int i) { return vmulq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes operator/(Lanes a, Lanes b) {
+    return each([&](int i) { return vdivq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+    return each([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
+}
+// As on x86: the second where they do not compare.
+inline Lanes larger(Lanes a, Lanes b) {
+    return each([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+inline Lanes smaller(Lanes a, Lanes b) {
+    return each([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+inline Lanes absolute(Lanes a) {
+    return each([&](int i) { return vabsq_f32(a.v[i]); });
+}
+inline Lanes from_ints(const int32_t* p) {
+    return each([&](int i) { return vcvtq_f32_s32(vld1q_s32(p + 4 * i)); });
+}
+inline Lanes from_bytes(const int8_t* p) {
+    const int8x16_t x = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
+    return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+             vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+
+// x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
+inline Lanes times_power(Lanes x, Lanes t) {
+    return each([&](int i) {
+        const int32x4_t n = vshlq_n_s32(vreinterpretq_s32_f32(t.v[i]), 23);
+        return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x.v[i]), n));
+    });
+}
+
+// Rounds to even; every lane must be within 0..255 then.
+inline void to_codes(uint8_t* p, Lanes x) {
+    const uint16x8_t low = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[0])), vqmovun_s32(vcvtnq_s32_f32(x.v[1])));
+    const uint16x8_t high = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[2])), vqmovun_s32(vcvtnq_s32_f32(x.v[3])));
+    vst1q_u8(p, vcombine_u8(vqmovn_u16(low), vqmovn_u16(high)));
+}
+
+constexpr int kFloatRows = 4;
+constexpr int kFloatBlocks = 1;
+
+}  // namespace
+}  // namespace moembed

@@ -1,0 +1,85 @@
+// Sixteen floats in plain C++, for any processor: the reference of the other lanes.
+#pragma once
+
+#include <math.h>
+
+#include "bytes.h"
+
+namespace moembed {
+namespace {
+
+struct Lanes {
+    float v[16];
+};
+
+template <class F>
+inline Lanes each(F f) {
+    Lanes y;
+    for (int i = 0; i < 16; ++i) y.v[i] = f(i);
+    return y;
+}
+
+inline Lanes load(const float* p) {
+    Lanes y;
+    std::memcpy(y.v, p, sizeof y.v);
+    return y;
+}
+inline void store(float* p, Lanes x) { std::memcpy(p, x.v, sizeof x.v); }
+inline Lanes fill(float x) {
+    return each([&](int) { return x; });
+}
+inline Lanes operator+(Lanes a, Lanes b) {
+    return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Lanes operator-(Lanes a, Lanes b) {
+    return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Lanes operator*(Lanes a, Lanes b) {
+    return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Lanes operator/(Lanes a, Lanes b) {
+    return each([&](int i) { return a.v[i] / b.v[i]; });
+}
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+    return each([&](int i) { return fmaf(a.v[i], b.v[i], c.v[i]); });
+}
+inline Lanes larger(Lanes a, Lanes b) {
+    return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Lanes smaller(Lanes a, Lanes b) {
+    return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Lanes absolute(Lanes a) {
+    return each([&](int i) { return fabsf(a.v[i]); });
+}
+inline Lanes from_ints(const int32_t* p) {
+    return each([&](int i) { return static_cast<float>(p[i]); });
+}
+inline Lanes from_bytes(const int8_t* p) {
+    return each([&](int i) { return static_cast<float>(p[i]); });
+}
+
+// x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
+inline Lanes times_power(Lanes x, Lanes t) {
+    return each([&](int i) {
+        uint32_t bits, n;
+        std::memcpy(&bits, &x.v[i], 4);
+        std::memcpy(&n, &t.v[i], 4);
+        bits += n << 23;
+        float y;
+        std::memcpy(&y, &bits, 4);
+        return y;
+    });
+}
+
+// Rounds to even; every lane must be within 0..255 then.
+inline void to_codes(uint8_t* p, Lanes x) {
+    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: a sum with it has no fraction left
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(static_cast<int>((x.v[i] + kRound) - kRound));
+}
+
+constexpr int kFloatRows = 4;
+constexpr int kFloatBlocks = 1;
+
+}  // namespace
+}  // namespace moembed

@@ -1,0 +1,76 @@
+// The product of codes and packed weights, and what becomes of its sums.
+#pragma once
+
+#include "functions.h"
+#include "table.h"
+
+namespace moembed {
+namespace {
+
+// Of up to two blocks.
+inline void sum_blocks(Dots& dots, const int8_t* weight, size_t depth, int blocks, int32_t* sums) {
+    // A row of codes that are all kZero + 1 sums up the weights.
+    static constexpr size_t kPart = 64;
+    uint8_t one[4 * kPart];
+    std::memset(one, kZero + 1, sizeof one);
+    std::memset(sums, 0, 32 * sizeof *sums);
+    for (int b = 0; b < blocks; ++b) {
+        for (size_t k = 0; k < depth; k += kPart) {
+            const size_t part = depth - k < kPart ? depth - k : kPart;
+            dots(one, 0, 1, weight + (b * depth + k) * 64, part, 1, sums + 16 * b, sums + 16 * b);
+        }
+    }
+}
+
+inline void sum_columns(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums) {
+    Dots dots;
+    int32_t part[32];
+    for (size_t block = first; block < last; ++block) {
+        sum_blocks(dots, weight + block * depth * 64, depth, 1, part);
+        std::memcpy(sums + 16 * block, part, 16 * sizeof *sums);
+    }
+}
+
+// What sums begin with, so that they end as sums of (codes - middle) * weight: less the columns' own sums.
+inline void starts(Dots& dots, const Product& a, size_t block, int blocks, int32_t* start) {
+    if (a.middle == kZero) {
+        std::memset(start, 0, 32 * sizeof *start);
+        return;
+    }
+    if (a.column_sums) {
+        std::memcpy(start, a.column_sums + 16 * block, 16 * blocks * sizeof *start);
+    } else {
+        sum_blocks(dots, a.weight + block * a.depth * 64, a.depth, blocks, start);
+    }
+    // Unsigned, so that sums of foreign weights may wrap.
+    for (int i = 0; i < 16 * blocks; ++i) {
+        start[i] = static_cast<int32_t>(0u - static_cast<uint32_t>(a.middle - kZero) * static_cast<uint32_t>(start[i]));
+    }
+}
+
+inline void finish(const Product& a, size_t row, size_t column, const int32_t* sums) {
+    Lanes y = (from_ints(sums) * load(a.scale + column)) * fill(a.step[row]);
+    if (a.bias) y = y + load(a.bias + column);
+    if (a.gelu) y = gelu_of(y);
+    store(a.out + row * a.out_stride + column, y);
+}
+
+inline void product(const Product& a, size_t first, size_t last) {
+    Dots dots;
+    int32_t start[32], sums[kRows * 32];
+    for (size_t block = first; block < last; block += 2) {
+        const int blocks = last - block < 2 ? 1 : 2;
+        const int8_t* weight = a.weight + block * a.depth * 64;
+        starts(dots, a, block, blocks, start);
+        for (int row = 0; row < a.rows; row += kRows) {
+            const int rows = a.rows - row < kRows ? a.rows - row : kRows;
+            dots(a.codes + row * 4 * a.depth, 4 * a.depth, rows, weight, a.depth, blocks, start, sums);
+            for (int r = 0; r < rows; ++r) {
+                for (int b = 0; b < blocks; ++b) finish(a, row + r, 16 * (block + b), sums + 32 * r + 16 * b);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace moembed

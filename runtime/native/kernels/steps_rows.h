@@ -1,0 +1,126 @@
+// Steps that work on whole rows: quantisation, LayerNorm with what comes before it, mixing and means.
+#pragma once
+
+#include "functions.h"
+#include "table.h"
+
+namespace moembed {
+namespace {
+
+inline void quantize_row(const float* x, size_t width, float step, float middle, uint8_t* codes) {
+    const Lanes divisor = fill(step), low = fill(-middle), high = fill(255.0f - middle), centre = fill(middle);
+    along(width, [&](size_t i, size_t n) {
+        // Clamped before it is rounded and moved: both ends are integers, and the sum of an integer below 2^23 is exact.
+        const Lanes code = larger(smaller(load(x + i, n) / divisor, high), low);
+        const Lanes round = fill(12582912.0f);
+        const Lanes whole = ((code + round) - round) + centre;
+        if (n == 16) return to_codes(codes + i, whole);
+        uint8_t part[16];
+        to_codes(part, whole);
+        std::memcpy(codes + i, part, n);
+    });
+}
+
+inline float larger_of(float a, float b) { return a > b ? a : b; }
+
+inline void quantize_symmetric(const float* x, size_t width, uint8_t* codes, float* step) {
+    Lanes top = fill(0.0f);
+    along(width, [&](size_t i, size_t n) { top = larger(absolute(load(x + i, n)), top); });
+    *step = larger_of(top_of(top) / 127.0f, 1.17549435e-38f);
+    quantize_row(x, width, *step, 128.0f, codes);
+}
+
+inline void quantize(const float* x, size_t width, size_t first, size_t last, uint8_t* codes, float* step) {
+    for (size_t t = first; t < last; ++t) quantize_symmetric(x + t * width, width, codes + t * width, step + t);
+}
+
+inline void quantize_gelu(const float* x, size_t width, size_t first, size_t last, uint8_t* codes, float* step) {
+    for (size_t t = first; t < last; ++t) {
+        const float* row = x + t * width;
+        // What is below the least step does not count, so that the maximum may begin with 0.
+        Lanes top = fill(0.0f);
+        along(width, [&](size_t i, size_t n) { top = larger(load(row + i, n), top); });
+        step[t] = larger_of(top_of(top) / 223.0f, 0.0053125f);
+        quantize_row(row, width, step[t], 32.0f, codes + t * width);
+    }
+}
+
+// y holds the row to be normalised.
+inline void normalize(const Norm& a, size_t t) {
+    float* y = a.y + t * a.width;
+    Lanes total = fill(0.0f), squares = fill(0.0f);
+    along(a.width, [&](size_t i, size_t n) { total = total + load(y + i, n); });
+    const Lanes mean = fill(sum_of(total) / static_cast<float>(a.width));
+    along(a.width, [&](size_t i, size_t n) {
+        const Lanes d = first(load(y + i, n) - mean, n);
+        squares = fma(d, d, squares);
+    });
+    const float variance = sum_of(squares) / static_cast<float>(a.width);
+    const Lanes inverse = fill(1.0f / sqrtf(variance + a.epsilon));
+    along(a.width, [&](size_t i, size_t n) {
+        store(y + i, fma((load(y + i, n) - mean) * inverse, load(a.gamma + i, n), load(a.beta + i, n)), n);
+    });
+}
+
+// The codes of y * smooth.
+inline void smoothed_codes(const Norm& a, size_t t) {
+    if (!a.smooth) return;
+    const float* y = a.y + t * a.width;
+    Lanes top = fill(0.0f);
+    along(a.width, [&](size_t i, size_t n) { top = larger(absolute(load(y + i, n) * load(a.smooth + i, n)), top); });
+    const float step = a.step[t] = larger_of(top_of(top) / 127.0f, 1.17549435e-38f);
+    float part[16];
+    along(a.width, [&](size_t i, size_t n) {
+        store(part, load(y + i, n) * load(a.smooth + i, n));
+        quantize_row(part, n, step, 128.0f, a.codes + t * a.width + i);
+    });
+}
+
+inline void embed(const Embedding& e, const Norm& a, size_t first, size_t last) {
+    for (size_t t = first; t < last; ++t) {
+        const int8_t* word = e.table + static_cast<size_t>(e.ids[t]) * a.width;
+        const Lanes scale = fill(e.scale[e.ids[t]]);
+        float* y = a.y + t * a.width;
+        along(a.width, [&](size_t i, size_t n) {
+            int8_t part[16] = {};
+            std::memcpy(part, word + i, n);
+            store(y + i, from_bytes(part) * scale + load(e.type + i, n), n);
+        });
+        normalize(a, t);
+        smoothed_codes(a, t);
+    }
+}
+
+inline void add_norm(const float* x, const float* residual, const Norm& a, size_t first, size_t last) {
+    for (size_t t = first; t < last; ++t) {
+        const size_t row = t * a.width;
+        along(a.width, [&](size_t i, size_t n) {
+            store(a.y + row + i, load(x + row + i, n) + load(residual + row + i, n), n);
+        });
+        normalize(a, t);
+        smoothed_codes(a, t);
+    }
+}
+
+inline void combine(const float* slots, const float* weights, size_t top_k, const float* bias, size_t width, size_t first,
+                    size_t last, float* y) {
+    for (size_t t = first; t < last; ++t) {
+        const float* slot = slots + t * top_k * width;
+        along(width, [&](size_t i, size_t n) {
+            Lanes mixed = load(slot + i, n) * fill(weights[t * top_k]);
+            for (size_t k = 1; k < top_k; ++k) mixed = mixed + load(slot + k * width + i, n) * fill(weights[t * top_k + k]);
+            store(y + t * width + i, mixed + load(bias + i, n), n);
+        });
+    }
+}
+
+inline void mean(const float* x, size_t width, size_t first, size_t last, float divisor, float* y) {
+    along(width, [&](size_t i, size_t n) {
+        Lanes total = fill(0.0f);
+        for (size_t t = first; t < last; ++t) total = total + load(x + t * width + i, n);
+        store(y + i, total / fill(divisor), n);
+    });
+}
+
+}  // namespace
+}  // namespace moembed

@@ -1,0 +1,91 @@
+// Operators whose rows have nothing to do with each other: quantisation, norms, the embedding and the router.
+#include "ops.h"
+#include "scratch.h"
+
+namespace moembed::ort {
+namespace {
+
+constexpr size_t kRowsOfTask = 32;
+
+Norm norm_of(const Call& call, size_t width, const Tensor<float>& gamma, const Tensor<float>& beta, float* y) {
+    Norm norm{};
+    norm.width = width;
+    norm.epsilon = call.settings.epsilon;
+    norm.gamma = gamma.data;
+    norm.beta = beta.data;
+    norm.y = y;
+    return norm;
+}
+
+void add_norm_codes(Call& call, bool codes) {
+    const auto x = call.input<float>(0, "x", {kAny, kAny});
+    const auto residual = call.input<float>(1, "residual", x.shape);
+    const size_t rows = x[0], width = x[1];
+    const auto gamma = call.input<float>(2, "gamma", {x.shape[1]}), beta = call.input<float>(3, "beta", {x.shape[1]});
+    Norm norm = norm_of(call, width, gamma, beta, call.output<float>(0, {rows, width}));
+    if (codes) {
+        norm.smooth = call.input<float>(4, "smooth", {x.shape[1]}).data;
+        norm.codes = call.output<uint8_t>(1, {rows, width});
+        norm.step = call.output<float>(2, {rows, 1});
+    }
+    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) {
+        call.kernels.add_norm(x.data, residual.data, norm, first, last);
+    });
+}
+
+}  // namespace
+
+void quantize(Call& call) {
+    const auto x = call.input<float>(0, "x", {kAny, kAny});
+    auto* codes = call.output<uint8_t>(0, {x[0], x[1]});
+    auto* step = call.output<float>(1, {x[0], 1});
+    call.ranges(x[0], kRowsOfTask, [&](size_t first, size_t last) {
+        call.kernels.quantize(x.data, x[1], first, last, codes, step);
+    });
+}
+
+void add_norm(Call& call) { add_norm_codes(call, false); }
+
+void add_norm_quantize(Call& call) { add_norm_codes(call, true); }
+
+void int8_embedding(Call& call) {
+    const auto ids = call.input<int64_t>(0, "ids", {kAny});
+    const auto table = call.input<int8_t>(1, "table", {kAny, kAny});
+    const auto scale = call.input<float>(2, "scale", {table.shape[0]}), type = call.input<float>(3, "type", {table.shape[1]});
+    const auto gamma = call.input<float>(4, "gamma", {table.shape[1]}), beta = call.input<float>(5, "beta", {table.shape[1]});
+    const auto smooth = call.input<float>(6, "smooth", {table.shape[1]});
+    const size_t rows = ids[0], width = table[1];
+    // As Gather has it, an id below 0 counts from the end.
+    auto* words = static_cast<int64_t*>(Scratch::of_call().get(rows * sizeof(int64_t)));
+    for (size_t t = 0; t < rows; ++t) {
+        words[t] = ids.data[t] < 0 ? ids.data[t] + table.shape[0] : ids.data[t];
+        if (words[t] < 0 || words[t] >= table.shape[0]) {
+            refuse("id " + std::to_string(ids.data[t]) + " of a table of " + std::to_string(table.shape[0]) + " words");
+        }
+    }
+    Norm norm = norm_of(call, width, gamma, beta, call.output<float>(0, {rows, width}));
+    norm.smooth = smooth.data;
+    norm.codes = call.output<uint8_t>(1, {rows, width});
+    norm.step = call.output<float>(2, {rows, 1});
+    const Embedding embedding{words, table.data, scale.data, type.data};
+    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
+    Scratch::of_call().trim();
+}
+
+void router(Call& call) {
+    const auto x = call.input<float>(0, "x", {kAny, kAny});
+    const auto weight = call.input<float>(1, "weight", {kAny, x.shape[1]});
+    const int64_t top_k = call.settings.top_k;
+    if (top_k < 1 || top_k > weight.shape[0]) {
+        refuse("top_k is " + std::to_string(top_k) + " of " + std::to_string(weight.shape[0]) + " experts");
+    }
+    const auto k = static_cast<size_t>(top_k);
+    auto* weights = call.output<float>(0, {x[0], k});
+    auto* chosen = call.output<int64_t>(1, {x[0], k});
+    call.ranges(x[0], kRowsOfTask, [&](size_t first, size_t last) {
+        auto* scratch = static_cast<float*>(Scratch::of_task().get((weight[0] + 15) / 16 * 16 * sizeof(float)));
+        call.kernels.route(x.data, x[1], weight.data, weight[0], k, first, last, weights, chosen, scratch);
+    });
+}
+
+}  // namespace moembed::ort
