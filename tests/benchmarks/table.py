@@ -139,7 +139,7 @@ def main() -> None:
     if chosen.dry_run:
         return
     readme = replaced(README.read_text("utf-8"), text)
-    RESULT.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", "utf-8")
+    RESULT.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
     README.write_text(readme, "utf-8")
 
 
