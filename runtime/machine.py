@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moembed.certificate import Machine
 from moembed.cpu import available_cpus, instruction_sets
+from moembed.kernels import choose_kernels
 from moembed.session import import_onnxruntime
 
 
@@ -21,6 +22,7 @@ def this_machine() -> Machine:
         threads=available_cpus(),
         system=f"{platform.system()} {platform.machine()}",
         onnxruntime=str(import_onnxruntime().__version__),
+        kernels=choose_kernels().name,
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
-from moembed.kernels import PORTABLE, choose_kernels
+from moembed.kernels import PORTABLE, Kernels, choose_kernels
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_HELP = (
@@ -48,13 +48,12 @@ class Session:
             raise InputError(f"threads = {threads!r}; expected a positive integer, or None for the CPUs available")
         self.threads = threads or available_cpus()
         self.providers = _resolve(providers, ort.get_available_providers())
-        options = session_options()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
         # On another provider than the CPU's, kernels would fetch every tensor back.
         chosen = choose_kernels(PORTABLE if self.providers != [_PROVIDERS["cpu"]] else None)
-        chosen.register(options)
         self.kernels = chosen.name
+        options = session_options(chosen)
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
         try:
             self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
@@ -80,9 +79,14 @@ class Session:
         return np.asarray(result, dtype=np.float32)
 
 
-def session_options() -> Any:
-    """ONNX Runtime's options on which a vector's value depends: every session over a bundle's graph starts from them."""
+def session_options(kernels: Kernels | None = None) -> Any:
+    """ONNX Runtime's options on which a vector's value depends: every session over a bundle's graph starts from them.
+
+    Args:
+        kernels: what computes the bundle's own operators; None for what `Session` takes on the CPU.
+    """
     options = import_onnxruntime().SessionOptions()
+    (kernels or choose_kernels()).register(options)
     options.log_severity_level = 3
     # The INT8 functions quantise on purpose; ONNX Runtime's rewriting of such operators as pairs stays off.
     options.add_session_config_entry("session.disable_quant_qdq", "1")

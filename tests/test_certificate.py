@@ -401,6 +401,7 @@ def test_info_is_for_people(cli, copy, bundle):
         f"layer 3 {100 * certificate.same_experts[3]:.2f} %",
         "yes: 0 of",
         certificate.machine.cpu,
+        f"kernels {certificate.machine.kernels}",
         certificate.reference.sha256[:16],
         "not certified",
     ):

@@ -91,7 +91,7 @@ def _checks(certificate: "Certificate") -> dict[str, str]:
         "size": f"{certificate.size / 1e6:.1f} MB, {_percent(certificate.size / max(reference.size, 1))} of the "
         f"reference's {reference.size / 1e6:.1f} MB",
         "measured on": f"{machine.cpu} ({', '.join(machine.instructions) or 'instruction sets unknown'}), "
-        f"{machine.threads} threads, {machine.system}, onnxruntime {machine.onnxruntime}",
+        f"{machine.threads} threads, {machine.system}, onnxruntime {machine.onnxruntime}, kernels {machine.kernels}",
     }
 
 
