@@ -1,5 +1,6 @@
-"""Fixtures: a small random checkpoint, its bundle, and the embedded default model, each made once per run."""
+"""Fixtures: a small random checkpoint, its bundles, and the embedded default model, each made once per run."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
 from moembed.models.network import NomicMoe
 from moembed.models.sources import locate
+from moembed.quantize.pipeline import quantize
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +34,18 @@ def network(checkpoint) -> NomicMoe:
 @pytest.fixture(scope="session")
 def bundle(checkpoint, tmp_path_factory) -> Bundle:
     return export(locate(checkpoint), tmp_path_factory.mktemp("bundles") / "fp32")
+
+
+@pytest.fixture(scope="session")
+def int8(bundle, tmp_path_factory) -> Bundle:
+    """The same, quantised; not to be changed."""
+    return quantize(bundle, tmp_path_factory.mktemp("bundles") / "int8")
+
+
+@pytest.fixture
+def copy(int8, tmp_path) -> Path:
+    """The folder of a private copy of the INT8 bundle."""
+    return shutil.copytree(int8.folder, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION
 from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.quantize.functions import int8_functions
 from moembed.quantize.layout import pack
-from moembed.quantize.pipeline import quantize
 from tolerances import PROCESSORS_MIN_COSINE
 
 pytestmark = pytest.mark.emulation
@@ -61,11 +60,6 @@ _SEEN = {}
 def _portable(monkeypatch):
     """ONNX Runtime's own arithmetic, here and there; the last test is about ours."""
     monkeypatch.setenv(VARIABLE, PORTABLE)
-
-
-@pytest.fixture(scope="module")
-def int8(bundle, tmp_path_factory):
-    return quantize(bundle, tmp_path_factory.mktemp("int8") / "bundle")
 
 
 @pytest.fixture(params=["small", "embedded"])

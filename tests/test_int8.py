@@ -196,11 +196,6 @@ def test_norms_and_embedding(execution):
 
 
 @pytest.fixture(scope="module")
-def int8(bundle, tmp_path_factory):
-    return quantize(bundle, tmp_path_factory.mktemp("int8") / "bundle")
-
-
-@pytest.fixture(scope="module")
 def int8_model(int8):
     return Embedder(int8, threads=2)
 

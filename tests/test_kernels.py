@@ -17,7 +17,6 @@ from moembed.errors import InputError, NativeWarning, ProviderError
 from moembed.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
 from moembed.native_library import NativeLibrary
 from moembed.quantize.layout import pack, quantize_rows
-from moembed.quantize.pipeline import quantize
 from moembed.stability import check_stability
 from tolerances import KERNEL_CODES_APART, KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE
 
@@ -178,11 +177,6 @@ def test_malformed_inputs_are_an_error(case):
     op, arrays, attributes, message = _malformed()[case]
     with pytest.raises(Exception, match=rf"moembed\.{op}: .*{message}"):
         run_graph(op, arrays, attributes, kernels="plain")
-
-
-@pytest.fixture(scope="module")
-def int8(bundle, tmp_path_factory):
-    return quantize(bundle, tmp_path_factory.mktemp("int8") / "bundle")
 
 
 TEXTS = ["hello", "骆驼很酷", "a longer text about bridges and rivers " * 30]

@@ -10,11 +10,6 @@ from moembed.quantize.pipeline import quantize
 from random_batches import LARGEST, SENTENCES, THREADS, batches, compare, rows_of
 
 
-@pytest.fixture(scope="module")
-def int8(bundle, tmp_path_factory):
-    return quantize(bundle, tmp_path_factory.mktemp("int8") / "bundle")
-
-
 def test_the_embedded_model(model):
     outcome = compare(model.bundle, pool=50, count=200, tokens=512)
     assert not outcome.differing, outcome
