@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moembed.export.tolerances import Tolerance
 from moembed.models.network import NomicMoe
 from moembed.models.oracle import Oracle
-from moembed.session import import_onnxruntime, session_options
+from moembed.session import observing, session_options
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,7 @@ def observe_graph(path: Path) -> Observer:
 
 def instrumented(model: onnx.ModelProto, folder: Path, values: list[str]) -> Any:
     """An ONNX Runtime session over a model in memory that gives further values out; its weights lie in `folder`."""
-    ort = import_onnxruntime()
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
-    options = session_options()
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return observing(model.SerializeToString(), folder, values, session_options())
 
 
 def _nearest(vectors: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from moembed.embedder import Embedder, Embedding
 from moembed.errors import MoembedError, MoembedWarning
 from moembed.overlong import Chunk
 from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
+from moembed.routing import Routing
 from moembed.version import __version__
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MoembedError",
     "MoembedWarning",
     "QuantizedEmbeddings",
+    "Routing",
     "__version__",
     "dequantize_embeddings",
     "quantize_embeddings",

@@ -17,6 +17,7 @@ from moembed.errors import InputError, PromptWarning, TruncationWarning
 from moembed.overlong import Chunk, Overlong, Piece, merged, pieces, policy_of, pooled
 from moembed.precision import PRECISIONS, Precision, normalized, quantize_embeddings
 from moembed.progress import progress
+from moembed.routing import Routers, Routing
 from moembed.session import Session
 from moembed.sources import open_bundle
 from moembed.tokenizer import Tokenizer
@@ -74,6 +75,7 @@ class Embedder:
         self.providers = tuple(self._session.providers)
         self.threads = self._session.threads
         self.kernels = self._session.kernels
+        self._routers = Routers(bundle, providers=self.providers, threads=self.threads, kernels=self.kernels)
         self._warn_once = threading.Lock()
 
     @classmethod
@@ -258,6 +260,19 @@ class Embedder:
         prefix = self._prompt(prompt_name, None if prompt_name else prompt)
         (ids,) = self._tokenizer.encode([text], prefix=prefix)
         return self._tokenizer.token_strings(ids.tolist())
+
+    def routing(self, text: str, *, prompt_name: str | None = None, prompt: str = "") -> Routing:
+        """Which experts read each token of a text, in every layer that has experts.
+
+        The first call opens a second session over the bundle's graph; the weights are the same mapped file.
+
+        Raises:
+            InputError: the text or an argument cannot be used.
+            TextTooLongError: the text has more than `max_tokens`.
+            BundleError: the bundle's graph has no routers that could be asked.
+        """
+        (piece,) = self._pieces([text], self._prompt(prompt_name, None if prompt_name else prompt), "error")
+        return self._routers.run(piece.ids, self._tokenizer.token_strings(piece.ids.tolist()))
 
     def prompt_for(self, task: str) -> str:
         """The text in front of every text of a task.

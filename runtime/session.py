@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
 from moembed.kernels import PORTABLE, Kernels, choose_kernels
+from moembed.wire import encoded
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_HELP = (
@@ -21,6 +23,7 @@ _CUDA_HELP = (
     'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
 )
 MINIMUM_ONNXRUNTIME = (1, 24)
+_GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ONNX's ModelProto, GraphProto and ValueInfoProto
 
 
 class Session:
@@ -93,6 +96,31 @@ def session_options(kernels: Kernels | None = None) -> Any:
     if saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def observing(
+    graph: bytes, folder: Path, values: Sequence[str], options: Any, providers: Sequence[str] = (_PROVIDERS["cpu"],)
+) -> Any:
+    """An ONNX Runtime session over a graph in memory that puts out further values of it.
+
+    Args:
+        graph: the bytes of a model. Its weights are mapped, not copied.
+        folder: where the files of its weights lie.
+        values: names of values to put out beside the graph's own outputs.
+        options: from `session_options`.
+        providers: names of ONNX Runtime's execution providers.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the graph.
+    """
+    ort = import_onnxruntime()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder))
+    # Messages merge when one is put behind the other: model.graph.output grows by a ValueInfoProto with a name.
+    outputs = b"".join(encoded(_OUTPUT, encoded(_NAME, name.encode())) for name in values)
+    try:
+        return ort.InferenceSession(graph + encoded(_GRAPH, outputs), options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load the graph of {folder}: {error}") from error
 
 
 def _return_freed_memory() -> None:

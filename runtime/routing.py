@@ -1,0 +1,128 @@
+"""Which experts read a token: the decisions of a bundle's routers, looked at from outside.
+
+The graph of a bundle puts out vectors only. A copy of it in memory that also puts out what its routers decide runs in a session
+of its own, made when it is first asked for; its weights are the same mapped file.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.bundle import Bundle
+from moembed.errors import BundleError
+from moembed.kernels import Kernels
+from moembed.session import observing, session_options
+from moembed.tokenizer import Ids
+from moembed.wire import numbers, strings, submessages
+
+_ROUTER = re.compile(r"encoder\.layers\.(\d{1,4})\.mlp\.router\.layer\.weight")
+# Numbers of the fields of ONNX's messages (onnx.proto).
+_GRAPH = 7  # ModelProto
+_NODE, _INITIALIZER = 1, 5  # GraphProto
+_INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # NodeProto
+_DIMS, _TENSOR_NAME = 1, 8  # TensorProto
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Where the routers of a model sent the tokens of one text.
+
+    Attributes:
+        tokens: the vocabulary's piece of every token, prompt and special tokens included.
+        layers: index of every layer that has experts.
+        experts: `[layers, tokens, top_k]` int64, the experts that read a token, the one of greatest weight first.
+        weights: `[layers, tokens, top_k]` float32, what each of them counts for: its probability among all experts.
+        num_experts: experts of a layer.
+        vector: `[hidden]` float32, the text's vector by the same run: the bytes that `Embedder.encode` gives.
+    """
+
+    tokens: tuple[str, ...]
+    layers: tuple[int, ...]
+    experts: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    num_experts: int
+    vector: NDArray[np.float32]
+
+    @property
+    def load(self) -> NDArray[np.int64]:
+        """How many of the text's tokens each expert read: `[layers, num_experts]`."""
+        counts = [np.bincount(layer.ravel(), minlength=self.num_experts) for layer in self.experts]
+        return np.array(counts, np.int64).reshape(len(self.layers), self.num_experts)
+
+
+class Routers:
+    """The routers of a bundle, opened when they are first asked; safe to share between threads.
+
+    Args:
+        bundle: a checked bundle.
+        providers: names of ONNX Runtime's execution providers.
+        threads: threads of one call.
+        kernels: name of what computes the bundle's own operators; see `moembed.kernels`.
+    """
+
+    def __init__(self, bundle: Bundle, *, providers: Sequence[str], threads: int, kernels: str) -> None:
+        self._bundle, self._providers, self._threads, self._kernels = bundle, providers, threads, kernels
+        self._opening = threading.Lock()
+        self._opened: _Opened | None = None
+
+    def run(self, ids: Ids, tokens: Sequence[str]) -> Routing:
+        """Run one text.
+
+        Args:
+            ids: `[tokens]`, special tokens included.
+            tokens: the piece of each.
+
+        Raises:
+            BundleError: the graph is damaged, or has no routers.
+        """
+        with self._opening:
+            opened = self._opened = self._opened or self._open()
+        feed = {"input_ids": ids[None].astype(np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
+        names = [name for router in opened.routers.values() for name in router]
+        vectors, *values = opened.session.run(["sentence_embedding", *names], feed)
+        weights, experts = np.stack(values[0::2]), np.stack(values[1::2])
+        return Routing(tuple(tokens), tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])
+
+    def _open(self) -> "_Opened":
+        graph = self._bundle.graph.read_bytes()
+        routers, num_experts = _routers(memoryview(graph))
+        options = session_options(Kernels(self._kernels))
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        values = [name for router in routers.values() for name in router]
+        session = observing(graph, self._bundle.graph.parent, values, options, self._providers)
+        return _Opened(session, routers, num_experts)
+
+
+class _Opened(NamedTuple):
+    """An ONNX Runtime session, and by layer, in order, what a router calls its weights and its chosen experts."""
+
+    session: Any
+    routers: dict[int, tuple[str, str]]
+    num_experts: int
+
+
+def _routers(model: memoryview) -> tuple[dict[int, tuple[str, str]], int]:
+    """By layer, in order, what a router calls its weights and its chosen experts; and how many experts a layer has."""
+    found: dict[int, tuple[str, str]] = {}
+    counts: set[int] = set()
+    for graph in submessages(model, _GRAPH):
+        for node in submessages(graph, _NODE):
+            inputs, outputs = strings(node, _INPUT), strings(node, _OUTPUT)
+            layer = _ROUTER.fullmatch(inputs[1]) if strings(node, _OP_TYPE) == ["Router"] and len(inputs) == 2 else None
+            if layer and len(outputs) == 2:
+                found[int(layer[1])] = (outputs[0], outputs[1])
+        for tensor in submessages(graph, _INITIALIZER):
+            if any(_ROUTER.fullmatch(name) for name in strings(tensor, _TENSOR_NAME)):
+                counts.update(islice(numbers(tensor, _DIMS), 1))
+    if not found or len(counts) != 1:
+        raise BundleError(
+            f"the graph has {len(found)} routers of {sorted(counts)} experts, where every router of a bundle has as many: "
+            "its routing cannot be shown; export it again"
+        )
+    return dict(sorted(found.items())), counts.pop()
