@@ -1,0 +1,112 @@
+"""The ASGI application: every API's endpoints, the models behind them, and what stands around."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Scope
+
+from moembed.errors import MoembedError
+from moembed.server.api import Api
+from moembed.server.errors import NotFound, WrongMethod
+from moembed.server.http import Bodies, endpoint, refused
+from moembed.server.logs import log
+from moembed.server.middleware import Door, Keys, log_fields
+from moembed.server.openai import OPENAI
+from moembed.server.operations import OPERATIONS
+from moembed.server.record import Record
+from moembed.server.service import Service, sources_of
+from moembed.server.settings import Settings
+
+# The last one's prefix is that of every path.
+APIS: tuple[Api, ...] = (OPENAI, OPERATIONS)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Make the application.
+
+    Args:
+        settings: what was set.
+
+    Returns:
+        An ASGI application that loads the models when it is started, and drains when it is stopped.
+
+    Raises:
+        InputError: the settings contradict each other, or the file of API keys cannot be read.
+    """
+    service = Service(settings, sources_of(settings.model))
+    bodies = Bodies(settings.max_body_bytes, settings.body_timeout)
+    routes = [
+        Route(operation.path, endpoint(api, operation, bodies), methods=[operation.method])
+        for api in APIS
+        for operation in api.operations
+    ]
+    inner = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={HTTPException: _unrouted})
+    inner.state.service = service
+    door = Door(
+        inner,
+        keys=Keys(settings.keys),
+        public={operation.path for api in APIS for operation in api.operations if operation.open},
+        most=settings.max_requests,
+        api_of=api_of,
+        metrics=service.metrics,
+        log=_log,
+    )
+    if not settings.cors_origins:
+        return door
+    return CORSMiddleware(door, settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+
+
+def api_of(path: str) -> Api:
+    """The API whose form errors of a path have."""
+    exact = (api for api in APIS for operation in api.operations if operation.path == path)
+    return next(exact, next(api for api in APIS if path.startswith(api.prefix)))
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    loading = asyncio.create_task(_load(service))
+    yield
+    loading.cancel()
+    await service.close()
+
+
+async def _load(service: Service) -> None:
+    try:
+        await service.load()
+    except MoembedError as error:
+        log(logging.ERROR, event="failed", message=str(error))
+        service.failure = error
+        signal.raise_signal(signal.SIGTERM)
+        return
+    log(logging.INFO, event="ready", models=service.names)
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    path = request.url.path
+    api = api_of(path)
+    if isinstance(error, HTTPException) and error.status_code == WrongMethod.status:
+        headers = dict(error.headers or {})
+        refusal: Any = WrongMethod(
+            f"{path} is not for {request.method}, but for {headers.get('Allow', '')}", headers=headers
+        )
+    else:
+        refusal = NotFound(f"there is no {path} here; /openapi.json lists what there is")
+    record: Record = request.scope["state"]["record"]
+    record.api, record.refused = api.name, refusal.kind
+    return refused(api, refusal)
+
+
+def _log(record: Record, scope: Scope, status: int, seconds: float) -> None:
+    level = logging.ERROR if record.failure else logging.INFO
+    log(level, **log_fields(record, scope, status, seconds))

@@ -1,0 +1,200 @@
+"""A model that is served: from texts and a task to vectors, through the scheduler."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.batching import pad
+from moembed.embedder import Embedder
+from moembed.errors import InputError, TextTooLongError
+from moembed.overlong import Overlong, Piece, pieces, pooled
+from moembed.precision import shortened
+from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
+from moembed.server.scheduler import Observer, Scheduler, Vectors
+from moembed.server.settings import Settings
+from moembed.server.tasks import prompt_chosen
+from moembed.tokenizer import Ids
+
+EMBEDDING, TOKENS = "sentence_embedding", "token_embeddings"
+# Fewer characters are tokenised sooner than another thread is woken for them.
+_INLINE_CHARACTERS = 4096
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a request.
+
+    Attributes:
+        vectors: `[texts, dim]` float32.
+        tokens: tokens read for each text, prompt and special tokens included.
+        truncated: indices of the texts of which a part was left out.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: list[int]
+    truncated: list[int]
+
+
+class Engine:
+    """A loaded model behind a scheduler; belongs to one event loop.
+
+    Args:
+        name: what clients call it.
+        embedder: the model.
+        settings: limits and defaults.
+        observer: is told of the queue and of calls.
+
+    Attributes:
+        scheduler: its queue and thread.
+    """
+
+    def __init__(self, name: str, embedder: Embedder, settings: Settings, observer: Observer) -> None:
+        self.name, self.embedder, self._settings = name, embedder, settings
+        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix=f"moembed-tokens-{name}")
+        self.scheduler = Scheduler(
+            self._run,
+            call_tokens=settings.call_tokens,
+            queue_tokens=settings.queue_tokens,
+            queue_texts=settings.queue_texts,
+            observer=observer,
+            name=name,
+        )
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        task: str | None = None,
+        overlong: Overlong | None = None,
+        dim: int | None = None,
+        limit: int | None = None,
+    ) -> Result:
+        """Embed texts.
+
+        Args:
+            texts: the texts.
+            task: what the request names; None leaves it to the settings.
+            overlong: the policy for texts that are too long; None leaves it to the settings.
+            dim: components of a vector, None for all.
+            limit: most tokens of a text, where it is less than the model's.
+
+        Raises:
+            Refusal: the request cannot be met, or not now.
+        """
+        width = self._width(dim)
+        todo = await self.pieces(texts, task=task, overlong=overlong, limit=limit)
+        return await self._embed(todo, len(texts), width)
+
+    async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
+        """Embed texts that are token ids of this model, with or without its special tokens around them.
+
+        Raises:
+            Refusal: as for `embed`; also if an id is none of the vocabulary.
+        """
+        width = self._width(dim)
+        tokenizer, limit = self.embedder.tokenizer, self.embedder.max_tokens
+        self._check(rows, sum(len(row) for row in rows))
+        prompt = prompt_chosen(self.embedder, ["" for _ in rows], task, self._settings.task)
+        (head,) = tokenizer.encode([""], prefix=prompt)
+        todo = []
+        for index, row in enumerate(rows):
+            strings = tokenizer.token_strings([i for i in row if 0 <= i < 2**31])
+            if len(strings) != len(row) or not all(strings):
+                raise Invalid(
+                    f"text {index} holds a token id that is not in the vocabulary of {self.name}", param="input"
+                )
+            framed = len(row) > 1 and (row[0], row[-1]) == (tokenizer.bos, tokenizer.eos)
+            ids = np.array([*head[:-1], *(row[1:-1] if framed else row), tokenizer.eos], np.int32)
+            if len(ids) > limit:
+                raise TooLong(
+                    f"text {index} has {len(ids)} tokens; the model reads {limit}: send shorter arrays", param="input"
+                )
+            todo.append(Piece(index, ids, 0, 0))
+        return await self._embed(todo, len(rows), width)
+
+    async def token_embeddings(
+        self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
+    ) -> tuple[Vectors, list[Piece]]:
+        """The last hidden state of every token of every text, `[tokens, hidden]` each, and what was read.
+
+        Raises:
+            Refusal: as for `embed`; also if the policy would give windows.
+        """
+        if (overlong or self._settings.overlong) == "chunk":
+            overlong = "error"
+        todo = await self.pieces(texts, task=task, overlong=overlong)
+        return await self.scheduler.submit([piece.ids for piece in todo], TOKENS), todo
+
+    async def pieces(
+        self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None = None, limit: int | None = None
+    ) -> list[Piece]:
+        """Check a request's texts against the limits and tokenise them, off the event loop unless they are few.
+
+        Raises:
+            Refusal: as for `embed`.
+        """
+        characters = sum(map(len, texts))
+        self._check(texts, characters)
+        prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
+        most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
+
+        def tokenised() -> list[Piece]:
+            policy = overlong or self._settings.overlong
+            return list(pieces(self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=policy))
+
+        try:
+            if characters <= _INLINE_CHARACTERS:
+                return tokenised()
+            return await asyncio.get_running_loop().run_in_executor(self._tokenising, tokenised)
+        except TextTooLongError as error:
+            raise TooLong(
+                f"text {error.index} has {error.tokens} tokens, prompt and special tokens included; the model reads "
+                f"{error.limit}: send less, or let it be cut or read in windows (see the API's own field for that, or "
+                "`moembed serve --overlong`)",
+            ) from None
+        except InputError as error:
+            raise Invalid(str(error)) from None
+
+    async def close(self) -> None:
+        """Compute what waits, then end the threads."""
+        await self.scheduler.close()
+        self._tokenising.shutdown()
+
+    def _run(self, output: str, rows: list[Ids]) -> Sequence[NDArray[np.float32]]:
+        found = self.embedder.session.run(output, *pad(rows, self.embedder.tokenizer.pad))
+        if output == TOKENS:
+            return [states[: len(row)].copy() for states, row in zip(found, rows, strict=True)]
+        return found  # type: ignore[return-value]  # its rows are arrays
+
+    def _check(self, texts: Sequence[object], characters: int) -> None:
+        most_texts, most_characters = self._settings.max_inputs, self._settings.max_characters
+        if len(texts) > most_texts:
+            raise TooMany(
+                f"{len(texts)} texts in one request; this server takes {most_texts} at most: send fewer at a time"
+            )
+        if characters > most_characters:
+            raise TooLarge(
+                f"{characters} characters in one request; this server takes {most_characters} at most: send less at a time"
+            )
+        self.scheduler.admit(len(texts))
+
+    def _width(self, dim: int | None) -> int:
+        if dim is not None and not 1 <= dim <= self.embedder.dim:
+            trained = ", ".join(map(str, self.embedder.bundle.manifest.dims))
+            raise Invalid(
+                f"{dim} dimensions; {self.name} has 1 to {self.embedder.dim} (trained: {trained})", param="dimensions"
+            )
+        return dim or self.embedder.dim
+
+    async def _embed(self, todo: list[Piece], count: int, width: int) -> Result:
+        found = await self.scheduler.submit([piece.ids for piece in todo], EMBEDDING)
+        vectors = np.stack(found) if found else np.empty((0, self.embedder.dim), np.float32)
+        tokens = [0] * count
+        for piece in todo:
+            tokens[piece.text] += len(piece.ids)
+        truncated = [piece.text for piece in todo if piece.truncated]
+        return Result(shortened(pooled(todo, vectors, count), width, normalize=True), tokens, truncated)
