@@ -78,7 +78,9 @@ class Embedder:
         self.providers = tuple(self.session.providers)
         self.threads = self.session.threads
         self.kernels = self.session.kernels
-        self.routers = Routers(bundle, providers=self.providers, threads=self.threads, kernels=self.kernels)
+        self.routers = Routers(
+            bundle, self.tokenizer, providers=self.providers, threads=self.threads, kernels=self.kernels
+        )
         self._warn_once = threading.Lock()
 
     @classmethod
@@ -276,7 +278,7 @@ class Embedder:
             BundleError: the bundle's graph has no routers that could be asked.
         """
         (piece,) = self._pieces([text], self._prompt(prompt_name, None if prompt_name else prompt), "error")
-        return self.routers.run(piece.ids, self.tokenizer.token_strings(piece.ids.tolist()))
+        return self.routers.run(piece.ids)
 
     def prompt_for(self, task: str) -> str:
         """The text in front of every text of a task.

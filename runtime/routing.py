@@ -18,7 +18,7 @@ from moembed.bundle import Bundle
 from moembed.errors import BundleError
 from moembed.kernels import Kernels
 from moembed.session import observing, session_options
-from moembed.tokenizer import Ids
+from moembed.tokenizer import Ids, Tokenizer
 from moembed.wire import numbers, strings, submessages
 
 _ROUTER = re.compile(r"encoder\.layers\.(\d{1,4})\.mlp\.router\.layer\.weight")
@@ -61,33 +61,46 @@ class Routers:
 
     Args:
         bundle: a checked bundle.
+        tokenizer: the bundle's.
         providers: names of ONNX Runtime's execution providers.
         threads: threads of one call.
         kernels: name of what computes the bundle's own operators; see `moembed.kernels`.
     """
 
-    def __init__(self, bundle: Bundle, *, providers: Sequence[str], threads: int, kernels: str) -> None:
+    def __init__(
+        self, bundle: Bundle, tokenizer: Tokenizer, *, providers: Sequence[str], threads: int, kernels: str
+    ) -> None:
+        self._tokenizer = tokenizer
         self._bundle, self._providers, self._threads, self._kernels = bundle, providers, threads, kernels
         self._opening = threading.Lock()
         self._opened: _Opened | None = None
 
-    def run(self, ids: Ids, tokens: Sequence[str]) -> Routing:
-        """Run one text.
-
-        Args:
-            ids: `[tokens]`, special tokens included.
-            tokens: the piece of each.
+    def open(self) -> "_Opened":
+        """Get ready to run, unless that was done before.
 
         Raises:
             BundleError: the graph is damaged, or has no routers.
         """
         with self._opening:
-            opened = self._opened = self._opened or self._open()
+            self._opened = self._opened or self._open()
+            return self._opened
+
+    def run(self, ids: Ids) -> Routing:
+        """Run one text.
+
+        Args:
+            ids: `[tokens]`, special tokens included.
+
+        Raises:
+            BundleError: the graph is damaged, or has no routers.
+        """
+        opened = self.open()
         feed = {"input_ids": ids[None].astype(np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
         names = [name for router in opened.routers.values() for name in router]
         vectors, *values = opened.session.run(["sentence_embedding", *names], feed)
         weights, experts = np.stack(values[0::2]), np.stack(values[1::2])
-        return Routing(tuple(tokens), tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])
+        tokens = tuple(self._tokenizer.token_strings(ids.tolist()))
+        return Routing(tokens, tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])
 
     def _open(self) -> "_Opened":
         graph = self._bundle.graph.read_bytes()

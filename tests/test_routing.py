@@ -17,6 +17,7 @@ from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.oracle import Oracle
 from moembed.routing import Routers
 from moembed.sources import DEFAULT_FOLDER
+from moembed.tokenizer import Tokenizer
 from moembed.wire import encoded, fields, numbers, strings, submessages
 
 TEXTS = ["", "骆驼很酷", "How long does bread stay in the oven?", "a longer text about bridges and rivers " * 5]
@@ -120,7 +121,8 @@ def test_kernels_of_a_later_environment_change_nothing(monkeypatch):
 def _routers_of(tmp_path, graph):
     path = tmp_path / "model.onnx"
     path.write_bytes(graph)
-    return Routers(SimpleNamespace(graph=path), providers=["CPUExecutionProvider"], threads=1, kernels=PORTABLE)
+    bundle, tokenizer = SimpleNamespace(graph=path), Tokenizer(DEFAULT_FOLDER / "tokenizer.json")
+    return Routers(bundle, tokenizer, providers=["CPUExecutionProvider"], threads=1, kernels=PORTABLE)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +146,13 @@ def _routers_of(tmp_path, graph):
 )
 def test_damaged_graphs_are_refused(tmp_path, graph, words):
     with pytest.raises(BundleError) as caught:
-        _routers_of(tmp_path, graph).run(np.array([0, 5, 2], np.int32), "abc")
+        _routers_of(tmp_path, graph).open()
     assert words in str(caught.value)
 
 
 def test_a_graph_that_onnxruntime_refuses(tmp_path):
     with pytest.raises(BundleError, match="cannot load the graph"):
-        _routers_of(tmp_path, GRAPH).run(np.array([0, 5, 2], np.int32), "abc")  # no weights beside it
+        _routers_of(tmp_path, GRAPH).open()  # no weights beside it
 
 
 @settings(max_examples=300, deadline=None)

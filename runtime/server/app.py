@@ -23,12 +23,13 @@ from moembed.server.logs import log
 from moembed.server.middleware import Door, Keys, log_fields
 from moembed.server.openai import OPENAI
 from moembed.server.operations import OPERATIONS
+from moembed.server.page import PAGE
 from moembed.server.record import Record
 from moembed.server.service import Service, sources_of
 from moembed.server.settings import Settings
 
 # The last one's prefix is that of every path.
-APIS: tuple[Api, ...] = (OPENAI, OPERATIONS)
+APIS: tuple[Api, ...] = (OPENAI, PAGE, OPERATIONS)
 
 
 def create_app(settings: Settings) -> ASGIApp:

@@ -13,13 +13,14 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.overlong import Overlong, Piece, pieces, pooled
 from moembed.precision import shortened
+from moembed.routing import Routing
 from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
 from moembed.server.scheduler import Observer, Scheduler, Vectors
 from moembed.server.settings import Settings
 from moembed.server.tasks import prompt_chosen
 from moembed.tokenizer import Ids
 
-EMBEDDING, TOKENS = "sentence_embedding", "token_embeddings"
+EMBEDDING, TOKENS, ROUTING = "sentence_embedding", "token_embeddings", "routing"
 # Fewer characters are tokenised sooner than another thread is woken for them.
 _INLINE_CHARACTERS = 4096
 
@@ -129,6 +130,17 @@ class Engine:
         todo = await self.pieces(texts, task=task, overlong=overlong)
         return await self.scheduler.submit([piece.ids for piece in todo], TOKENS), todo
 
+    async def routing(self, text: str, *, task: str | None) -> Routing:
+        """Where the tokens of a text are routed.
+
+        Raises:
+            Refusal: as for `embed`; also if the text is too long.
+        """
+        todo = await self.pieces([text], task=task, overlong="error")
+        await asyncio.to_thread(self.embedder.routers.open)
+        (found,) = await self.scheduler.submit([piece.ids for piece in todo], ROUTING)
+        return found
+
     async def pieces(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None = None, limit: int | None = None
     ) -> list[Piece]:
@@ -165,6 +177,8 @@ class Engine:
         self._tokenising.shutdown()
 
     def _run(self, output: str, rows: list[Ids]) -> Sequence[NDArray[np.float32]]:
+        if output == ROUTING:
+            return [self.embedder.routers.run(row) for row in rows]
         found = self.embedder.session.run(output, *pad(rows, self.embedder.tokenizer.pad))
         if output == TOKENS:
             return [states[: len(row)].copy() for states, row in zip(found, rows, strict=True)]

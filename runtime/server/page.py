@@ -1,0 +1,143 @@
+"""The page at `/`, and what it shows that no other API tells: what is served, and where the tokens of a text are routed."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from moembed.server.api import Api, Operation, Reply
+from moembed.server.operations import ErrorReply
+from moembed.server.service import Service
+from moembed.sources import DEFAULT_FOLDER
+from moembed.version import __version__
+
+_FOLDER = Path(__file__).parent / "static"
+_INDEX = "index.html"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Scripts and styles come from here or not at all, and no script can turn a string into markup.
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+class Card(msgspec.Struct):
+    """What a model is.
+
+    `embedded` is whether it is the one inside the package, `origin` the checkpoint's hub name and `revision` its commit, if
+    they are known.
+    """
+
+    id: str
+    name: str
+    embedded: bool
+    origin: str | None
+    revision: str | None
+    recipe: str
+    size: int
+    dim: int
+    max_tokens: int
+    prompts: dict[str, str]
+    kernels: str
+    threads: int
+
+
+class About(msgspec.Struct):
+    """Answer of `GET /about`."""
+
+    version: str
+    models: list[Card]
+
+
+class RoutingRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /routing`; `model` and `input_type` as for `POST /v1/embeddings`."""
+
+    input: str
+    model: str | None = None
+    input_type: str | None = None
+
+
+class Layer(msgspec.Struct):
+    """One layer's routing: for each token its experts and their weights, the greatest first; for each expert its tokens."""
+
+    layer: int
+    experts: list[list[int]]
+    weights: list[list[float]]
+    load: list[int]
+
+
+class RoutingReply(msgspec.Struct):
+    """Answer of `POST /routing`."""
+
+    model: str
+    num_experts: int
+    tokens: list[str]
+    layers: list[Layer]
+
+
+async def _about(service: Service, _body: None) -> Reply:
+    return Reply(About(__version__, [_card(service, name) for name in service.names]))
+
+
+def _card(service: Service, name: str) -> Card:
+    embedder = service.engine(name)[0].embedder
+    manifest = embedder.bundle.manifest
+    return Card(
+        id=name,
+        name=manifest.name,
+        embedded=embedder.bundle.folder == DEFAULT_FOLDER,
+        origin=manifest.source.repo,
+        revision=manifest.source.revision,
+        recipe=manifest.recipe,
+        size=embedder.bundle.size,
+        dim=embedder.dim,
+        max_tokens=embedder.max_tokens,
+        prompts=embedder.prompts,
+        kernels=embedder.kernels,
+        threads=embedder.threads,
+    )
+
+
+async def _routing(service: Service, body: RoutingRequest) -> Reply:
+    engine, suffix = service.engine(body.model)
+    routing = await engine.routing(body.input, task=body.input_type or suffix)
+    rows = zip(routing.layers, routing.experts, routing.weights, routing.load.tolist(), strict=True)
+    layers = [Layer(layer, experts.tolist(), weights.tolist(), load) for layer, experts, weights, load in rows]
+    reply = RoutingReply(engine.name, routing.num_experts, list(routing.tokens), layers)
+    return Reply(reply, model=engine.name, texts=1, tokens=len(routing.tokens))
+
+
+def _file(path: Path) -> Callable[[Service, Any], Awaitable[Reply]]:
+    content, headers = path.read_bytes(), _HEADERS | {"content-type": _TYPES[path.suffix]}
+
+    async def handle(_service: Service, _body: None) -> Reply:
+        return Reply(content, headers=headers)
+
+    return handle
+
+
+PAGE = Api(
+    name="page",
+    prefix="/static/",
+    error=lambda refusal: ErrorReply(refusal.message),
+    operations=(
+        Operation("/", "The page", _file(_FOLDER / _INDEX), open=True),
+        *(
+            Operation(f"/static/{path.name}", "A part of the page", _file(path), open=True)
+            for path in sorted(_FOLDER.iterdir())
+            if path.suffix in _TYPES and path.name != _INDEX
+        ),
+        Operation("/about", "What is served", _about, None, About),
+        Operation("/routing", "The experts that read each token of a text", _routing, RoutingRequest, RoutingReply),
+    ),
+)

@@ -1,0 +1,80 @@
+// Every text against every other, and a question against all of them.
+
+import { byId, element, navigable, shortened, spoken } from "./dom.js";
+import { cosine } from "./server.js";
+
+/** Draw the heat map of texts and their vectors. */
+export function showHeatMap(texts, vectors) {
+  const values = vectors.map((a) => vectors.map((b) => cosine(a, b)));
+  const others = values.flatMap((row, i) => row.filter((_, j) => i !== j));
+  const low = Math.min(...others);
+  const high = Math.max(...others);
+  const numbers = texts.map((_, index) => String(index + 1));
+
+  const head = element("tr", {}, element("td", {}), ...texts.map((text, i) => columnHeader(numbers[i], text)));
+  const body = texts.map((text, i) =>
+    element("tr", {}, rowHeader(numbers[i], text), ...values[i].map((value, j) => cell(value, i === j, low, high))),
+  );
+  const table = element(
+    "table",
+    { class: "heat" },
+    element("caption", { class: "spoken" }, "Cosine similarity of every text with every other"),
+    element("thead", {}, head),
+    element("tbody", {}, ...body),
+  );
+  table.classList.toggle("dense", texts.length > 12);
+  navigable(table, (i, j) => {
+    byId("pair").replaceChildren(
+      element("b", {}, values[i][j].toFixed(4)),
+      i === j ? " a text with itself: " : " ",
+      quoted(texts[i]),
+      ...(i === j ? [] : [" and ", quoted(texts[j])]),
+    );
+    for (const header of table.querySelectorAll("th")) header.classList.remove("lit");
+    table.tBodies[0].rows[i].cells[0].classList.add("lit");
+    table.tHead.rows[0].cells[j + 1].classList.add("lit");
+  });
+  byId("pair").replaceChildren();
+  byId("heat-map").replaceChildren(table);
+  byId("scale").hidden = !others.length;
+  byId("scale-low").textContent = others.length ? low.toFixed(2) : "";
+  byId("scale-high").textContent = others.length ? high.toFixed(2) : "";
+}
+
+function columnHeader(number, text) {
+  return element("th", { scope: "col", title: text }, number, spoken(`: ${shortened(text, 80)}`));
+}
+
+function rowHeader(number, text) {
+  return element("th", { scope: "row", title: text }, element("span", { class: "number" }, number), " ", text);
+}
+
+function cell(value, own, low, high) {
+  const made = element("td", { class: own ? "own" : null, "data-value": value }, value.toFixed(2));
+  made.style.setProperty("--share", String(high > low ? Math.max(0, (value - low) / (high - low)) : 0.5));
+  return made;
+}
+
+function quoted(text) {
+  return element("q", { dir: "auto" }, shortened(text, 160));
+}
+
+/** List texts by their similarity to a question's vector, the most similar first. */
+export function showResults(texts, vectors, question) {
+  const ranked = texts.map((text, index) => ({ text, index, score: cosine(question, vectors[index]) }));
+  ranked.sort((a, b) => b.score - a.score || a.index - b.index);
+  const low = ranked.at(-1).score;
+  const high = ranked[0].score;
+  const items = ranked.map(({ text, index, score }) => {
+    const bar = element("i", { class: "bar-of", "aria-hidden": "true" });
+    bar.style.setProperty("--share", String(high > low ? 0.04 + (0.96 * (score - low)) / (high - low) : 1));
+    return element(
+      "li",
+      { "data-index": index, "data-score": score },
+      element("span", { class: "score" }, score.toFixed(3)),
+      element("span", { class: "found", dir: "auto" }, text),
+      bar,
+    );
+  });
+  byId("results").replaceChildren(...items);
+}
