@@ -49,4 +49,5 @@ def run(arguments: argparse.Namespace) -> int:
         from moembed.server.settings import load_settings
     except ImportError as error:
         raise MissingExtraError(error.name or "a package", "serve", "Serving") from error
-    return serve(load_settings(given, file=arguments.config))
+    serve(load_settings(given, file=arguments.config))
+    return 0

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,27 +15,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from moembed.errors import MoembedError
-from moembed.server.api import Api
+from moembed.server.apis import APIS, api_of
 from moembed.server.errors import NotFound, WrongMethod
 from moembed.server.http import Bodies, endpoint, refused
 from moembed.server.logs import log
 from moembed.server.middleware import Door, Keys, log_fields
-from moembed.server.openai import OPENAI
-from moembed.server.operations import OPERATIONS
-from moembed.server.page import PAGE
 from moembed.server.record import Record
 from moembed.server.service import Service, sources_of
 from moembed.server.settings import Settings
 
-# The last one's prefix is that of every path.
-APIS: tuple[Api, ...] = (OPENAI, PAGE, OPERATIONS)
 
-
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]) -> ASGIApp:
     """Make the application.
 
     Args:
         settings: what was set.
+        on_failure: is called if a model cannot be loaded, which is done after the start.
 
     Returns:
         An ASGI application that loads the models when it is started, and drains when it is stopped.
@@ -52,7 +46,7 @@ def create_app(settings: Settings) -> ASGIApp:
         for operation in api.operations
     ]
     inner = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={HTTPException: _unrouted})
-    inner.state.service = service
+    inner.state.service, inner.state.on_failure = service, on_failure
     door = Door(
         inner,
         keys=Keys(settings.keys),
@@ -67,28 +61,21 @@ def create_app(settings: Settings) -> ASGIApp:
     return CORSMiddleware(door, settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
 
 
-def api_of(path: str) -> Api:
-    """The API whose form errors of a path have."""
-    exact = (api for api in APIS for operation in api.operations if operation.path == path)
-    return next(exact, next(api for api in APIS if path.startswith(api.prefix)))
-
-
 @contextlib.asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     service: Service = app.state.service
-    loading = asyncio.create_task(_load(service))
+    loading = asyncio.create_task(_load(service, app.state.on_failure))
     yield
     loading.cancel()
     await service.close()
 
 
-async def _load(service: Service) -> None:
+async def _load(service: Service, on_failure: Callable[[MoembedError], None]) -> None:
     try:
         await service.load()
     except MoembedError as error:
         log(logging.ERROR, event="failed", message=str(error))
-        service.failure = error
-        signal.raise_signal(signal.SIGTERM)
+        on_failure(error)
         return
     log(logging.INFO, event="ready", models=service.names)
 

@@ -1,9 +1,10 @@
 """A model that is served: from texts and a task to vectors, through the scheduler."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from moembed.server.settings import Settings
 from moembed.server.tasks import prompt_chosen
 from moembed.tokenizer import Ids
 
+_T = TypeVar("_T")
 EMBEDDING, TOKENS, ROUTING = "sentence_embedding", "token_embeddings", "routing"
 # Fewer characters are tokenised sooner than another thread is woken for them.
 _INLINE_CHARACTERS = 4096
@@ -86,7 +88,7 @@ class Engine:
         Raises:
             Refusal: the request cannot be met, or not now.
         """
-        width = self._width(dim)
+        width = self.width(dim)
         todo = await self.pieces(texts, task=task, overlong=overlong, limit=limit)
         return await self._embed(todo, len(texts), width)
 
@@ -96,7 +98,7 @@ class Engine:
         Raises:
             Refusal: as for `embed`; also if an id is none of the vocabulary.
         """
-        width = self._width(dim)
+        width = self.width(dim)
         tokenizer, limit = self.embedder.tokenizer, self.embedder.max_tokens
         self._check(rows, sum(len(row) for row in rows))
         prompt = prompt_chosen(self.embedder, ["" for _ in rows], task, self._settings.task)
@@ -149,19 +151,16 @@ class Engine:
         Raises:
             Refusal: as for `embed`.
         """
-        characters = sum(map(len, texts))
-        self._check(texts, characters)
         prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
         most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
 
+        policy = overlong or self._settings.overlong
+
         def tokenised() -> list[Piece]:
-            policy = overlong or self._settings.overlong
             return list(pieces(self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=policy))
 
         try:
-            if characters <= _INLINE_CHARACTERS:
-                return tokenised()
-            return await asyncio.get_running_loop().run_in_executor(self._tokenising, tokenised)
+            return await self.aside(texts, tokenised)
         except TextTooLongError as error:
             raise TooLong(
                 f"text {error.index} has {error.tokens} tokens, prompt and special tokens included; the model reads "
@@ -170,6 +169,18 @@ class Engine:
             ) from None
         except InputError as error:
             raise Invalid(str(error)) from None
+
+    async def aside(self, texts: Sequence[str], work: Callable[[], _T]) -> _T:
+        """Check a request's texts against the limits, then work on them: beside the event loop, unless they are few.
+
+        Raises:
+            Refusal: they are more than a request may have, or than the queue has room for.
+        """
+        characters = sum(map(len, texts))
+        self._check(texts, characters)
+        if characters <= _INLINE_CHARACTERS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._tokenising, work)
 
     async def close(self) -> None:
         """Compute what waits, then end the threads."""
@@ -196,7 +207,12 @@ class Engine:
             )
         self.scheduler.admit(len(texts))
 
-    def _width(self, dim: int | None) -> int:
+    def width(self, dim: int | None) -> int:
+        """Components of a vector of which `dim` were asked for, None for all.
+
+        Raises:
+            Invalid: it has not so many.
+        """
         if dim is not None and not 1 <= dim <= self.embedder.dim:
             trained = ", ".join(map(str, self.embedder.bundle.manifest.dims))
             raise Invalid(

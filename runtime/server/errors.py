@@ -5,7 +5,7 @@ from http import HTTPStatus
 from moembed.errors import MoembedError
 
 
-class Refusal(MoembedError):
+class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault of ours
     """A request that is not answered.
 
     Args:
@@ -28,6 +28,12 @@ class Refusal(MoembedError):
 
 class Invalid(Refusal):
     """A body or a value that cannot be used."""
+
+
+class Empty(Invalid):
+    """No text at all."""
+
+    kind = "empty"
 
 
 class TooMany(Refusal):

@@ -80,7 +80,7 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
         except Refusal as refusal:
             record.refused = refusal.kind
             return refused(api, refusal)
-        except Exception as error:  # noqa: BLE001 whatever it was, the client gets an answer in its API's form
+        except Exception as error:  # whatever it was, the client gets an answer in its API's form
             record.failed(error)
             return refused(api, Failed("the server failed to answer; its log says where"))
         record.replied(reply)

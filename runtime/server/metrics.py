@@ -3,9 +3,10 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from moembed.server.record import Record
 from moembed.version import __version__
@@ -66,11 +67,23 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All figures, of all workers, in Prometheus' text format."""
-        if not os.environ.get(FOLDER_VARIABLE):
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if not folder:
             return generate_latest(self._registry)
+        _forget_dead(Path(folder))
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+def _forget_dead(folder: Path) -> None:
+    """Take back what workers that are no longer there said of their present state."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from moembed.server.encoding import base64_floats, each, numbers
 from moembed.server.errors import Invalid, Refusal
 from moembed.server.service import Service
 
-_IDS_REFUSED = (
+IDS_REFUSED = (
     "input holds token ids, and this server takes text: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
     "tiktoken's) would be embedded as garbage. With LangChain set OpenAIEmbeddings(check_embedding_ctx_length=False); to send "
     "ids of this model's own vocabulary start the server with --accept-token-ids"
@@ -95,7 +95,7 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     texts, ids = _inputs(body.input)
     if ids is not None:
         if not service.settings.accept_token_ids:
-            raise Invalid(_IDS_REFUSED, param="input")
+            raise Invalid(IDS_REFUSED, param="input")
         result = await engine.embed_ids(ids, task=task, dim=body.dimensions)
     else:
         result = await engine.embed(texts, task=task, dim=body.dimensions, overlong=body.overlong)
@@ -118,7 +118,7 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
 
 def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
     """The texts, or the arrays of ids, of a body."""
-    inputs = [given] if isinstance(given, str) else given
+    inputs: list[Any] = [given] if isinstance(given, str) else given
     if not inputs:
         raise Invalid("input is an empty array: send at least one text", param="input")
     kinds = {type(item) for item in inputs}

@@ -8,6 +8,7 @@ import msgspec
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.errors import Refusal
 from moembed.server.metrics import CONTENT_TYPE
+from moembed.server.openapi import document
 from moembed.server.service import Service
 from moembed.version import __version__
 
@@ -42,6 +43,10 @@ async def _ready(service: Service, _body: None) -> Reply:
     return Reply(Ready(ready, models), status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+async def _openapi(_service: Service, _body: None) -> Reply:
+    return Reply(document(), headers={"content-type": "application/json"})
+
+
 async def _metrics(service: Service, _body: None) -> Reply:
     return Reply(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE})
 
@@ -58,5 +63,6 @@ OPERATIONS = Api(
         Operation("/health", "Whether the process is alive", _health, None, Health, open=True),
         Operation("/ready", "Whether every model is loaded and answers", _ready, None, Ready, open=True),
         Operation("/metrics", "Figures for Prometheus", _metrics),
+        Operation("/openapi.json", "This document", _openapi),
     ),
 )

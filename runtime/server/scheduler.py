@@ -134,7 +134,7 @@ class Scheduler:
             results: Sequence[NDArray[np.float32]] = ()
             try:
                 results = self._run(taken[0][0].output, rows)
-            except BaseException as raised:  # noqa: BLE001 whatever it was, those who wait are told
+            except BaseException as raised:  # whatever it was, those who wait are told
                 error = raised
             finished, self._call_started = time.perf_counter(), 0.0
             tokens = sum(len(row) for row in rows)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from moembed.embedder import Embedder
-from moembed.errors import InputError, MoembedError
+from moembed.errors import InputError
 from moembed.server.engine import Engine
 from moembed.server.errors import Failed, NoModel, Unready
 from moembed.server.metrics import Metrics, QueueMetrics
@@ -32,18 +32,14 @@ class Service:
     Attributes:
         settings: what was set.
         metrics: figures.
-        failure: why a model could not be loaded, if so.
         names: names of the models.
         started: Unix time.
-        draining: whether it was told to stop.
     """
 
     def __init__(self, settings: Settings, sources: dict[str, str | None]) -> None:
         self.settings, self._sources, self.metrics = settings, sources, Metrics()
         self.names = list(sources)
         self.started = int(time.time())
-        self.draining = False
-        self.failure: MoembedError | None = None
         self._engines: dict[str, Engine] = {}
 
     async def load(self) -> None:
@@ -90,15 +86,12 @@ class Service:
     def ready(self) -> dict[str, bool]:
         """Name -> whether the model answered its probe and is not stuck in a call."""
         return {
-            name: not self.draining
-            and name in self._engines
-            and self._engines[name].scheduler.stuck_for < _STUCK_SECONDS
+            name: name in self._engines and self._engines[name].scheduler.stuck_for < _STUCK_SECONDS
             for name in self.names
         }
 
     async def close(self) -> None:
         """Compute what waits, then let go of the models."""
-        self.draining = True
         for engine in dict.fromkeys(self._engines.values()):
             await engine.close()
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from moembed.errors import InputError
 
 PREFIX = "MOEMBED_SERVE_"
-_SECRET = "api_keys"
 
 
 def _setting(default: Any, text: str, flag: bool = True) -> Any:
@@ -65,7 +64,7 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(
         (), "keys, one of which a request has to carry as Authorization: Bearer KEY", False
     )
-    api_keys_file: Path | None = _setting(None, "file with one key a line; # starts a comment")
+    api_keys_file: str | None = _setting(None, "file with one key a line; # starts a comment")
     cors_origins: tuple[str, ...] = _setting(
         (), "origin whose pages may call the server, or * for any; repeat it for several"
     )
@@ -84,7 +83,7 @@ class Settings:
         if self.api_keys_file is None:
             return self.api_keys
         try:
-            lines = self.api_keys_file.read_text("utf-8").splitlines()
+            lines = Path(self.api_keys_file).read_text("utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise InputError(f"api_keys_file {self.api_keys_file} cannot be read: {error}") from error
         found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -112,7 +111,7 @@ def load_settings(
 
     known = {setting.name: setting for setting in fields(Settings)}
     merged: dict[str, Any] = {}
-    sources = {}
+    sources: dict[str, str] = {}
     for source, values in (
         (str(file), _read_toml(file) if file else {}),
         ("the environment", _read_environment(environ, known)),
@@ -126,7 +125,7 @@ def load_settings(
         try:
             merged[name] = msgspec.convert(value, known[name].type, strict=False)
         except msgspec.ValidationError as error:
-            shown = "" if name == _SECRET else f" = {value!r}"
+            shown = "" if name == "api_keys" else f" = {value!r}"
             raise InputError(f"{name}{shown} in {sources[name]}: {str(error)[:1].lower()}{str(error)[1:]}") from None
     settings = Settings(**merged)
     for setting in fields(Settings):
