@@ -78,8 +78,8 @@ function show() {
     ["Requests a second", number(rate("requests")), "rps"],
     ["Tokens a second", number(rate("tokens")), "tokens"],
     ["Texts waiting", number(last.queue), "queue"],
-    ["Half within", milliseconds(0.5), "p50"],
-    ["99 of 100 within", milliseconds(0.99), "p99"],
+    ["Median latency", milliseconds(0.5), "p50"],
+    ["99th percentile", milliseconds(0.99), "p99"],
   ];
   byId("figures").replaceChildren(
     ...rows.map(([name, value, id]) => element("div", {}, element("dt", {}, name), element("dd", { id: `figure-${id}` }, value))),

@@ -106,9 +106,10 @@ function describe() {
   const card = state.models.find(({ id }) => id === model());
   const size = (card.size / 1e6).toFixed(0);
   byId("about").replaceChildren(
+    "Served here: ",
     element("b", {}, card.id),
-    `: vectors of ${card.dim} dimensions, ${card.max_tokens} tokens at most, ${card.recipe}, ${size} MB, kernels ${card.kernels}, `,
-    `${card.threads} ${card.threads === 1 ? "thread" : "threads"}.`,
+    `, ${card.recipe}, ${size} MB. Vectors of ${card.dim} dimensions, texts of up to ${card.max_tokens} tokens. `,
+    `Kernels ${card.kernels}, ${card.threads} ${card.threads === 1 ? "thread" : "threads"}.`,
   );
   byId("provenance").classList.toggle("notice", card.embedded || !card.origin);
   byId("provenance").textContent = card.embedded

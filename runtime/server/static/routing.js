@@ -7,6 +7,10 @@ const SPACE = "▁";
 
 /** Draw a reply of POST /routing. */
 export function showRouting({ tokens, layers, num_experts: count }) {
+  const chosen = layers[0].experts[0].length;
+  byId("routing-hint").textContent =
+    `In ${layers.length} layers of the model a router sends every token to ${chosen} of ${count} experts. ` +
+    "A segment is one of them, as wide as its weight.";
   showGrid(tokens, layers, count);
   showLoad(layers, count, tokens.length);
 }
@@ -36,7 +40,7 @@ function showGrid(tokens, layers, count) {
       ` in layer ${layer}: ${parts.join(", ")}. The router gives ${percent(1 - sum(weights[row]))} to the other experts, which do not read it.`,
     );
   });
-  byId("token").replaceChildren();
+  byId("token").textContent = "Point at a segment, or move through the tokens with the arrow keys, to read its weights.";
   byId("routing").replaceChildren(table);
 }
 
@@ -93,7 +97,7 @@ function coloured(made, expert, count) {
   made.classList.add("expert");
   made.style.setProperty("--hue", String((360 * expert) / count + 25));
   // Neighbours on the wheel of colours differ in lightness too, for those who see few hues.
-  made.style.setProperty("--light", expert % 2 ? "0.76" : "0.87");
+  made.style.setProperty("--odd", String(expert % 2));
   return made;
 }
 

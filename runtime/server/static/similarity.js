@@ -6,9 +6,9 @@ import { cosine } from "./server.js";
 /** Draw the heat map of texts and their vectors. */
 export function showHeatMap(texts, vectors) {
   const values = vectors.map((a) => vectors.map((b) => cosine(a, b)));
-  const others = values.flatMap((row, i) => row.filter((_, j) => i !== j));
-  const low = Math.min(...others);
-  const high = Math.max(...others);
+  const pairs = values.flatMap((row, i) => row.slice(0, i).map((value, j) => ({ value, i: j, j: i })));
+  const low = Math.min(...pairs.map(({ value }) => value));
+  const high = Math.max(...pairs.map(({ value }) => value));
   const numbers = texts.map((_, index) => String(index + 1));
 
   const head = element("tr", {}, element("td", {}), ...texts.map((text, i) => columnHeader(numbers[i], text)));
@@ -23,22 +23,27 @@ export function showHeatMap(texts, vectors) {
     element("tbody", {}, ...body),
   );
   table.classList.toggle("dense", texts.length > 12);
-  navigable(table, (i, j) => {
+  const read = (start, i, j) =>
     byId("pair").replaceChildren(
+      start,
       element("b", {}, values[i][j].toFixed(4)),
-      i === j ? " a text with itself: " : " ",
+      i === j ? ", a text with itself: " : ": ",
       quoted(texts[i]),
       ...(i === j ? [] : [" and ", quoted(texts[j])]),
     );
+  navigable(table, (i, j) => {
+    read("", i, j);
     for (const header of table.querySelectorAll("th")) header.classList.remove("lit");
     table.tBodies[0].rows[i].cells[0].classList.add("lit");
     table.tHead.rows[0].cells[j + 1].classList.add("lit");
   });
-  byId("pair").replaceChildren();
+  const most = pairs.find(({ value }) => value === high);
+  if (most) read("Most alike, ", most.i, most.j);
+  else byId("pair").replaceChildren();
   byId("heat-map").replaceChildren(table);
-  byId("scale").hidden = !others.length;
-  byId("scale-low").textContent = others.length ? low.toFixed(2) : "";
-  byId("scale-high").textContent = others.length ? high.toFixed(2) : "";
+  byId("scale").hidden = !most;
+  byId("scale-low").textContent = low.toFixed(2);
+  byId("scale-high").textContent = high.toFixed(2);
 }
 
 function columnHeader(number, text) {
