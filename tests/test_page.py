@@ -53,7 +53,7 @@ def test_what_is_not_there(server):
         answer = server.get(path)
         assert answer.status == 404
         assert "/openapi.json lists what there is" in answer.json["error"]
-    assert server.post("/", {}).status == 405
+    assert server.post("/static/page.js", {}).status == 405
 
 
 def test_about_says_what_is_served(server, model, int8):
@@ -113,4 +113,5 @@ def test_the_page_needs_no_key_and_what_it_asks_for_does():
     with serving(api_keys=("secret",)) as server:
         assert server.get("/").status == server.get("/static/page.js").status == 200
         assert server.get("/about").status == server.post("/routing", {"input": "a"}).status == 401
+        assert server.post("/", {"inputs": "a"}).status == 401, "TEI's endpoint at the page's path"
         assert server.get("/about", authorization="Bearer secret").status == 200

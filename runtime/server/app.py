@@ -50,7 +50,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
     door = Door(
         inner,
         keys=Keys(settings.keys),
-        public={operation.path for api in APIS for operation in api.operations if operation.open},
+        public={(operation.method, operation.path) for api in APIS for operation in api.operations if operation.open},
         most=settings.max_requests,
         api_of=api_of,
         metrics=service.metrics,

@@ -49,8 +49,8 @@ class Door:
 
     Args:
         app: what answers.
-        keys: keys, one of which is needed except for the paths in `public`.
-        public: paths that need none.
+        keys: keys, one of which is needed except for what is in `public`.
+        public: methods and paths that need none.
         most: requests that may be in flight.
         api_of: the API whose form of errors a path has.
         metrics: figures.
@@ -62,7 +62,7 @@ class Door:
         app: ASGIApp,
         *,
         keys: Keys,
-        public: Collection[str],
+        public: Collection[tuple[str, str]],
         most: int,
         api_of: Callable[[str], Api],
         metrics: Metrics,
@@ -92,7 +92,7 @@ class Door:
         self._active += 1
         self._metrics.active.set(self._active)
         try:
-            if refusal := self._refusal(scope["path"], headers):
+            if refusal := self._refusal(scope["method"], scope["path"], headers):
                 api = self._api_of(scope["path"])
                 record.api, record.refused = api.name, refusal.kind
                 await refused(api, refusal)(scope, receive, sending)
@@ -105,8 +105,8 @@ class Door:
             self._metrics.observe(record, status, seconds)
             self._log(record, scope, status, seconds)
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
-        if path in self._public:
+    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
+        if (method, path) in self._public:
             return None
         try:
             self._keys.check(headers.get(b"authorization", b""))
