@@ -71,7 +71,7 @@ def serving(**settings: Any) -> Iterator[Server]:
     failures: list[Exception] = []
     app = create_app(Settings(**settings), on_failure=failures.append)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10))
-    with socket.socket() as listening:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(512)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
