@@ -66,7 +66,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(**settings: Any) -> Iterator[Server]:
+def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
     """Serve with the given settings until the block is left."""
     failures: list[Exception] = []
     app = create_app(Settings(**settings), on_failure=failures.append)
@@ -78,7 +78,8 @@ def serving(**settings: Any) -> Iterator[Server]:
         thread.start()
         here = Server(listening.getsockname()[1])
         try:
-            wait_until(lambda: failures or here.get("/ready").status == 200)
+            if until_ready:
+                wait_until(lambda: failures or here.get("/ready").status == 200)
             if failures:
                 raise failures[0]
             yield here
