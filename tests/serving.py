@@ -66,19 +66,20 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(**settings: Any) -> Iterator[Server]:
+def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
     """Serve with the given settings until the block is left."""
     failures: list[Exception] = []
     app = create_app(Settings(**settings), on_failure=failures.append)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10))
-    with socket.socket() as listening:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(512)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         here = Server(listening.getsockname()[1])
         try:
-            wait_until(lambda: failures or here.get("/ready").status == 200)
+            if until_ready:
+                wait_until(lambda: failures or here.get("/ready").status == 200)
             if failures:
                 raise failures[0]
             yield here

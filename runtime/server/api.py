@@ -44,7 +44,6 @@ class Operation:
         handle: answers a request, or raises a `Refusal`.
         request: type of the body, a msgspec.Struct, or None for a GET.
         reply: type of the answer's body, or None if it is not JSON.
-        texts: gives the texts of a body, for logs of texts where they are wanted.
         open: whether it needs no API key.
     """
 

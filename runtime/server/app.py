@@ -12,14 +12,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
 from moembed.server.apis import APIS, api_of
-from moembed.server.errors import NotFound, WrongMethod
+from moembed.server.errors import Failed, NotFound, WrongMethod
 from moembed.server.http import Bodies, endpoint, refused
 from moembed.server.logs import log
-from moembed.server.middleware import Door, Keys, log_fields
+from moembed.server.middleware import Door, Keys
 from moembed.server.record import Record
 from moembed.server.service import Service, sources_of
 from moembed.server.settings import Settings
@@ -52,13 +52,17 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         keys=Keys(settings.keys),
         public={(operation.method, operation.path) for api in APIS for operation in api.operations if operation.open},
         most=settings.max_requests,
-        api_of=api_of,
         metrics=service.metrics,
-        log=_log,
     )
     if not settings.cors_origins:
         return door
-    return CORSMiddleware(door, settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+    return CORSMiddleware(
+        door,
+        settings.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["retry-after", "x-request-id", "x-truncated-inputs"],
+    )
 
 
 @contextlib.asynccontextmanager
@@ -73,9 +77,10 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 async def _load(service: Service, on_failure: Callable[[MoembedError], None]) -> None:
     try:
         await service.load()
-    except MoembedError as error:
-        log(logging.ERROR, event="failed", message=str(error))
-        on_failure(error)
+    except Exception as error:  # whatever it was: without its models the server is of no use
+        failure = error if isinstance(error, MoembedError) else Failed(f"a model cannot be loaded: {error!r}")
+        log(logging.ERROR, event="failed", message=str(failure))
+        on_failure(failure)
         return
     log(logging.INFO, event="ready", models=service.names)
 
@@ -93,8 +98,3 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     record: Record = request.scope["state"]["record"]
     record.api, record.refused = api.name, refusal.kind
     return refused(api, refusal)
-
-
-def _log(record: Record, scope: Scope, status: int, seconds: float) -> None:
-    level = logging.ERROR if record.failure else logging.INFO
-    log(level, **log_fields(record, scope, status, seconds))

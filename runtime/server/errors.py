@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from moembed.errors import MoembedError
+from moembed.errors import InputError, MoembedError
 
 
 class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault of ours
@@ -26,7 +26,7 @@ class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault o
         self.message, self.param, self.headers = message, param, headers or {}
 
 
-class Invalid(Refusal):
+class Invalid(Refusal, InputError):
     """A body or a value that cannot be used."""
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge
-from moembed.server.record import Record
+from moembed.server.record import GONE, Record
 from moembed.server.service import Service
 
 _T = TypeVar("_T")
@@ -75,15 +75,14 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
             body = None if decoder is None else _decoded(decoder, await bodies.read(request))
             reply = await unless_gone(request, operation.handle(service, body))
         except ClientDisconnect:
-            record.gone = True
-            return Response(status_code=499)
+            return Response(status_code=GONE)
         except Refusal as refusal:
             record.refused = refusal.kind
             return refused(api, refusal)
         except Exception as error:  # whatever it was, the client gets an answer in its API's form
             record.failed(error)
             return refused(api, Failed("the server failed to answer; its log says where"))
-        record.replied(reply)
+        record.reply = reply
         return answer(reply)
 
     return handle

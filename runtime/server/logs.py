@@ -7,6 +7,10 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.types import Scope
+
+from moembed.server.record import Record
+
 LOGGER = logging.getLogger("moembed.server")
 
 
@@ -40,3 +44,27 @@ def log(level: int, **fields: Any) -> None:
     """Write a line of fields."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, "", extra={"fields": fields})
+
+
+def log_request(record: Record, scope: Scope, seconds: float) -> None:
+    """Write the line of a request that is over."""
+    reply = record.reply
+    optional = {
+        "model": reply.model,
+        "texts": reply.texts,
+        "tokens": reply.tokens,
+        "truncated": len(reply.truncated),
+        "refused": record.refused,
+        "failure": record.failure,
+    }
+    log(
+        logging.ERROR if record.failure else logging.INFO,
+        event="request",
+        id=record.id,
+        method=scope["method"],
+        path=record.endpoint or "-",
+        api=record.api,
+        status=record.status,
+        ms=round(seconds * 1e3, 3),
+        **{name: value for name, value in optional.items() if value},
+    )

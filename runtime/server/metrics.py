@@ -53,10 +53,10 @@ class Metrics:
         self.workers = gauge("workers", "Processes that serve", "version")
         self.workers.labels(__version__).set(1)
 
-    def observe(self, record: Record, status: int, seconds: float) -> None:
+    def observe(self, record: Record, seconds: float) -> None:
         """Count a request that is over."""
         api, endpoint = record.api or "none", record.endpoint or "none"
-        self.requests.labels(api, endpoint, str(status)).inc()
+        self.requests.labels(api, endpoint, str(record.status)).inc()
         self.seconds.labels(endpoint).observe(seconds)
         if record.refused:
             self.refused.labels(api, record.refused).inc()

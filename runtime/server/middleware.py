@@ -4,18 +4,18 @@ import hashlib
 import hmac
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moembed.server.api import Api
+from moembed.server.apis import api_of
 from moembed.server.errors import Overloaded, Refusal, Unauthorized
 from moembed.server.http import refused
+from moembed.server.logs import log_request
 from moembed.server.metrics import Metrics
 from moembed.server.record import Record
+from moembed.server.telemetry import Telemetry
 
-_GONE = 499
 _LONGEST_ID = 128
 
 
@@ -49,12 +49,10 @@ class Door:
 
     Args:
         app: what answers.
-        keys: keys, one of which is needed except for what is in `public`.
+        keys: keys, one of which is needed except for the paths in `public`.
         public: methods and paths that need none.
         most: requests that may be in flight.
-        api_of: the API whose form of errors a path has.
         metrics: figures.
-        log: writes a line.
     """
 
     def __init__(
@@ -64,12 +62,10 @@ class Door:
         keys: Keys,
         public: Collection[tuple[str, str]],
         most: int,
-        api_of: Callable[[str], Api],
         metrics: Metrics,
-        log: Callable[[Record, Scope, int, float], None],
     ) -> None:
         self._app, self._keys, self._public, self._most = app, keys, public, most
-        self._api_of, self._metrics, self._log = api_of, metrics, log
+        self._metrics, self._telemetry = metrics, Telemetry()
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,36 +73,37 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), _GONE
+        started = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         record = Record(_id_of(headers.get(b"x-request-id", b"")))
         scope.setdefault("state", {})["record"] = record
 
         async def sending(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = _GONE if record.gone else message["status"]
+                record.status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", record.id.encode())]
             await send(message)
 
         self._active += 1
         self._metrics.active.set(self._active)
         try:
-            if refusal := self._refusal(scope["method"], scope["path"], headers):
-                api = self._api_of(scope["path"])
-                record.api, record.refused = api.name, refusal.kind
-                await refused(api, refusal)(scope, receive, sending)
-            else:
-                await self._app(scope, receive, sending)
+            with self._telemetry.span(scope, record):
+                if refusal := self._refusal(scope, headers):
+                    api = api_of(scope["path"])
+                    record.api, record.refused = api.name, refusal.kind
+                    await refused(api, refusal)(scope, receive, sending)
+                else:
+                    await self._app(scope, receive, sending)
         finally:
             self._active -= 1
             self._metrics.active.set(self._active)
             seconds = time.perf_counter() - started
-            self._metrics.observe(record, status, seconds)
-            self._log(record, scope, status, seconds)
+            self._metrics.observe(record, seconds)
+            log_request(record, scope, seconds)
 
-    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
-        if (method, path) in self._public:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if (method, scope["path"]) in self._public:
             return None
         try:
             self._keys.check(headers.get(b"authorization", b""))
@@ -122,26 +119,3 @@ class Door:
 def _id_of(given: bytes) -> str:
     text = given.decode("ascii", "replace")
     return text if 0 < len(text) <= _LONGEST_ID and text.isprintable() and text.isascii() else uuid.uuid4().hex
-
-
-def log_fields(record: Record, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-    """The fields of a request's line in the log."""
-    reply = record.reply
-    fields: dict[str, Any] = {
-        "event": "request",
-        "id": record.id,
-        "method": scope["method"],
-        "path": record.endpoint or "-",
-        "api": record.api,
-        "status": status,
-        "ms": round(seconds * 1e3, 3),
-    }
-    optional = {
-        "model": reply.model,
-        "texts": reply.texts,
-        "tokens": reply.tokens,
-        "truncated": len(reply.truncated),
-        "refused": record.refused,
-        "failure": record.failure,
-    }
-    return fields | {name: value for name, value in optional.items() if value}

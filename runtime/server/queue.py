@@ -83,12 +83,12 @@ class FairQueue:
             Pairs of a flow and the index of one of its rows; empty if nothing waits.
         """
         taken: list[tuple[Flow, int]] = []
-        passed: list[Flow] = []
+        passed: list[tuple[Flow, int]] = []
         room = budget
         while self._turns and len(passed) < _PASSED_AT_MOST and (room > _NEGLIGIBLE or not taken):
             flow, _ = self._turns.popitem(last=False)
             if taken and (flow.next_size > room or flow.output != taken[0][0].output):
-                passed.append(flow)
+                passed.append((flow, room))
                 continue
             if flow.credit < flow.next_size:
                 flow.credit += QUANTUM
@@ -97,7 +97,9 @@ class FairQueue:
             if flow.waiting:
                 self._turns[flow] = None
         # Those that did not fit keep their place: they are the first of the next call.
-        for flow in reversed(passed):
+        # What each of the others took meanwhile is their due as well.
+        for flow, room_then in reversed(passed):
+            flow.credit += (room_then - room) // max(len(self._turns), 1)
             self._turns[flow] = None
             self._turns.move_to_end(flow, last=False)
         return taken

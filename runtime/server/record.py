@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from moembed.server.api import Reply
 
+GONE = 499
+
 
 @dataclass
 class Record:
@@ -16,7 +18,7 @@ class Record:
         endpoint: path of the operation, "" if there is none.
         reply: what was answered.
         refused: kind of refusal, "" if there was none.
-        gone: whether the client went away before.
+        status: HTTP status, 499 if the client went away before there was one.
         failure: type and places of an exception that should not have been; never its message, which may quote a text.
     """
 
@@ -25,12 +27,8 @@ class Record:
     endpoint: str = ""
     reply: Reply = field(default_factory=lambda: Reply(None))
     refused: str = ""
-    gone: bool = False
+    status: int = GONE
     failure: list[str] = field(default_factory=list)
-
-    def replied(self, reply: Reply) -> None:
-        """Keep what was answered."""
-        self.reply = reply
 
     def failed(self, error: BaseException) -> None:
         """Keep what went wrong."""

@@ -71,7 +71,6 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "least level of the JSON log lines on stderr"
     )
-    log_texts: bool = _setting(False, "log the beginning of every text; otherwise no text of a user is ever logged")
 
     @property
     def keys(self) -> tuple[str, ...]:

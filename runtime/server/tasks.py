@@ -24,11 +24,10 @@ def prompt_named(embedder: Embedder, task: str) -> str:
     """
     if task == NO_PROMPT:
         return ""
-    names = [task] if task in embedder.prompts else [_SYNONYMS.get(task, task)]
     try:
-        return embedder.prompt_for(names[0])
+        return embedder.prompt_for(task if task in embedder.prompts else _SYNONYMS.get(task, task))
     except InputError:
-        known = ", ".join(["query", "document", *embedder.prompts, NO_PROMPT])
+        known = ", ".join(dict.fromkeys(["query", "document", *embedder.prompts, NO_PROMPT]))
         raise Invalid(
             f"no prompt for the task {task!r}; expected one of {known} (none: the texts as they are)"
         ) from None
@@ -58,7 +57,7 @@ def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, de
     name = embedder.bundle.manifest.name
     raise Invalid(
         f"{name} was trained with a prompt in front of every text, and the request names no task: ask for the model "
-        "'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, "
-        f"{', '.join(embedder.prompts)}; none for the texts as they are), or put one of {', '.join(map(repr, own))} in front of "
+        "'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or "
+        f"another of {', '.join(embedder.prompts)}; none for the texts as they are), or put one of {', '.join(map(repr, own))} in front of "
         "every text; `moembed serve --task document` sets a default for every request"
     )
