@@ -1,13 +1,17 @@
-"""A headless Chromium of the system, driven by Playwright, which brings none of its own here."""
+"""The page in a headless Chromium of the system, driven by Playwright, which brings none of its own here."""
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+DESKTOP, PHONE, NARROW = ({"width": w, "height": h} for w, h in ((1280, 900), (390, 844), (320, 640)))
 _FLAGS = [
     "--no-sandbox",  # root has none
     "--disable-gpu",
@@ -24,6 +28,11 @@ def installed() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
+needs_browser = pytest.mark.skipif(
+    installed() is None, reason="no Chromium here: apt-get install chromium, and these tests run"
+)
+
+
 @contextlib.contextmanager
 def chromium(executable: str) -> Iterator[Browser]:
     """A browser with an empty profile; every page of it is of its own context."""
@@ -33,3 +42,64 @@ def chromium(executable: str) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+class Seen:
+    """What a page did that it should not."""
+
+    def __init__(self, page, url):
+        self.console, self.foreign, self.metrics = [], [], 0
+        page.on(
+            "console",
+            lambda message: self.console.append(message.text) if message.type in ("error", "warning") else None,
+        )
+        page.on("pageerror", lambda error: self.console.append(str(error)))
+
+        def requested(request):
+            self.metrics += request.url.endswith("/metrics")
+            if not request.url.startswith(url + "/"):
+                self.foreign.append(request.url)
+
+        page.on("request", requested)
+
+
+@contextlib.contextmanager
+def opened(browser, server, *, refusals=(), **options) -> Iterator[Page]:
+    """A page of the server, ready; nothing may leave its origin, and nothing be said on its console but `refusals`."""
+    context = browser.new_context(**{"viewport": DESKTOP} | options)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    seen = page.seen = Seen(page, server.url)
+    try:
+        page.goto(f"{server.url}/")
+        yield page
+        assert seen.foreign == []
+        assert [text for text in seen.console if not any(f"status of {code}" in text for code in refusals)] == []
+        assert context.cookies() == []
+        assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
+    finally:
+        context.close()
+
+
+def until(page, script, argument=None, seconds=10):
+    """Wait until a script is true; Playwright's own way of waiting is stopped by the page's policy, as it should be."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(script, argument):
+        assert time.monotonic() < end, script
+        page.wait_for_timeout(20)
+
+
+def settled(page, words):
+    until(page, "words => document.getElementById('status').textContent.includes(words)", words)
+    until(page, "!document.body.hasAttribute('aria-busy')")
+
+
+def embed(page, texts):
+    page.fill("#texts", "\n".join(texts))
+    page.click("#texts-form button")
+    settled(page, f"{len(texts)} text")
+
+
+def violations(page):
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], [node["html"][:120] for node in v["nodes"][:3]]) for v in found]

@@ -69,7 +69,8 @@ function show() {
   const seconds = last.time - first.time;
   const rate = (name) => (seconds ? (last[name] - first[name]) / seconds : NaN);
   const milliseconds = (share) => {
-    const value = quantile(share, first === last ? new Map() : first.buckets, last.buckets) * 1000;
+    const lately = quantile(share, first.buckets, last.buckets);
+    const value = 1000 * (Number.isNaN(lately) ? quantile(share, new Map(), last.buckets) : lately);
     return Number.isNaN(value) ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
   };
   const number = (value) => (Number.isNaN(value) ? "–" : value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 }));
@@ -93,7 +94,7 @@ export async function look() {
   show();
 }
 
-/** Keep looking while the page is seen and `wanted()`; `failed(error)` is told once what goes wrong, and that ends it. */
+/** Keep looking while the page is seen and `wanted()`; `failed(error)` is told what goes wrong. */
 export function keepLooking(wanted, failed) {
   const next = async () => {
     if (wanted() && document.visibilityState === "visible") {

@@ -3,7 +3,7 @@
 import { byId, element, shortened } from "./dom.js";
 import { keepLooking, look } from "./figures.js";
 import { showRouting } from "./routing.js";
-import { about, embed, ready, Refused, route, useKey } from "./server.js";
+import { about, embed, ready, Refused, route, startOver, useKey } from "./server.js";
 import { showHeatMap, showResults } from "./similarity.js";
 
 const MOST_TEXTS = 40;
@@ -23,29 +23,29 @@ const state = { models: [], texts: [], vectors: [] };
 
 const model = () => byId("model").value;
 
-/** Run a task; what the server says against it is shown in its words. */
+/** Do what was asked for last; what the server says against it is shown in its words. */
 async function guarded(work) {
+  const signal = startOver();
   byId("error").hidden = true;
   document.body.setAttribute("aria-busy", "true");
   try {
-    return await work();
+    await work();
   } catch (error) {
-    showError(error);
-    return null;
+    if (!signal.aborted) showError(error);
   } finally {
-    document.body.removeAttribute("aria-busy");
+    if (!signal.aborted) document.body.removeAttribute("aria-busy");
   }
 }
 
 function showError(error) {
-  if (!(error instanceof Refused)) throw error;
   if (error.status === 401) byId("key-form").hidden = false;
-  const parts = [element("p", {}, error.message)];
+  const parts = [element("p", {}, error instanceof Refused ? error.message : `This page has a defect: ${error.message}`)];
   if (error.retryAfter) parts.push(element("p", {}, `It asks to wait ${error.retryAfter} s before the next try.`));
   if (error.status) parts.push(element("p", { class: "hint" }, `HTTP ${error.status}`));
   byId("error").replaceChildren(...parts);
   byId("error").hidden = false;
-  byId("status").textContent = "";
+  say("");
+  if (!(error instanceof Refused)) console.error(error);
 }
 
 function say(text) {
@@ -62,17 +62,22 @@ async function embedTexts() {
     say(`There are ${texts.length} texts; this page shows 1 to ${MOST_TEXTS}, one per line.`);
     return;
   }
-  await guarded(async () => {
-    const started = performance.now();
-    const { vectors, tokens } = await embed(model(), texts, "document");
-    const spent = Math.round(performance.now() - started);
-    Object.assign(state, { texts, vectors });
-    showHeatMap(texts, vectors);
-    listRouted();
-    say(`${texts.length} ${texts.length === 1 ? "text" : "texts"} embedded: ${tokens} tokens in ${spent} ms.`);
-    await search();
-    await showRouted();
-  });
+  const started = performance.now();
+  const { vectors, tokens } = await embed(model(), texts, "document");
+  const spent = Math.round(performance.now() - started);
+  Object.assign(state, { texts, vectors });
+  showHeatMap(texts, vectors);
+  listRouted();
+  say(`${texts.length} ${texts.length === 1 ? "text" : "texts"} embedded: ${tokens} tokens in ${spent} ms.`);
+  await search();
+  await showRouted();
+}
+
+async function searchTexts() {
+  await search();
+  listRouted();
+  const best = byId("results").firstElementChild;
+  if (best) say(`The most similar text is number ${Number(best.dataset.index) + 1}, with ${best.firstChild.textContent}.`);
 }
 
 async function search() {
@@ -149,29 +154,22 @@ function listen() {
       if (event === "submit") happened.preventDefault();
       work(happened);
     });
-  on("texts-form", "submit", embedTexts);
+  on("texts-form", "submit", () => guarded(embedTexts));
   on("texts", "keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) embedTexts();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) guarded(embedTexts);
   });
-  on("search-form", "submit", () =>
-    guarded(async () => {
-      await search();
-      listRouted();
-      const best = byId("results").firstElementChild;
-      if (best) say(`The most similar text is number ${Number(best.dataset.index) + 1}, with ${best.firstChild.textContent}.`);
-    }),
-  );
+  on("search-form", "submit", () => guarded(searchTexts));
   on("routed", "change", () => guarded(showRouted));
   on("model", "change", () => {
     describe();
-    embedTexts();
+    guarded(embedTexts);
   });
   on("key-form", "submit", () => {
     useKey(byId("key").value);
     byId("key").value = "";
     guarded(start);
   });
-  on("live", "change", () => byId("live").checked && guarded(look));
+  on("live", "change", () => byId("live").checked && look().catch(showError));
 }
 
 byId("most").textContent = String(MOST_TEXTS);

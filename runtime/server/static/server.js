@@ -1,6 +1,7 @@
 // The server's public endpoints, as any client uses them.
 
 let key = "";
+let working = new AbortController();
 
 /** What the server said when it refused something, in its own words. */
 export class Refused extends Error {
@@ -16,14 +17,28 @@ export function useKey(given) {
   key = given.trim();
 }
 
+/** Give up the work that has been asked for; the server forgets what of it still waits. Gives a signal of what follows. */
+export function startOver() {
+  working.abort();
+  working = new AbortController();
+  return working.signal;
+}
+
 async function ask(path, body) {
   const headers = {};
   if (key) headers.authorization = `Bearer ${key}`;
   if (body) headers["content-type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), cache: "no-store" });
+    response = await fetch(path, {
+      method: body ? "POST" : "GET",
+      headers,
+      body: body && JSON.stringify(body),
+      cache: "no-store",
+      signal: body && working.signal,
+    });
   } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new Refused(0, `The server at ${location.host} does not answer (${error.message}). Is it still running?`, null);
   }
   if (response.ok) return response;

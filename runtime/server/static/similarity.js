@@ -3,6 +3,10 @@
 import { byId, element, navigable, shortened, spoken } from "./dom.js";
 import { cosine } from "./server.js";
 
+// With more texts than this the numbers of the heat map would not be readable: they are spoken, and read below it.
+const MOST_NUMBERS = 16;
+const MOST_RESULTS = 12;
+
 /** Draw the heat map of texts and their vectors. */
 export function showHeatMap(texts, vectors) {
   const values = vectors.map((a) => vectors.map((b) => cosine(a, b)));
@@ -11,9 +15,11 @@ export function showHeatMap(texts, vectors) {
   const high = Math.max(...pairs.map(({ value }) => value));
   const numbers = texts.map((_, index) => String(index + 1));
 
-  const head = element("tr", {}, element("td", {}), ...texts.map((text, i) => columnHeader(numbers[i], text)));
+  const dense = texts.length > MOST_NUMBERS;
+  const shown = (value) => (dense ? spoken(value.toFixed(2)) : value.toFixed(2));
+  const head = element("tr", {}, element("td", {}), ...texts.map((text, i) => columnHeader(numbers[i], text, dense && (i + 1) % 5)));
   const body = texts.map((text, i) =>
-    element("tr", {}, rowHeader(numbers[i], text), ...values[i].map((value, j) => cell(value, i === j, low, high))),
+    element("tr", {}, rowHeader(numbers[i], text), ...values[i].map((value, j) => cell(shown(value), value, i === j, low, high))),
   );
   const table = element(
     "table",
@@ -22,7 +28,7 @@ export function showHeatMap(texts, vectors) {
     element("thead", {}, head),
     element("tbody", {}, ...body),
   );
-  table.classList.toggle("dense", texts.length > 12);
+  table.classList.toggle("dense", dense);
   const read = (start, i, j) =>
     byId("pair").replaceChildren(
       start,
@@ -46,16 +52,16 @@ export function showHeatMap(texts, vectors) {
   byId("scale-high").textContent = high.toFixed(2);
 }
 
-function columnHeader(number, text) {
-  return element("th", { scope: "col", title: text }, number, spoken(`: ${shortened(text, 80)}`));
+function columnHeader(number, text, crowded) {
+  return element("th", { scope: "col", title: text }, crowded ? spoken(number) : number, spoken(`: ${shortened(text, 80)}`));
 }
 
 function rowHeader(number, text) {
   return element("th", { scope: "row", title: text }, element("span", { class: "number" }, number), " ", text);
 }
 
-function cell(value, own, low, high) {
-  const made = element("td", { class: own ? "own" : null, "data-value": value }, value.toFixed(2));
+function cell(shown, value, own, low, high) {
+  const made = element("td", { class: own ? "own" : null, "data-value": value }, shown);
   made.style.setProperty("--share", String(high > low ? Math.max(0, (value - low) / (high - low)) : 0.5));
   return made;
 }
@@ -64,13 +70,13 @@ function quoted(text) {
   return element("q", { dir: "auto" }, shortened(text, 160));
 }
 
-/** List texts by their similarity to a question's vector, the most similar first. */
+/** List the best texts by their similarity to a question's vector, the most similar first. */
 export function showResults(texts, vectors, question) {
   const ranked = texts.map((text, index) => ({ text, index, score: cosine(question, vectors[index]) }));
   ranked.sort((a, b) => b.score - a.score || a.index - b.index);
   const low = ranked.at(-1).score;
   const high = ranked[0].score;
-  const items = ranked.map(({ text, index, score }) => {
+  const items = ranked.slice(0, MOST_RESULTS).map(({ text, index, score }) => {
     const bar = element("i", { class: "bar-of", "aria-hidden": "true" });
     bar.style.setProperty("--share", String(high > low ? 0.04 + (0.96 * (score - low)) / (high - low) : 1));
     return element(
