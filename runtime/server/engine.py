@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +140,8 @@ class Engine:
         """
         todo = await self.pieces([text], task=task, overlong="error")
         await asyncio.to_thread(self.embedder.routers.open)
-        (found,) = await self.scheduler.submit([piece.ids for piece in todo], ROUTING)
+        routed: list[Any] = await self.scheduler.submit([piece.ids for piece in todo], ROUTING)
+        found: Routing = routed[0]
         return found
 
     async def pieces(
@@ -187,13 +188,13 @@ class Engine:
         await self.scheduler.close()
         self._tokenising.shutdown()
 
-    def _run(self, output: str, rows: list[Ids]) -> Sequence[NDArray[np.float32]]:
+    def _run(self, output: str, rows: list[Ids]) -> Sequence[Any]:
         if output == ROUTING:
             return [self.embedder.routers.run(row) for row in rows]
         found = self.embedder.session.run(output, *pad(rows, self.embedder.tokenizer.pad))
         if output == TOKENS:
             return [states[: len(row)].copy() for states, row in zip(found, rows, strict=True)]
-        return found  # type: ignore[return-value]  # its rows are arrays
+        return found
 
     def _check(self, texts: Sequence[object], characters: int) -> None:
         most_texts, most_characters = self._settings.max_inputs, self._settings.max_characters
