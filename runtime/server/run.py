@@ -92,7 +92,6 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=int(settings.drain_timeout),
-        timeout_worker_healthcheck=30,
     )
 
 
