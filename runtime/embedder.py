@@ -68,9 +68,16 @@ class Embedder:
         routers: tells where token ids are routed, likewise.
     """
 
-    def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        providers: str | Sequence[str] = "cpu",
+        threads: int | None = None,
+        spin: bool = True,
+    ) -> None:
         self.bundle = bundle
-        self.session = Session(bundle, providers=providers, threads=threads)
+        self.session = Session(bundle, providers=providers, threads=threads, spin=spin)
         self.tokenizer = Tokenizer(bundle)
         self.max_tokens = bundle.manifest.max_tokens
         self.dim = bundle.manifest.hidden_size

@@ -126,7 +126,7 @@ def test_the_openapi_document_describes_every_endpoint(small_server):
     name = schema["$ref"].rpartition("/")[2]
     assert document["components"]["schemas"][name]["required"] == ["input", "model"]
     text = json.dumps(document)
-    for reference in set(part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]):
+    for reference in {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}:
         assert reference in document["components"]["schemas"]
 
 

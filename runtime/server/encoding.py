@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def numbers(vector: NDArray[Any]) -> msgspec.Raw:
-    """A vector, or a matrix, as JSON numbers that read back as the same float32."""
+    """A vector as JSON numbers that read back as the same float32."""
     return msgspec.Raw(_encode(vector.tolist()))
 
 

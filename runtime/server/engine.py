@@ -22,9 +22,12 @@ from moembed.server.tasks import prompt_chosen
 from moembed.tokenizer import Ids
 
 _T = TypeVar("_T")
-EMBEDDING, TOKENS, ROUTING = "sentence_embedding", "token_embeddings", "routing"
+# The graph's outputs, what is made of the second, and what its routers decide.
+EMBEDDING, TOKENS, MEANS, ROUTING = "sentence_embedding", "token_embeddings", "means", "routing"
 # Fewer characters are tokenised sooner than another thread is woken for them.
 _INLINE_CHARACTERS = 4096
+# Numbers of an answer of token vectors: about 100 MB of JSON.
+_NUMBERS_AT_MOST = 2**23
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Engine:
         overlong: Overlong | None = None,
         dim: int | None = None,
         limit: int | None = None,
+        normalize: bool = True,
     ) -> Result:
         """Embed texts.
 
@@ -84,13 +88,16 @@ class Engine:
             overlong: the policy for texts that are too long; None leaves it to the settings.
             dim: components of a vector, None for all.
             limit: most tokens of a text, where it is less than the model's.
+            normalize: give vectors of unit length, else the means of the tokens' last hidden states; then no text is read
+                in windows.
 
         Raises:
             Refusal: the request cannot be met, or not now.
         """
         width = self.width(dim)
-        todo = await self.pieces(texts, task=task, overlong=overlong, limit=limit)
-        return await self._embed(todo, len(texts), width)
+        policy = self._policy(overlong, windows=normalize)
+        todo = await self.pieces(texts, task=task, overlong=policy, limit=limit)
+        return await self._embed(todo, len(texts), width, EMBEDDING if normalize else MEANS)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
         """Embed texts that are token ids of this model, with or without its special tokens around them.
@@ -100,24 +107,28 @@ class Engine:
         """
         width = self.width(dim)
         tokenizer, limit = self.embedder.tokenizer, self.embedder.max_tokens
-        self._check(rows, sum(len(row) for row in rows))
-        prompt = prompt_chosen(self.embedder, ["" for _ in rows], task, self._settings.task)
-        (head,) = tokenizer.encode([""], prefix=prompt)
-        todo = []
-        for index, row in enumerate(rows):
-            strings = tokenizer.token_strings([i for i in row if 0 <= i < 2**31])
-            if len(strings) != len(row) or not all(strings):
-                raise Invalid(
-                    f"text {index} holds a token id that is not in the vocabulary of {self.name}", param="input"
-                )
-            framed = len(row) > 1 and (row[0], row[-1]) == (tokenizer.bos, tokenizer.eos)
-            ids = np.array([*head[:-1], *(row[1:-1] if framed else row), tokenizer.eos], np.int32)
-            if len(ids) > limit:
-                raise TooLong(
-                    f"text {index} has {len(ids)} tokens; the model reads {limit}: send shorter arrays", param="input"
-                )
-            todo.append(Piece(index, ids, 0, 0))
-        return await self._embed(todo, len(rows), width)
+        prompt = prompt_chosen(self.embedder, [""], task, self._settings.task)
+
+        def checked() -> list[Piece]:
+            (head,) = tokenizer.encode([""], prefix=prompt)
+            known = {token for row in rows for token in row if 0 <= token < 2**31}
+            known = {token for token, name in zip(known, tokenizer.token_strings(list(known)), strict=True) if name}
+            todo = []
+            for index, row in enumerate(rows):
+                framed = len(row) > 1 and (row[0], row[-1]) == (tokenizer.bos, tokenizer.eos)
+                body = row[1:-1] if framed else row
+                if len(head) + len(body) > limit:
+                    raise TooLong(
+                        f"text {index} has {len(head) + len(body)} tokens, prompt and special tokens included; the model reads "
+                        f"{limit}: send shorter arrays",
+                        param="input",
+                    )
+                if not known.issuperset(body):
+                    raise Invalid(f"text {index} holds a token id that {self.name} has not", param="input")
+                todo.append(Piece(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
+            return todo
+
+        return await self._embed(await self.aside(rows, checked), len(rows), width, EMBEDDING)
 
     async def token_embeddings(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
@@ -125,11 +136,15 @@ class Engine:
         """The last hidden state of every token of every text, `[tokens, hidden]` each, and what was read.
 
         Raises:
-            Refusal: as for `embed`; also if the policy would give windows.
+            Refusal: as for `embed`; also if they are too many numbers for one answer.
         """
-        if (overlong or self._settings.overlong) == "chunk":
-            overlong = "error"
-        todo = await self.pieces(texts, task=task, overlong=overlong)
+        policy = self._policy(overlong, windows=False)
+        todo = await self.pieces(texts, task=task, overlong=policy)
+        numbers = sum(len(piece.ids) for piece in todo) * self.embedder.dim
+        if numbers > _NUMBERS_AT_MOST:
+            raise TooLarge(
+                f"the answer would hold {numbers} numbers, {_NUMBERS_AT_MOST} are the most: send fewer texts at a time"
+            )
         return await self.scheduler.submit([piece.ids for piece in todo], TOKENS), todo
 
     async def routing(self, text: str, *, task: str | None) -> Routing:
@@ -145,7 +160,7 @@ class Engine:
         return found
 
     async def pieces(
-        self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None = None, limit: int | None = None
+        self, texts: Sequence[str], *, task: str | None, overlong: Overlong, limit: int | None = None
     ) -> list[Piece]:
         """Check a request's texts against the limits and tokenise them, off the event loop unless they are few.
 
@@ -155,10 +170,8 @@ class Engine:
         prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
         most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
 
-        policy = overlong or self._settings.overlong
-
         def tokenised() -> list[Piece]:
-            return list(pieces(self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=policy))
+            return list(pieces(self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong))
 
         try:
             return await self.aside(texts, tokenised)
@@ -171,7 +184,7 @@ class Engine:
         except InputError as error:
             raise Invalid(str(error)) from None
 
-    async def aside(self, texts: Sequence[str], work: Callable[[], _T]) -> _T:
+    async def aside(self, texts: Sequence[Sequence[object]], work: Callable[[], _T]) -> _T:
         """Check a request's texts against the limits, then work on them: beside the event loop, unless they are few.
 
         Raises:
@@ -191,10 +204,13 @@ class Engine:
     def _run(self, output: str, rows: list[Ids]) -> Sequence[Any]:
         if output == ROUTING:
             return [self.embedder.routers.run(row) for row in rows]
-        found = self.embedder.session.run(output, *pad(rows, self.embedder.tokenizer.pad))
-        if output == TOKENS:
-            return [states[: len(row)].copy() for states, row in zip(found, rows, strict=True)]
-        return found
+        found = self.embedder.session.run(
+            EMBEDDING if output == EMBEDDING else TOKENS, *pad(rows, self.embedder.tokenizer.pad)
+        )
+        if output == EMBEDDING:
+            return list(found)
+        states = [padded[: len(row)] for padded, row in zip(found, rows, strict=True)]
+        return [state.mean(axis=0, dtype=np.float32) if output == MEANS else state.copy() for state in states]
 
     def _check(self, texts: Sequence[object], characters: int) -> None:
         most_texts, most_characters = self._settings.max_inputs, self._settings.max_characters
@@ -221,11 +237,15 @@ class Engine:
             )
         return dim or self.embedder.dim
 
-    async def _embed(self, todo: list[Piece], count: int, width: int) -> Result:
-        found = await self.scheduler.submit([piece.ids for piece in todo], EMBEDDING)
+    def _policy(self, overlong: Overlong | None, *, windows: bool) -> Overlong:
+        policy = overlong or self._settings.overlong
+        return "error" if policy == "chunk" and not windows else policy
+
+    async def _embed(self, todo: list[Piece], count: int, width: int, output: str) -> Result:
+        found = await self.scheduler.submit([piece.ids for piece in todo], output)
         vectors = np.stack(found) if found else np.empty((0, self.embedder.dim), np.float32)
         tokens = [0] * count
         for piece in todo:
             tokens[piece.text] += len(piece.ids)
         truncated = [piece.text for piece in todo if piece.truncated]
-        return Result(shortened(pooled(todo, vectors, count), width, normalize=True), tokens, truncated)
+        return Result(shortened(pooled(todo, vectors, count), width, normalize=output == EMBEDDING), tokens, truncated)

@@ -26,7 +26,7 @@ class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault o
         self.message, self.param, self.headers = message, param, headers or {}
 
 
-class Invalid(Refusal, InputError):
+class Invalid(Refusal, InputError):  # noqa: N818 as above
     """A body or a value that cannot be used."""
 
 

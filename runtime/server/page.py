@@ -9,6 +9,7 @@ import msgspec
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.operations import ErrorReply
 from moembed.server.service import Service
+from moembed.server.tasks import task_named
 from moembed.sources import DEFAULT_FOLDER
 from moembed.version import __version__
 
@@ -110,7 +111,7 @@ def _card(service: Service, name: str) -> Card:
 
 async def _routing(service: Service, body: RoutingRequest) -> Reply:
     engine, suffix = service.engine(body.model)
-    routing = await engine.routing(body.input, task=body.input_type or suffix)
+    routing = await engine.routing(body.input, task=task_named(body.input_type, None, suffix))
     rows = zip(routing.layers, routing.experts, routing.weights, routing.load.tolist(), strict=True)
     layers = [Layer(layer, experts.tolist(), weights.tolist(), load) for layer, experts, weights, load in rows]
     reply = RoutingReply(engine.name, routing.num_experts, list(routing.tokens), layers)

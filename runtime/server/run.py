@@ -17,7 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from moembed.cpu import available_cpus
-from moembed.errors import MoembedError, OutputError
+from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
 from moembed.server.logs import configure, log
 from moembed.server.metrics import FOLDER_VARIABLE
@@ -70,7 +70,10 @@ def _serve_here(settings: Settings, listening: socket.socket) -> None:
 def _serve_in_workers(settings: Settings, listening: socket.socket) -> None:
     with tempfile.TemporaryDirectory(prefix="moembed-metrics-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        Multiprocess(_config(settings, functools.partial(_worker, settings)), sockets=[listening]).run()
+        supervisor = Multiprocess(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise ProviderError("a worker could not load its models: its last line in the log says why")
 
 
 def _worker(settings: Settings) -> ASGIApp:
@@ -89,7 +92,6 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=int(settings.drain_timeout),
-        timeout_worker_healthcheck=30,
     )
 
 

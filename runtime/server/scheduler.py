@@ -33,7 +33,8 @@ class Scheduler:
     """Runs rows in calls of a token budget. Its methods belong to one event loop; the calls run on its thread.
 
     Nothing waits for company: a call starts as soon as the thread is free, with whatever is there, and what arrives
-    meanwhile shares the next one.
+    meanwhile shares the next one. (Measured with 64 clients of short queries: 280 requests a second so, 257 if a call waits
+    1 ms for more, 206 if 3 ms; with one client 138, 98 and 89.)
 
     Args:
         run: computes an output for rows; what it gives for a row must not depend on the others.

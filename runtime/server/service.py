@@ -13,6 +13,7 @@ from moembed.server.errors import Failed, NoModel, Unready
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
 from moembed.server.tasks import prompt_named
+from moembed.sources import open_bundle
 
 _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0
@@ -96,12 +97,10 @@ class Service:
             await engine.close()
 
     def _open(self, source: str | None) -> Embedder:
-        embedder = Embedder.from_pretrained(
-            source,
-            providers=self.settings.provider,
-            threads=self.settings.threads,
-            local_files_only=self.settings.offline,
-        )
+        settings = self.settings
+        bundle = open_bundle(source, local_files_only=settings.offline)
+        # A server has neighbours, its own event loop among them, which spinning threads would take the CPUs from.
+        embedder = Embedder(bundle, providers=settings.provider, threads=settings.threads, spin=False)
         if self.settings.task is not None:
             prompt_named(embedder, self.settings.task)
         return embedder

@@ -54,10 +54,10 @@ def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, de
         return prompt_named(embedder, default)
     if not embedder.bundle.manifest.prompt_required:
         return ""
-    name = embedder.bundle.manifest.name
+    names, prompts = ", ".join(embedder.prompts), ", ".join(map(repr, own))
     raise Invalid(
-        f"{name} was trained with a prompt in front of every text, and the request names no task: ask for the model "
-        "'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or "
-        f"another of {', '.join(embedder.prompts)}; none for the texts as they are), or put one of {', '.join(map(repr, own))} in front of "
-        "every text; `moembed serve --task document` sets a default for every request"
+        f"{embedder.bundle.manifest.name} was trained with a prompt in front of every text, and the request names no task: ask "
+        "for the model 'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or "
+        f"another of {names}; none for the texts as they are), or put one of {prompts} in front of every text; "
+        "`moembed serve --task document` sets a default for every request"
     )

@@ -6,12 +6,11 @@ Written against its `router/src/http/types.rs` (265deb2a) and huggingface_hub 2.
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 
 from moembed.overlong import Overlong
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers
-from moembed.server.engine import Engine, Result
+from moembed.server.engine import Engine
 from moembed.server.errors import Empty, Invalid, Refusal
 from moembed.server.openai import IDS_REFUSED
 from moembed.server.service import Service
@@ -151,19 +150,14 @@ def _replied(body: Any, engine: Engine, tokens: list[int], truncated: list[int])
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
     engine, _ = service.engine()
     texts = _texts(body.inputs)
-    if body.normalize is False:
-        result = await _means(engine, texts, body)
-    else:
-        result = await engine.embed(texts, task=body.prompt_name, overlong=_policy(body), dim=body.dimensions)
+    result = await engine.embed(
+        texts,
+        task=body.prompt_name,
+        overlong=_policy(body),
+        dim=body.dimensions,
+        normalize=body.normalize is not False,
+    )
     return _replied(await each(numbers, result.vectors), engine, result.tokens, result.truncated)
-
-
-async def _means(engine: Engine, texts: list[str], body: EmbedRequest) -> Result:
-    """The vectors before they are scaled to unit length: the means of the tokens' last hidden states."""
-    width = engine.width(body.dimensions)
-    states, todo = await engine.token_embeddings(texts, task=body.prompt_name, overlong=_policy(body))
-    means = np.stack([state.mean(axis=0, dtype=np.float32)[:width] for state in states])
-    return Result(means, [len(piece.ids) for piece in todo], [piece.text for piece in todo if piece.truncated])
 
 
 async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
@@ -171,7 +165,8 @@ async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
     texts = _texts(body.inputs)
     states, todo = await engine.token_embeddings(texts, task=body.prompt_name, overlong=_policy(body))
     truncated = [piece.text for piece in todo if piece.truncated]
-    return _replied(await each(numbers, states), engine, [len(piece.ids) for piece in todo], truncated)
+    written = [await each(numbers, state) for state in states]
+    return _replied(written, engine, [len(piece.ids) for piece in todo], truncated)
 
 
 async def _similarity(service: Service, body: SimilarityRequest) -> Reply:
