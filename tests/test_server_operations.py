@@ -139,6 +139,11 @@ def test_the_task_of_a_text_that_carries_a_prompt_and_of_a_default(small_server,
     assert np.array(own.json["data"][0]["embedding"], np.float32).tobytes() == model.encode_query("hello").tobytes()
     assert vectors(small_server, ["query: hello", "hello"]).status == 400
     assert vectors(small_server, ["hello"], prompt_name="none").status == 200
+    assert vectors(small_server, ["hello"], prompt_name="query", input_type="passage").status == 400
+    over = small_server.post("/v1/embeddings", {"model": "moembed:passage", "input": "hello", "input_type": "query"})
+    assert over.json["data"][0]["embedding"] == own.json["data"][0]["embedding"], (
+        "a field goes before the model's suffix"
+    )
     for task, wanted in (("document", model.encode_document("hello")), ("none", model.encode("hello", prompt=""))):
         with serving(task=task) as server:
             found = vectors(server, ["hello"]).json["data"][0]["embedding"]
@@ -236,6 +241,13 @@ def test_overload_is_answered_429_and_passes():
         assert ask(0).status == 200
         assert server.post("/embed", {"inputs": texts * 4, "prompt_name": "query"}).status == 413, "it would never fit"
         assert server.figure("moembed_queue_tokens") == server.figure("moembed_queue_texts") == 0
+
+
+def test_answers_of_token_vectors_are_bounded():
+    with serving() as server:
+        answer = server.post("/embed_all", BODIES["/embed"](["word " * 400] * 60))
+        assert answer.status == 413
+        assert "numbers" in answer.json["error"]
 
 
 def test_more_requests_at_a_time_than_may_be():

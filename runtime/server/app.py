@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +15,7 @@ from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
 from moembed.server.apis import APIS, api_of
-from moembed.server.errors import Failed, NotFound, WrongMethod
+from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod
 from moembed.server.http import Bodies, endpoint, refused
 from moembed.server.logs import log
 from moembed.server.middleware import Door, Keys
@@ -30,7 +29,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
 
     Args:
         settings: what was set.
-        on_failure: is called if a model cannot be loaded, which is done after the start.
+        on_failure: is called if a model cannot be loaded; one worker loads while it listens, several load first.
 
     Returns:
         An ASGI application that loads the models when it is started, and drains when it is stopped.
@@ -69,6 +68,9 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     service: Service = app.state.service
     loading = asyncio.create_task(_load(service, app.state.on_failure))
+    if service.settings.workers > 1:
+        # Another worker answers meanwhile: this one listens as soon as it can.
+        await loading
     yield
     loading.cancel()
     await service.close()
@@ -90,7 +92,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     api = api_of(path)
     if isinstance(error, HTTPException) and error.status_code == WrongMethod.status:
         headers = dict(error.headers or {})
-        refusal: Any = WrongMethod(
+        refusal: Refusal = WrongMethod(
             f"{path} is not for {request.method}, but for {headers.get('Allow', '')}", headers=headers
         )
     else:

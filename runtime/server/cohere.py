@@ -17,6 +17,7 @@ from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import base64_floats, each, numbers
 from moembed.server.errors import Invalid, Refusal
 from moembed.server.service import Service
+from moembed.server.tasks import task_named
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 _POLICIES: dict[str, Overlong] = {"NONE": "error", "START": "truncate_start", "END": "truncate"}
@@ -117,7 +118,7 @@ async def _embed(service: Service, body: EmbedRequest) -> Reply:
         )
     result = await engine.embed(
         texts,
-        task=body.input_type or suffix,
+        task=task_named(body.input_type, None, suffix),
         overlong=_POLICIES[body.truncate or "END"],
         dim=width,
         limit=body.max_tokens,

@@ -18,6 +18,7 @@ from moembed.server.encoding import each, numbers
 from moembed.server.engine import Result
 from moembed.server.errors import Invalid, Refusal
 from moembed.server.service import Service
+from moembed.server.tasks import task_named
 from moembed.version import __version__
 
 _ARCHITECTURE = "nomic-bert-moe"
@@ -157,7 +158,7 @@ async def _vectors(
     engine, suffix = service.engine(body.model)
     if "" in texts:
         raise Invalid(f"input[{list(texts).index('')}] is an empty string: leave it out", param="input")
-    task = body.input_type or body.prompt_name or suffix
+    task = task_named(body.input_type, body.prompt_name, suffix)
     policy: Overlong = "error" if truncate is False else "truncate"
     limit = body.options.num_ctx if body.options else None
     return engine.name, await engine.embed(texts, task=task, overlong=policy, dim=dim, limit=limit)

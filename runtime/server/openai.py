@@ -12,6 +12,7 @@ from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import base64_floats, each, numbers
 from moembed.server.errors import Invalid, Refusal
 from moembed.server.service import Service
+from moembed.server.tasks import task_named
 
 IDS_REFUSED = (
     "input holds token ids, and this server takes text: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
@@ -91,7 +92,7 @@ class ErrorReply(msgspec.Struct):
 
 async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     engine, suffix = service.engine(body.model)
-    task = body.input_type or body.prompt_name or suffix
+    task = task_named(body.input_type, body.prompt_name, suffix)
     texts, ids = _inputs(body.input)
     if ids is not None:
         if not service.settings.accept_token_ids:

@@ -26,6 +26,7 @@ from moembed.server.settings import Settings
 from moembed.sources import open_bundle
 
 _BACKLOG = 2048
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(settings: Settings) -> None:
@@ -47,6 +48,12 @@ def serve(settings: Settings) -> None:
             workers=settings.workers,
             threads=threads,
         )
+        if not (settings.keys or settings.unix_socket or settings.host in _LOOPBACK):
+            log(
+                logging.WARNING,
+                event="open",
+                message=f"anybody who reaches {settings.host} may call: no API keys are set",
+            )
         if settings.workers == 1:
             _serve_here(settings, listening)
         else:

@@ -16,6 +16,19 @@ _SYNONYMS = {
 NO_PROMPT = "none"
 
 
+def task_named(input_type: str | None, prompt_name: str | None, suffix: str | None = None) -> str | None:
+    """The task that a request names: by one of two fields, else by the suffix of its model's name.
+
+    Raises:
+        Invalid: the two fields contradict each other.
+    """
+    if input_type is not None and prompt_name is not None and input_type != prompt_name:
+        raise Invalid(
+            f"input_type = {input_type!r} and prompt_name = {prompt_name!r}: send one of them", param="input_type"
+        )
+    return next((task for task in (input_type, prompt_name, suffix) if task is not None), None)
+
+
 def prompt_named(embedder: Embedder, task: str) -> str:
     """The prompt of a task: `query`, `document`, a prompt name of the model, Cohere's names for these, or `none`.
 
