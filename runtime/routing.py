@@ -107,6 +107,8 @@ class Routers:
         routers, num_experts = _routers(memoryview(graph))
         options = session_options(Kernels(self._kernels))
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        # It is asked now and then: its threads are not to spin beside those of the bundle's main session.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         values = [name for router in routers.values() for name in router]
         session = observing(graph, self._bundle.graph.parent, values, options, self._providers)
         return _Opened(session, routers, num_experts)
