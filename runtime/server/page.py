@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from moembed.server.api import Api, Operation, Reply
+from moembed.server.errors import Refusal
 from moembed.server.operations import ErrorReply
 from moembed.server.service import Service
 from moembed.server.tasks import task_named
@@ -118,6 +119,10 @@ async def _routing(service: Service, body: RoutingRequest) -> Reply:
     return Reply(reply, model=engine.name, texts=1, tokens=len(routing.tokens))
 
 
+def _error(refusal: Refusal) -> ErrorReply:
+    return ErrorReply(refusal.message)
+
+
 def _file(path: Path) -> Callable[[Service, Any], Awaitable[Reply]]:
     content, headers = path.read_bytes(), _HEADERS | {"content-type": _TYPES[path.suffix]}
 
@@ -130,7 +135,7 @@ def _file(path: Path) -> Callable[[Service, Any], Awaitable[Reply]]:
 PAGE = Api(
     name="page",
     prefix="/static/",
-    error=lambda refusal: ErrorReply(refusal.message),
+    error=_error,
     operations=(
         Operation("/", "The page", _file(_FOLDER / _INDEX), open=True),
         *(
