@@ -19,6 +19,7 @@ from uvicorn.supervisors import Multiprocess
 from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
+from moembed.server.connection import Connection
 from moembed.server.logs import configure, log
 from moembed.server.metrics import FOLDER_VARIABLE
 from moembed.server.service import sources_of
@@ -98,6 +99,8 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         access_log=False,
         server_header=False,
         ws="none",
+        # uvicorn only calls it.
+        http=functools.partial(Connection, seconds=settings.body_timeout),  # type: ignore[arg-type]
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
 
