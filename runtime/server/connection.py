@@ -5,6 +5,11 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+# Tells a client not to send another request on the connection.
+_LAST = (b"connection", b"close")
+# How long a stopping server waits for requests that clients sent before they could know.
+_FAREWELL_SECONDS = 1.0
+
 
 class Connection(H11Protocol):
     """HTTP/1.1 of uvicorn, whose only limit of time is on connections that are silent between two requests.
@@ -41,6 +46,16 @@ class Connection(H11Protocol):
         """Called by asyncio: nearly all has been sent."""
         super().resume_writing()
         self._reading = _cancelled(self._reading)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when it stops: the request that is being answered, or is on its way, is the last one."""
+        if _LAST not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, _LAST]
+        if self._answering:
+            self.cycle.default_headers = self.server_state.default_headers
+            super().shutdown()
+        else:
+            self.loop.call_later(_FAREWELL_SECONDS, self._no_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio: it is over."""

@@ -78,10 +78,19 @@ def _serve_here(settings: Settings, listening: socket.socket) -> None:
 def _serve_in_workers(settings: Settings, listening: socket.socket) -> None:
     with tempfile.TemporaryDirectory(prefix="moembed-metrics-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        supervisor = Multiprocess(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
+        supervisor = _Workers(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise ProviderError("a worker could not load its models: its last line in the log says why")
+
+
+class _Workers(Multiprocess):
+    def terminate_all(self) -> None:
+        """Called when it stops."""
+        # Else connections would go on being made that no worker takes.
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
 
 def _worker(settings: Settings) -> ASGIApp:

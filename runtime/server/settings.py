@@ -61,7 +61,7 @@ class Settings:
     call_tokens: int = _setting(1024, "tokens of one call of the model: more is no faster, and short texts wait longer")
     body_timeout: float = _setting(
         30.0,
-        "seconds in which a request's head and then its body have to arrive, and in which a client has to read some of the answer",
+        "seconds in which a request's head, and then its body, has to arrive, and a client has to read some of an answer",
     )
     drain_timeout: float = _setting(30.0, "seconds that a stop waits for requests that were accepted")
     api_keys: tuple[str, ...] = _setting(
