@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections import Counter
 
 import hypothesis
@@ -74,7 +73,7 @@ def damaged(server, count):
     for number in range(count):
         path, body = list(bodies.items())[number % len(bodies)]
         raw = bytearray(json.dumps(body, ensure_ascii=False).encode())
-        for _ in range(rng.integers(1, 4)):
+        for _ in range(rng.integers(1, 3)):
             at, stop = sorted(rng.integers(0, len(raw) + 1, 2))
             stop = min(stop, at + 8)
             piece = [
@@ -95,15 +94,15 @@ def damaged(server, count):
 
 
 def test_some_hundred_random_requests(server):
-    for statuses in (fuzzed(server, 20), damaged(server, 300)):
-        assert sum(statuses.values()) > 200
-        # Neither is the schema so strict that all is refused, nor so loose that nothing is.
-        assert statuses[200] > 30
-        assert sum(count for status, count in statuses.items() if 400 <= status < 500) > 50
+    statuses = fuzzed(server, 20) + damaged(server, 300)
+    assert sum(statuses.values()) > 500
+    # Neither is all refused nor nothing.
+    assert statuses[200] > 30, statuses
+    assert statuses[400] + statuses[422] > 100, statuses
 
 
 @pytest.mark.fuzz
 def test_ten_thousand_random_requests(server):
-    counts = fuzzed(server, int(os.environ.get("MOEMBED_FUZZ", "800"))), damaged(server, 5_000)
-    print([dict(each) for each in counts])
-    assert sum(counts[0].values()) > 8_000
+    statuses = fuzzed(server, 800) + damaged(server, 5_000)
+    print(dict(statuses))
+    assert sum(statuses.values()) > 10_000
