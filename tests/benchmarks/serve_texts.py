@@ -9,16 +9,19 @@ from moembed import Embedder
 
 ROOT = Path(__file__).parents[2]
 _QUERY_WORDS = 7
-_DISTINCT = 64
+_DOCUMENTS = 64
 
 
 def requests_of(embedder: Embedder, task: str) -> list[bytes]:
     """Requests of one text each, as OpenAI's client writes them; `task` is query or document."""
-    words = f"{(ROOT / 'README.md').read_text('utf-8')} {(ROOT / 'CHANGELOG.md').read_text('utf-8')}".split()
-    starts = range(0, len(words), len(words) // _DISTINCT)[:_DISTINCT]
-    turned = [words[start:] + words[:start] for start in starts]
-    cut = _query if task == "query" else _document
-    return [embed([cut(embedder, one)], task) for one in turned]
+    lines = (ROOT / "tests" / "data" / "sentences.txt").read_text("utf-8").splitlines()
+    if task == "query":
+        texts = [" ".join(line.split()[:_QUERY_WORDS]) for line in lines if len(line.split()) >= _QUERY_WORDS]
+    else:
+        words = " ".join(lines).split()
+        starts = range(0, len(words), len(words) // _DOCUMENTS)[:_DOCUMENTS]
+        texts = [_as_long_as_fits(embedder, words[start:] + words[:start]) for start in starts]
+    return [embed([text], task) for text in texts]
 
 
 def embed(texts: list[str], task: str) -> bytes:
@@ -32,12 +35,8 @@ def texts_of(requests: list[bytes]) -> list[str]:
     return [json.loads(raw.partition(b"\r\n\r\n")[2])["input"][0] for raw in requests]
 
 
-def _query(_embedder: Embedder, words: list[str]) -> str:
-    return " ".join(words[:_QUERY_WORDS])
-
-
-def _document(embedder: Embedder, words: list[str]) -> str:
-    """As many words as fit."""
+def _as_long_as_fits(embedder: Embedder, words: list[str]) -> str:
+    """As many of the words as the model reads."""
     fits, over = 1, embedder.max_tokens
     while over - fits > 1:
         middle = (fits + over) // 2
