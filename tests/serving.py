@@ -1,6 +1,7 @@
 """A real server on a loopback port, in a thread of this process."""
 
 import contextlib
+import functools
 import http.client
 import json
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from moembed.server.app import create_app
+from moembed.server.connection import Connection
 from moembed.server.settings import Settings
 
 
@@ -70,7 +72,10 @@ def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
     """Serve with the given settings until the block is left."""
     failures: list[Exception] = []
     app = create_app(Settings(**settings), on_failure=failures.append)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10))
+    http = functools.partial(Connection, seconds=Settings(**settings).body_timeout)
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=http, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+    )
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(512)

@@ -71,9 +71,11 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     if service.settings.workers > 1:
         # Another worker answers meanwhile: this one listens as soon as it can.
         await loading
-    yield
-    loading.cancel()
-    await service.close()
+    try:
+        yield
+    finally:  # also where it is made to leave at once: a thread must not outlive the interpreter
+        loading.cancel()
+        await service.close()
 
 
 async def _load(service: Service, on_failure: Callable[[MoembedError], None]) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from moembed.server.api import Api, Operation, Reply
-from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge
+from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready
 from moembed.server.record import GONE, Record
 from moembed.server.service import Service
 
@@ -79,6 +79,9 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
         except Refusal as refusal:
             record.refused = refusal.kind
             return refused(api, refusal)
+        except asyncio.CancelledError:
+            record.refused = Unready.kind
+            return refused(api, Unready("the server is stopping and waits no longer: try again"))
         except Exception as error:  # whatever it was, the client gets an answer in its API's form
             record.failed(error)
             return refused(api, Failed("the server failed to answer; its log says where"))

@@ -1,8 +1,10 @@
 """What waits for a model, and who is next: deficit round robin over requests, counted in tokens.
 
 Every request with rows left gets the same number of tokens in turn, so that a request of a thousand documents takes no more
-of a call than another, and a short query waits for about one call whatever was queued before it.
-(Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995.)
+of a call than another. A request that has had no turn yet, and whose first row is within one, goes before all that have, for
+half of a call: a short query waits for about one call whatever was queued before it, be it one request of a thousand
+documents or a thousand requests of one, and the documents get the other half.
+(Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995; the two lists are RFC 8290's.)
 """
 
 from collections import OrderedDict, deque
@@ -61,18 +63,21 @@ class FairQueue:
     def __init__(self) -> None:
         self.tokens = 0
         self.texts = 0
+        self._new: OrderedDict[Flow, None] = OrderedDict()
         self._turns: OrderedDict[Flow, None] = OrderedDict()
+        self._owed = False  # the last call had nothing of `_turns`
 
     def push(self, flow: Flow) -> None:
         """Let a flow, which has rows, wait for its turns."""
-        self._turns[flow] = None
+        (self._new if flow.next_size <= QUANTUM else self._turns)[flow] = None
         self.texts += len(flow.waiting)
         self.tokens += flow.tokens
 
     def drop(self, flow: Flow) -> None:
         """Forget what a flow has waiting, if anything."""
-        if flow in self._turns:
-            del self._turns[flow]
+        queue = self._new if flow in self._new else self._turns
+        if flow in queue:
+            del queue[flow]
             self.texts -= len(flow.waiting)
             self.tokens -= flow.tokens
 
@@ -83,26 +88,36 @@ class FairQueue:
             Pairs of a flow and the index of one of its rows; empty if nothing waits.
         """
         taken: list[tuple[Flow, int]] = []
-        passed: list[tuple[Flow, int]] = []
         room = budget
-        while self._turns and len(passed) < _PASSED_AT_MOST and (room > _NEGLIGIBLE or not taken):
-            flow, _ = self._turns.popitem(last=False)
-            if taken and (flow.next_size > room or flow.output != taken[0][0].output):
-                passed.append((flow, room))
+        if not self._owed:
+            room -= self._fill(taken, self._new, budget // 2 if self._turns else budget)
+        before = len(taken)
+        room -= self._fill(taken, self._turns, room)
+        self._owed = len(taken) == before and bool(self._turns)
+        self._fill(taken, self._new, room)
+        return taken
+
+    def _fill(self, taken: list[tuple[Flow, int]], queue: "OrderedDict[Flow, None]", room: int) -> int:
+        """Take rows of a queue's flows in turn; returns their tokens."""
+        passed: list[Flow] = []
+        left = room
+        while queue and len(passed) < _PASSED_AT_MOST and (left > _NEGLIGIBLE or not taken):
+            flow, _ = queue.popitem(last=False)
+            if taken and (flow.next_size > left or flow.output != taken[0][0].output):
+                flow.credit += QUANTUM  # it is a turn all the same
+                passed.append(flow)
                 continue
             if flow.credit < flow.next_size:
                 flow.credit += QUANTUM
-            while flow.waiting and flow.next_size <= flow.credit and (flow.next_size <= room or not taken):
-                room -= self._take_row(flow, taken)
+            while flow.waiting and flow.next_size <= flow.credit and (flow.next_size <= left or not taken):
+                left -= self._take_row(flow, taken)
             if flow.waiting:
                 self._turns[flow] = None
         # Those that did not fit keep their place: they are the first of the next call.
-        # What each of the others took meanwhile is their due as well.
-        for flow, room_then in reversed(passed):
-            flow.credit += (room_then - room) // max(len(self._turns), 1)
-            self._turns[flow] = None
-            self._turns.move_to_end(flow, last=False)
-        return taken
+        for flow in reversed(passed):
+            queue[flow] = None
+            queue.move_to_end(flow, last=False)
+        return room - left
 
     def _take_row(self, flow: Flow, taken: list[tuple[Flow, int]]) -> int:
         size = flow.next_size

@@ -19,6 +19,7 @@ from uvicorn.supervisors import Multiprocess
 from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
+from moembed.server.connection import Connection
 from moembed.server.logs import configure, log
 from moembed.server.metrics import FOLDER_VARIABLE
 from moembed.server.service import sources_of
@@ -77,10 +78,19 @@ def _serve_here(settings: Settings, listening: socket.socket) -> None:
 def _serve_in_workers(settings: Settings, listening: socket.socket) -> None:
     with tempfile.TemporaryDirectory(prefix="moembed-metrics-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
-        supervisor = Multiprocess(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
+        supervisor = _Workers(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise ProviderError("a worker could not load its models: its last line in the log says why")
+
+
+class _Workers(Multiprocess):
+    def terminate_all(self) -> None:
+        """Called when it stops."""
+        # Else connections would go on being made that no worker takes.
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
 
 def _worker(settings: Settings) -> ASGIApp:
@@ -98,6 +108,8 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         access_log=False,
         server_header=False,
         ws="none",
+        # uvicorn only calls it.
+        http=functools.partial(Connection, seconds=settings.body_timeout),  # type: ignore[arg-type]
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
 

@@ -59,7 +59,10 @@ class Settings:
     )
     queue_texts: int = _setting(16_384, "most texts waiting for a model, in each worker")
     call_tokens: int = _setting(1024, "tokens of one call of the model: more is no faster, and short texts wait longer")
-    body_timeout: float = _setting(30.0, "seconds in which a request's body has to arrive")
+    body_timeout: float = _setting(
+        30.0,
+        "seconds in which a request's head, and then its body, has to arrive, and a client has to read some of an answer",
+    )
     drain_timeout: float = _setting(30.0, "seconds that a stop waits for requests that were accepted")
     api_keys: tuple[str, ...] = _setting(
         (), "keys, one of which a request has to carry as Authorization: Bearer KEY", False

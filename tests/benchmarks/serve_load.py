@@ -1,0 +1,158 @@
+"""What `moembed serve` carries, on this machine over loopback, client and server sharing its processors.
+
+    python tests/benchmarks/serve_load.py [BUNDLE ...] [-o RESULT]
+
+For the embedded model, or each bundle: seconds from the start of the process until it is ready and what memory it has then; then
+clients that send one text at a time, the next when the last is answered; the same without batching (`--call-tokens 1`: every
+text is a call of its own); and a client with short queries beside one with documents in bulk. Prints a Markdown table and
+writes it to RESULT.md, with all figures in RESULT.json.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from load import Outcome, in_turn, percentile
+from processes import Process, running
+from serve_texts import embed, requests_of, texts_of
+
+from moembed import Embedder
+from moembed.machine import this_machine
+
+CLIENTS = (1, 8, 64)
+# In one request: what a client sends that indexes a collection.
+_BULK = 64
+
+
+def main() -> None:
+    """Measure, print and write."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("bundles", nargs="*", metavar="BUNDLE", help="none for the embedded model")
+    arguments.add_argument("--seconds", type=float, default=5, help="of each row")
+    arguments.add_argument("--starts", type=int, default=5)
+    arguments.add_argument("-o", metavar="RESULT", type=Path, help="path without suffix")
+    chosen = arguments.parse_args()
+    machine = this_machine()
+    result: dict[str, Any] = {"machine": {"cpu": machine.cpu, "onnxruntime": machine.onnxruntime}, "models": {}}
+    for bundle in chosen.bundles or ["embedded"]:
+        result["models"][bundle] = measured(bundle, chosen.seconds, chosen.starts)
+    table = "\n".join(markdown(result))
+    print(table)
+    if chosen.o is not None:
+        chosen.o.with_suffix(".md").write_text(table + "\n")
+        chosen.o.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
+    """All figures of one model; times are seconds for starts, ms for answers, memory is MB."""
+    embedder = Embedder.from_pretrained(None if bundle == "embedded" else bundle)
+    requests = {task: requests_of(embedder, task) for task in ("query", "document")}
+    found: dict[str, Any] = {
+        "tokens": {
+            task: statistics.mean(embedder.count_tokens(texts_of(raw), prompt_name=task))
+            for task, raw in requests.items()
+        }
+    }
+    del embedder
+    flags = ("--model", f"moembed={bundle}")
+    found["ready_s"] = sorted(started(flags) for _ in range(starts + 1))[
+        :starts
+    ]  # the slowest one filled the page cache
+    with running(*flags) as server:
+        found["idle_mb"] = server.memory()
+        found["rows"] = [
+            row(server, raw, task, clients, seconds) for task, raw in requests.items() for clients in CLIENTS
+        ]
+        found["beside"] = beside(server, requests, seconds)
+        found["after_mb"] = server.memory()
+    with running(*flags, "--call-tokens", "1") as server:
+        found["one_by_one"] = [row(server, requests["query"], "query", clients, seconds) for clients in CLIENTS]
+    return found
+
+
+def started(flags: tuple[str, ...]) -> float:
+    """Seconds until a server is ready."""
+    process = Process(*flags)
+    try:
+        return round(process.wait_until_ready(), 3)
+    finally:
+        process.kill()
+
+
+def row(server: Process, requests: list[bytes], task: str, clients: int, seconds: float) -> dict[str, Any]:
+    """Figures of one load."""
+    asyncio.run(in_turn(server.address, requests, clients=clients, seconds=0.5))
+    before = server.figure("moembed_call_texts_sum"), server.figure("moembed_call_texts_count")
+    own, its, start = time.process_time(), server.cpu_seconds(), time.perf_counter()
+    outcomes = asyncio.run(in_turn(server.address, requests, clients=clients, seconds=seconds))
+    wall = time.perf_counter() - start
+    own, its = time.process_time() - own, server.cpu_seconds() - its
+    texts, calls = (
+        server.figure("moembed_call_texts_sum") - before[0],
+        server.figure("moembed_call_texts_count") - before[1],
+    )
+    return {
+        "task": task,
+        "clients": clients,
+        "per_s": round(len(outcomes) / wall, 1),
+        "p50_ms": round(percentile(outcomes, 50), 1),
+        "p99_ms": round(percentile(outcomes, 99), 1),
+        "statuses": dict(Counter(outcome.status for outcome in outcomes)),
+        "texts_a_call": round(texts / max(calls, 1), 1),
+        "client_cpus": round(own / wall, 3),
+        "server_cpus": round(its / wall, 2),
+    }
+
+
+def beside(server: Process, requests: dict[str, list[bytes]], seconds: float) -> dict[str, Any]:
+    """Short queries of one client in turn: alone, beside documents in bulk of one request, and of many."""
+    bulk = [embed(texts_of(requests["document"])[:_BULK], "document")]
+
+    async def both(others: list[bytes], clients: int) -> list[Outcome]:
+        filling = asyncio.create_task(in_turn(server.address, others, clients=clients, seconds=seconds + 1))
+        await asyncio.sleep(1)
+        found = await in_turn(server.address, requests["query"], clients=1, seconds=seconds)
+        await filling
+        return found
+
+    runs = {
+        "alone": asyncio.run(in_turn(server.address, requests["query"], clients=1, seconds=seconds)),
+        f"one request of {_BULK} documents after another": asyncio.run(both(bulk, 1)),
+        f"{_BULK} requests of a document each": asyncio.run(both(requests["document"], _BULK)),
+    }
+    return {
+        name: {"p50_ms": round(percentile(o, 50), 1), "p99_ms": round(percentile(o, 99), 1), "answers": len(o)}
+        for name, o in runs.items()
+    }
+
+
+def markdown(result: dict[str, Any]) -> list[str]:
+    """The tables."""
+    lines = []
+    for name, found in result["models"].items():
+        lines += [
+            f"{name}: ready after {statistics.median(found['ready_s']):.2f} s, idle {found['idle_mb']['resident']:.0f} MB "
+            f"resident, {found['idle_mb']['private']:.0f} MB private",
+            "",
+            "| texts | clients | requests/s | p50 ms | p99 ms | texts a call | CPUs of server, client |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for kind, rows in (("", found["rows"]), (", one by one", found["one_by_one"])):
+            lines += [
+                f"| {r['task']} of {found['tokens'][r['task']]:.0f} tokens{kind} | {r['clients']} | {r['per_s']} | "
+                f"{r['p50_ms']} | {r['p99_ms']} | {r['texts_a_call']} | {r['server_cpus']}, {r['client_cpus']} |"
+                for r in rows
+            ]
+        lines += ["", "| a short query beside | p50 ms | p99 ms |", "|---|---|---|"]
+        lines += [f"| {kind} | {r['p50_ms']} | {r['p99_ms']} |" for kind, r in found["beside"].items()]
+        lines.append("")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

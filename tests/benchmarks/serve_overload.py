@@ -1,0 +1,94 @@
+"""`moembed serve` under four times the load that it can carry, for two minutes.
+
+    python tests/benchmarks/serve_overload.py [BUNDLE] [--task query] [--seconds 120] [-o RESULT]
+
+First 64 clients, each sending its next request when the last is answered, tell what it can carry; then requests come at four
+times that rate, whether or not it keeps up. Prints what became of them, how long the accepted ones took against the bound that
+the limits of the server give, and the server's memory every five seconds.
+
+The bound: a request is accepted if it is one of `max_requests` in flight (1,024) and its tokens fit into the queue
+(`queue_tokens`, 262,144), and what is in flight is served at the measured rate, first come first served where all are alike.
+So no answer takes longer than the smaller of max_requests / rate and (queue_tokens / tokens of a request + those of the running
+calls) / rate; twice that is allowed for a rate that varies.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from load import in_turn, paced, percentile
+from processes import Process, running
+from serve_texts import requests_of, texts_of
+
+from moembed import Embedder
+from moembed.server.settings import Settings
+
+FACTOR = 4
+# More than the server answers at a time, so that it has to refuse.
+_CONNECTIONS = 2 * Settings().max_requests
+
+
+def main() -> None:
+    """Measure, print and write."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("bundle", nargs="?", default="embedded")
+    arguments.add_argument("--task", choices=("query", "document"), default="query")
+    arguments.add_argument("--seconds", type=float, default=120)
+    arguments.add_argument("-o", metavar="RESULT", type=Path, help="JSON file")
+    chosen = arguments.parse_args()
+    embedder = Embedder.from_pretrained(None if chosen.bundle == "embedded" else chosen.bundle)
+    requests = requests_of(embedder, chosen.task)
+    tokens = statistics.mean(embedder.count_tokens(texts_of(requests), prompt_name=chosen.task))
+    with running("--model", f"moembed={chosen.bundle}") as server:
+        result = asyncio.run(overloaded(server, requests, tokens, chosen.seconds))
+        result["after"] = {name: server.figure(f"moembed_{name}") for name in ("queue_texts", "queue_tokens")}
+    text = json.dumps(result, indent=1)
+    print(text)
+    if chosen.o is not None:
+        chosen.o.write_text(text + "\n")
+
+
+async def overloaded(server: Process, requests: list[bytes], tokens: float, seconds: float) -> dict[str, Any]:
+    """All figures; times are seconds, memory is MB."""
+    await in_turn(server.address, requests, clients=64, seconds=2)
+    start = time.perf_counter()
+    carried = len(await in_turn(server.address, requests, clients=64, seconds=10)) / (time.perf_counter() - start)
+    memory: list[dict[str, float]] = []
+
+    async def watch() -> None:
+        while True:
+            memory.append(server.memory())
+            await asyncio.sleep(5)
+
+    watching = asyncio.create_task(watch())
+    own, start = time.process_time(), time.perf_counter()
+    found = await paced(server.address, requests, rate=FACTOR * carried, seconds=seconds, connections=_CONNECTIONS)
+    wall = time.perf_counter() - start
+    watching.cancel()
+    accepted = [outcome for outcome in found.outcomes if outcome.status == 200]
+    refused = [outcome for outcome in found.outcomes if outcome.status == 429]
+    limits = Settings()
+    most = min(limits.max_requests, (limits.queue_tokens + 2 * limits.call_tokens) / tokens)
+    return {
+        "carried_per_s": round(carried, 1),
+        "sent_per_s": round(len(found.outcomes) / seconds, 1),
+        "unsent": found.unsent,
+        "statuses": dict(Counter(outcome.status for outcome in found.outcomes)),
+        "answered_per_s": round(len(accepted) / wall, 1),
+        "accepted_s": {p: round(percentile(accepted, p) / 1e3, 2) for p in (50, 99)}
+        | {"most": round(max(outcome.seconds for outcome in accepted), 2)},
+        "bound_s": round(2 * most / carried, 1),
+        "refused_ms": {p: round(percentile(refused, p), 1) for p in (50, 99)} if refused else None,
+        "retry_after": dict(Counter(outcome.retry_after for outcome in refused)),
+        "memory": memory,
+        "client_cpus": round((time.process_time() - own) / wall, 2),
+    }
+
+
+if __name__ == "__main__":
+    main()
