@@ -148,31 +148,30 @@ Pool (x, tokens, attention_mask) => (y)
 }
 """
 
-# How tokens reach their experts: slots (token, rank) are grouped by expert, computed, and put back by the inverse
-# permutation, so that a token's sum runs over its ranks whatever its companions chose.
-SLOTS = """
+# How tokens reach their experts: slots (token, rank) are sorted by expert, so that those of an expert are neighbours, computed,
+# and put back by the inverse permutation, so that a token's sum runs over its ranks whatever its companions chose.
+SORTED = """
     axis0 = Constant <value_ints = [0]> ()
     axis2 = Constant <value_ints = [2]> ()
     flat_shape = Constant <value_ints = [-1]> ()
     slot_expert = Reshape (chosen, flat_shape)
+    total = Shape (slot_expert)
+    ascending_experts, order = TopK <axis = 0, largest = 0, sorted = 1> (slot_expert, total)
     top_k = Shape <start = 1, end = 2> (chosen)
-    chosen_shape = Shape (chosen)
-    hidden = Shape (bias)
-"""
-SLOTS_OF_EXPERT = """
-    e{i} = Constant <value_int = {i}> ()
-    is{i} = Equal (slot_expert, e{i})
-    found{i} = NonZero (is{i})
-    slots{i} = Squeeze (found{i}, axis0)
-    tokens{i} = Div (slots{i}, top_k)
+    tokens = Div (order, top_k)
+    experts = Constant <value_ints = [{experts}]> ()
+    slot_column = Unsqueeze (slot_expert, axis1)
+    is_expert = Equal (slot_column, experts)
+    hits = Cast <to = 7> (is_expert)
+    counts = ReduceSum <keepdims = 0> (hits, axis0)
 """
 MIXED = """
-    order = Concat <axis = 0> ({slots})
-    grouped = Concat <axis = 0> ({outputs})
-    total = Size (order)
+    chosen_shape = Shape (chosen)
+    hidden = Shape (bias)
+    total0 = Squeeze (total, axis0)
     zero_index = Constant <value_int = 0> ()
     one_index = Constant <value_int = 1> ()
-    ascending = Range (zero_index, total, one_index)
+    ascending = Range (zero_index, total0, one_index)
     inverse = ScatterElements <axis = 0> (order, order, ascending)
     by_slot = Gather (grouped, inverse)
     token_shape = Concat <axis = 0> (chosen_shape, hidden)
@@ -184,7 +183,6 @@ MIXED = """
 """
 
 _EXPERT = """
-    rows{i} = Gather (x, tokens{i})
     up{i} = Gemm <transB = 1> (rows{i}, w1_{i})
     act{i} = Gelu (up{i})
     out{i} = MatMul (act{i}, w2_{i})
@@ -202,10 +200,16 @@ def _experts(num_experts: int) -> str:
     x [T,hidden], weights [T,top_k], chosen [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
     expert's w2 [ffn,hidden] -> y [T,hidden].
     """
-    w1, w2, slots, outputs = expert_names(num_experts, "w1_", "w2_", "slots", "out")
-    body = "".join((SLOTS_OF_EXPERT + _EXPERT).format(i=i) for i in range(num_experts))
-    head = f"Experts (x, weights, chosen, bias, {w1}, {w2}) => (y)\n{{\n    axis1 = Constant <value_ints = [1]> ()\n"
-    return head + SLOTS + body + MIXED.format(slots=slots, outputs=outputs) + "}"
+    w1, w2, rows, outputs = expert_names(num_experts, "w1_", "w2_", "rows", "out")
+    parts = [
+        f"Experts (x, weights, chosen, bias, {w1}, {w2}) => (y)\n{{\n    axis1 = Constant <value_ints = [1]> ()",
+        SORTED.format(experts=", ".join(map(str, range(num_experts)))),
+        f"    rows = Gather (x, tokens)\n    {rows} = Split <axis = 0> (rows, counts)",
+        *(_EXPERT.format(i=i) for i in range(num_experts)),
+        f"    grouped = Concat <axis = 0> ({outputs})",
+        MIXED,
+    ]
+    return "".join(parts) + "}"
 
 
 @cache

@@ -19,7 +19,7 @@ from functools import cache
 import onnx
 from onnx import parser
 
-from moembed.export.functions import HEADER, MIXED, SLOTS, SLOTS_OF_EXPERT, expert_names
+from moembed.export.functions import HEADER, MIXED, SORTED, expert_names
 
 GELU_MIDDLE = 32
 
@@ -43,9 +43,8 @@ _SYMMETRIC = """
     {p}codes = QuantizeLinear <axis = 0> ({x}, {p}steps, {p}middle)
 """
 
-# The same for the output of a GELU, around 32.
-_POSITIVE = """
-    {p}top = ReduceMax <keepdims = 1> ({x}, axis1)
+# The same for the output of a GELU, around 32: from the largest of each row, {p}top [T,1].
+_POSITIVE_STEP = """
     {p}range = Constant <value_float = 223.0> ()
     {p}fair = Div ({p}top, {p}range)
     {p}least = Constant <value_float = 0.0053125> ()
@@ -53,7 +52,6 @@ _POSITIVE = """
     {p}steps = Squeeze ({p}step, axis1)
     {p}count = Shape ({p}steps)
     {p}middle = ConstantOfShape <value = uint8[1] {{32}}> ({p}count)
-    {p}codes = QuantizeLinear <axis = 0> ({x}, {p}steps, {p}middle)
 """
 
 # The matrix [K,N] of a packed weight [N/16,K/4,16,4]; all of it constant, so done once, when the session is made.
@@ -70,16 +68,16 @@ _ONE = """
     one = Cast <to = 1> (one_yes)
 """
 
-# {codes} [T,K], {step} [T,1], packed {w}, {scale} [N] -> {out} [T,N]
-_PRODUCT = """
+# {codes} [T,K], packed {w}, {scale} [N] -> {p}scaled [T,N], which times the codes' step is the product
+_SCALED = """
     {p}turned = Transpose <perm = [1, 3, 0, 2]> ({w})
     {p}matrix = Reshape ({p}turned, {shape})
     {p}sums = MatMulInteger ({codes}, {p}matrix, {middle})
     {p}wide = Cast <to = 1> ({p}sums)
     {p}scale1 = Mul (one, {scale})
     {p}scaled = Mul ({p}wide, {p}scale1)
-    {out} = Mul ({p}scaled, {step})
 """
+_PRODUCT = _SCALED + "    {out} = Mul ({p}scaled, {step})\n"
 
 # x [T,K] -> codes [T,K] uint8, step [T,1]
 _QUANTIZE = (
@@ -156,21 +154,47 @@ _LINEAR_GELU = (
     + _PRODUCT.format(
         p="y_", w="weight", shape="w_shape", codes="x_codes", scale="scale", step="x_step", middle="middle8", out="raw"
     )
-    + "    biased = Add (raw, bias)\n    active = Gelu (biased)\n"
-    + _POSITIVE.format(p="h_", x="active")
-    + "    codes = Identity (h_codes)\n    step = Identity (h_step)\n}"
+    + """
+    biased = Add (raw, bias)
+    active = Gelu (biased)
+    h_top = ReduceMax <keepdims = 1> (active, axis1)
+"""
+    + _POSITIVE_STEP.format(p="h_")
+    + "    codes = QuantizeLinear <axis = 0> (active, h_steps, h_middle)\n    step = Identity (h_step)\n}"
 )
 
+# What is done for all experts at once is done once: a short text takes as long as the graph has operators.
 _EXPERTS_HEAD = """
-    middle8 = Constant <value = uint8 {128}> ()
-    gelu8 = Constant <value = uint8 {32}> ()
+    middle8 = Constant <value = uint8 {{128}}> ()
+    gelu8 = Constant <value = uint8 {{32}}> ()
+    rows = Gather (codes, tokens)
+    row_steps = Gather (step, tokens)
+    {rows} = Split <axis = 0> (rows, counts)
+    {steps} = Split <axis = 0> (row_steps, counts)
 """
-
-_EXPERT = """
-    rows{i} = Gather (codes, tokens{i})
-    steps{i} = Gather (step, tokens{i})
-    up_scale{i} = Gather <axis = 0> (scale1, e{i})
-    down_scale{i} = Gather <axis = 0> (scale2, e{i})
+_UP = """
+    up{i}_index = Constant <value_int = {i}> ()
+    up{i}_scale = Gather <axis = 0> (scale1, up{i}_index)
+"""
+_ACTIVE = """
+    active{i} = Gelu (raw{i})
+    top{i} = ReduceMax <keepdims = 1> (active{i}, axis1)
+"""
+_BETWEEN = (
+    "    h_top = Concat <axis = 0> ({tops})\n"
+    + _POSITIVE_STEP.replace("{p}", "h_")
+    + """
+    {h_steps} = Split <axis = 0> (h_steps, counts)
+    {h_middles} = Split <axis = 0> (h_middle, counts)
+"""
+)
+_DOWN = """
+    down{i}_scale = Gather <axis = 0> (scale2, up{i}_index)
+    h{i}_codes = QuantizeLinear <axis = 0> (active{i}, h_steps{i}, h_middles{i})
+"""
+_OUT = """
+    unscaled = Concat <axis = 0> ({scaled})
+    grouped = Mul (unscaled, h_step)
 """
 
 
@@ -180,27 +204,31 @@ def _experts(num_experts: int) -> str:
     codes [T,hidden], step [T,1], weights [T,top_k], chosen [T,top_k], bias [hidden], scale1 [experts,ffn], scale2
     [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
     """
-    w1, w2, slots, outputs = expert_names(num_experts, "w1_", "w2_", "slots", "out")
+    w1, w2, rows, steps, tops, h_steps, h_middles = expert_names(
+        num_experts, "w1_", "w2_", "rows", "steps", "top", "h_steps", "h_middles"
+    )
     parts = [
         f"Int8Experts (codes, step, weights, chosen, bias, scale1, scale2, {w1}, {w2}) => (y)\n{{",
         _CONSTANTS,
-        _EXPERTS_HEAD,
-        SLOTS,
+        SORTED.format(experts=", ".join(map(str, range(num_experts)))),
+        _EXPERTS_HEAD.format(rows=rows, steps=steps),
         _ONE.format(codes="codes"),
         _SHAPE.format(p="up_", w="w1_0"),
         _SHAPE.format(p="down_", w="w2_0"),
     ]
     for i in range(num_experts):
         up = {"p": f"up{i}_", "w": f"w1_{i}", "shape": "up_shape", "codes": f"rows{i}", "middle": "middle8"}
-        down = {"p": f"down{i}_", "w": f"w2_{i}", "shape": "down_shape", "codes": f"h{i}_codes", "middle": "gelu8"}
         parts += [
-            (SLOTS_OF_EXPERT + _EXPERT).format(i=i),
-            _PRODUCT.format(**up, scale=f"up_scale{i}", step=f"steps{i}", out=f"raw{i}"),
-            f"    active{i} = Gelu (raw{i})\n",
-            _POSITIVE.format(p=f"h{i}_", x=f"active{i}"),
-            _PRODUCT.format(**down, scale=f"down_scale{i}", step=f"h{i}_step", out=f"out{i}"),
+            _UP.format(i=i),
+            _PRODUCT.format(**up, scale=f"up{i}_scale", step=f"steps{i}", out=f"raw{i}"),
+            _ACTIVE.format(i=i),
         ]
-    return "".join(parts) + MIXED.format(slots=slots, outputs=outputs) + "}"
+    parts.append(_BETWEEN.format(tops=tops, h_steps=h_steps, h_middles=h_middles))
+    for i in range(num_experts):
+        down = {"p": f"down{i}_", "w": f"w2_{i}", "shape": "down_shape", "codes": f"h{i}_codes", "middle": "gelu8"}
+        parts += [_DOWN.format(i=i), _SCALED.format(**down, scale=f"down{i}_scale")]
+    scaled = ", ".join(f"down{i}_scaled" for i in range(num_experts))
+    return "".join(parts) + _OUT.format(scaled=scaled) + MIXED + "}"
 
 
 @cache
