@@ -1,6 +1,6 @@
 """A process of its own for one contestant; `contestants.Worker` starts it and talks to it in lines of JSON.
 
-    python tests/benchmarks/worker.py MODULE SOURCE MODE THREADS
+python tests/benchmarks/worker.py MODULE SOURCE MODE THREADS
 """
 
 import importlib

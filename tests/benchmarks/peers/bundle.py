@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import onnxruntime
-from peers.padded import Embed, padded
 
 from moembed.bundle import Bundle
 from moembed.kernels import VARIABLE
 from moembed.session import Session
+from peers.padded import Embed, padded
 
 
 def version() -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import llama_cpp
 import numpy as np
-from peers.padded import Embed, Texts
 
 from moembed.models.checkpoint import open_checkpoint
+from peers.padded import Embed, Texts
 
 ARCHITECTURE = "nomic-bert-moe"
 TYPES = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}
@@ -107,9 +107,7 @@ def load(source: Path, mode: str, threads: int) -> Embed:
     name, _, most = mode.partition(",")
     most_tokens = int(most or TOKENS_PER_BATCH)
     llama_cpp.llama_log_set(_QUIET, None)
-    model = llama_cpp.llama_model_load_from_file(
-        bytes(source / f"{name}.gguf"), llama_cpp.llama_model_default_params()
-    )
+    model = llama_cpp.llama_model_load_from_file(bytes(source / f"{name}.gguf"), llama_cpp.llama_model_default_params())
     if not model:
         raise RuntimeError(f"llama.cpp cannot load {source / name}.gguf")
     parameters = llama_cpp.llama_context_default_params()

@@ -10,9 +10,9 @@ from moembed.models.network import Block, NomicMoe
 class Plain(nn.Module):
     """`NomicMoe` from ids and mask `[batch, sequence]` int64 to vectors `[batch, hidden]` alone."""
 
-    def __init__(self, network: NomicMoe, way: str) -> None:
+    def __init__(self, network: NomicMoe) -> None:
         super().__init__()
-        self.network, self.experts = network, {"sparse": _sparse, "dense": _dense}[way]
+        self.network = network
 
     def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
         network = self.network
@@ -36,7 +36,7 @@ class Plain(nn.Module):
         rows = h.reshape(-1, hidden)
         weights, chosen = torch.topk(torch.softmax(mlp.router.layer(rows), dim=-1), mlp.router.top_k)
         up, down = (w.view(mlp.experts.num_experts, -1, hidden) for w in (mlp.experts.mlp.w1, mlp.experts.mlp.w2))
-        made = self.experts(rows, weights, chosen, up, down) + mlp.experts.bias
+        made = _experts(rows, weights, chosen, up, down) + mlp.experts.bias
         return layer.norm2(made.view(batch, sequence, hidden) + h)
 
 
@@ -45,7 +45,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def _sparse(rows: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor) -> Tensor:
+def _experts(rows: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor) -> Tensor:
     out = torch.zeros_like(rows)
     for expert in range(up.shape[0]):
         # Of a token's choices at most one is this expert. No branch: one would be traced as the example took it.
@@ -53,12 +53,4 @@ def _sparse(rows: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Ten
         tokens = torch.nonzero(weight).squeeze(1)
         made = F.linear(F.gelu(F.linear(rows[tokens], up[expert])), down[expert].t())
         out = out.index_add(0, tokens, made * weight[tokens].unsqueeze(1))
-    return out
-
-
-def _dense(rows: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    out = torch.zeros_like(rows)
-    for expert in range(up.shape[0]):
-        weight = (weights * (chosen == expert)).sum(1, keepdim=True)
-        out = out + F.linear(F.gelu(F.linear(rows, up[expert])), down[expert].t()) * weight
     return out

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers.padded import Embed, Texts, padded
 
 from moembed.models.checkpoint import load_network
+from peers.padded import Embed, Texts, padded
 
 
 def version() -> str:
