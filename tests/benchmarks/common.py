@@ -1,6 +1,5 @@
 """What the benchmarks share: the same calls for all, and taking turns."""
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -34,12 +33,3 @@ def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str,
             run()
             times[name].append(1e3 * (time.perf_counter() - start))
     return times
-
-
-def row(shape: tuple[int, int], times: dict[str, list[float]]) -> str:
-    """A row of the Markdown table: every median with its range, and the ratio of the last to the first."""
-    medians = [statistics.median(t) for t in times.values()]
-    shown = " | ".join(
-        f"{median:.0f} ({min(t):.0f}-{max(t):.0f})" for median, t in zip(medians, times.values(), strict=True)
-    )
-    return f"| {shape[0]}x{shape[1]} | {shown} | {medians[-1] / medians[0]:.2f} |"

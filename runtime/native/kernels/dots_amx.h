@@ -4,14 +4,22 @@
 
 #include <immintrin.h>
 
+namespace moembed {
+namespace {
+
+constexpr int kRows = 32;
+constexpr int kBlocks = 2;
+constexpr int kZero = 0;
+
+}  // namespace
+}  // namespace moembed
+
 #define MOEMBED_DOTS_AMX
 #include "dots_avx512vnni.h"
 
 namespace moembed {
 namespace {
 
-constexpr int kRows = 32;
-constexpr int kZero = 0;
 constexpr int kFew = 4;  // rows for which a tile is not worth it
 
 class Dots {

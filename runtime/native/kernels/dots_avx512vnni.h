@@ -10,7 +10,9 @@ namespace moembed {
 namespace {
 
 #ifndef MOEMBED_DOTS_AMX
-constexpr int kRows = 12;  // 24 sums, two weights and a code in 32 registers
+// 24 sums, three weights and a code in 32 registers; 11 loads for 24 products, where 12 rows of two blocks need 14 and wait.
+constexpr int kRows = 8;
+constexpr int kBlocks = 3;
 constexpr int kZero = 0;
 #endif
 
@@ -37,7 +39,7 @@ inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
     MOEMBED_UNROLL
     for (int r = 0; r < R; ++r) {
         MOEMBED_UNROLL
-        for (int b = 0; b < B; ++b) _mm512_storeu_si512(out + r * 32 + 16 * b, sums[r][b]);
+        for (int b = 0; b < B; ++b) _mm512_storeu_si512(out + r * 16 * kBlocks + 16 * b, sums[r][b]);
     }
 }
 
@@ -46,11 +48,9 @@ struct Dots {
     void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
                         const int32_t* start, int32_t* out) {
         rows_of<kRows>(rows, [&](auto r) {
-            if (blocks == 2) {
-                vnni_tile<decltype(r)::value, 2>(codes, stride, weight, depth * 64, depth, start, 0, out);
-            } else {
-                vnni_tile<decltype(r)::value, 1>(codes, stride, weight, depth * 64, depth, start, 0, out);
-            }
+            constexpr int kR = decltype(r)::value;
+            (blocks == 3 ? vnni_tile<kR, 3> : blocks == 2 ? vnni_tile<kR, 2> : vnni_tile<kR, 1>)(
+                codes, stride, weight, depth * 64, depth, start, 0, out);
         });
     }
 };

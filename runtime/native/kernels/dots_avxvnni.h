@@ -10,6 +10,7 @@ namespace moembed {
 namespace {
 
 constexpr int kRows = 6;
+constexpr int kBlocks = 2;
 constexpr int kZero = 0;
 
 template <int R>
@@ -34,7 +35,7 @@ inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
     MOEMBED_UNROLL
     for (int r = 0; r < R; ++r) {
         MOEMBED_UNROLL
-        for (int h = 0; h < 2; ++h) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * 32 + 8 * h), sums[r][h]);
+        for (int h = 0; h < 2; ++h) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * 16 * kBlocks + 8 * h), sums[r][h]);
     }
 }
 

@@ -10,6 +10,7 @@ namespace moembed {
 namespace {
 
 constexpr int kRows = 4;  // sixteen sums of 32 registers
+constexpr int kBlocks = 2;
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 constexpr int kZero = 0;
@@ -46,7 +47,7 @@ inline void dot_tile(const uint8_t* codes, size_t stride, const int8_t* weight, 
     MOEMBED_UNROLL
     for (int r = 0; r < R; ++r) {
         MOEMBED_UNROLL
-        for (int q = 0; q < 4; ++q) vst1q_s32(out + r * 32 + 4 * q, sums[r][q]);
+        for (int q = 0; q < 4; ++q) vst1q_s32(out + r * 16 * kBlocks + 4 * q, sums[r][q]);
     }
 }
 

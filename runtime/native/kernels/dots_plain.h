@@ -1,7 +1,8 @@
 // Sums of products of codes and packed weights, in plain C++. Every dots_*.h has the same face:
 //
-// Dots()(codes, stride, rows, weight, depth, blocks, start, out): out[r * 32 + j] = start[j] + the exact sum over k of
-// (codes[r * stride + k] - kZero) * weight column j, for rows <= kRows, 4 * depth codes and 16 * blocks columns, blocks 1 or 2.
+// Dots()(codes, stride, rows, weight, depth, blocks, start, out): out[r * 16 * kBlocks + j] = start[j] + the exact sum over k of
+// (codes[r * stride + k] - kZero) * weight column j, for 4 * depth codes, rows <= kRows and 16 * blocks columns, blocks at most
+// kBlocks.
 // A Dots may hold state of the processor: make one where it is used, on the thread that uses it.
 #pragma once
 
@@ -11,6 +12,7 @@ namespace moembed {
 namespace {
 
 constexpr int kRows = 4;
+constexpr int kBlocks = 2;
 constexpr int kZero = 0;
 
 struct Dots {
@@ -29,7 +31,7 @@ struct Dots {
                         sums[j] += static_cast<uint32_t>(sum);
                     }
                 }
-                std::memcpy(out + r * 32 + 16 * b, sums, sizeof sums);
+                std::memcpy(out + r * 16 * kBlocks + 16 * b, sums, sizeof sums);
             }
         }
     }

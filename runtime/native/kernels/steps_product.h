@@ -7,13 +7,13 @@
 namespace moembed {
 namespace {
 
-// Of up to two blocks.
+// Of up to kBlocks blocks.
 inline void sum_blocks(Dots& dots, const int8_t* weight, size_t depth, int blocks, int32_t* sums) {
     // A row of codes that are all kZero + 1 sums up the weights.
     static constexpr size_t kPart = 64;
     uint8_t one[4 * kPart];
     std::memset(one, kZero + 1, sizeof one);
-    std::memset(sums, 0, 32 * sizeof *sums);
+    std::memset(sums, 0, 16 * kBlocks * sizeof *sums);
     for (int b = 0; b < blocks; ++b) {
         for (size_t k = 0; k < depth; k += kPart) {
             const size_t part = depth - k < kPart ? depth - k : kPart;
@@ -24,7 +24,7 @@ inline void sum_blocks(Dots& dots, const int8_t* weight, size_t depth, int block
 
 inline void sum_columns(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums) {
     Dots dots;
-    int32_t part[32];
+    int32_t part[16 * kBlocks];
     for (size_t block = first; block < last; ++block) {
         sum_blocks(dots, weight + block * depth * 64, depth, 1, part);
         std::memcpy(sums + 16 * block, part, 16 * sizeof *sums);
@@ -34,7 +34,7 @@ inline void sum_columns(const int8_t* weight, size_t depth, size_t first, size_t
 // What sums begin with, so that they end as sums of (codes - middle) * weight: less the columns' own sums.
 inline void starts(Dots& dots, const Product& a, size_t block, int blocks, int32_t* start) {
     if (a.middle == kZero) {
-        std::memset(start, 0, 32 * sizeof *start);
+        std::memset(start, 0, 16 * kBlocks * sizeof *start);
         return;
     }
     if (a.column_sums) {
@@ -57,16 +57,16 @@ inline void finish(const Product& a, size_t row, size_t column, const int32_t* s
 
 inline void product(const Product& a, size_t first, size_t last) {
     Dots dots;
-    int32_t start[32], sums[kRows * 32];
-    for (size_t block = first; block < last; block += 2) {
-        const int blocks = last - block < 2 ? 1 : 2;
+    int32_t start[16 * kBlocks], sums[kRows * 16 * kBlocks];
+    for (size_t block = first; block < last; block += kBlocks) {
+        const int blocks = last - block < kBlocks ? static_cast<int>(last - block) : kBlocks;
         const int8_t* weight = a.weight + block * a.depth * 64;
         starts(dots, a, block, blocks, start);
         for (int row = 0; row < a.rows; row += kRows) {
             const int rows = a.rows - row < kRows ? a.rows - row : kRows;
             dots(a.codes + row * 4 * a.depth, 4 * a.depth, rows, weight, a.depth, blocks, start, sums);
             for (int r = 0; r < rows; ++r) {
-                for (int b = 0; b < blocks; ++b) finish(a, row + r, 16 * (block + b), sums + 32 * r + 16 * b);
+                for (int b = 0; b < blocks; ++b) finish(a, row + r, 16 * (block + b), sums + 16 * (kBlocks * r + b));
             }
         }
     }

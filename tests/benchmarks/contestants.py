@@ -1,0 +1,139 @@
+"""Who is compared, and the process that each of them has for itself."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Batches = list[list[list[int]]]
+EXACT, WITHOUT_BIAS = "float32", "no-expert-bias"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One line of the table.
+
+    Attributes:
+        name: what the table calls it.
+        module: of `peers`.
+        source: `"checkpoint"`, `"int8"`, `"fp32"` (bundles), or `"prepared"` for what its module's `prepare` wrote.
+        mode: what its module's `load` is given.
+        reference: the torch network that its vectors are compared with.
+        at_least: the least mean cosine to that network, over the probe texts, with which it may take part.
+        rival: `"openvino"` or `"llama.cpp"` where a bar of speed is about it.
+    """
+
+    name: str
+    module: str
+    source: str
+    mode: str
+    reference: str = EXACT
+    at_least: float = 0.99
+    rival: str = ""
+
+
+NATIVE, PORTABLE = "moembed int8", "moembed int8, portable"
+LLAMA = "llama.cpp Q8_0"
+CONTESTANTS = (
+    Contestant(NATIVE, "bundle", "int8", ""),
+    Contestant(PORTABLE, "bundle", "int8", "portable"),
+    Contestant("moembed fp32", "bundle", "fp32", "", at_least=0.9999),
+    Contestant("torch fp32", "torch", "checkpoint", "float32", at_least=0.9999),
+    Contestant("torch bf16", "torch", "checkpoint", "bfloat16"),
+    Contestant("OpenVINO bf16", "openvino", "prepared", "network", rival="openvino"),
+    Contestant("OpenVINO int8 weights", "openvino", "prepared", "network-int8", rival="openvino"),
+    Contestant(
+        "OpenVINO int8 weights, dynamic int8",
+        "openvino",
+        "prepared",
+        "network-int8,DYNAMIC_QUANTIZATION_GROUP_SIZE=768",
+        rival="openvino",
+    ),
+    Contestant(LLAMA, "llamacpp", "prepared", "Q8_0", reference=WITHOUT_BIAS, rival="llama.cpp"),
+    Contestant("llama.cpp Q4_K_M", "llamacpp", "prepared", "Q4_K_M", reference=WITHOUT_BIAS, at_least=0.9),
+)
+MODULES = tuple(dict.fromkeys(one.module for one in CONTESTANTS))
+
+
+def missing(module: str) -> str:
+    """Why a module's contestants cannot take part, or nothing."""
+    try:
+        importlib.import_module(f"peers.{module}").version()
+    except ImportError as error:
+        return f"not installed ({error.name or error}): pip install 'moembed[bench]'"
+    return ""
+
+
+class Worker:
+    """A contestant in a process of its own.
+
+    Raises:
+        RuntimeError: it could not start, or it died; with the last of what it said.
+    """
+
+    def __init__(self, contestant: Contestant, sources: dict[str, Path], threads: int, log: Path) -> None:
+        source = sources[contestant.source]
+        if contestant.source == "prepared":
+            source /= contestant.module
+        script = Path(__file__).with_name("worker.py")
+        command = [sys.executable, script, contestant.module, source, contestant.mode, str(threads)]
+        self._log = log
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        self.pid = self._process.pid
+        self.started: dict[str, Any] = self._answer()
+
+    def milliseconds(self, batches: Batches) -> float:
+        """How long it takes for the batches, one after the other."""
+        return float(self._ask({"ask": "time", "batches": batches})["ms"])
+
+    def vectors(self, batches: Batches) -> NDArray[np.float32]:
+        """`[texts, hidden]`."""
+        return np.asarray(self._ask({"ask": "vectors", "batches": batches}), np.float32)
+
+    def memory(self) -> dict[str, float]:
+        """`private_mb` and `peak_mb`."""
+        return dict(self._ask({"ask": "memory"}))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, question: dict[str, Any]) -> Any:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        self.close()
+        raise RuntimeError(f"it ended with {self._process.returncode}: {self._log.read_text()[-300:].strip()}")
+
+
+@contextmanager
+def workers(
+    contestants: list[Contestant], sources: dict[str, Path], threads: int, folder: Path
+) -> Iterator[dict[str, Worker]]:
+    """A worker for each, ended afterwards."""
+    started: dict[str, Worker] = {}
+    try:
+        for one in contestants:
+            started[one.name] = Worker(one, sources, threads, folder / f"{one.name.replace(' ', '-')}.log")
+        yield started
+    finally:
+        for worker in started.values():
+            worker.close()
