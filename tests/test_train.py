@@ -1,0 +1,420 @@
+"""Making a model: the parts against independent computations, and a whole run, interrupted and not."""
+
+import itertools
+import json
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from moembed.errors import InputError
+from moembed.models.checkpoint import load_network
+from moembed.models.network import Attention, MoeMlp
+from moembed.models.sources import locate
+from moembed.models.train import corpus, distil, experts, rotary, student, targets, vocabulary
+from moembed.models.train.__main__ import main
+from moembed.models.train.moments import Moments, ridge
+from moembed.models.train.recipe import Attend, load_recipe
+from moembed.models.train.teacher import Teacher
+from moembed.probes import probe_texts
+from moembed.sources import DEFAULT_FOLDER
+from teachers import HEADS, HIDDEN, write_teacher
+
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+TEMPLATE = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return Teacher(write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.bin"))
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+# --- the student
+
+
+def test_states_are_the_networks(network):
+    ids = torch.randint(4, 40_000, (3, 17), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        states, routings = student.encode(network, ids)
+        embeddings, tokens = network(ids, torch.ones_like(ids))
+    torch.testing.assert_close(states[-1], tokens, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(F.normalize(states[-1].mean(1), dim=-1), embeddings, rtol=1e-4, atol=1e-5)
+    assert len(routings) == len(network.config.moe_layers)
+
+
+def test_every_parameter_gets_a_gradient(network):
+    ids = torch.randint(4, 40_000, (8, 33), generator=torch.Generator().manual_seed(2))
+    network.requires_grad_(True)
+    try:
+        states, _ = student.encode(network, ids)
+        grads = torch.autograd.grad(states[-1].square().mean(), list(network.parameters()))
+    finally:
+        network.requires_grad_(False)
+    assert all(bool(grad.abs().sum() > 0) for grad in grads)
+
+
+# --- positions
+
+
+def test_another_basis_gives_the_same_scores(teacher, generator):
+    layer = teacher.layers[0]
+    x = torch.randn(500, HIDDEN, generator=generator)
+    q, q_bias, k, k_bias = rotary.rebase(layer, HEADS, rotary.second_moments(x))
+    for head in range(HEADS):
+        rows = slice(head * HIDDEN // HEADS, (head + 1) * HIDDEN // HEADS)
+        expected = (
+            F.linear(x, layer.q_weight[rows], layer.q_bias[rows])
+            @ F.linear(x, layer.k_weight[rows], layer.k_bias[rows]).T
+        )
+        found = F.linear(x, q[rows], q_bias[rows]) @ F.linear(x, k[rows], k_bias[rows]).T
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_weakest_directions_turn_fastest(teacher, generator):
+    x = torch.randn(2000, HIDDEN, generator=generator)
+    q, q_bias, k, k_bias = rotary.rebase(teacher.layers[0], HEADS, rotary.second_moments(x))
+    rows = slice(0, HIDDEN // HEADS)
+    strength = F.linear(x, q[rows], q_bias[rows]).square().mean(0) * F.linear(x, k[rows], k_bias[rows]).square().mean(0)
+    pairs = strength.view(2, -1).sum(0)
+    assert pairs.tolist() == sorted(pairs.tolist())
+
+
+def test_tuning_learns_attention_and_leaves_values_alone(network, generator):
+    config = network.config
+    attn = Attention(config).requires_grad_(False)
+    x = torch.randn(4, 24, config.hidden_size, generator=generator)
+    near = -(torch.arange(24)[:, None] - torch.arange(24)[None, :]).abs().float()
+    wanted = torch.softmax(near, -1).expand(4, config.num_heads, 24, 24)  # of positions alone
+    values = attn.Wqkv.weight[2 * config.hidden_size :].clone()
+    tuner = rotary.Tuner(attn, Attend(rate=3e-3, bias_rate=0.1, passes=1), 60)
+    found = [tuner.step(x, wanted, network.cos, network.sin) for _ in range(60)]
+    assert found[-1] < 0.2 * found[0]
+    assert torch.equal(attn.Wqkv.weight[2 * config.hidden_size :], values)
+    assert not attn.Wqkv.weight.requires_grad
+
+
+# --- regression
+
+
+def test_the_error_from_sums_is_the_error_of_the_rows(generator):
+    x, y, weight = (torch.randn(300, width, generator=generator) for width in (7, 3, 1))
+    moments = Moments(7, 3)
+    for rows in torch.arange(300).split(64):
+        moments.add(x[rows], y[rows], weight[rows].abs())
+    solution = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    rows = (x @ solution[:-1].float() + solution[-1].float() - y) * weight
+    assert moments.error(solution) == pytest.approx(float(rows.square().mean()), rel=1e-4)
+
+
+def test_a_line_is_found_and_noise_calls_for_regularisation(generator):
+    truth = torch.randn(20, 2, generator=generator)
+    for noise, strength in ((0.0, 1e-4), (30.0, 1e2)):
+        sides = []
+        for rows in (40, 4000):
+            x = torch.randn(rows, 20, generator=generator)
+            moments = Moments(20, 2)
+            moments.add(x, x @ truth + 5 + noise * torch.randn(rows, 2, generator=generator), torch.ones(rows, 1))
+            sides.append(moments)
+        fit = ridge(*sides, truth + 0.01, [1e-4, 1e-2, 1.0, 1e2])
+        assert fit.strength == strength
+        if not noise:
+            torch.testing.assert_close(fit.weight, truth, rtol=1e-2, atol=1e-2)
+            torch.testing.assert_close(fit.bias, torch.full((2,), 5.0), rtol=1e-2, atol=1e-2)
+
+
+# --- experts
+
+
+def test_experts_are_solved_for_jointly(network, teacher, generator):
+    config = network.config
+    mlp = MoeMlp(config).requires_grad_(False)
+    scale = torch.randn(HIDDEN, config.hidden_size, generator=generator)
+    layer = teacher.layers[0]
+    fields = {name: getattr(layer, name) for name in layer.__dataclass_fields__}
+    fields |= {"up_weight": layer.up_weight @ scale, "down_weight": layer.down_weight[: config.hidden_size]}
+    h = torch.randn(3000, config.hidden_size, generator=generator) + 1.0
+    experts.divide(mlp, type(layer)(**fields), h, 0.8, generator)
+    assert student.route(mlp, h).weights.sum(-1).mean() == pytest.approx(0.8, abs=0.01)
+
+    inner = F.gelu(F.linear(h, fields["up_weight"], fields["up_bias"]))
+    wanted = inner @ fields["down_weight"].T
+    rows = [experts.Rows(h[part], wanted[part], torch.ones(len(part), 1)) for part in torch.arange(3000).split(1500)]
+    before = (student.mix(mlp, h, student.route(mlp, h)) - wanted).square().mean()
+    fit = experts.solve(mlp, rows, rows, [1e-4, 1e-2])
+    after = (student.mix(mlp, h, student.route(mlp, h)) - wanted).square().mean()
+    assert fit.error == pytest.approx(float(after), rel=1e-2)  # the sums describe what the mixture computes
+    assert after < 0.7 * before
+
+
+# --- text
+
+
+def test_a_text_is_held_out_by_itself(tmp_path):
+    rows = [{"l": "xx", "t": f"text {n}", "k": "qd"[n % 2]} for n in range(400)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reversed(rows + rows)))
+    learned, held = corpus.read([tmp_path / "a.jsonl"], PROMPTS, 0.1)
+    again, held_again = corpus.read([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], PROMPTS, 0.1)
+    assert set(held) == set(held_again)
+    assert set(learned) == set(again)
+    assert len(learned) + len(held) == 400
+    assert 15 < len(held) < 75
+    assert {text.text.split(" text")[0] for text in learned} == {"query:", "passage:"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"l": "en", "t": "x", "k": "z"}', r'a\.jsonl:1: expected "l", "t" and "k"'),
+        ('{"l": "en", "t": 5, "k": "q"}', r"a\.jsonl:1"),
+        ("[]", "expected a JSON object, found list"),
+        ("{", "cannot be read as JSONL"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, line, said):
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=said):
+        corpus.read([tmp_path / "a.jsonl"], PROMPTS, 0.1)
+
+
+def test_a_larger_sample_begins_with_the_smaller_one():
+    tokenizer = vocabulary.build(TEMPLATE, 64)
+    texts = [corpus.Text("en", f"passage: the {n}th of them") for n in range(900)]
+    texts += [corpus.Text("lo", f"passage: number {n}") for n in range(9)]
+    draw = {n: corpus.sample(texts, tokenizer, tokens=n, flatten=0.5, least=3, seed=1) for n in (300, 1200)}
+    assert draw[1200][: len(draw[300])] == draw[300]
+    assert 300 <= sum(len(text.ids) for text in draw[300]) < 330
+    languages = Counter("lo" if "number" in text.text else "en" for text in draw[1200])
+    assert languages["lo"] > 0.05 * languages["en"]  # one in a hundred texts, one in ten that are drawn
+    assert len({text.text for text in draw[1200]}) == len(draw[1200])
+
+
+def test_batches_hold_texts_of_one_length():
+    texts = [corpus.Encoded("", [0, *range(10, 10 + n), 2]) for n in (3, 9, 14, 14, 15, 30)]
+    made = corpus.batches(texts, 32, 8)
+    assert [tuple(batch.shape) for batch in made] == [(1, 5), (1, 8), (2, 16), (1, 16), (1, 32)]
+    assert all(bool((batch[:, 0] == 0).all()) and bool((batch[:, -1] == 2).all()) for batch in made)
+
+
+# --- vocabulary and units
+
+
+def test_pieces_are_kept_by_what_they_serve():
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [
+        ("▁", -3.0),
+        ("▁word", -9.0),
+        ("▁rare", -9.0),
+        ("w", -12.0),
+        ("é", -12.0),
+        ("▁café", -9.0),
+        ("<mask>", 0.0),
+    ]
+    counts = {"en": Counter({5: 1000, 4: 10}), "fr": Counter({9: 900})}
+    kept = vocabulary.choose(pieces, counts, 9, prior=0.0, spelling=0.0)
+    assert [pieces[i][0] for i in kept] == ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁word", "▁rare", "▁café", "<mask>"]
+    spelt = vocabulary.choose(pieces, counts, 10, prior=0.0, spelling=0.5)
+    assert {"w", "é"} <= {pieces[i][0] for i in spelt}
+    assert "▁rare" not in {pieces[i][0] for i in spelt}
+
+
+def test_units_are_comparable_stretches():
+    few = vocabulary.choose(list(map(tuple, TEMPLATE["model"]["vocab"])), {}, 3000, 1.0, 0.0)
+    pieces = [tuple(TEMPLATE["model"]["vocab"][i]) for i in few]
+    small = vocabulary.build(vocabulary.describe(TEMPLATE, pieces), 48)
+    large = vocabulary.build(TEMPLATE, 48)
+    for text in [*probe_texts(), "", "Donaudampfschifffahrt und Elektrizitätswirtschaft " * 9]:
+        mine, theirs = small.encode("passage: " + text), large.encode("passage: " + text)
+        units = targets.units(mine, theirs)
+        for encoding, own in zip((mine, theirs), units, strict=True):
+            assert len(own) == len(encoding.ids)
+            assert own == sorted(own)
+        assert units[0][-1] == units[1][-1]
+        # A unit spans the same characters on either side, but the last, where one of the two may be cut off.
+        ends = [
+            {unit: end for unit, (_, end) in zip(own, encoding.offsets, strict=True)}
+            for encoding, own in zip((mine, theirs), units, strict=True)
+        ]
+        for unit in range(1, units[0][-1]):
+            assert ends[0][unit] == ends[1][unit]
+    same = targets.units(large.encode("passage: the same"), large.encode("passage: the same"))
+    assert same[0] == same[1] == list(range(len(same[0])))
+
+
+def test_unit_means():
+    states = torch.tensor([[1.0], [3.0], [5.0]])
+    assert targets.unit_means(states, torch.tensor([0, 2, 2]), 4).squeeze(1).tolist() == [1.0, 0.0, 4.0, 0.0]
+
+
+# --- losses
+
+
+def test_losses_are_least_where_they_should_be(generator):
+    wanted = F.normalize(torch.randn(6, 32, generator=generator), dim=-1)
+    assert float(distil.neighbours(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
+    assert float(distil.neighbours(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
+    assert distil.agreement(wanted, wanted) == {"cosine": 1.0, "nearest": 1.0}
+    even = torch.full((8, 4), 0.25)
+    chosen = torch.arange(16).view(8, 2) % 4
+    assert float(distil.balance(student.Routing(even, even[:, :2], chosen))) == pytest.approx(1.0)
+    one = F.one_hot(torch.zeros(8, dtype=torch.int64), 4).float()
+    assert float(distil.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
+
+
+# --- recipes
+
+
+def test_the_default_recipe_is_whole():
+    recipe = load_recipe("default")
+    assert recipe.student.dims[0] == max(recipe.student.dims)
+    assert recipe.convert.strengths == sorted(recipe.convert.strengths)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 0", "", "missing choices seed"),
+        ("seed = 0", "seed = 0\nluck = 1", "unknown choices luck"),
+        ("experts = 8", "experts = true", r"\[student\]: experts = True; expected int"),
+        ("dims = [384, 256, 128]", 'dims = ["wide"]', "dims = 'wide'; expected int"),
+        ("[distil]", "[finetune]", r"\[distil\] is missing"),
+        ("seed = 0", "seed =", "name one of the package or a .toml file"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path, old, new, said):
+    text = _default_recipe()
+    assert old in text
+    (tmp_path / "r.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=said):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_an_unknown_recipe_is_named():
+    with pytest.raises(InputError, match="recipe nothing"):
+        load_recipe("nothing")
+
+
+# --- a whole run
+
+
+@pytest.fixture(scope="module")
+def ingredients(tmp_path_factory):
+    """Text, a teacher, and a recipe that is quick."""
+    folder = tmp_path_factory.mktemp("ingredients")
+    write_teacher(folder / "teacher.bin")
+    words = [word for text in probe_texts() for word in text.split()]
+    lines = [
+        {
+            "l": "xx",
+            "t": " ".join(itertools.islice(itertools.cycle(words), n % 7, n % 7 + 5 + n % 23)) + f" {n}",
+            "k": "qd"[n % 2],
+        }
+        for n in range(240)
+    ]
+    (folder / "text.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    text = _default_recipe()
+    for old, new in (
+        ("vocabulary = 32000", "vocabulary = 6000"),
+        ("experts = 8", "experts = 3"),
+        ("moe_every = 6", "moe_every = 2"),
+        ("dims = [384, 256, 128]", "dims = [64, 32]"),
+        ("held_out = 0.02", "held_out = 0.2"),
+        ("save_every = 25", "save_every = 4"),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    text = "\n".join(
+        {"tokens": "tokens = 3000", "batch": "batch = 512", "held_tokens": "held_tokens = 800"}.get(
+            line.split(" = ")[0], line
+        )
+        for line in text.splitlines()
+    )
+    (folder / "small.toml").write_text(text)
+    return folder
+
+
+def _train(ingredients, out):
+    return main(
+        [
+            str(ingredients / "text.jsonl"),
+            *("-o", str(out), "--recipe", str(ingredients / "small.toml")),
+            *("--teacher", str(ingredients / "teacher.bin"), "--threads", "1"),
+        ]
+    )
+
+
+def _sha256(folder):
+    return json.loads((folder / "recipe.json").read_text("utf-8"))["sha256"]
+
+
+@pytest.fixture(scope="module")
+def made(ingredients, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert _train(ingredients, out) == 0
+    return out
+
+
+def test_a_run_makes_checkpoints_that_load(made, teacher):
+    for name in ("converted", "distilled"):
+        checkpoint = locate(made / name)
+        network = load_network(checkpoint.folder)
+        assert checkpoint.spec.prompts == PROMPTS
+        assert checkpoint.weights_sha256 == _sha256(made / name)
+        assert network.config.moe_layers == (1,)
+        assert network.config.hidden_size == teacher.hidden
+
+
+def test_gradient_steps_come_nearer_to_the_teacher(made):
+    report = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
+    assert report[-1]["cosine"] > report[0]["cosine"]
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for owner, method, calls in ((rotary.Tuner, "step", 7), (distil.Distillation, "_step", 6)):
+        left = iter(range(calls))
+        genuine = getattr(owner, method)
+
+        def failing(*args, genuine=genuine, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return genuine(*args)
+
+        monkeypatch.setattr(owner, method, failing)
+        with pytest.raises(KeyboardInterrupt):
+            _train(ingredients, out)
+        monkeypatch.setattr(owner, method, genuine)
+    assert _train(ingredients, out) == 0
+    for name in ("converted", "distilled"):
+        assert _sha256(out / name) == _sha256(made / name)
+
+
+def test_a_finished_run_is_not_done_again(ingredients, made, tmp_path, monkeypatch):
+    out = shutil.copytree(made, tmp_path / "out")
+    monkeypatch.setattr(rotary.Tuner, "step", None)
+    monkeypatch.setattr(distil.Distillation, "_step", None)
+    assert _train(ingredients, out) == 0
+    assert _sha256(out / "distilled") == _sha256(made / "distilled")
+
+
+def test_another_recipe_in_the_same_folder_is_refused(ingredients, made, tmp_path, capsys):
+    out = shutil.copytree(made, tmp_path / "out")
+    recipe = ingredients / "small.toml"
+    other = tmp_path / "ingredients"
+    shutil.copytree(ingredients, other)
+    (other / "small.toml").write_text(recipe.read_text().replace("seed = 0", "seed = 1"))
+    assert _train(other, out) == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
+def _default_recipe():
+    from importlib import resources
+
+    return (resources.files("moembed.models.train") / "recipes" / "default.toml").read_text("utf-8")
