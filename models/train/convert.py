@@ -222,7 +222,7 @@ class Conversion:
 
     def _rows(self, states: list[Tensor], targets: list[Tensor]) -> Iterator[Rows]:
         h, wanted = (torch.cat([x.flatten(0, 1) for x in batches]) for batches in (states, targets))
-        for read, target in zip(h.split(_CHUNK), wanted.split(_CHUNK), strict=True):
+        for read, target in zip(torch.split(h, _CHUNK), torch.split(wanted, _CHUNK), strict=True):
             yield Rows(read, target - read, _weight(target))
 
     def _dense(self, mlp: DenseMlp, source: TeacherLayer, rows: dict[str, list[Rows]]) -> Fit:

@@ -56,8 +56,8 @@ def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> 
     held: list[Text] = []
     for path in paths:
         for number, row in _rows(path):
-            text, kind = row.get("t"), row.get("k")
-            if not isinstance(text, str) or kind not in ("q", "d") or not isinstance(row.get("l"), str):
+            text, kind, language = (row.get(key) for key in ("t", "k", "l"))
+            if not isinstance(text, str) or not isinstance(language, str) or kind not in ("q", "d"):
                 raise InputError(f'{path}:{number}: expected "l", "t" and "k" ("q" or "d"), found {sorted(row)}')
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             if digest in seen:
@@ -65,7 +65,7 @@ def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> 
             seen.add(digest)
             bucket = int.from_bytes(digest[:2], "little")
             prompt = prompts["query" if kind == "q" else "passage"]
-            (held if bucket < held_out * _BUCKETS else learned).append(Text(row["l"], prompt + text))
+            (held if bucket < held_out * _BUCKETS else learned).append(Text(language, prompt + text))
     return learned, held
 
 
@@ -134,11 +134,11 @@ def sample(
     total = 0
     for start in range(0, len(due), _BLOCK):
         block = [order[language][position] for _, language, position in due[start : start + _BLOCK]]
-        for text, encoding in zip(block, tokenizer.encode_batch_fast(block), strict=True):
+        for drawn_text, encoding in zip(block, tokenizer.encode_batch_fast(block), strict=True):
             if total >= tokens:
                 return drawn
             if len(encoding.ids) >= least:
-                drawn.append(Encoded(text, encoding.ids))
+                drawn.append(Encoded(drawn_text, encoding.ids))
                 total += len(encoding.ids)
     return drawn
 

@@ -5,6 +5,7 @@ most to its tokens. The experts' outer weights are then solved for jointly, give
 router nor experts have biases of their own, so that constants ride on a direction along which every token measures close to one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -33,7 +34,8 @@ def constant_direction(h: Tensor) -> Tensor:
     """The direction `[hidden]` along which rows `[n, hidden]` measure as close to one as they can."""
     gram = (h.T @ h).double()
     gram.diagonal().add_(1e-5 * gram.diagonal().mean())
-    return torch.linalg.solve(gram, h.sum(0).double()).float()
+    direction: Tensor = torch.linalg.solve(gram, h.sum(0).double()).float()
+    return direction
 
 
 def cluster(h: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -61,12 +63,12 @@ def router_weight(h: Tensor, centres: Tensor, direction: Tensor, mass: float, to
     offset = -(centres @ h.mean(0)) - 0.5 * centres.square().sum(1)
     weight = centres + torch.outer(offset, direction)
     logits = h @ weight.T
-    low, high = 1e-4, 1e4
+    low, high = 1e-4, 1e4  # of the sharpness
     for _ in range(40):
-        sharpness = (low * high) ** 0.5
+        sharpness = math.sqrt(low * high)
         found = float(torch.softmax(logits * sharpness, -1).topk(top_k).values.sum(-1).mean())
         low, high = (sharpness, high) if found < mass else (low, sharpness)
-    return weight * (low * high) ** 0.5
+    return weight * math.sqrt(low * high)
 
 
 def divide(mlp: MoeMlp, layer: TeacherLayer, h: Tensor, mass: float, generator: torch.Generator) -> None:

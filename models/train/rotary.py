@@ -90,7 +90,7 @@ class Tuner:
                 parameter.requires_grad_(True)
             loss = divergence(student.scores(self._attn, x, cos, sin), probabilities)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad[self._values :] = 0

@@ -4,6 +4,7 @@ The parameters are those of `moembed.models.network.NomicMoe`, so that its `stat
 operations have no gradients and pack padded texts. Both must agree, which a test checks.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ def scores(attn: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     rows = slice(0, 2 * x.shape[-1])
     q, k = F.linear(x, attn.Wqkv.weight[rows], attn.Wqkv.bias[rows]).chunk(2, dim=-1)
     q, k = (rotate(split_heads(part, attn.num_heads), cos, sin) for part in (q, k))
-    return q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
 
 
 def context(attn: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -83,9 +83,9 @@ def make(
         tensors = load_file(path)
         lengths, counts = tensors.pop("lengths").tolist(), tensors.pop("counts").tolist()
         rows = zip(
-            tensors["ids"].split(lengths),
-            tensors["unit"].split(lengths),
-            tensors["states"].split(counts),
+            torch.split(tensors["ids"], lengths),
+            torch.split(tensors["unit"], lengths),
+            torch.split(tensors["states"], counts),
             tensors["vectors"],
             strict=True,
         )

@@ -6,6 +6,7 @@ and the high one for value j + 16, each minus 8.
 """
 
 import importlib.util
+import math
 import mmap
 import struct
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class Teacher:
                 (layer.v_weight, layer.v_bias),
             )
         )
-        probabilities = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+        probabilities = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
         context = (probabilities @ v).transpose(1, 2).reshape(x.shape)
         attended = x + F.linear(context, layer.out_weight, layer.out_bias)
         normed = self.norm(attended, layer.norm1_weight, layer.norm1_bias)
