@@ -15,6 +15,7 @@ from moembed.models.network import Attention, MoeMlp
 from moembed.models.sources import locate
 from moembed.models.train import corpus, distil, experts, rotary, student, targets, vocabulary
 from moembed.models.train.__main__ import main
+from moembed.models.train.convert import position_part
 from moembed.models.train.moments import Moments, ridge
 from moembed.models.train.recipe import Attend, load_recipe
 from moembed.models.train.teacher import Teacher
@@ -98,6 +99,16 @@ def test_tuning_learns_attention_and_leaves_values_alone(network, generator):
     assert found[-1] < 0.2 * found[0]
     assert torch.equal(attn.Wqkv.weight[2 * config.hidden_size :], values)
     assert not attn.Wqkv.weight.requires_grad
+
+
+def test_what_only_positions_say_is_found(generator):
+    said = torch.randn(40, 8, generator=generator)
+    said -= said[5:].mean(0)
+    states = [torch.randn(300, length, 8, generator=generator) + 3 + said[:length] for length in (40, 24, 40)]
+    part = position_part(states, 64)
+    torch.testing.assert_close(part[5:40], said[5:], rtol=0.1, atol=0.3)
+    assert not part[:5].any()  # the prompt is not a matter of position
+    assert not part[40:].any()
 
 
 # --- regression
