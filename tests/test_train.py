@@ -1,5 +1,6 @@
 """Making a model: the parts against independent computations, and a whole run, interrupted and not."""
 
+import copy
 import itertools
 import json
 import shutil
@@ -13,7 +14,7 @@ from moembed.errors import InputError
 from moembed.models.checkpoint import load_network
 from moembed.models.network import Attention, MoeMlp
 from moembed.models.sources import locate
-from moembed.models.train import corpus, distil, experts, rotary, student, targets, vocabulary
+from moembed.models.train import arrange, corpus, distil, experts, rotary, student, targets, vocabulary
 from moembed.models.train.__main__ import main
 from moembed.models.train.convert import position_part
 from moembed.models.train.moments import Moments, ridge
@@ -279,6 +280,32 @@ def test_losses_are_least_where_they_should_be(generator):
     assert float(distil.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
 
 
+# --- the order of coordinates
+
+
+def test_another_order_is_the_same_network(network, generator):
+    ids = torch.randint(4, 40_000, (3, 17), generator=generator)
+    width = network.config.hidden_size
+    coordinates = torch.randperm(width, generator=generator)
+    other = copy.deepcopy(network)
+    arrange.permute(other, coordinates)
+    with torch.no_grad():
+        expected, _ = network(ids, torch.ones_like(ids))
+        found, _ = other(ids, torch.ones_like(ids))
+    assert not torch.allclose(found, expected, atol=1e-3)
+    torch.testing.assert_close(found, expected[:, coordinates], rtol=1e-4, atol=1e-5)
+
+
+def test_telling_coordinates_come_first(generator):
+    spread = torch.tensor([0.01, 1.0, 0.01, 0.5, 1.0, 0.01])
+    vectors = torch.randn(500, 6, generator=generator) * spread + 1
+    vectors[:, 4] = vectors[:, 1]  # what two coordinates say twice is said enough
+    coordinates = arrange.order(vectors).tolist()
+    assert sorted(coordinates) == list(range(6))
+    assert coordinates[0] in (1, 4)
+    assert set(coordinates[:3]) == {1, 3, 4}
+
+
 # --- recipes
 
 
@@ -295,6 +322,7 @@ def test_the_default_recipe_is_whole():
         ("seed = 0", "seed = 0\nluck = 1", "unknown choices luck"),
         ("experts = 8", "experts = true", r"\[student\]: experts = True; expected int"),
         ("dims = [384, 256, 128]", 'dims = ["wide"]', "dims = 'wide'; expected int"),
+        ('passage = "passage: "', "", "are those of query and passage"),
         ("[distil]", "[finetune]", r"\[distil\] is missing"),
         ("seed = 0", "seed =", "name one of the package or a .toml file"),
     ],
@@ -413,6 +441,14 @@ def test_a_finished_run_is_not_done_again(ingredients, made, tmp_path, monkeypat
     monkeypatch.setattr(distil.Distillation, "_step", None)
     assert _train(ingredients, out) == 0
     assert _sha256(out / "distilled") == _sha256(made / "distilled")
+
+
+def test_too_few_texts_are_refused(ingredients, tmp_path, capsys):
+    other = tmp_path / "ingredients"
+    shutil.copytree(ingredients, other)
+    (other / "text.jsonl").write_text('{"l": "en", "t": "the only one", "k": "d"}\n')
+    assert _train(other, tmp_path / "out") == 2
+    assert "too few texts" in capsys.readouterr().err
 
 
 def test_another_recipe_in_the_same_folder_is_refused(ingredients, made, tmp_path, capsys):

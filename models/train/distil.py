@@ -83,28 +83,33 @@ def loss(network: NomicMoe, batch: Batch, recipe: Distil, dims: list[int]) -> tu
     return total, {name: float(part.detach()) for name, part in parts.items()}
 
 
-def vectors(network: NomicMoe, texts: Sequence[Targets]) -> Tensor:
-    """The student's embeddings `[texts, hidden]`, of unit length."""
-    found = torch.empty(len(texts), network.config.hidden_size)
+def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Targets]) -> Tensor:
+    """Embeddings `[texts, hidden]`, of unit length, of the student's ids.
+
+    Args:
+        encode: last hidden states `[batch, length, hidden]` of ids `[batch, length]`.
+        texts: to embed.
+    """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
         by_length[len(text.ids)].append(index)
+    found = torch.empty(len(texts), len(texts[0].vector))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for own in by_length.values():
-            states, _ = student.encode(network, torch.stack([texts[i].ids for i in own]))
-            found[own] = F.normalize(states[-1].float().mean(1), dim=-1)
+            states = encode(torch.stack([texts[i].ids for i in own]))
+            found[own] = F.normalize(states.float().mean(1), dim=-1)
     return found
 
 
 def agreement(found: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Mean cosine of embeddings to the teacher's, and the share of its nearest texts among theirs."""
+    """Mean cosine of embeddings, perhaps cut, to the teacher's, cut alike, and the share of its nearest texts among theirs."""
     nearest = []
-    for x in (found, wanted):
+    for x in (F.normalize(found, dim=-1), wanted):
         similar = x @ x.T
         similar.fill_diagonal_(-2)
         nearest.append(similar.topk(min(_NEAREST, len(x) - 1)).indices)
     shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(2).float().mean()
-    cosine = F.cosine_similarity(found, wanted, dim=-1).mean()
+    cosine = F.cosine_similarity(found, wanted[:, : found.shape[1]], dim=-1).mean()
     return {"cosine": round(float(cosine), 5), "nearest": round(float(shared), 4)}
 
 
@@ -182,7 +187,10 @@ class Distillation:
         return parts
 
     def _judge(self, parts: dict[str, float]) -> None:
-        found = {"step": self._done, **parts, **agreement(vectors(self._network, self._held), self._wanted)}
+        embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], self._held)
+        least = min(self._recipe.student.dims)
+        cut = agreement(embeddings[:, :least], self._wanted)
+        found = {"step": self._done, **parts, **agreement(embeddings, self._wanted), f"nearest_{least}": cut["nearest"]}
         self.report.append(found)
         self._say(json.dumps(found))
 

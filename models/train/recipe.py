@@ -152,7 +152,10 @@ def load_recipe(name: str) -> Recipe:
     sections = {"student": Student, "data": Data, "attend": Attend, "convert": Convert, "distil": Distil}
     for section, kind in sections.items():
         raw[section] = _section(kind, raw.get(section), f"recipe {name}: [{section}]")
-    return _section(Recipe, raw, f"recipe {name}")
+    recipe = _section(Recipe, raw, f"recipe {name}")
+    if sorted(recipe.prompts) != ["passage", "query"]:
+        raise InputError(f"recipe {name}: [prompts] are those of query and passage, found {sorted(recipe.prompts)}")
+    return recipe
 
 
 def _section(kind: type[_Section], raw: Any, where: str) -> _Section:

@@ -1,4 +1,4 @@
-"""A whole run: vocabulary, conversion, distillation, and the checkpoint that comes of it."""
+"""A whole run: vocabulary, conversion, distillation, and the checkpoints that come of it."""
 
 import dataclasses
 import json
@@ -12,32 +12,27 @@ from moembed.bundle import sha256_of
 from moembed.errors import InputError, OutputError
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
-from moembed.models.train import corpus, publish, targets, vocabulary
+from moembed.models.train import arrange, corpus, publish, targets, vocabulary
 from moembed.models.train.convert import Conversion
-from moembed.models.train.distil import Distillation
+from moembed.models.train.corpus import Encoded, Text
+from moembed.models.train.distil import Distillation, agreement, vectors
 from moembed.models.train.recipe import Recipe, load_recipe
+from moembed.models.train.targets import Targets
 from moembed.models.train.teacher import Teacher, teacher_path
 from moembed.paths import replacing_file
 from moembed.progress import progress
 from moembed.sources import DEFAULT_FOLDER
 
 _LEAST = 6  # ids of a text that is worth reading
+Say = Callable[[str], None]
 
 
-def run(
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    recipe: str,
-    teacher: Path | None,
-    threads: int,
-    say: Callable[[str], None],
-) -> None:
+def run(paths: Sequence[Path], out: Path, *, recipe: str, teacher: Path | None, threads: int, say: Say) -> None:
     """Make a model, or go on making it.
 
     Args:
         paths: texts, see `corpus`.
-        out: folder for the state of the run (`state/`) and its results, each a checkpoint.
+        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/` and `distilled/`.
         recipe: see `load_recipe`.
         teacher: the teacher's file, or None for the installed package's.
         threads: of torch; where other programs compute, one thread is faster than two that wait for each other.
@@ -50,91 +45,104 @@ def run(
         MissingExtraError: the teacher is not installed.
     """
     torch.set_num_threads(threads)
-    choices = load_recipe(recipe)
-    source = Teacher(teacher or teacher_path())
-    state = out / "state"
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {state}: {error.strerror}") from error
-    origin = {"recipe": dataclasses.asdict(choices), "texts": {path.name: sha256_of(path) for path in paths}}
-    _claim(state / "origin.json", origin)
-    learned, held = corpus.read(paths, choices.prompts, choices.data.held_out)
-    say(f"{len(learned)} texts to learn from, {len(held)} held out")
-    kept = _vocabulary(state / "vocabulary.json", learned, source, choices)
-    described = vocabulary.describe(_template(), [source.pieces[i] for i in kept])
-    tokenizer = vocabulary.build(described, choices.data.max_tokens)
-    torch.manual_seed(choices.seed)
-    network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(choices, source))).requires_grad_(False)
+    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, out, say)
+    made.convert()
+    made.distil()
 
-    def draw(texts: list[corpus.Text], tokens: int) -> list[corpus.Encoded]:
-        return corpus.sample(
-            texts, tokenizer, tokens=tokens, flatten=choices.data.flatten, least=_LEAST, seed=choices.seed
-        )
 
-    def publishing(name: str, **report: list[dict[str, Any]]) -> None:
-        made = {
-            "recipe": dataclasses.asdict(choices),
+class _Run:
+    """A student on its way."""
+
+    def __init__(self, recipe: Recipe, teacher: Teacher, paths: Sequence[Path], out: Path, say: Say) -> None:
+        self._recipe, self._teacher, self._out, self._say = recipe, teacher, out, say
+        self._state = out / "state"
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._state}: {error.strerror}") from error
+        self._learned, self._held = corpus.read(paths, recipe.prompts, recipe.data.held_out)
+        say(f"{len(self._learned)} texts to learn from, {len(self._held)} held out")
+        if not self._learned or not self._held:
+            raise InputError("too few texts: some are to learn from, and some are held out to choose by")
+        self._report: dict[str, Any] = {
+            "recipe": dataclasses.asdict(recipe),
             "texts": {path.name: sha256_of(path) for path in paths},
-            **report,
         }
-        digest = publish.write(out / name, network, choices, source, described, made)
-        say(f"{out / name}: sha256 of its weights {digest}")
+        self._claim(self._state / "origin.json")
 
-    converted, size = choices.convert, choices.data.multiple
-    conversion = Conversion(
-        source,
-        network,
-        torch.tensor(kept),
-        choices,
-        corpus.batches(draw(learned, converted.tokens), converted.batch, size),
-        corpus.batches(draw(held, choices.data.held_tokens), converted.batch, size),
-        say,
-    )
-    with progress(len(source.layers), "layer", show=None) as advance:
-        conversion.run(state, advance)
-    publishing("converted", conversion=conversion.report)
+        template: dict[str, Any] = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
+        self._whole = vocabulary.build(vocabulary.describe(template, teacher.pieces), recipe.data.max_tokens)
+        kept = self._vocabulary(self._state / "vocabulary.json")
+        self._kept = torch.tensor(kept)
+        self._described = vocabulary.describe(template, [teacher.pieces[i] for i in kept])
+        self._tokenizer = vocabulary.build(self._described, recipe.data.max_tokens)
+        self._network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(recipe, teacher))).requires_grad_(False)
 
-    whole = vocabulary.build(vocabulary.describe(_template(), source.pieces), choices.data.max_tokens)
-    goals = {}
-    for name, texts, tokens in (
-        ("held", held, choices.data.held_tokens),
-        ("learned", learned, choices.distil.tokens),
-    ):
-        drawn = [encoded.text for encoded in draw(texts, tokens)]
-        say(f"the teacher reads {len(drawn)} texts ({name})")
-        with progress(len(drawn), "text", show=None) as advance:
-            goals[name] = targets.make(drawn, tokenizer, source, whole, state / "targets" / name, advance)
-    distillation = Distillation(network, choices, goals["learned"], goals["held"], say)
-    with progress(distillation.steps, "step", show=None) as advance:
-        distillation.run(state, advance)
-    publishing("distilled", conversion=conversion.report, distillation=distillation.report)
-
-
-def _claim(path: Path, origin: dict[str, Any]) -> None:
-    """Write down what a run is made from, or make sure that it is the same."""
-    if not path.is_file():
-        with replacing_file(path) as partial:
-            partial.write_text(json.dumps(origin))
-    elif json.loads(path.read_text("utf-8")) != origin:
-        raise InputError(f"{path.parent} is the state of another recipe or of other texts: name another output folder")
-
-
-def _vocabulary(path: Path, texts: list[corpus.Text], teacher: Teacher, recipe: Recipe) -> list[int]:
-    """The teacher's id of each of the student's, ascending; kept in a file."""
-    if not path.is_file():
-        whole = vocabulary.build(vocabulary.describe(_template(), teacher.pieces), recipe.data.max_tokens)
-        counts = corpus.count(texts, whole)
-        kept = vocabulary.choose(
-            teacher.pieces, counts, recipe.student.vocabulary, recipe.student.prior, recipe.student.spelling
+    def convert(self) -> None:
+        """Convert the teacher and publish what comes of it."""
+        choices, multiple = self._recipe.convert, self._recipe.data.multiple
+        conversion = Conversion(
+            self._teacher,
+            self._network,
+            self._kept,
+            self._recipe,
+            corpus.batches(self._draw(self._learned, choices.tokens), choices.batch, multiple),
+            corpus.batches(self._draw(self._held, self._recipe.data.held_tokens), choices.batch, multiple),
+            self._say,
         )
-        with replacing_file(path) as partial:
-            partial.write_text(json.dumps(kept))
-    found: list[int] = json.loads(path.read_text("utf-8"))
-    return found
+        with progress(len(self._teacher.layers), "layer", show=None) as advance:
+            conversion.run(self._state, advance)
+        self._publish("converted", conversion=conversion.report)
 
+    def distil(self) -> None:
+        """Take the gradient steps and publish what comes of them."""
+        learned = self._goals("learned", self._learned, self._recipe.distil.tokens)
+        held = self._goals("held", self._held, self._recipe.data.held_tokens)
+        # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
+        read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), held)
+        respelt = agreement(read, torch.stack([target.vector for target in held]))
+        self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
+        coordinates = arrange.order(torch.stack([target.vector for target in learned]))
+        arrange.permute(self._network, coordinates)
+        learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
+        distillation = Distillation(self._network, self._recipe, learned, held, self._say)
+        with progress(distillation.steps, "step", show=None) as advance:
+            distillation.run(self._state, advance)
+        self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
 
-def _template() -> dict[str, Any]:
-    """The embedded model's tokenizer, whose pipeline is the teacher's."""
-    template: dict[str, Any] = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
-    return template
+    def _draw(self, texts: list[Text], tokens: int) -> list[Encoded]:
+        flatten, seed = self._recipe.data.flatten, self._recipe.seed
+        return corpus.sample(texts, self._tokenizer, tokens=tokens, flatten=flatten, least=_LEAST, seed=seed)
+
+    def _goals(self, name: str, texts: list[Text], tokens: int) -> list[Targets]:
+        drawn = [encoded.text for encoded in self._draw(texts, tokens)]
+        self._say(f"the teacher reads {len(drawn)} texts ({name})")
+        folder = self._state / "targets" / name
+        with progress(len(drawn), "text", show=None) as advance:
+            return targets.make(drawn, self._tokenizer, self._teacher, self._whole, folder, advance)
+
+    def _publish(self, name: str, **found: Any) -> None:
+        self._report |= found
+        digest = publish.write(
+            self._out / name, self._network, self._recipe, self._teacher, self._described, self._report
+        )
+        self._say(f"{self._out / name}: sha256 of its weights {digest}")
+
+    def _claim(self, path: Path) -> None:
+        """Write down what the run is made from, or make sure that it is the same as before."""
+        if not path.is_file():
+            with replacing_file(path) as partial:
+                partial.write_text(json.dumps(self._report))
+        elif json.loads(path.read_text("utf-8")) != self._report:
+            raise InputError(f"{path.parent} is of another recipe or of other texts: name another output folder")
+
+    def _vocabulary(self, path: Path) -> list[int]:
+        """The teacher's id of each of the student's, ascending; kept in a file."""
+        if not path.is_file():
+            choices, pieces = self._recipe.student, self._teacher.pieces
+            counts = corpus.count(self._learned, self._whole)
+            kept = vocabulary.choose(pieces, counts, choices.vocabulary, choices.prior, choices.spelling)
+            with replacing_file(path) as partial:
+                partial.write_text(json.dumps(kept))
+        found: list[int] = json.loads(path.read_text("utf-8"))
+        return found

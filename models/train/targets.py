@@ -5,7 +5,7 @@ called a unit, and is one token on either side where they agree.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,10 @@ class Targets:
     unit: Tensor
     states: Tensor
     vector: Tensor
+
+    def permuted(self, coordinates: Tensor) -> "Targets":
+        """The same with coordinates in another order."""
+        return replace(self, states=self.states[:, coordinates], vector=self.vector[coordinates])
 
 
 def units(student: Encoding, teacher: Encoding) -> tuple[list[int], list[int]]:

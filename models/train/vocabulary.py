@@ -59,8 +59,8 @@ def choose(pieces: Pieces, counts: Mapping[str, Counter[int]], size: int, prior:
             worth[piece] += times / (total + 20_000)
     characters = {piece: index for index, (piece, _) in enumerate(pieces) if len(piece) == 1}
     spelt = [0.0] * len(pieces)
-    for index, (spelling_of, _) in enumerate(pieces[len(SPECIAL) : -1], len(SPECIAL)):
-        for character in spelling_of:
+    for index, (word, _) in enumerate(pieces[len(SPECIAL) : -1], len(SPECIAL)):
+        for character in word:
             if (place := characters.get(character)) is not None:
                 spelt[place] += spelling * worth[index]
     worth = [max(own, letters) for own, letters in zip(worth, spelt, strict=True)]
