@@ -28,7 +28,7 @@ def rounded(
         int8 codes in -127..127 of the same shape, and float32 scales `[N]`, those of plain rounding.
     """
     scales = scales_of(matrix)
-    order, spread = _plan(inputs, damping)
+    order, spread = spread_of(inputs, damping)
     left = np.ascontiguousarray((matrix / scales[:, None]).T[order])  # [K, N]: a column of the matrix is a row here
     codes = np.empty(left.shape, np.int8)
     for start in range(0, len(left), _BLOCK):
@@ -43,7 +43,7 @@ def rounded(
     return np.ascontiguousarray(codes.T), scales
 
 
-def _plan(inputs: NDArray[np.float32], damping: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def spread_of(inputs: NDArray[np.float32], damping: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The order of the columns `[K]`, and how the error of each spreads over those behind it, `[K, K]` upper triangular."""
     moments = (inputs.T @ inputs).astype(np.float64) / max(len(inputs), 1)
     diagonal = np.einsum("kk->k", moments)

@@ -15,7 +15,7 @@ from moembed.batching import pad, plan
 from moembed.bundle import Bundle
 from moembed.errors import InputError, PromptWarning, TruncationWarning
 from moembed.overlong import Chunk, Overlong, Piece, merged, pieces, policy_of, pooled
-from moembed.precision import PRECISIONS, Precision, normalized, quantize_embeddings
+from moembed.precision import PRECISIONS, Precision, normalized, quantize_embeddings, shortened
 from moembed.progress import progress
 from moembed.session import Session
 from moembed.sources import open_bundle
@@ -37,7 +37,7 @@ class Embedding:
         tokens: tokens that were read for it, prompt and special tokens included.
         start: first character of the text that it covers.
         end: one past the last character that it covers.
-        truncated: whether the text goes on behind `end`, unread.
+        truncated: whether a part of the text, before `start` or behind `end`, was left out.
     """
 
     index: int
@@ -62,18 +62,27 @@ class Embedder:
         providers: ONNX Runtime's execution providers in use.
         threads: threads of one call.
         kernels: which kernels compute the bundle's own operators, `"portable"` for ONNX Runtime's own.
+        session: runs token ids, for callers that make batches of their own.
+        tokenizer: makes token ids.
     """
 
-    def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        providers: str | Sequence[str] = "cpu",
+        threads: int | None = None,
+        spin: bool = True,
+    ) -> None:
         self.bundle = bundle
-        self._session = Session(bundle, providers=providers, threads=threads)
-        self._tokenizer = Tokenizer(bundle)
+        self.session = Session(bundle, providers=providers, threads=threads, spin=spin)
+        self.tokenizer = Tokenizer(bundle)
         self.max_tokens = bundle.manifest.max_tokens
         self.dim = bundle.manifest.hidden_size
         self.prompts = dict(bundle.manifest.prompts)
-        self.providers = tuple(self._session.providers)
-        self.threads = self._session.threads
-        self.kernels = self._session.kernels
+        self.providers = tuple(self.session.providers)
+        self.threads = self.session.threads
+        self.kernels = self.session.kernels
         self._warn_once = threading.Lock()
 
     @classmethod
@@ -131,8 +140,9 @@ class Embedder:
             normalize_embeddings: scale to unit length after cutting to `truncate_dim`; False keeps the cut prefix of the
                 full unit vector, as sentence-transformers does.
             truncate_dim: keep the first so many dimensions (Matryoshka).
-            overlong: for a text of more than `max_tokens`: `"error"`; `"truncate"`, with a `TruncationWarning` that lists
-                the texts; `"chunk"` or a `Chunk`, the mean of its windows.
+            overlong: for a text of more than `max_tokens`: `"error"`; `"truncate"` or `"truncate_start"`, which leaves out
+                its end or its start, with a `TruncationWarning` that lists the texts; `"chunk"` or a `Chunk`, the mean of
+                its windows.
 
         Returns:
             `[dim]` for a string, `[len(texts), dim]` for a sequence, in the precision asked for.
@@ -152,7 +162,7 @@ class Embedder:
             message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {shown})"
             warnings.warn(TruncationWarning(message, cut), stacklevel=2)
         vectors = pooled(todo, self._vectors(todo, batch_size, show_progress_bar), len(batch))
-        codes = quantize_embeddings(self._cut(vectors, dim, normalize_embeddings), precision).codes
+        codes = quantize_embeddings(shortened(vectors, dim, normalize=normalize_embeddings), precision).codes
         return codes[0] if single else codes
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
@@ -224,7 +234,7 @@ class Embedder:
         """Tokens of each text as `encode` would count them against `max_tokens`: an int for a string, else a list."""
         prefix = self._prompt(prompt_name, "" if prompt_name is None and prompt is None else prompt)
         batch = [texts] if isinstance(texts, str) else list(texts)
-        counts = [len(ids) for ids in self._tokenizer.encode(batch, prefix=prefix)]
+        counts = [len(ids) for ids in self.tokenizer.encode(batch, prefix=prefix)]
         return counts[0] if isinstance(texts, str) else counts
 
     def token_embeddings(
@@ -256,8 +266,8 @@ class Embedder:
     def tokens(self, text: str, *, prompt_name: str | None = None, prompt: str = "") -> list[str]:
         """The vocabulary pieces of a text, in the order of `token_embeddings`' rows."""
         prefix = self._prompt(prompt_name, None if prompt_name else prompt)
-        (ids,) = self._tokenizer.encode([text], prefix=prefix)
-        return self._tokenizer.token_strings(ids.tolist())
+        (ids,) = self.tokenizer.encode([text], prefix=prefix)
+        return self.tokenizer.token_strings(ids.tolist())
 
     def prompt_for(self, task: str) -> str:
         """The text in front of every text of a task.
@@ -308,15 +318,15 @@ class Embedder:
 
     def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Piece]:
         limit = self.max_tokens
-        return list(pieces(self._tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
+        return list(pieces(self.tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
 
     def _run(
         self, output: str, todo: Sequence[Piece], batch_size: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         _positive("batch_size", batch_size)
-        pad_id = self._tokenizer.pad
+        pad_id = self.tokenizer.pad
         for indices in plan([len(piece.ids) for piece in todo], batch_size=batch_size):
-            yield indices, self._session.run(output, *pad([todo[i].ids for i in indices], pad_id))
+            yield indices, self.session.run(output, *pad([todo[i].ids for i in indices], pad_id))
 
     def _vectors(self, todo: Sequence[Piece], batch_size: int, show: bool | None) -> NDArray[np.float32]:
         vectors = np.empty((len(todo), self.dim), np.float32)
@@ -325,13 +335,6 @@ class Embedder:
                 vectors[indices] = output
                 advance(len(indices))
         return vectors
-
-    def _cut(self, vectors: NDArray[np.float32], dim: int, normalize: bool) -> NDArray[np.float32]:
-        # The graph's vectors have unit length already; scaling them twice could turn a last bit.
-        if dim == self.dim:
-            return vectors
-        cut = np.ascontiguousarray(vectors[:, :dim])
-        return normalized(cut) if normalize else cut
 
     def _stream(
         self,
@@ -349,7 +352,7 @@ class Embedder:
             vectors = self._vectors(todo, batch_size, False)
             if not isinstance(policy, Chunk) or policy.pooled:
                 vectors, todo = pooled(todo, vectors, len(batch)), merged(todo)
-            codes, scales = quantize_embeddings(self._cut(vectors, dim, normalize), precision)
+            codes, scales = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision)
             for piece, code, scale in zip(todo, codes, scales, strict=True):
                 yield Embedding(
                     index=first + piece.text,

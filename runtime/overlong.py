@@ -26,7 +26,7 @@ class Chunk:
     pooled: bool = True
 
 
-Overlong = Literal["error", "truncate", "chunk"] | Chunk
+Overlong = Literal["error", "truncate", "truncate_start", "chunk"] | Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Piece:
         ids: token ids, prompt and special tokens included.
         start: first character of the text that it covers.
         end: one past the last character of the text that it covers.
-        truncated: whether the text goes on behind it, unread.
+        truncated: whether a part of the text was left out, unread.
     """
 
     text: int
@@ -48,7 +48,7 @@ class Piece:
     truncated: bool = False
 
 
-def policy_of(overlong: Overlong) -> Literal["error", "truncate"] | Chunk:
+def policy_of(overlong: Overlong) -> Literal["error", "truncate", "truncate_start"] | Chunk:
     """Check a policy and give `"chunk"` its defaults.
 
     Raises:
@@ -56,9 +56,11 @@ def policy_of(overlong: Overlong) -> Literal["error", "truncate"] | Chunk:
     """
     if overlong == "chunk":
         return Chunk()
-    if isinstance(overlong, Chunk) or overlong in ("error", "truncate"):
+    if isinstance(overlong, Chunk) or overlong in ("error", "truncate", "truncate_start"):
         return overlong
-    raise InputError(f"overlong = {overlong!r}; expected 'error', 'truncate', 'chunk' or a Chunk(overlap, pooled)")
+    raise InputError(
+        f"overlong = {overlong!r}; expected 'error', 'truncate', 'truncate_start', 'chunk' or a Chunk(overlap, pooled)"
+    )
 
 
 def pieces(
@@ -96,7 +98,12 @@ def pieces(
 
 
 def _split(
-    tokenizer: Tokenizer, text: str, index: int, prompt: str, limit: int, policy: Literal["truncate"] | Chunk
+    tokenizer: Tokenizer,
+    text: str,
+    index: int,
+    prompt: str,
+    limit: int,
+    policy: Literal["truncate", "truncate_start"] | Chunk,
 ) -> Iterator[Piece]:
     ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt)
     # Characters before the text belong to the prompt; a token that starts there is repeated in every window.
@@ -108,12 +115,15 @@ def _split(
             f"windows of {limit} tokens leave {room} for the text beside the prompt; an overlap of {overlap} does not fit"
         )
     body, spans = ids[head:], offsets[head:] - len(prompt)
-    starts = [0] if policy == "truncate" else range(0, max(len(body) - overlap, 1), room - overlap)
+    if isinstance(policy, Chunk):
+        starts = range(0, max(len(body) - overlap, 1), room - overlap)
+    else:
+        starts = range(1) if policy == "truncate" else range(len(body) - room, len(body) - room + 1)
     for first in starts:
         last = min(first + room, len(body))
         framed = np.concatenate([[tokenizer.bos], ids[:head], body[first:last], [tokenizer.eos]]).astype(np.int32)
         start = max(int(spans[first, 0]), 0)
-        yield Piece(index, framed, start, int(spans[last - 1, 1]), truncated=policy == "truncate")
+        yield Piece(index, framed, start, int(spans[last - 1, 1]), truncated=not isinstance(policy, Chunk))
 
 
 def pooled(todo: Sequence[Piece], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:

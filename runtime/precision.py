@@ -101,6 +101,15 @@ def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
+def shortened(vectors: NDArray[np.float32], dim: int, *, normalize: bool) -> NDArray[np.float32]:
+    """The first `dim` components of unit vectors `[n, hidden]` float32, scaled to unit length again if `normalize`."""
+    # Those of full width have unit length already; scaling them twice could turn a last bit.
+    if dim == vectors.shape[-1]:
+        return vectors
+    shorter = np.ascontiguousarray(vectors[:, :dim])
+    return normalized(shorter) if normalize else shorter
+
+
 def _offset(codes: NDArray[Any]) -> NDArray[Any]:
     # int8 <-> uint8, 128 apart: the same byte with its top bit turned.
     return (codes.view(np.uint8) ^ np.uint8(0x80)).view(np.uint8 if codes.dtype == np.int8 else np.int8)

@@ -31,6 +31,8 @@ class Session:
         providers: `"cpu"`, `"cuda"`, full ONNX Runtime provider names, or a sequence of them in order of preference.
             Every one that is named must be there: nothing falls back silently.
         threads: threads of one call; None for the CPUs this process may use.
+        spin: whether threads that have nothing to do spin for a while, which is fastest on CPUs of one's own, and takes
+            them from everything else.
 
     Attributes:
         kernels: which kernels compute the bundle's own operators; see `moembed.kernels`.
@@ -42,7 +44,14 @@ class Session:
         InputError: `threads` is not a positive integer.
     """
 
-    def __init__(self, bundle: Bundle, *, providers: str | Sequence[str] = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        providers: str | Sequence[str] = "cpu",
+        threads: int | None = None,
+        spin: bool = True,
+    ) -> None:
         ort = import_onnxruntime()
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
             raise InputError(f"threads = {threads!r}; expected a positive integer, or None for the CPUs available")
@@ -54,6 +63,7 @@ class Session:
         options = session_options(chosen)
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         try:
             self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own

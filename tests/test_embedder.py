@@ -190,6 +190,16 @@ def test_truncate_tells_which(model):
     assert np.array_equal(model.encode_query(LONG[: result.end]), vectors[0])
 
 
+def test_truncate_start_leaves_out_the_start(model):
+    with pytest.warns(TruncationWarning, match=r"1 of 2 texts \(index 1\)"):
+        vectors = model.encode_query(["fine", "more" + LONG], overlong="truncate_start")
+    (result,) = model.embed([LONG], prompt="query: ", overlong="truncate_start")
+    assert (result.truncated, result.tokens, result.end) == (True, 512, len(LONG.rstrip()))
+    assert 0 < result.start < result.end
+    assert np.array_equal(result.vector, vectors[1]), "both are cut to the same tokens"
+    assert np.array_equal(model.encode_query(LONG[result.start :]), vectors[1]), "what was read is what `start` says"
+
+
 def test_chunks_cover_the_text_and_overlap(model):
     windows = list(model.embed(["short", LONG], prompt="passage: ", overlong=Chunk(overlap=32, pooled=False)))
     assert [w.index for w in windows].count(0) == 1

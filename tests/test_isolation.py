@@ -22,6 +22,10 @@ _HEAVY = (
     "scipy",
     "matplotlib",
     "ir_measures",
+    "msgspec",
+    "prometheus_client",
+    "starlette",
+    "uvicorn",
 )
 
 _SCRIPT = """
@@ -34,6 +38,7 @@ vector = model.encode_query("hello")
 from moembed.cli import main
 assert main(["embed", "hello", "--format", "csv", "-o", sys.argv[1]]) == 0
 assert main(["export", "x", "-o", sys.argv[1] + ".bundle"]) == 2
+assert main(["serve"]) == 2
 print(json.dumps({"import": after_import, "run": sorted(sys.modules), "shape": vector.shape}))
 """
 
@@ -71,7 +76,8 @@ def test_without_torch_onnx_transformers(bare_site, tmp_path):
     assert result["shape"] == [384]
     assert not {m.split(".")[0] for m in result["run"]} & set(_HEAVY)
     assert "onnxruntime" not in result["import"], "importing the package loads no runtime yet"
-    assert 'pip install "moembed[export]"' in done.stderr, "an extra that is missing says how to get it"
+    for extra in ("export", "serve"):
+        assert f'pip install "moembed[{extra}]"' in done.stderr, "an extra that is missing says how to get it"
     assert (tmp_path / "out.csv").exists()
 
 
@@ -88,7 +94,7 @@ def test_imports_point_one_way():
     import moembed
 
     root = Path(moembed.__file__).parent
-    for path in [*root.glob("*.py"), *(root / "cli").glob("*.py")]:
+    for path in [*root.glob("*.py"), *(root / "cli").glob("*.py"), *(root / "server").glob("*.py")]:
         tree = ast.parse(path.read_text())
         nodes = tree.body if path.parent.name == "cli" else ast.walk(tree)
         for node in nodes:

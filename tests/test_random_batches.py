@@ -39,7 +39,7 @@ def test_small_int8_models_thousands_of_times(tmp_path, changes):
 
 
 def test_the_batches_are_what_they_should_be(model):
-    rows = rows_of(model._tokenizer, model.max_tokens, SENTENCES, 100, 0)
+    rows = rows_of(model.tokenizer, model.max_tokens, SENTENCES, 100, 0)
     lengths = [len(row) for row in rows]
     assert (min(lengths), max(lengths)) == (1, model.max_tokens)
     assert len({row.tobytes() for row in rows}) > 90

@@ -1,15 +1,19 @@
 """The README is true: its Python gives the output it shows, its commands run, its names exist."""
 
+import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from moembed import Embedder
 from moembed.cli import main, parser
+from serving import serving
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+ADDRESS = "localhost:8080"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -25,7 +29,7 @@ def test_the_other_python_blocks_run(monkeypatch):
     default = Embedder.from_pretrained()
     monkeypatch.setattr(Embedder, "from_pretrained", lambda *_a, **_k: default)
     for kind, code in BLOCKS:
-        if kind == "python":
+        if kind == "python" and ADDRESS not in code:
             exec(compile(code, "README.md", "exec"), {"Embedder": Embedder})
 
 
@@ -41,12 +45,26 @@ def test_searches_answer_sensibly(capsys, monkeypatch):
         assert answer in capsys.readouterr().out
 
 
-def shell_lines():
+def shell_lines(start="moembed "):
     lines = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines()]
-    return [line for line in lines if line.startswith("moembed ")]
+    return [line for line in lines if line.startswith(start)]
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines() if "nomic" not in line])
+def test_what_asks_a_server_is_answered(capsys):
+    (command,) = shell_lines("moembed serve")
+    given = parser().parse_args(shlex.split(command)[1:])
+    with serving(task=given.task) as server:
+        here = f"127.0.0.1:{server.port}"
+        (curl,) = shell_lines("curl ")
+        done = subprocess.run(["bash", "-c", curl.replace(ADDRESS, here)], capture_output=True, check=True, timeout=60)
+        assert len(json.loads(done.stdout)["data"][0]["embedding"]) == 256
+        for kind, code in BLOCKS:
+            if kind == "python" and ADDRESS in code:
+                exec(compile(code.replace(ADDRESS, here), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "384 13\n"
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if "nomic" not in line and "serve" not in line])
 def test_shell_blocks_run(line, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(line)[1:]) == 0

@@ -69,7 +69,7 @@ def test_a_plan_takes_every_text_once_and_keeps_its_budget(lengths, batch_size, 
 @pytest.mark.parametrize("extra", [0, 1, 7, 63])
 def test_pad_columns_do_not_matter(small, extra):
     ids = np.arange(10, 40)[None]
-    run = small._session.run
+    run = small.session.run
     expected = run("sentence_embedding", ids, np.ones_like(ids))
     wide, mask = (np.pad(a, ((0, 0), (0, extra)), constant_values=c) for a, c in ((ids, 4711), (np.ones_like(ids), 0)))
     assert run("sentence_embedding", wide, mask).tobytes() == expected.tobytes(), "whatever the pad id"

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 
-from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, similarity, verify
+from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
 from moembed.errors import MoembedError, MoembedWarning
 from moembed.version import __version__
 
-_COMMANDS = (embed, search, similarity, export, quantize, verify, evaluate, info, doctor)
+_COMMANDS = (embed, search, similarity, serve, export, quantize, verify, evaluate, info, doctor)
 _EPILOG = """exit codes:
   0    done
   1    a check said no (verify, doctor)

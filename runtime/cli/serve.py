@@ -1,0 +1,53 @@
+"""`moembed serve`."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from moembed.cli.common import Subparsers
+from moembed.errors import MissingExtraError
+
+
+def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
+    """Describe the command: a flag for every setting of the server."""
+    from moembed.server.settings import Settings
+
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="answer embedding requests of OpenAI, TEI, Cohere and Ollama clients",
+        description="Serve models over HTTP. Every option can also be set by an environment variable, MOEMBED_SERVE_QUEUE_TOKENS "
+        "for --queue-tokens, or a line queue_tokens = ... of the TOML file; an option goes before the environment, and that "
+        "before the file.",
+    )
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="TOML file of settings")
+    for setting in fields(Settings):
+        if setting.metadata["flag"]:
+            flag = f"--{setting.name.replace('_', '-')}"
+            default = setting.default
+            text = setting.metadata["help"].replace("%", "%%")
+            if "(default" not in text and default not in (None, (), False):
+                text += f" (default: {default})"
+            options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+            if isinstance(default, bool):
+                options |= {"action": argparse.BooleanOptionalAction}
+            elif default == ():
+                options |= {"action": "append", "metavar": "TEXT"}
+            elif choices := [choice for choice in get_args(setting.type) if isinstance(choice, str)]:
+                options |= {"choices": choices}
+            else:
+                options |= {"metavar": "N" if isinstance(default, int | float) or setting.name == "threads" else "TEXT"}
+            parser.add_argument(flag, **options)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    given = {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "config")}
+    try:
+        from moembed.server.run import serve
+        from moembed.server.settings import load_settings
+    except ImportError as error:
+        raise MissingExtraError(error.name or "a package", "serve", "Serving") from error
+    serve(load_settings(given, file=arguments.config))
+    return 0

@@ -1,0 +1,83 @@
+"""What an API is to this server: its endpoints, and its words for an error."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from moembed.server.errors import Refusal
+
+if TYPE_CHECKING:
+    from moembed.server.service import Service
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        body: anything that msgspec encodes, or bytes for a body that is not JSON.
+        model: name of the model that was used.
+        texts: how many texts it read.
+        tokens: how many tokens it read.
+        truncated: indices of texts of which a part was left out.
+        headers: more headers.
+        status: HTTP status.
+    """
+
+    body: Any
+    model: str = ""
+    texts: int = 0
+    tokens: int = 0
+    truncated: tuple[int, ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = HTTPStatus.OK
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One endpoint.
+
+    Attributes:
+        path: its path.
+        summary: one line for the OpenAPI document.
+        handle: answers a request, or raises a `Refusal`.
+        request: type of the body, a msgspec.Struct, or None for a GET.
+        reply: type of the answer's body, or None if it is not JSON.
+        open: whether it needs no API key.
+    """
+
+    path: str
+    summary: str
+    handle: "Callable[[Service, Any], Awaitable[Reply]]"
+    request: Any = None
+    reply: Any = None
+    open: bool = False
+
+    @property
+    def method(self) -> str:
+        """HTTP method."""
+        return "GET" if self.request is None else "POST"
+
+
+@dataclass(frozen=True)
+class Api:
+    """A family of endpoints with one form of errors.
+
+    Attributes:
+        name: what figures and logs call it.
+        prefix: start of the paths whose errors have its form, even where there is no such endpoint.
+        error: body of the answer to a refused request.
+        statuses: kind of refusal -> HTTP status, where it is not the refusal's own.
+        operations: its endpoints.
+    """
+
+    name: str
+    prefix: str
+    error: Callable[[Refusal], Any]
+    operations: tuple[Operation, ...]
+    statuses: dict[str, int] = field(default_factory=dict)
+
+    def status(self, refusal: Refusal) -> int:
+        """HTTP status of a refusal."""
+        return self.statuses.get(refusal.kind, refusal.status)

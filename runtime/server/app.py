@@ -1,0 +1,102 @@
+"""The ASGI application: every API's endpoints, the models behind them, and what stands around."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from moembed.errors import MoembedError
+from moembed.server.apis import APIS, api_of
+from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod
+from moembed.server.http import Bodies, endpoint, refused
+from moembed.server.logs import log
+from moembed.server.middleware import Door, Keys
+from moembed.server.record import Record
+from moembed.server.service import Service, sources_of
+from moembed.server.settings import Settings
+
+
+def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]) -> ASGIApp:
+    """Make the application.
+
+    Args:
+        settings: what was set.
+        on_failure: is called if a model cannot be loaded; one worker loads while it listens, several load first.
+
+    Returns:
+        An ASGI application that loads the models when it is started, and drains when it is stopped.
+
+    Raises:
+        InputError: the settings contradict each other, or the file of API keys cannot be read.
+    """
+    service = Service(settings, sources_of(settings.model))
+    bodies = Bodies(settings.max_body_bytes, settings.body_timeout)
+    routes = [
+        Route(operation.path, endpoint(api, operation, bodies), methods=[operation.method])
+        for api in APIS
+        for operation in api.operations
+    ]
+    inner = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={HTTPException: _unrouted})
+    inner.state.service, inner.state.on_failure = service, on_failure
+    door = Door(
+        inner,
+        keys=Keys(settings.keys),
+        public={(operation.method, operation.path) for api in APIS for operation in api.operations if operation.open},
+        most=settings.max_requests,
+        metrics=service.metrics,
+    )
+    if not settings.cors_origins:
+        return door
+    return CORSMiddleware(
+        door,
+        settings.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["retry-after", "x-request-id", "x-truncated-inputs"],
+    )
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    loading = asyncio.create_task(_load(service, app.state.on_failure))
+    if service.settings.workers > 1:
+        # Another worker answers meanwhile: this one listens as soon as it can.
+        await loading
+    yield
+    loading.cancel()
+    await service.close()
+
+
+async def _load(service: Service, on_failure: Callable[[MoembedError], None]) -> None:
+    try:
+        await service.load()
+    except Exception as error:  # whatever it was: without its models the server is of no use
+        failure = error if isinstance(error, MoembedError) else Failed(f"a model cannot be loaded: {error!r}")
+        log(logging.ERROR, event="failed", message=str(failure))
+        on_failure(failure)
+        return
+    log(logging.INFO, event="ready", models=service.names)
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    path = request.url.path
+    api = api_of(path)
+    if isinstance(error, HTTPException) and error.status_code == WrongMethod.status:
+        headers = dict(error.headers or {})
+        refusal: Refusal = WrongMethod(
+            f"{path} is not for {request.method}, but for {headers.get('Allow', '')}", headers=headers
+        )
+    else:
+        refusal = NotFound(f"there is no {path} here; /openapi.json lists what there is")
+    record: Record = request.scope["state"]["record"]
+    record.api, record.refused = api.name, refusal.kind
+    return refused(api, refusal)

@@ -1,0 +1,236 @@
+"""A model that is served: from texts and a task to vectors, through the scheduler."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moembed.batching import pad
+from moembed.embedder import Embedder
+from moembed.errors import InputError, TextTooLongError
+from moembed.overlong import Overlong, Piece, pieces, pooled
+from moembed.precision import shortened
+from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
+from moembed.server.scheduler import Observer, Scheduler, Vectors
+from moembed.server.settings import Settings
+from moembed.server.tasks import prompt_chosen
+from moembed.tokenizer import Ids
+
+_T = TypeVar("_T")
+# The graph's outputs, and what is made of the second.
+EMBEDDING, TOKENS, MEANS = "sentence_embedding", "token_embeddings", "means"
+# Fewer characters are tokenised sooner than another thread is woken for them.
+_INLINE_CHARACTERS = 4096
+# Numbers of an answer of token vectors: about 100 MB of JSON.
+_NUMBERS_AT_MOST = 2**23
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a request.
+
+    Attributes:
+        vectors: `[texts, dim]` float32.
+        tokens: tokens read for each text, prompt and special tokens included.
+        truncated: indices of the texts of which a part was left out.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: list[int]
+    truncated: list[int]
+
+
+class Engine:
+    """A loaded model behind a scheduler; belongs to one event loop.
+
+    Args:
+        name: what clients call it.
+        embedder: the model.
+        settings: limits and defaults.
+        observer: is told of the queue and of calls.
+
+    Attributes:
+        scheduler: its queue and thread.
+    """
+
+    def __init__(self, name: str, embedder: Embedder, settings: Settings, observer: Observer) -> None:
+        self.name, self.embedder, self._settings = name, embedder, settings
+        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix=f"moembed-tokens-{name}")
+        self.scheduler = Scheduler(
+            self._run,
+            call_tokens=settings.call_tokens,
+            queue_tokens=settings.queue_tokens,
+            queue_texts=settings.queue_texts,
+            observer=observer,
+            name=name,
+        )
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        task: str | None = None,
+        overlong: Overlong | None = None,
+        dim: int | None = None,
+        limit: int | None = None,
+        normalize: bool = True,
+    ) -> Result:
+        """Embed texts.
+
+        Args:
+            texts: the texts.
+            task: what the request names; None leaves it to the settings.
+            overlong: the policy for texts that are too long; None leaves it to the settings.
+            dim: components of a vector, None for all.
+            limit: most tokens of a text, where it is less than the model's.
+            normalize: give vectors of unit length, else the means of the tokens' last hidden states; then no text is read
+                in windows.
+
+        Raises:
+            Refusal: the request cannot be met, or not now.
+        """
+        width = self.width(dim)
+        policy = self._policy(overlong, windows=normalize)
+        todo = await self.pieces(texts, task=task, overlong=policy, limit=limit)
+        return await self._embed(todo, len(texts), width, EMBEDDING if normalize else MEANS)
+
+    async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
+        """Embed texts that are token ids of this model, with or without its special tokens around them.
+
+        Raises:
+            Refusal: as for `embed`; also if an id is none of the vocabulary.
+        """
+        width = self.width(dim)
+        tokenizer, limit = self.embedder.tokenizer, self.embedder.max_tokens
+        prompt = prompt_chosen(self.embedder, [""], task, self._settings.task)
+
+        def checked() -> list[Piece]:
+            (head,) = tokenizer.encode([""], prefix=prompt)
+            known = {token for row in rows for token in row if 0 <= token < 2**31}
+            known = {token for token, name in zip(known, tokenizer.token_strings(list(known)), strict=True) if name}
+            todo = []
+            for index, row in enumerate(rows):
+                framed = len(row) > 1 and (row[0], row[-1]) == (tokenizer.bos, tokenizer.eos)
+                body = row[1:-1] if framed else row
+                if len(head) + len(body) > limit:
+                    raise TooLong(
+                        f"text {index} has {len(head) + len(body)} tokens, prompt and special tokens included; the model reads "
+                        f"{limit}: send shorter arrays",
+                        param="input",
+                    )
+                if not known.issuperset(body):
+                    raise Invalid(f"text {index} holds a token id that {self.name} has not", param="input")
+                todo.append(Piece(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
+            return todo
+
+        return await self._embed(await self.aside(rows, checked), len(rows), width, EMBEDDING)
+
+    async def token_embeddings(
+        self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
+    ) -> tuple[Vectors, list[Piece]]:
+        """The last hidden state of every token of every text, `[tokens, hidden]` each, and what was read.
+
+        Raises:
+            Refusal: as for `embed`; also if they are too many numbers for one answer.
+        """
+        policy = self._policy(overlong, windows=False)
+        todo = await self.pieces(texts, task=task, overlong=policy)
+        numbers = sum(len(piece.ids) for piece in todo) * self.embedder.dim
+        if numbers > _NUMBERS_AT_MOST:
+            raise TooLarge(
+                f"the answer would hold {numbers} numbers, {_NUMBERS_AT_MOST} are the most: send fewer texts at a time"
+            )
+        return await self.scheduler.submit([piece.ids for piece in todo], TOKENS), todo
+
+    async def pieces(
+        self, texts: Sequence[str], *, task: str | None, overlong: Overlong, limit: int | None = None
+    ) -> list[Piece]:
+        """Check a request's texts against the limits and tokenise them, off the event loop unless they are few.
+
+        Raises:
+            Refusal: as for `embed`.
+        """
+        prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
+        most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
+
+        def tokenised() -> list[Piece]:
+            return list(pieces(self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong))
+
+        try:
+            return await self.aside(texts, tokenised)
+        except TextTooLongError as error:
+            raise TooLong(
+                f"text {error.index} has {error.tokens} tokens, prompt and special tokens included; the model reads "
+                f"{error.limit}: send less, or let it be cut or read in windows (see the API's own field for that, or "
+                "`moembed serve --overlong`)",
+            ) from None
+        except InputError as error:
+            raise Invalid(str(error)) from None
+
+    async def aside(self, texts: Sequence[Sequence[object]], work: Callable[[], _T]) -> _T:
+        """Check a request's texts against the limits, then work on them: beside the event loop, unless they are few.
+
+        Raises:
+            Refusal: they are more than a request may have, or than the queue has room for.
+        """
+        characters = sum(map(len, texts))
+        self._check(texts, characters)
+        if characters <= _INLINE_CHARACTERS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._tokenising, work)
+
+    async def close(self) -> None:
+        """Compute what waits, then end the threads."""
+        await self.scheduler.close()
+        self._tokenising.shutdown()
+
+    def _run(self, output: str, rows: list[Ids]) -> Sequence[NDArray[np.float32]]:
+        found = self.embedder.session.run(
+            EMBEDDING if output == EMBEDDING else TOKENS, *pad(rows, self.embedder.tokenizer.pad)
+        )
+        if output == EMBEDDING:
+            return list(found)
+        states = [padded[: len(row)] for padded, row in zip(found, rows, strict=True)]
+        return [state.mean(axis=0, dtype=np.float32) if output == MEANS else state.copy() for state in states]
+
+    def _check(self, texts: Sequence[object], characters: int) -> None:
+        most_texts, most_characters = self._settings.max_inputs, self._settings.max_characters
+        if len(texts) > most_texts:
+            raise TooMany(
+                f"{len(texts)} texts in one request; this server takes {most_texts} at most: send fewer at a time"
+            )
+        if characters > most_characters:
+            raise TooLarge(
+                f"{characters} characters in one request; this server takes {most_characters} at most: send less at a time"
+            )
+        self.scheduler.admit(len(texts))
+
+    def width(self, dim: int | None) -> int:
+        """Components of a vector of which `dim` were asked for, None for all.
+
+        Raises:
+            Invalid: it has not so many.
+        """
+        if dim is not None and not 1 <= dim <= self.embedder.dim:
+            trained = ", ".join(map(str, self.embedder.bundle.manifest.dims))
+            raise Invalid(
+                f"{dim} dimensions; {self.name} has 1 to {self.embedder.dim} (trained: {trained})", param="dimensions"
+            )
+        return dim or self.embedder.dim
+
+    def _policy(self, overlong: Overlong | None, *, windows: bool) -> Overlong:
+        policy = overlong or self._settings.overlong
+        return "error" if policy == "chunk" and not windows else policy
+
+    async def _embed(self, todo: list[Piece], count: int, width: int, output: str) -> Result:
+        found = await self.scheduler.submit([piece.ids for piece in todo], output)
+        vectors = np.stack(found) if found else np.empty((0, self.embedder.dim), np.float32)
+        tokens = [0] * count
+        for piece in todo:
+            tokens[piece.text] += len(piece.ids)
+        truncated = [piece.text for piece in todo if piece.truncated]
+        return Result(shortened(pooled(todo, vectors, count), width, normalize=output == EMBEDDING), tokens, truncated)

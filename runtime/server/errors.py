@@ -1,0 +1,117 @@
+"""What a request can be refused for; each API has its own words for it."""
+
+from http import HTTPStatus
+
+from moembed.errors import InputError, MoembedError
+
+
+class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault of ours
+    """A request that is not answered.
+
+    Args:
+        message: what was asked, what was found, what to do.
+        param: the field that is wrong.
+        headers: of the answer.
+
+    Attributes:
+        status: HTTP status, where an API has no other for it.
+        kind: one word, of which figures and logs are made.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+    kind = "invalid"
+
+    def __init__(self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message, self.param, self.headers = message, param, headers or {}
+
+
+class Invalid(Refusal, InputError):  # noqa: N818 as above
+    """A body or a value that cannot be used."""
+
+
+class Empty(Invalid):
+    """No text at all."""
+
+    kind = "empty"
+
+
+class TooMany(Refusal):
+    """More texts than a request may have."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    kind = "too_many"
+
+
+class TooLarge(Refusal):
+    """More bytes, characters or tokens than a request may have."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    kind = "too_large"
+
+
+class TooLong(Invalid):
+    """A text of more tokens than the model reads."""
+
+    kind = "too_long"
+
+
+class Unauthorized(Refusal):
+    """No API key, or a wrong one."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    kind = "unauthorized"
+
+
+class NotFound(Refusal):
+    """No such path."""
+
+    status = HTTPStatus.NOT_FOUND
+    kind = "not_found"
+
+
+class NoModel(NotFound):
+    """No model of this name."""
+
+    kind = "no_model"
+
+
+class WrongMethod(Refusal):
+    """A path that is there, asked for with another method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    kind = "method"
+
+
+class Timeout(Refusal):
+    """A body that did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    kind = "timeout"
+
+
+class Overloaded(Refusal):
+    """No room in a queue now."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, headers={"retry-after": str(retry_after)})
+
+
+class Unready(Refusal):
+    """A model that is still being loaded."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "unready"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"retry-after": "1"})
+
+
+class Failed(Refusal):
+    """A defect of ours."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "internal"

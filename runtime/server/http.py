@@ -1,0 +1,137 @@
+"""From an HTTP request to a handler and back: reads the body, decodes it, gives up when the client does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from moembed.server.api import Api, Operation, Reply
+from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge
+from moembed.server.record import GONE, Record
+from moembed.server.service import Service
+
+_T = TypeVar("_T")
+_JSON = "application/json"
+# Bodies of the greatest size that may be in memory before they are decoded, in each worker.
+_LARGE_BODIES = 8
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Bodies:
+    """Reads bodies within the limits of one and of all that arrive at a time."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds, self._arriving = most, seconds, 0
+
+    async def read(self, request: Request) -> bytes:
+        """The body of a request.
+
+        Raises:
+            TooLarge: it has more bytes than a body may have.
+            Overloaded: too many bytes are arriving already.
+            Timeout: it did not arrive in time.
+            ClientDisconnect: the client went away.
+        """
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._most:
+            raise self._too_large()
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    self._arriving += len(part)
+                    if size > self._most:
+                        raise self._too_large()
+                    if self._arriving > self._most * _LARGE_BODIES:
+                        raise Overloaded("too many large requests are arriving: try again later", retry_after=1)
+                    parts.append(part)
+        except TimeoutError:
+            raise Timeout(f"the body did not arrive within {self._seconds:g} seconds") from None
+        finally:
+            self._arriving -= size
+        return b"".join(parts)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the body has more than {self._most} bytes: send less at a time (`moembed serve --max-body-bytes`)",
+            headers={"connection": "close"},
+        )
+
+
+def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Request], Awaitable[Response]]:
+    """What Starlette calls for an operation."""
+    decoder = None if operation.request is None else msgspec.json.Decoder(operation.request)
+
+    async def handle(request: Request) -> Response:
+        record: Record = request.scope["state"]["record"]
+        record.api, record.endpoint = api.name, operation.path
+        service: Service = request.app.state.service
+        try:
+            body = None if decoder is None else _decoded(decoder, await bodies.read(request))
+            reply = await unless_gone(request, operation.handle(service, body))
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        except Refusal as refusal:
+            record.refused = refusal.kind
+            return refused(api, refusal)
+        except Exception as error:  # whatever it was, the client gets an answer in its API's form
+            record.failed(error)
+            return refused(api, Failed("the server failed to answer; its log says where"))
+        record.reply = reply
+        return answer(reply)
+
+    return handle
+
+
+def answer(reply: Reply) -> Response:
+    """A reply as an HTTP response; texts that were not read as a whole are in its headers."""
+    headers = dict(reply.headers)
+    if reply.truncated:
+        headers["x-truncated-inputs"] = str(len(reply.truncated))
+    if isinstance(reply.body, bytes):
+        return Response(reply.body, reply.status, headers)
+    return Response(_encode(reply.body), reply.status, headers, media_type=_JSON)
+
+
+def refused(api: Api, refusal: Refusal) -> Response:
+    """A refusal as an HTTP response in an API's form."""
+    return Response(_encode(api.error(refusal)), api.status(refusal), refusal.headers, media_type=_JSON)
+
+
+async def unless_gone(request: Request, work: Awaitable[_T]) -> _T:
+    """Wait for work, and cancel it as soon as the client goes away.
+
+    Raises:
+        ClientDisconnect: the client went away.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _decoded(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at ")
+        field = place.strip("`").removeprefix("$").lstrip(".") or None
+        raise Invalid(f"{field or 'the body'}: {message[:1].lower()}{message[1:]}", param=field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"the body is not JSON that can be read: {error}") from None

@@ -1,0 +1,70 @@
+"""Log lines: one JSON object each, on stderr."""
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.types import Scope
+
+from moembed.server.record import Record
+
+LOGGER = logging.getLogger("moembed.server")
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record's `fields`, or its message, as one JSON object; exceptions as type and places, without their words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"time": time, "level": record.levelname.lower()}
+        fields = getattr(record, "fields", None)
+        line |= fields if fields else {"event": "message", "logger": record.name, "message": record.getMessage()}
+        if record.exc_info and record.exc_info[0]:
+            places = traceback.extract_tb(record.exc_info[2])
+            line["failure"] = [record.exc_info[0].__name__, *(f"{p.filename}:{p.lineno}" for p in places)]
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure(level: str) -> None:
+    """Let the server's and uvicorn's loggers write JSON lines from a level on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name in ("moembed.server", "uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler] if name != "uvicorn.error" else []
+        logger.propagate = name == "uvicorn.error"
+        logger.setLevel(level.upper())
+
+
+def log(level: int, **fields: Any) -> None:
+    """Write a line of fields."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, "", extra={"fields": fields})
+
+
+def log_request(record: Record, scope: Scope, seconds: float) -> None:
+    """Write the line of a request that is over."""
+    reply = record.reply
+    optional = {
+        "model": reply.model,
+        "texts": reply.texts,
+        "tokens": reply.tokens,
+        "truncated": len(reply.truncated),
+        "refused": record.refused,
+        "failure": record.failure,
+    }
+    log(
+        logging.ERROR if record.failure else logging.INFO,
+        event="request",
+        id=record.id,
+        method=scope["method"],
+        path=record.endpoint or "-",
+        api=record.api,
+        status=record.status,
+        ms=round(seconds * 1e3, 3),
+        **{name: value for name, value in optional.items() if value},
+    )

@@ -1,0 +1,113 @@
+"""Figures for Prometheus, from prometheus_client; with several workers it adds theirs up through files."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from moembed.server.record import Record
+from moembed.version import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class Metrics:
+    """All figures of one worker."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"moembed_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"moembed_{name}", text, labels, registry=registry, buckets=buckets)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"moembed_{name}", text, labels, registry=registry, multiprocess_mode="livesum")
+
+        self.requests = counter("requests", "Requests by endpoint and HTTP status", "api", "endpoint", "status")
+        self.refused = counter("refused_requests", "Requests that were refused, by the kind of reason", "api", "reason")
+        self.seconds = histogram(
+            "request_seconds", "From the first byte of a request to its answer", _SECONDS, "endpoint"
+        )
+        self.active = gauge("active_requests", "Requests that are being answered")
+        self.texts = counter("texts", "Texts that were embedded", "model")
+        self.tokens = counter("tokens", "Tokens that were read, prompts and special tokens included", "model")
+        self.truncated = counter("truncated_texts", "Texts of which a part was left out", "model", "api")
+        self.queue_texts = gauge("queue_texts", "Texts that wait for a call", "model")
+        self.queue_tokens = gauge("queue_tokens", "Tokens that wait for a call", "model")
+        self.queue_seconds = histogram(
+            "queue_seconds", "How long a request's texts waited for their call", _SECONDS, "model"
+        )
+        self.call_texts = histogram("call_texts", "Texts of a call of the model", _TEXTS, "model")
+        self.call_tokens = histogram("call_tokens", "Tokens of a call of the model", _TOKENS, "model")
+        self.call_seconds = histogram("call_seconds", "How long a call of the model took", _SECONDS, "model")
+        self.workers = gauge("workers", "Processes that serve", "version")
+        self.workers.labels(__version__).set(1)
+
+    def observe(self, record: Record, seconds: float) -> None:
+        """Count a request that is over."""
+        api, endpoint = record.api or "none", record.endpoint or "none"
+        self.requests.labels(api, endpoint, str(record.status)).inc()
+        self.seconds.labels(endpoint).observe(seconds)
+        if record.refused:
+            self.refused.labels(api, record.refused).inc()
+        if record.reply.model:
+            self.texts.labels(record.reply.model).inc(record.reply.texts)
+            self.tokens.labels(record.reply.model).inc(record.reply.tokens)
+            self.truncated.labels(record.reply.model, api).inc(len(record.reply.truncated))
+
+    def exposition(self) -> bytes:
+        """All figures, of all workers, in Prometheus' text format."""
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if not folder:
+            return generate_latest(self._registry)
+        _forget_dead(Path(folder))
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+
+def _forget_dead(folder: Path) -> None:
+    """Take back what workers that are no longer there said of their present state."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+@dataclass
+class QueueMetrics:
+    """What a scheduler tells of one model's queue."""
+
+    metrics: Metrics
+    model: str
+
+    def __post_init__(self) -> None:
+        metrics, model = self.metrics, self.model
+        self._texts, self._tokens = metrics.queue_texts.labels(model), metrics.queue_tokens.labels(model)
+        self._call_texts, self._call_tokens = metrics.call_texts.labels(model), metrics.call_tokens.labels(model)
+        self._call_seconds, self._waits = metrics.call_seconds.labels(model), metrics.queue_seconds.labels(model)
+
+    def queued(self, tokens: int, texts: int) -> None:
+        """The queue has changed."""
+        self._tokens.set(tokens)
+        self._texts.set(texts)
+
+    def called(self, texts: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
+        """A call is over."""
+        self._call_texts.observe(texts)
+        self._call_tokens.observe(tokens)
+        self._call_seconds.observe(seconds)
+        for wait in waits:
+            self._waits.observe(wait)

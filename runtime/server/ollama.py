@@ -1,0 +1,213 @@
+"""Ollama's embedding API.
+
+Written against ollama 0.6 (`_client.py`, `_types.py`). As there, a text is cut where `truncate` is not given or true, which the
+field `truncated` (ours) tells. `/api/embeddings` gives unit vectors, for this architecture Ollama's own are not scaled.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from moembed.manifest import MANIFEST_FILE
+from moembed.overlong import Overlong
+from moembed.server.api import Api, Operation, Reply
+from moembed.server.encoding import each, numbers
+from moembed.server.engine import Result
+from moembed.server.errors import Invalid, Refusal
+from moembed.server.service import Service
+from moembed.server.tasks import task_named
+from moembed.version import __version__
+
+_ARCHITECTURE = "nomic-bert-moe"
+
+
+class Options(msgspec.Struct):
+    """Only the length of the context has a meaning here; a model reads no more than its own."""
+
+    num_ctx: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /api/embed`; `input_type` and `prompt_name` are ours."""
+
+    model: str
+    input: str | list[str] = ""
+    truncate: bool | None = None
+    options: Options | None = None
+    keep_alive: float | str | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    input_type: str | None = None
+    prompt_name: str | None = None
+
+
+class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /api/embeddings`; `input_type` and `prompt_name` are ours."""
+
+    model: str
+    prompt: str | None = None
+    options: Options | None = None
+    keep_alive: float | str | None = None
+    input_type: str | None = None
+    prompt_name: str | None = None
+
+
+class EmbedReply(msgspec.Struct):
+    """Answer of `POST /api/embed`, durations in nanoseconds; `truncated` is ours."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+    truncated: list[int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class EmbeddingsReply(msgspec.Struct):
+    """Answer of `POST /api/embeddings`; `truncated` is ours."""
+
+    embedding: list[float]
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Details(msgspec.Struct):
+    """What a model is."""
+
+    parent_model: str
+    format: str
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class Model(msgspec.Struct):
+    """A model that is served."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+
+
+class Tags(msgspec.Struct):
+    """Answer of `GET /api/tags` and `GET /api/ps`."""
+
+    models: list[Model]
+
+
+class ShowRequest(msgspec.Struct):
+    """Body of `POST /api/show`."""
+
+    model: str
+
+
+class ShowReply(msgspec.Struct):
+    """Answer of `POST /api/show`."""
+
+    modified_at: str
+    details: Details
+    model_info: dict[str, str | int]
+    capabilities: list[str]
+
+
+class Version(msgspec.Struct):
+    """Answer of `GET /api/version`: moembed's own."""
+
+    version: str
+
+
+class ErrorReply(msgspec.Struct):
+    """Answer to a refused request."""
+
+    error: str
+
+
+async def _embed(service: Service, body: EmbedRequest) -> Reply:
+    started = time.perf_counter_ns()
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    if texts == [""]:  # how Ollama's clients load a model
+        texts = []
+    name, result = await _vectors(service, body, texts, body.truncate, body.dimensions)
+    reply = EmbedReply(
+        body.model,
+        await each(numbers, result.vectors),
+        time.perf_counter_ns() - started,
+        0,
+        sum(result.tokens),
+        result.truncated or msgspec.UNSET,
+    )
+    return Reply(reply, name, len(texts), sum(result.tokens), tuple(result.truncated))
+
+
+async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
+    texts = [body.prompt] if body.prompt else []
+    name, result = await _vectors(service, body, texts, None, None)
+    (vector,) = result.vectors if texts else [[]]
+    reply = EmbeddingsReply(numbers(vector) if texts else [], bool(result.truncated) or msgspec.UNSET)  # type: ignore[arg-type]
+    return Reply(reply, name, len(texts), sum(result.tokens), tuple(result.truncated))
+
+
+async def _vectors(
+    service: Service, body: Any, texts: Sequence[str], truncate: bool | None, dim: int | None
+) -> tuple[str, Result]:
+    engine, suffix = service.engine(body.model)
+    if "" in texts:
+        raise Invalid(f"input[{list(texts).index('')}] is an empty string: leave it out", param="input")
+    task = task_named(body.input_type, body.prompt_name, suffix)
+    policy: Overlong = "error" if truncate is False else "truncate"
+    limit = body.options.num_ctx if body.options else None
+    return engine.name, await engine.embed(texts, task=task, overlong=policy, dim=dim, limit=limit)
+
+
+async def _tags(service: Service, _body: None) -> Reply:
+    return Reply(Tags([_model(service, name) for name in service.names]))
+
+
+async def _show(service: Service, body: ShowRequest) -> Reply:
+    engine, _ = service.engine(body.model)
+    model = _model(service, engine.name)
+    info: dict[str, str | int] = {
+        "general.architecture": _ARCHITECTURE,
+        "general.basename": engine.embedder.bundle.manifest.name,
+        f"{_ARCHITECTURE}.context_length": engine.embedder.max_tokens,
+        f"{_ARCHITECTURE}.embedding_length": engine.embedder.dim,
+    }
+    return Reply(ShowReply(model.modified_at, model.details, info, ["embedding"]))
+
+
+async def _version(_service: Service, _body: None) -> Reply:
+    return Reply(Version(__version__))
+
+
+def _model(service: Service, name: str) -> Model:
+    engine, _ = service.engine(name)
+    bundle = engine.embedder.bundle
+    modified = datetime.fromtimestamp((bundle.folder / MANIFEST_FILE).stat().st_mtime, UTC).isoformat()
+    details = Details("", "onnx", _ARCHITECTURE, [_ARCHITECTURE], "", bundle.manifest.recipe)
+    return Model(f"{name}:latest", f"{name}:latest", modified, bundle.size, bundle.fingerprint, details)
+
+
+def _error(refusal: Refusal) -> ErrorReply:
+    return ErrorReply(refusal.message)
+
+
+OLLAMA = Api(
+    name="ollama",
+    prefix="/api",
+    error=_error,
+    operations=(
+        Operation("/api/embed", "Embed texts (Ollama)", _embed, EmbedRequest, EmbedReply),
+        Operation(
+            "/api/embeddings", "Embed one text, the older way (Ollama)", _embeddings, EmbeddingsRequest, EmbeddingsReply
+        ),
+        Operation("/api/tags", "Models that are served (Ollama)", _tags, None, Tags),
+        Operation("/api/ps", "Models that are loaded (Ollama)", _tags, None, Tags),
+        Operation("/api/show", "What a model is (Ollama)", _show, ShowRequest, ShowReply),
+        Operation("/api/version", "Version of moembed (Ollama)", _version, None, Version),
+    ),
+)

@@ -1,0 +1,159 @@
+"""OpenAI's embeddings API, with fields of our own for task and over-long texts.
+
+Written against openai 3.57 (`types/embedding_create_params.py`, `lib/_parsing/_embeddings.py`, `_exceptions.py`) and
+langchain-openai 1.7 (`embeddings/base.py`).
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from moembed.server.api import Api, Operation, Reply
+from moembed.server.encoding import base64_floats, each, numbers
+from moembed.server.errors import Invalid, Refusal
+from moembed.server.service import Service
+from moembed.server.tasks import task_named
+
+IDS_REFUSED = (
+    "input holds token ids, and this server takes text: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
+    "tiktoken's) would be embedded as garbage. With LangChain set OpenAIEmbeddings(check_embedding_ctx_length=False); to send "
+    "ids of this model's own vocabulary start the server with --accept-token-ids"
+)
+
+
+class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /v1/embeddings`; the last three fields are ours."""
+
+    input: str | list[str | int | list[int]]
+    model: str
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    encoding_format: Literal["float", "base64"] | None = "float"
+    user: str | None = None
+    input_type: str | None = None
+    prompt_name: str | None = None
+    overlong: Literal["error", "truncate", "truncate_start", "chunk"] | None = None
+
+
+class Embedding(msgspec.Struct):
+    """One vector, as numbers or in base64."""
+
+    index: int
+    embedding: list[float] | str
+    object: Literal["embedding"] = "embedding"
+
+
+class Usage(msgspec.Struct):
+    """Tokens that were read, prompts and special tokens included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsReply(msgspec.Struct, omit_defaults=False):
+    """Answer of `POST /v1/embeddings`; `truncated` (indices of texts of which a part was left out) is ours."""
+
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    object: Literal["list"] = "list"
+    truncated: list[int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Model(msgspec.Struct):
+    """A model that is served."""
+
+    id: str
+    created: int
+    object: Literal["model"] = "model"
+    owned_by: str = "moembed"
+
+
+class Models(msgspec.Struct):
+    """Answer of `GET /v1/models`."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"
+
+
+class Error(msgspec.Struct):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(msgspec.Struct):
+    """Answer to a refused request."""
+
+    error: Error
+
+
+async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
+    engine, suffix = service.engine(body.model)
+    task = task_named(body.input_type, body.prompt_name, suffix)
+    texts, ids = _inputs(body.input)
+    if ids is not None:
+        if not service.settings.accept_token_ids:
+            raise Invalid(IDS_REFUSED, param="input")
+        result = await engine.embed_ids(ids, task=task, dim=body.dimensions)
+    else:
+        result = await engine.embed(texts, task=task, dim=body.dimensions, overlong=body.overlong)
+    write = base64_floats if body.encoding_format == "base64" else numbers
+    vectors = await each(write, result.vectors)
+    used = sum(result.tokens)
+    return Reply(
+        EmbeddingsReply(
+            [Embedding(index, vector) for index, vector in enumerate(vectors)],
+            body.model,
+            Usage(used, used),
+            truncated=list(result.truncated) or msgspec.UNSET,
+        ),
+        model=engine.name,
+        texts=len(result.tokens),
+        tokens=used,
+        truncated=tuple(result.truncated),
+    )
+
+
+def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
+    """The texts, or the arrays of ids, of a body."""
+    inputs: list[Any] = [given] if isinstance(given, str) else given
+    if not inputs:
+        raise Invalid("input is an empty array: send at least one text", param="input")
+    kinds = {type(item) for item in inputs}
+    if kinds == {str}:
+        if "" in inputs:
+            raise Invalid(f"input[{inputs.index('')}] is an empty string: leave it out", param="input")
+        return inputs, None
+    if kinds == {int}:
+        return [], [inputs]
+    if kinds == {list}:
+        if [] in inputs:
+            raise Invalid(f"input[{inputs.index([])}] is an empty array: leave it out", param="input")
+        return [], inputs
+    raise Invalid("input mixes texts and token ids: send either", param="input")
+
+
+async def _models(service: Service, _body: None) -> Reply:
+    return Reply(Models([Model(name, service.started) for name in service.names]))
+
+
+def _error(refusal: Refusal) -> ErrorReply:
+    kinds = {"overloaded": "rate_limit_error", "internal": "server_error", "unready": "server_error"}
+    codes = {"unauthorized": "invalid_api_key", "no_model": "model_not_found", "overloaded": "rate_limit_exceeded"}
+    codes |= {"too_long": "context_length_exceeded"}
+    kind = kinds.get(refusal.kind, "invalid_request_error")
+    return ErrorReply(Error(refusal.message, kind, refusal.param, codes.get(refusal.kind)))
+
+
+OPENAI = Api(
+    name="openai",
+    prefix="/v1",
+    error=_error,
+    operations=(
+        Operation("/v1/embeddings", "Embed texts (OpenAI)", _embeddings, EmbeddingsRequest, EmbeddingsReply),
+        Operation("/v1/models", "Models that are served (OpenAI)", _models, None, Models),
+    ),
+)

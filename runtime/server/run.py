@@ -1,0 +1,127 @@
+"""Runs the application with uvicorn: in this process, or in several that share a socket."""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from moembed.cpu import available_cpus
+from moembed.errors import MoembedError, OutputError, ProviderError
+from moembed.server.app import create_app
+from moembed.server.logs import configure, log
+from moembed.server.metrics import FOLDER_VARIABLE
+from moembed.server.service import sources_of
+from moembed.server.settings import Settings
+from moembed.sources import open_bundle
+
+_BACKLOG = 2048
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what was accepted.
+
+    Raises:
+        MoembedError: a model cannot be loaded, the address cannot be listened on, or settings contradict each other.
+    """
+    configure(settings.log_level)
+    threads = settings.threads or max(1, available_cpus() // settings.workers)
+    settings = replace(settings, threads=threads)
+    for source in dict.fromkeys(sources_of(settings.model).values()):
+        open_bundle(source, local_files_only=settings.offline)
+    with _listening(settings) as listening:
+        log(
+            logging.INFO,
+            event="listening",
+            address=str(listening.getsockname()),
+            workers=settings.workers,
+            threads=threads,
+        )
+        if not (settings.keys or settings.unix_socket or settings.host in _LOOPBACK):
+            log(
+                logging.WARNING,
+                event="open",
+                message=f"anybody who reaches {settings.host} may call: no API keys are set",
+            )
+        if settings.workers == 1:
+            _serve_here(settings, listening)
+        else:
+            _serve_in_workers(settings, listening)
+
+
+def _serve_here(settings: Settings, listening: socket.socket) -> None:
+    failures: list[MoembedError] = []
+
+    def stop(failure: MoembedError) -> None:
+        failures.append(failure)
+        signal.raise_signal(signal.SIGTERM)
+
+    # uvicorn raises the signal once more when it is done; by then there is something to tidy up.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    uvicorn.Server(_config(settings, functools.partial(create_app, settings, on_failure=stop))).run([listening])
+    if failures:
+        raise failures[0]
+
+
+def _serve_in_workers(settings: Settings, listening: socket.socket) -> None:
+    with tempfile.TemporaryDirectory(prefix="moembed-metrics-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        supervisor = Multiprocess(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise ProviderError("a worker could not load its models: its last line in the log says why")
+
+
+def _worker(settings: Settings) -> ASGIApp:
+    configure(settings.log_level)
+    # A worker that leaves with this code is not started again.
+    return create_app(settings, on_failure=lambda _: os._exit(STARTUP_FAILURE))
+
+
+def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicorn.Config:
+    return uvicorn.Config(
+        factory,
+        factory=True,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=int(settings.drain_timeout),
+    )
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    path = Path(settings.unix_socket) if settings.unix_socket else None
+    family = socket.AF_UNIX if path else socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # Only of sockets that name their protocol does asyncio switch off Nagle's algorithm, which would cost 40 ms an answer.
+    protocol = 0 if path else socket.IPPROTO_TCP
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as listening:
+        try:
+            if path:
+                if path.is_socket():  # left behind by a server that was killed
+                    path.unlink()
+                listening.bind(str(path))
+            else:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind((settings.host, settings.port))
+            listening.listen(_BACKLOG)
+        except OSError as error:
+            raise OutputError(f"cannot listen on {path or f'{settings.host}:{settings.port}'}: {error}") from error
+        try:
+            yield listening
+        finally:
+            if path:
+                path.unlink(missing_ok=True)

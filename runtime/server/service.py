@@ -1,0 +1,130 @@
+"""The models that are served, by name, and whether they are ready."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from moembed.embedder import Embedder
+from moembed.errors import InputError
+from moembed.server.engine import Engine
+from moembed.server.errors import Failed, NoModel, Unready
+from moembed.server.metrics import Metrics, QueueMetrics
+from moembed.server.settings import Settings
+from moembed.server.tasks import prompt_named
+from moembed.sources import open_bundle
+
+_PROBE = "Is anybody there?"
+_STUCK_SECONDS = 120.0
+# What Ollama's clients append to a name.
+_LATEST = "latest"
+# What stands for the bundle inside the package.
+EMBEDDED = "embedded"
+
+
+class Service:
+    """All that the handlers need.
+
+    Args:
+        settings: what was set.
+        sources: name -> bundle folder, hub name, or None for the embedded model; the first is the default.
+
+    Attributes:
+        settings: what was set.
+        metrics: figures.
+        names: names of the models.
+        started: Unix time.
+    """
+
+    def __init__(self, settings: Settings, sources: dict[str, str | None]) -> None:
+        self.settings, self._sources, self.metrics = settings, sources, Metrics()
+        self.names = list(sources)
+        self.started = int(time.time())
+        self._engines: dict[str, Engine] = {}
+
+    async def load(self) -> None:
+        """Open every model and let it answer a probe; one bundle under several names is opened once.
+
+        Raises:
+            MoembedError: a model cannot be opened.
+        """
+        loop = asyncio.get_running_loop()
+        opened: dict[str | None, Engine] = {}
+        with ThreadPoolExecutor(1) as opener:
+            for name, source in self._sources.items():
+                if source not in opened:
+                    embedder = await loop.run_in_executor(opener, self._open, source)
+                    opened[source] = Engine(name, embedder, self.settings, QueueMetrics(self.metrics, name))
+                    await self._probe(opened[source])
+                self._engines[name] = opened[source]
+
+    def engine(self, name: str | None = None) -> tuple[Engine, str | None]:
+        """The model of a name, and the task that the name's suffix asks for: `name`, `name:query`, `name:latest`.
+
+        Args:
+            name: None or "" for the default.
+
+        Raises:
+            NoModel: no such name.
+            Unready: the model is still being loaded.
+        """
+        wanted, task = name or self.names[0], None
+        while wanted not in self._sources and ":" in wanted:
+            wanted, _, suffix = wanted.rpartition(":")
+            task = task if suffix == _LATEST else suffix
+        if wanted not in self._sources:
+            raise NoModel(
+                f"no model {name!r}; this server has {', '.join(self.names)} (add :query, :document or another task's name "
+                "to choose the prompt)",
+                param="model",
+            )
+        if wanted not in self._engines:
+            raise Unready(f"{wanted} is being loaded: try again in a moment")
+        return self._engines[wanted], task
+
+    @property
+    def ready(self) -> dict[str, bool]:
+        """Name -> whether the model answered its probe and is not stuck in a call."""
+        return {
+            name: name in self._engines and self._engines[name].scheduler.stuck_for < _STUCK_SECONDS
+            for name in self.names
+        }
+
+    async def close(self) -> None:
+        """Compute what waits, then let go of the models."""
+        for engine in dict.fromkeys(self._engines.values()):
+            await engine.close()
+
+    def _open(self, source: str | None) -> Embedder:
+        settings = self.settings
+        bundle = open_bundle(source, local_files_only=settings.offline)
+        # A server has neighbours, its own event loop among them, which spinning threads would take the CPUs from.
+        embedder = Embedder(bundle, providers=settings.provider, threads=settings.threads, spin=False)
+        if self.settings.task is not None:
+            prompt_named(embedder, self.settings.task)
+        return embedder
+
+    async def _probe(self, engine: Engine) -> None:
+        result = await engine.embed([_PROBE], task="none", overlong="truncate")
+        length = float(np.linalg.norm(result.vectors[0]))
+        if not 0.999 < length < 1.001:
+            raise Failed(
+                f"{engine.name} answered the probe with a vector of length {length}, expected 1: verify the bundle"
+            )
+
+
+def sources_of(models: tuple[str, ...]) -> dict[str, str | None]:
+    """Name -> bundle, from `NAME=BUNDLE` or `BUNDLE`; without any, the embedded model under its own name.
+
+    Raises:
+        InputError: a name is given twice.
+    """
+    sources: dict[str, str | None] = {}
+    for model in models:
+        name, _, source = model.partition("=")
+        name, source = (name, source) if source else (model.rstrip("/").rpartition("/")[2], model)
+        if not name or name in sources:
+            raise InputError(f"model {model!r}: the name {name!r} is empty or already taken; give another, NAME=BUNDLE")
+        sources[name] = None if source == EMBEDDED else source
+    return sources or {"moembed": None}

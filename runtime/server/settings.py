@@ -1,0 +1,152 @@
+"""What can be set, and where it comes from: a flag, else the environment, else a TOML file, else the default."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from moembed.errors import InputError
+
+PREFIX = "MOEMBED_SERVE_"
+
+
+def _setting(default: Any, text: str, flag: bool = True) -> Any:
+    return field(default=default, metadata={"help": text, "flag": flag})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. A field `queue_tokens` is the flag `--queue-tokens`, the environment variable
+    `MOEMBED_SERVE_QUEUE_TOKENS` and the line `queue_tokens = ...` of a TOML file; a list is separated by commas in the
+    environment.
+
+    The fields' metadata says what each means; `moembed serve --help` prints it.
+    """  # noqa: D205
+
+    model: tuple[str, ...] = _setting(
+        (),
+        "bundle folder, hub name or `embedded`, or NAME=one of these; repeat it for several, the first is the default "
+        "(default: the embedded model as `moembed`)",
+    )
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8080, "TCP port to listen on; 0 for any free one")
+    unix_socket: str | None = _setting(None, "listen on this unix socket instead of TCP")
+    workers: int = _setting(1, "processes, each with its own queue; they share the mapped weights")
+    threads: int | None = _setting(
+        None, "threads of one call (default: the CPUs available, shared between the workers)"
+    )
+    provider: str = _setting("cpu", "cpu or cuda")
+    offline: bool = _setting(False, "never touch the network")
+    task: str | None = _setting(
+        None,
+        "task of texts for which a request names none: query, document, a prompt name of the model, or none for no prompt "
+        "(default: such a request is an error if the model's prompts are mandatory)",
+    )
+    overlong: Literal["error", "truncate", "chunk"] = _setting(
+        "error", "what becomes of a text beyond the model's limit where an API's request leaves it open"
+    )
+    accept_token_ids: bool = _setting(
+        False, "accept arrays of token ids in OpenAI requests, as ids of the model served (never of tiktoken)"
+    )
+    max_inputs: int = _setting(2048, "most texts of a request")
+    max_characters: int = _setting(4_000_000, "most characters of a request, over all of its texts")
+    max_body_bytes: int = _setting(16 * 2**20, "most bytes of a request's body")
+    max_requests: int = _setting(1024, "most requests at a time, in each worker; one more is answered 429")
+    queue_tokens: int = _setting(
+        262_144, "most tokens waiting for a model, in each worker; what does not fit is answered 429"
+    )
+    queue_texts: int = _setting(16_384, "most texts waiting for a model, in each worker")
+    call_tokens: int = _setting(1024, "tokens of one call of the model: more is no faster, and short texts wait longer")
+    body_timeout: float = _setting(30.0, "seconds in which a request's body has to arrive")
+    drain_timeout: float = _setting(30.0, "seconds that a stop waits for requests that were accepted")
+    api_keys: tuple[str, ...] = _setting(
+        (), "keys, one of which a request has to carry as Authorization: Bearer KEY", False
+    )
+    api_keys_file: str | None = _setting(None, "file with one key a line; # starts a comment")
+    cors_origins: tuple[str, ...] = _setting(
+        (), "origin whose pages may call the server, or * for any; repeat it for several"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "least level of the JSON log lines on stderr"
+    )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All API keys; empty if anybody may call.
+
+        Raises:
+            InputError: the file of keys cannot be read or holds none.
+        """
+        if self.api_keys_file is None:
+            return self.api_keys
+        try:
+            lines = Path(self.api_keys_file).read_text("utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(f"api_keys_file {self.api_keys_file} cannot be read: {error}") from error
+        found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not found:
+            raise InputError(
+                f"api_keys_file {self.api_keys_file} holds no key: write one a line, or leave the setting out"
+            )
+        return (*self.api_keys, *found)
+
+
+def load_settings(
+    flags: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ, file: Path | None = None
+) -> Settings:
+    """Put the settings together: `flags` before `environ` before `file`.
+
+    Args:
+        flags: field -> value, those that were given on the command line.
+        environ: the environment; a variable that starts with `MOEMBED_SERVE_` and is no setting is refused.
+        file: a TOML file of `field = value` lines.
+
+    Raises:
+        InputError: a name is unknown, a value has the wrong type or is out of range, or the file cannot be read.
+    """
+    import msgspec
+
+    known = {setting.name: setting for setting in fields(Settings)}
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, values in (
+        (str(file), _read_toml(file) if file else {}),
+        ("the environment", _read_environment(environ, known)),
+        ("the command line", dict(flags)),
+    ):
+        if unknown := sorted(set(values) - set(known)):
+            raise InputError(f"{source} sets {', '.join(unknown)}; there are {', '.join(known)}")
+        merged |= values
+        sources |= dict.fromkeys(values, source)
+    for name, value in merged.items():
+        try:
+            merged[name] = msgspec.convert(value, known[name].type, strict=False)
+        except msgspec.ValidationError as error:
+            shown = "" if name == "api_keys" else f" = {value!r}"
+            raise InputError(f"{name}{shown} in {sources[name]}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    settings = Settings(**merged)
+    for setting in fields(Settings):
+        value = getattr(settings, setting.name)
+        least = 0 if setting.name == "port" else 1
+        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value < 2**40:
+            raise InputError(f"{setting.name} = {value}; expected at least {least}")
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as TOML: {error}") from error
+
+
+def _read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, value in environ.items():
+        if variable.startswith(PREFIX):
+            name = variable.removeprefix(PREFIX).lower()
+            many = name in known and known[name].default == ()
+            values[name] = [part.strip() for part in value.split(",") if part.strip()] if many else value
+    return values

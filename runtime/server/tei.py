@@ -1,0 +1,259 @@
+"""The API of Hugging Face's Text Embeddings Inference; it has no model names, so the first model answers.
+
+Written against its `router/src/http/types.rs` (265deb2a) and huggingface_hub 2.4 (`inference/_client.py`).
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from moembed.overlong import Overlong
+from moembed.server.api import Api, Operation, Reply
+from moembed.server.encoding import each, numbers
+from moembed.server.engine import Engine
+from moembed.server.errors import Empty, Invalid, Refusal
+from moembed.server.openai import IDS_REFUSED
+from moembed.server.service import Service
+from moembed.server.tasks import prompt_named
+from moembed.version import __version__
+
+Inputs = str | list[str | int | list[int]]
+Direction = Literal["left", "right", "Left", "Right"]
+
+
+class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /embed`."""
+
+    inputs: Inputs
+    truncate: bool | None = None
+    truncation_direction: Direction = "right"
+    prompt_name: str | None = None
+    normalize: bool | None = True
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    encoding_format: Literal["float"] | None = None
+
+
+class EmbedAllRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /embed_all`."""
+
+    inputs: Inputs
+    truncate: bool | None = None
+    truncation_direction: Direction = "right"
+    prompt_name: str | None = None
+
+
+class SimilarityInputs(msgspec.Struct, forbid_unknown_fields=True):
+    """One text, and those it is compared with."""
+
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityParameters(msgspec.Struct, forbid_unknown_fields=True):
+    """How the texts are embedded."""
+
+    truncate: bool | None = None
+    truncation_direction: Direction = "right"
+    prompt_name: str | None = None
+
+
+class SimilarityRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /similarity`."""
+
+    inputs: SimilarityInputs
+    parameters: SimilarityParameters | None = None
+
+
+class TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /tokenize`."""
+
+    inputs: str | list[str]
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+class Token(msgspec.Struct):
+    """A token and the characters it comes from, prompt included; special tokens come from none."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class EmbeddingModel(msgspec.Struct):
+    """How the vector of a text is made."""
+
+    pooling: str = "mean"
+
+
+class ModelType(msgspec.Struct):
+    """What the model is for."""
+
+    embedding: EmbeddingModel
+
+
+class Info(msgspec.Struct):
+    """Answer of `GET /info`; `prompts`, `dimension` and `models` are ours."""
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+    prompts: dict[str, str]
+    dimension: int
+    models: list[str]
+
+
+class ErrorReply(msgspec.Struct):
+    """Answer to a refused request."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+def _policy(body: Any) -> Overlong | None:
+    if body.truncate is None:
+        return None
+    if not body.truncate:
+        return "error"
+    return "truncate" if body.truncation_direction.lower() == "right" else "truncate_start"
+
+
+def _texts(inputs: str | list[Any]) -> list[str]:
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not texts:
+        raise Empty("`inputs` cannot be empty: send at least one text", param="inputs")
+    if not all(isinstance(text, str) for text in texts):
+        raise Invalid(IDS_REFUSED.replace("input", "inputs", 1), param="inputs")
+    if "" in texts:
+        raise Invalid(f"`inputs` cannot be empty: text {texts.index('')} is", param="inputs")
+    return texts
+
+
+def _replied(body: Any, engine: Engine, tokens: list[int], truncated: list[int]) -> Reply:
+    used = sum(tokens)
+    return Reply(body, engine.name, len(tokens), used, tuple(truncated), {"x-compute-tokens": str(used)})
+
+
+async def _embed(service: Service, body: EmbedRequest) -> Reply:
+    engine, _ = service.engine()
+    texts = _texts(body.inputs)
+    result = await engine.embed(
+        texts,
+        task=body.prompt_name,
+        overlong=_policy(body),
+        dim=body.dimensions,
+        normalize=body.normalize is not False,
+    )
+    return _replied(await each(numbers, result.vectors), engine, result.tokens, result.truncated)
+
+
+async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
+    engine, _ = service.engine()
+    texts = _texts(body.inputs)
+    states, todo = await engine.token_embeddings(texts, task=body.prompt_name, overlong=_policy(body))
+    truncated = [piece.text for piece in todo if piece.truncated]
+    written = [await each(numbers, state) for state in states]
+    return _replied(written, engine, [len(piece.ids) for piece in todo], truncated)
+
+
+async def _similarity(service: Service, body: SimilarityRequest) -> Reply:
+    engine, _ = service.engine()
+    how = body.parameters or SimilarityParameters()
+    texts = _texts([body.inputs.source_sentence, *_texts(list(body.inputs.sentences))])
+    result = await engine.embed(texts, task=how.prompt_name, overlong=_policy(how))
+    cosines = result.vectors[1:] @ result.vectors[0]
+    return _replied(numbers(cosines), engine, result.tokens, result.truncated)
+
+
+async def _tokenize(service: Service, body: TokenizeRequest) -> Reply:
+    engine, _ = service.engine()
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    prefix = prompt_named(engine.embedder, body.prompt_name or "none")
+    return Reply(
+        await engine.aside(texts, lambda: [_tokens(engine, prefix, text, body) for text in texts]), engine.name
+    )
+
+
+def _tokens(engine: Engine, prefix: str, text: str, body: TokenizeRequest) -> list[Token]:
+    tokenizer = engine.embedder.tokenizer
+    ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix)
+    whole = prefix + text
+    tokens = [
+        Token(token, whole[start:stop], False, start, stop)
+        for token, (start, stop) in zip(ids.tolist(), spans.tolist(), strict=True)
+    ]
+    if not body.add_special_tokens:
+        return tokens
+    first, last = (
+        Token(token, name, True, None, None)
+        for token, name in zip(
+            (tokenizer.bos, tokenizer.eos), tokenizer.token_strings([tokenizer.bos, tokenizer.eos]), strict=True
+        )
+    )
+    return [first, *tokens, last]
+
+
+async def _info(service: Service, _body: None) -> Reply:
+    engine, _ = service.engine()
+    embedder, settings = engine.embedder, service.settings
+    manifest = embedder.bundle.manifest
+    info = Info(
+        model_id=manifest.source.repo or manifest.name,
+        model_sha=manifest.source.revision,
+        model_dtype="int8" if manifest.recipe.startswith("int8") else "float32",
+        model_type=ModelType(EmbeddingModel()),
+        max_concurrent_requests=settings.max_requests,
+        max_input_length=embedder.max_tokens,
+        max_batch_tokens=settings.call_tokens,
+        max_batch_requests=None,
+        max_client_batch_size=settings.max_inputs,
+        auto_truncate=settings.overlong == "truncate",
+        tokenization_workers=1,
+        version=__version__,
+        sha=None,
+        docker_label=None,
+        prompts=embedder.prompts,
+        dimension=embedder.dim,
+        models=service.names,
+    )
+    return Reply(info, engine.name)
+
+
+def _error(refusal: Refusal) -> ErrorReply:
+    kinds: dict[str, Any] = {
+        "empty": "Empty",
+        "overloaded": "Overloaded",
+        "unready": "Unhealthy",
+        "internal": "Backend",
+    }
+    return ErrorReply(refusal.message, kinds.get(refusal.kind, "Validation"))
+
+
+_VECTORS = list[list[float]]
+TEI = Api(
+    name="tei",
+    prefix="/embed",
+    error=_error,
+    statuses={"invalid": 422, "too_long": 413},
+    operations=(
+        Operation("/embed", "Embed texts (TEI)", _embed, EmbedRequest, _VECTORS),
+        Operation("/", "Embed texts, as /embed (TEI)", _embed, EmbedRequest, _VECTORS),
+        Operation("/embed_all", "Vectors of all tokens (TEI)", _embed_all, EmbedAllRequest, list[_VECTORS]),
+        Operation("/similarity", "Cosines of a text with others (TEI)", _similarity, SimilarityRequest, list[float]),
+        Operation("/tokenize", "Tokens of texts (TEI)", _tokenize, TokenizeRequest, list[list[Token]]),
+        Operation("/info", "The model and the limits (TEI)", _info, None, Info),
+    ),
+)

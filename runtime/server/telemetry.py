@@ -1,0 +1,53 @@
+"""Spans for OpenTelemetry, where it is installed; which exporter they go to is its own business.
+
+`opentelemetry-instrument moembed serve` configures it from the environment.
+"""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.types import Scope
+
+from moembed.server.record import Record
+
+
+class Telemetry:
+    """One span for each request, a child of the one that the client's headers name."""
+
+    def __init__(self) -> None:
+        self._trace: Any = None
+        if importlib.util.find_spec("opentelemetry") is not None:
+            from opentelemetry import propagate, trace
+
+            self._trace, self._propagate = trace, propagate
+            self._tracer = trace.get_tracer("moembed")
+
+    @contextlib.contextmanager
+    def span(self, scope: Scope, record: Record) -> Iterator[None]:
+        """Span a request; what the record holds at its end becomes attributes, none of which is text of a user."""
+        if self._trace is None:
+            yield
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        context = self._propagate.extract(headers)
+        with self._tracer.start_as_current_span(scope["method"], context, kind=self._trace.SpanKind.SERVER) as span:
+            try:
+                yield
+            finally:
+                span.update_name(f"{scope['method']} {record.endpoint}".rstrip())
+                span.set_attributes(
+                    {
+                        "http.request.method": scope["method"],
+                        "http.route": record.endpoint,
+                        "http.response.status_code": record.status,
+                        "moembed.request_id": record.id,
+                        "moembed.api": record.api,
+                        "moembed.model": record.reply.model,
+                        "moembed.texts": record.reply.texts,
+                        "moembed.tokens": record.reply.tokens,
+                        "moembed.truncated": len(record.reply.truncated),
+                        "moembed.refused": record.refused,
+                    }
+                )
