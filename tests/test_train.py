@@ -298,8 +298,7 @@ def test_another_order_is_the_same_network(network, generator):
 
 def test_telling_coordinates_come_first(generator):
     spread = torch.tensor([0.01, 1.0, 0.01, 0.5, 1.0, 0.01])
-    vectors = torch.randn(500, 6, generator=generator) * spread + 1
-    vectors[:, 4] = vectors[:, 1]  # what two coordinates say twice is said enough
+    vectors = torch.randn(500, 6, generator=generator) * spread
     coordinates = arrange.order(vectors).tolist()
     assert sorted(coordinates) == list(range(6))
     assert coordinates[0] in (1, 4)
