@@ -164,8 +164,8 @@ class Conversion:
             part = position_part([getattr(step, name) for step in steps["learned"]], self._teacher.max_tokens)
             for own in steps.values():
                 for step in own:
-                    value: Tensor = getattr(step, name)
-                    value -= part[: value.shape[1]]
+                    inner: Tensor = getattr(step, name)[:, :-1]
+                    inner -= part[: inner.shape[1]]
 
     def _attend(self, block: Block, source: TeacherLayer, steps: dict[str, list[Step]]) -> list[float]:
         """Set queries, keys and values; the divergence from the teacher's attention on held-out text before and after tuning."""
@@ -278,8 +278,8 @@ class Conversion:
 def position_part(states: list[Tensor], positions: int) -> Tensor:
     """What states of different texts share at each position, less what they share everywhere.
 
-    The first tokens, special ones and prompts, are the same in all texts: what they share is no matter of position, and is left
-    out. Where texts are few their mean is drawn towards zero.
+    The first tokens, special ones and prompts, are the same in all texts, and so is the last one, whose states are huge: what they
+    share is no matter of position, and they are left out. Where texts are few their mean is drawn towards zero.
 
     Args:
         states: `[texts, length, hidden]` each.
@@ -290,8 +290,9 @@ def position_part(states: list[Tensor], positions: int) -> Tensor:
     """
     total, texts = torch.zeros(positions, states[0].shape[-1]), torch.zeros(positions, 1)
     for batch in states:
-        total[: batch.shape[1]] += batch.sum(0)
-        texts[: batch.shape[1]] += len(batch)
+        inner = batch[:, :-1]
+        total[: inner.shape[1]] += inner.sum(0)
+        texts[: inner.shape[1]] += len(inner)
     total[:_PROMPT], texts[:_PROMPT] = 0, 0
     mean = total.sum(0) / texts.sum().clamp(min=1)
     return (total - texts * mean) / (texts + _FEW)
