@@ -278,8 +278,8 @@ class Conversion:
 def position_part(states: list[Tensor], positions: int) -> Tensor:
     """What states of different texts share at each position, less what they share everywhere.
 
-    The first tokens, special ones and prompts, are the same in all texts, and so is the last one, whose states are huge: what they
-    share is no matter of position, and they are left out. Where texts are few their mean is drawn towards zero.
+    The first tokens, special ones and prompts, are the same in all texts, and so is the last one, whose states are huge: what
+    they share is no matter of position, and they are left out. Where texts are few their mean is drawn towards zero.
 
     Args:
         states: `[texts, length, hidden]` each.
