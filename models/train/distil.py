@@ -1,0 +1,213 @@
+"""Gradient steps towards the teacher: its states, its embeddings, and the similarities it sees, at every width."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from moembed.models.network import NomicMoe
+from moembed.models.train import student
+from moembed.models.train.recipe import Distil, Recipe
+from moembed.models.train.student import Routing
+from moembed.models.train.targets import Targets, unit_means
+from moembed.paths import replacing_file
+from moembed.progress import Advance
+
+Batch = list[Targets]
+_NEAREST = 10
+
+
+def batches(targets: Sequence[Targets], tokens: int, seed: int) -> list[Batch]:
+    """Texts of one length each, at most `tokens` tokens or one text, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    by_length: dict[int, list[Targets]] = defaultdict(list)
+    for index in torch.randperm(len(targets), generator=generator).tolist():
+        by_length[len(targets[index].ids)].append(targets[index])
+    made = []
+    for length in sorted(by_length):
+        own, size = by_length[length], max(1, tokens // length)
+        made += [own[start : start + size] for start in range(0, len(own), size)]
+    return [made[i] for i in torch.randperm(len(made), generator=generator).tolist()]
+
+
+def balance(routing: Routing) -> Tensor:
+    """The load-balancing loss of a mixture: 1 when experts are chosen alike."""
+    experts = routing.probabilities.shape[1]
+    shares = torch.bincount(routing.chosen.flatten(), minlength=experts) / routing.chosen.numel()
+    return experts * (shares * routing.probabilities.mean(0)).sum()
+
+
+def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Divergence of each text's distribution over the others in the batch from the teacher's, in nats.
+
+    Args:
+        found: `[texts, width]`.
+        wanted: `[texts, hidden]`, of unit length.
+        temperature: of the similarities.
+    """
+    if len(found) < 3:
+        return found.new_zeros(())
+    unit = F.normalize(found, dim=-1)
+    others = ~torch.eye(len(found), dtype=torch.bool)
+    mine, theirs = ((x @ x.T / temperature)[others].view(len(found), -1) for x in (unit, wanted))
+    return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
+
+
+def loss(network: NomicMoe, batch: Batch, recipe: Distil, dims: list[int]) -> tuple[Tensor, dict[str, float]]:
+    """The weighted loss of a batch, and its parts."""
+    with torch.autocast("cpu", torch.bfloat16):
+        states, routings = student.encode(network, torch.stack([t.ids for t in batch]))
+    last = states[-1].float()
+    wanted = torch.stack([t.vector for t in batch])
+    goal = torch.cat([t.states for t in batch]).float()
+    counts = torch.tensor([len(t.states) for t in batch])
+    offset = counts.cumsum(0) - counts
+    unit = torch.cat([t.unit + shift for t, shift in zip(batch, offset.tolist(), strict=True)])
+    met = torch.bincount(unit, minlength=len(goal)) > 0
+    difference = (unit_means(last.flatten(0, 1), unit, len(goal)) - goal)[met]
+    pooled = last.mean(1)
+    parts = {
+        "states": difference.square().sum() / (goal[met] - goal[met].mean(0)).square().sum(),
+        "vectors": 1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean(),
+        "neighbours": torch.stack([neighbours(pooled[:, :dim], wanted, recipe.temperature) for dim in dims]).mean(),
+        "balance": torch.stack([balance(routing) for routing in routings]).mean(),
+    }
+    total = torch.stack([getattr(recipe, name) * part for name, part in parts.items()]).sum()
+    return total, {name: float(part.detach()) for name, part in parts.items()}
+
+
+def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Targets]) -> Tensor:
+    """Embeddings `[texts, hidden]`, of unit length, of the student's ids.
+
+    Args:
+        encode: last hidden states `[batch, length, hidden]` of ids `[batch, length]`.
+        texts: to embed.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        by_length[len(text.ids)].append(index)
+    found = torch.empty(len(texts), len(texts[0].vector))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for own in by_length.values():
+            states = encode(torch.stack([texts[i].ids for i in own]))
+            found[own] = F.normalize(states.float().mean(1), dim=-1)
+    return found
+
+
+def agreement(found: Tensor, wanted: Tensor) -> dict[str, float]:
+    """Mean cosine of embeddings, perhaps cut, to the teacher's, cut alike, and the share of its nearest texts among theirs."""
+    nearest = []
+    for x in (F.normalize(found, dim=-1), wanted):
+        similar = x @ x.T
+        similar.fill_diagonal_(-2)
+        nearest.append(similar.topk(min(_NEAREST, len(x) - 1)).indices)
+    shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(2).float().mean()
+    cosine = F.cosine_similarity(found, wanted[:, : found.shape[1]], dim=-1).mean()
+    return {"cosine": round(float(cosine), 5), "nearest": round(float(shared), 4)}
+
+
+class Distillation:
+    """A training run that can be interrupted between checkpoints.
+
+    Args:
+        network: trained in place, all of it.
+        recipe: the choices.
+        learned: texts to learn from, each read once.
+        held: texts to judge by.
+        say: told what was found at every checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: NomicMoe,
+        recipe: Recipe,
+        learned: Sequence[Targets],
+        held: Sequence[Targets],
+        say: Callable[[str], None],
+    ) -> None:
+        self._network, self._recipe, self._held, self._say = network, recipe, held, say
+        self._batches = batches(learned, recipe.distil.batch, recipe.seed)
+        self._wanted = torch.stack([t.vector for t in held])
+        self._names = dict(network.named_parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._names.values(), lr=recipe.distil.rate, betas=(0.9, 0.98), weight_decay=recipe.distil.decay
+        )
+        self._done = 0
+        self.report: list[dict[str, float]] = []
+
+    @property
+    def steps(self) -> int:
+        """How many there are in all."""
+        return len(self._batches)
+
+    def run(self, folder: Path, advance: Advance) -> None:
+        """Take all steps, going on from what `folder` holds of an earlier run.
+
+        Args:
+            folder: where the state is kept.
+            advance: told of every step done.
+        """
+        state = folder / "distillation.safetensors"
+        self._network.requires_grad_(True)
+        if state.is_file():
+            self._restore(state)
+            advance(self._done)
+        else:
+            self._judge({})
+        sums: dict[str, list[float]] = defaultdict(list)
+        while self._done < self.steps:
+            for name, part in self._step().items():
+                sums[name].append(part)
+            advance(1)
+            if self._done % self._recipe.distil.save_every == 0 or self._done == self.steps:
+                self._judge({name: round(sum(parts) / len(parts), 5) for name, parts in sums.items()})
+                sums.clear()
+                self._save(state)
+        self._network.requires_grad_(False)
+
+    def _step(self) -> dict[str, float]:
+        choices = self._recipe.distil
+        rise = min(1.0, (self._done + 1) / max(choices.warmup, 1))
+        fall = 0.5 * (1 + math.cos(math.pi * self._done / self.steps))
+        for group in self._optimizer.param_groups:
+            group["lr"] = choices.rate * rise * fall
+        total, parts = loss(self._network, self._batches[self._done], choices, self._recipe.student.dims)
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), choices.clip)
+        self._optimizer.step()
+        self._done += 1
+        return parts
+
+    def _judge(self, parts: dict[str, float]) -> None:
+        embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], self._held)
+        least = min(self._recipe.student.dims)
+        cut = agreement(embeddings[:, :least], self._wanted)
+        found = {"step": self._done, **parts, **agreement(embeddings, self._wanted), f"nearest_{least}": cut["nearest"]}
+        self.report.append(found)
+        self._say(json.dumps(found))
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
+        for name, parameter in self._names.items():
+            own = self._optimizer.state[parameter]
+            tensors |= {f"{kind}.{name}": own[kind] for kind in ("step", "exp_avg", "exp_avg_sq")}
+        with replacing_file(path) as partial:
+            save_file(tensors, partial, metadata={"report": json.dumps(self.report)})
+
+    def _restore(self, path: Path) -> None:
+        with safe_open(path, framework="pt") as handle:
+            self.report = json.loads(handle.metadata()["report"])
+            names = self._network.state_dict()
+            self._network.load_state_dict({name: handle.get_tensor(f"network.{name}") for name in names})
+            for name, parameter in self._names.items():
+                kinds = ("step", "exp_avg", "exp_avg_sq")
+                self._optimizer.state[parameter] = {kind: handle.get_tensor(f"{kind}.{name}") for kind in kinds}
+        self._done = int(self.report[-1]["step"])

@@ -1,0 +1,107 @@
+"""A student's folder in the published layout, which every other command reads."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from moembed.models.checkpoint import WEIGHTS_FILE
+from moembed.models.config import NomicMoeConfig
+from moembed.models.network import NomicMoe
+from moembed.models.train.recipe import Recipe
+from moembed.models.train.teacher import Teacher
+from moembed.paths import replacing_folder
+from moembed.sources import DEFAULT_FOLDER
+
+RECIPE_FILE = "recipe.json"
+_ROWS = 64
+
+
+def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
+    """The student's `config.json`: the embedded model's, with the recipe's and the teacher's sizes."""
+    raw: dict[str, Any] = json.loads((DEFAULT_FOLDER / "config.json").read_text("utf-8"))
+    return raw | {
+        "_name_or_path": recipe.name,
+        "n_embd": teacher.hidden,
+        "n_head": teacher.heads,
+        "n_layer": len(teacher.layers),
+        "n_inner": teacher.ffn,
+        "ffn_div": recipe.student.ffn_div,
+        "num_experts": recipe.student.experts,
+        "moe_top_k": recipe.student.top_k,
+        "moe_every_n_layers": recipe.student.moe_every,
+        "layer_norm_epsilon": teacher.eps,
+        "rotary_emb_base": recipe.student.rotary_base,
+        "vocab_size": -(-recipe.student.vocabulary // _ROWS) * _ROWS,
+        "n_positions": teacher.max_tokens,
+        "max_trained_positions": teacher.max_tokens,
+        "torch_dtype": "float16",
+    }
+
+
+def write(
+    folder: Path,
+    network: NomicMoe,
+    recipe: Recipe,
+    teacher: Teacher,
+    tokenizer: Mapping[str, Any],
+    made: Mapping[str, Any],
+) -> str:
+    """Write a checkpoint; it appears complete or not at all, over an older one.
+
+    Args:
+        folder: where.
+        network: the student.
+        recipe: its recipe.
+        teacher: its teacher.
+        tokenizer: content of its `tokenizer.json`.
+        made: how it was made, kept in `recipe.json`.
+
+    Returns:
+        The sha256 of its weights.
+    """
+    mask = len(tokenizer["model"]["vocab"]) - 1
+    with replacing_folder(folder) as partial:
+        tensors = {name: value.to(torch.float16).contiguous() for name, value in network.state_dict().items()}
+        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        digest = hashlib.sha256((partial / WEIGHTS_FILE).read_bytes()).hexdigest()
+        raw = raw_config(recipe, teacher)
+        NomicMoeConfig.from_dict(raw)
+        files: dict[str, Any] = {
+            "config.json": raw,
+            "tokenizer.json": tokenizer,
+            "config_sentence_transformers.json": {
+                "prompts": recipe.prompts,
+                "default_prompt_name": None,
+                "similarity_fn_name": "cosine",
+            },
+            "sentence_bert_config.json": {"max_seq_length": teacher.max_tokens, "do_lower_case": False},
+            RECIPE_FILE: {**made, "sha256": digest},
+        }
+        for name, content in files.items():
+            (partial / name).write_text(
+                json.dumps(content, ensure_ascii=False, indent=2 * (name != "tokenizer.json") or None)
+            )
+        (partial / "1_Pooling").mkdir()
+        pooling = json.loads((DEFAULT_FOLDER / "1_Pooling/config.json").read_text("utf-8"))
+        pooling["word_embedding_dimension"] = teacher.hidden
+        (partial / "1_Pooling/config.json").write_text(json.dumps(pooling))
+        for name in ("modules.json", "tokenizer_config.json", "special_tokens_map.json"):
+            shutil.copyfile(DEFAULT_FOLDER / name, partial / name)
+        _renumber_mask(partial / "tokenizer_config.json", mask)
+    return digest
+
+
+def _renumber_mask(path: Path, mask: int) -> None:
+    """`tokenizer_config.json` lists added tokens by id."""
+    raw = json.loads(path.read_text("utf-8"))
+    listed = raw["added_tokens_decoder"]
+    raw["added_tokens_decoder"] = {
+        str(mask) if token["content"] == "<mask>" else number: token for number, token in listed.items()
+    }
+    path.write_text(json.dumps(raw, ensure_ascii=False, indent=2))

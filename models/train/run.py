@@ -1,0 +1,148 @@
+"""A whole run: vocabulary, conversion, distillation, and the checkpoints that come of it."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moembed.bundle import sha256_of
+from moembed.errors import InputError, OutputError
+from moembed.models.config import NomicMoeConfig
+from moembed.models.network import NomicMoe
+from moembed.models.train import arrange, corpus, publish, targets, vocabulary
+from moembed.models.train.convert import Conversion
+from moembed.models.train.corpus import Encoded, Text
+from moembed.models.train.distil import Distillation, agreement, vectors
+from moembed.models.train.recipe import Recipe, load_recipe
+from moembed.models.train.targets import Targets
+from moembed.models.train.teacher import Teacher, teacher_path
+from moembed.paths import replacing_file
+from moembed.progress import progress
+from moembed.sources import DEFAULT_FOLDER
+
+_LEAST = 6  # ids of a text that is worth reading
+Say = Callable[[str], None]
+
+
+def run(paths: Sequence[Path], out: Path, *, recipe: str, teacher: Path | None, threads: int, say: Say) -> None:
+    """Make a model, or go on making it.
+
+    Args:
+        paths: texts, see `corpus`.
+        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/` and `distilled/`.
+        recipe: see `load_recipe`.
+        teacher: the teacher's file, or None for the installed package's.
+        threads: of torch; where other programs compute, one thread is faster than two that wait for each other.
+        say: told what is being done and found.
+
+    Raises:
+        InputError: a recipe or a text cannot be used, or `out` holds a run of others.
+        OutputError: the folder cannot be written.
+        CheckpointError: the teacher cannot be read.
+        MissingExtraError: the teacher is not installed.
+    """
+    torch.set_num_threads(threads)
+    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, out, say)
+    made.convert()
+    made.distil()
+
+
+class _Run:
+    """A student on its way."""
+
+    def __init__(self, recipe: Recipe, teacher: Teacher, paths: Sequence[Path], out: Path, say: Say) -> None:
+        self._recipe, self._teacher, self._out, self._say = recipe, teacher, out, say
+        self._state = out / "state"
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._state}: {error.strerror}") from error
+        self._learned, self._held = corpus.read(paths, recipe.prompts, recipe.data.held_out)
+        say(f"{len(self._learned)} texts to learn from, {len(self._held)} held out")
+        if not self._learned or not self._held:
+            raise InputError("too few texts: some are to learn from, and some are held out to choose by")
+        self._report: dict[str, Any] = {
+            "recipe": dataclasses.asdict(recipe),
+            "texts": {path.name: sha256_of(path) for path in paths},
+        }
+        self._claim(self._state / "origin.json")
+
+        template: dict[str, Any] = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
+        self._whole = vocabulary.build(vocabulary.describe(template, teacher.pieces), recipe.data.max_tokens)
+        kept = self._vocabulary(self._state / "vocabulary.json")
+        self._kept = torch.tensor(kept)
+        self._described = vocabulary.describe(template, [teacher.pieces[i] for i in kept])
+        self._tokenizer = vocabulary.build(self._described, recipe.data.max_tokens)
+        self._network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(recipe, teacher))).requires_grad_(False)
+
+    def convert(self) -> None:
+        """Convert the teacher and publish what comes of it."""
+        choices, multiple = self._recipe.convert, self._recipe.data.multiple
+        conversion = Conversion(
+            self._teacher,
+            self._network,
+            self._kept,
+            self._recipe,
+            corpus.batches(self._draw(self._learned, choices.tokens), choices.batch, multiple),
+            corpus.batches(self._draw(self._held, self._recipe.data.held_tokens), choices.batch, multiple),
+            self._say,
+        )
+        with progress(len(self._teacher.layers), "layer", show=None) as advance:
+            conversion.run(self._state, advance)
+        self._publish("converted", conversion=conversion.report)
+
+    def distil(self) -> None:
+        """Take the gradient steps and publish what comes of them."""
+        learned = self._goals("learned", self._learned, self._recipe.distil.tokens)
+        held = self._goals("held", self._held, self._recipe.data.held_tokens)
+        # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
+        read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), held)
+        respelt = agreement(read, torch.stack([target.vector for target in held]))
+        self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
+        coordinates = arrange.order(torch.stack([target.vector for target in learned]))
+        arrange.permute(self._network, coordinates)
+        learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
+        distillation = Distillation(self._network, self._recipe, learned, held, self._say)
+        with progress(distillation.steps, "step", show=None) as advance:
+            distillation.run(self._state, advance)
+        self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
+
+    def _draw(self, texts: list[Text], tokens: int) -> list[Encoded]:
+        flatten, seed = self._recipe.data.flatten, self._recipe.seed
+        return corpus.sample(texts, self._tokenizer, tokens=tokens, flatten=flatten, least=_LEAST, seed=seed)
+
+    def _goals(self, name: str, texts: list[Text], tokens: int) -> list[Targets]:
+        drawn = [encoded.text for encoded in self._draw(texts, tokens)]
+        self._say(f"the teacher reads {len(drawn)} texts ({name})")
+        folder = self._state / "targets" / name
+        with progress(len(drawn), "text", show=None) as advance:
+            return targets.make(drawn, self._tokenizer, self._teacher, self._whole, folder, advance)
+
+    def _publish(self, name: str, **found: Any) -> None:
+        self._report |= found
+        digest = publish.write(
+            self._out / name, self._network, self._recipe, self._teacher, self._described, self._report
+        )
+        self._say(f"{self._out / name}: sha256 of its weights {digest}")
+
+    def _claim(self, path: Path) -> None:
+        """Write down what the run is made from, or make sure that it is the same as before."""
+        if not path.is_file():
+            with replacing_file(path) as partial:
+                partial.write_text(json.dumps(self._report))
+        elif json.loads(path.read_text("utf-8")) != self._report:
+            raise InputError(f"{path.parent} is of another recipe or of other texts: name another output folder")
+
+    def _vocabulary(self, path: Path) -> list[int]:
+        """The teacher's id of each of the student's, ascending; kept in a file."""
+        if not path.is_file():
+            choices, pieces = self._recipe.student, self._teacher.pieces
+            counts = corpus.count(self._learned, self._whole)
+            kept = vocabulary.choose(pieces, counts, choices.vocabulary, choices.prior, choices.spelling)
+            with replacing_file(path) as partial:
+                partial.write_text(json.dumps(kept))
+        found: list[int] = json.loads(path.read_text("utf-8"))
+        return found

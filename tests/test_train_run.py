@@ -1,0 +1,178 @@
+"""A recipe and what comes of it: a whole run on little text, interrupted and not."""
+
+import itertools
+import json
+import shutil
+from importlib import resources
+
+import pytest
+
+from moembed.errors import InputError
+from moembed.models.checkpoint import load_network
+from moembed.models.sources import locate
+from moembed.models.train import distil, rotary
+from moembed.models.train.__main__ import main
+from moembed.models.train.recipe import load_recipe
+from moembed.probes import probe_texts
+from teachers import HIDDEN, write_teacher
+
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+
+
+# --- recipes
+
+
+def test_the_default_recipe_is_whole():
+    recipe = load_recipe("default")
+    assert recipe.student.dims[0] == max(recipe.student.dims)
+    assert recipe.convert.strengths == sorted(recipe.convert.strengths)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 0", "", "missing choices seed"),
+        ("seed = 0", "seed = 0\nluck = 1", "unknown choices luck"),
+        ("experts = 8", "experts = true", r"\[student\]: experts = True; expected int"),
+        ("dims = [384, 256, 128]", 'dims = ["wide"]', "dims = 'wide'; expected int"),
+        ('passage = "passage: "', "", "are those of query and passage"),
+        ("[distil]", "[finetune]", r"\[distil\] is missing"),
+        ("seed = 0", "seed =", "name one of the package or a .toml file"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path, old, new, said):
+    text = _default_recipe()
+    assert old in text
+    (tmp_path / "r.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=said):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_an_unknown_recipe_is_named():
+    with pytest.raises(InputError, match="recipe nothing"):
+        load_recipe("nothing")
+
+
+# --- a whole run
+
+
+@pytest.fixture(scope="module")
+def ingredients(tmp_path_factory):
+    """Text, a teacher, and a recipe that is quick."""
+    folder = tmp_path_factory.mktemp("ingredients")
+    write_teacher(folder / "teacher.bin")
+    words = [word for text in probe_texts() for word in text.split()]
+    lines = [
+        {
+            "l": "xx",
+            "t": " ".join(itertools.islice(itertools.cycle(words), n % 7, n % 7 + 5 + n % 23)) + f" {n}",
+            "k": "qd"[n % 2],
+        }
+        for n in range(240)
+    ]
+    (folder / "text.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    text = _default_recipe()
+    for old, new in (
+        ("vocabulary = 32000", "vocabulary = 6000"),
+        ("experts = 8", "experts = 3"),
+        ("moe_every = 6", "moe_every = 2"),
+        ("dims = [384, 256, 128]", "dims = [64, 32]"),
+        ("held_out = 0.02", "held_out = 0.2"),
+        ("save_every = 25", "save_every = 4"),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    text = "\n".join(
+        {"tokens": "tokens = 3000", "batch": "batch = 512", "held_tokens": "held_tokens = 800"}.get(
+            line.split(" = ")[0], line
+        )
+        for line in text.splitlines()
+    )
+    (folder / "small.toml").write_text(text)
+    return folder
+
+
+def _train(ingredients, out):
+    return main(
+        [
+            str(ingredients / "text.jsonl"),
+            *("-o", str(out), "--recipe", str(ingredients / "small.toml")),
+            *("--teacher", str(ingredients / "teacher.bin"), "--threads", "1"),
+        ]
+    )
+
+
+def _sha256(folder):
+    return json.loads((folder / "recipe.json").read_text("utf-8"))["sha256"]
+
+
+@pytest.fixture(scope="module")
+def made(ingredients, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert _train(ingredients, out) == 0
+    return out
+
+
+def test_a_run_makes_checkpoints_that_load(made):
+    for name in ("converted", "distilled"):
+        checkpoint = locate(made / name)
+        network = load_network(checkpoint.folder)
+        assert checkpoint.spec.prompts == PROMPTS
+        assert checkpoint.weights_sha256 == _sha256(made / name)
+        assert network.config.moe_layers == (1,)
+        assert network.config.hidden_size == HIDDEN
+
+
+def test_gradient_steps_come_nearer_to_the_teacher(made):
+    report = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
+    assert report[-1]["cosine"] > report[0]["cosine"]
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for owner, method, calls in ((rotary.Tuner, "step", 7), (distil.Distillation, "_step", 6)):
+        left = iter(range(calls))
+        genuine = getattr(owner, method)
+
+        def failing(*args, genuine=genuine, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return genuine(*args)
+
+        monkeypatch.setattr(owner, method, failing)
+        with pytest.raises(KeyboardInterrupt):
+            _train(ingredients, out)
+        monkeypatch.setattr(owner, method, genuine)
+    assert _train(ingredients, out) == 0
+    for name in ("converted", "distilled"):
+        assert _sha256(out / name) == _sha256(made / name)
+
+
+def test_a_finished_run_is_not_done_again(ingredients, made, tmp_path, monkeypatch):
+    out = shutil.copytree(made, tmp_path / "out")
+    monkeypatch.setattr(rotary.Tuner, "step", None)
+    monkeypatch.setattr(distil.Distillation, "_step", None)
+    assert _train(ingredients, out) == 0
+    assert _sha256(out / "distilled") == _sha256(made / "distilled")
+
+
+def test_too_few_texts_are_refused(ingredients, tmp_path, capsys):
+    other = tmp_path / "ingredients"
+    shutil.copytree(ingredients, other)
+    (other / "text.jsonl").write_text('{"l": "en", "t": "the only one", "k": "d"}\n')
+    assert _train(other, tmp_path / "out") == 2
+    assert "too few texts" in capsys.readouterr().err
+
+
+def test_another_recipe_in_the_same_folder_is_refused(ingredients, made, tmp_path, capsys):
+    out = shutil.copytree(made, tmp_path / "out")
+    recipe = ingredients / "small.toml"
+    other = tmp_path / "ingredients"
+    shutil.copytree(ingredients, other)
+    (other / "small.toml").write_text(recipe.read_text().replace("seed = 0", "seed = 1"))
+    assert _train(other, out) == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
+def _default_recipe():
+    return (resources.files("moembed.models.train") / "recipes" / "default.toml").read_text("utf-8")
