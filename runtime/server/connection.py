@@ -45,7 +45,8 @@ class Connection(H11Protocol):
     def resume_writing(self) -> None:
         """Called by asyncio: nearly all has been sent."""
         super().resume_writing()
-        self._reading = _cancelled(self._reading)
+        _cancel(self._reading)
+        self._reading = None
 
     def shutdown(self) -> None:
         """Called by uvicorn when it stops: the request that is being answered, or is on its way, is the last one."""
@@ -59,7 +60,9 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio: it is over."""
-        self._head, self._reading = _cancelled(self._head), _cancelled(self._reading)
+        _cancel(self._head)
+        _cancel(self._reading)
+        self._head = self._reading = None
         super().connection_lost(exc)
 
     @property
@@ -68,7 +71,8 @@ class Connection(H11Protocol):
 
     def _expect_head(self) -> None:
         if self._answering:
-            self._head = _cancelled(self._head)
+            _cancel(self._head)
+            self._head = None
         elif self._head is None:  # more bytes do not buy more time
             self._head = self.loop.call_later(self._seconds, self._no_head)
 
@@ -88,6 +92,6 @@ class Connection(H11Protocol):
             self.transport.abort()
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
