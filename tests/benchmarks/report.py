@@ -176,17 +176,15 @@ def plot(values: Values, path: Path) -> None:
         axis.set_xticks(range(len(shapes)), shapes)
         axis.set_ylabel("tokens/s")
         axis.set_title(f"{values['machine']['cpu']}, {threads} thread{'s' * (threads != '1')}; 475 M parameters")
-    axes[0, 0].legend(fontsize=8, ncols=2)
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, ncols=4, loc="upper center")
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / figure.get_figheight()))
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
 
 
 def block(values: Values) -> str:
-    """What the README shows: two threads, medians, and the bars."""
-    return "\n".join(
-        [_heading(values), table(values, "2", ranges=False), _machine(values, "2"), growth(values), bars(values)]
-    )
+    """What the README shows: two threads, medians."""
+    return "\n".join([_heading(values), table(values, "2", ranges=False), _machine(values, "2"), growth(values)])
 
 
 def shown(readme: str) -> str:
