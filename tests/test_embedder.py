@@ -381,6 +381,7 @@ def test_the_public_face():
         "MoembedError",
         "MoembedWarning",
         "QuantizedEmbeddings",
+        "Routing",
         "__version__",
         "dequantize_embeddings",
         "quantize_embeddings",
