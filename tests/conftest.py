@@ -13,6 +13,7 @@ from moembed.models.checkpoint import load_network
 from moembed.models.network import NomicMoe
 from moembed.models.sources import locate
 from moembed.quantize.pipeline import quantize
+from serving import serving
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,10 @@ def small(bundle) -> Embedder:
 def model() -> Embedder:
     """The embedded default model."""
     return Embedder.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def small_server():
+    """A server of the embedded model that accepts little."""
+    with serving(max_inputs=3, max_characters=1000, max_body_bytes=3000, body_timeout=0.5) as running:
+        yield running

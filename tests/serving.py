@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,14 @@ import uvicorn
 from moembed.server.app import create_app
 from moembed.server.connection import Connection
 from moembed.server.settings import Settings
+
+# A request for texts, by path.
+BODIES: dict[str, Callable[[list[str]], dict[str, Any]]] = {
+    "/v1/embeddings": lambda texts: {"model": "moembed:query", "input": texts},
+    "/embed": lambda texts: {"inputs": texts, "prompt_name": "query"},
+    "/v2/embed": lambda texts: {"model": "moembed", "input_type": "search_query", "texts": texts},
+    "/api/embed": lambda texts: {"model": "moembed:query", "input": texts},
+}
 
 
 @dataclass
@@ -29,6 +37,20 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def message_of(path: str, answer: Answer) -> str:
+    """The error's words, in the form of the API that the path belongs to."""
+    body: Any = answer.json
+    if path.startswith("/v1"):
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+        return body["error"]["message"]
+    if path.startswith("/v2"):
+        assert set(body) == {"id", "message"}
+        return body["message"]
+    assert set(body) == ({"error"} if path.startswith("/api") else {"error", "error_type"})
+    return body["error"]
 
 
 @dataclass
