@@ -178,15 +178,29 @@ def test_figures_count_what_was_done(small_server, model):
     assert after["moembed_queue_seconds_count"] >= 1
 
 
+def lines_of(caplog, identifiers):
+    """What is logged of these requests, in their order; other requests' lines may come late and between them."""
+
+    def found():
+        lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+        return {line["id"]: line for line in lines if line.get("id") in identifiers}
+
+    wait_until(lambda: set(found()) == set(identifiers))
+    return [found()[identifier] for identifier in identifiers]
+
+
 def test_the_log_tells_of_requests_and_never_of_texts(small_server, caplog):
+    requests = {
+        "served": ("POST", "/v1/embeddings", BODIES["/v1/embeddings"]([SECRET])),
+        "unknown": ("POST", "/v1/embeddings", {"model": SECRET, "input": SECRET, "prompt_name": SECRET}),
+        "refused": ("POST", "/v1/embeddings", BODIES["/v1/embeddings"]([SECRET] * 9)),
+        "lost": ("GET", f"/{SECRET.replace(' ', '-')}", None),
+    }
     with caplog.at_level(logging.INFO, logger="moembed.server"):
-        small_server.post("/v1/embeddings", BODIES["/v1/embeddings"]([SECRET]), **{"x-request-id": "mine"})
-        small_server.post("/v1/embeddings", {"model": SECRET, "input": SECRET, "prompt_name": SECRET})
-        small_server.post("/v1/embeddings", BODIES["/v1/embeddings"]([SECRET] * 9))
-        small_server.get(f"/{SECRET.replace(' ', '-')}")
-        wait_until(lambda: len(caplog.records) == 4)
-    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records if record.name == "moembed.server"]
-    first = next(line for line in lines if line.get("id") == "mine")
+        for identifier, request in requests.items():
+            small_server.ask(*request, {"x-request-id": identifier})
+        lines = lines_of(caplog, requests)
+    first = lines[0]
     assert first["time"].endswith("+00:00")
     assert {k: first[k] for k in ("level", "event", "path", "api", "status", "model", "texts")} == {
         "level": "info",
@@ -208,10 +222,9 @@ def test_a_failure_is_logged_by_its_place_and_not_by_its_words(small_server, cap
 
     monkeypatch.setattr(Engine, "pieces", broken)
     with caplog.at_level(logging.INFO, logger="moembed.server"):
-        answer = small_server.post("/v1/embeddings", BODIES["/v1/embeddings"]([SECRET]))
-        wait_until(lambda: caplog.records)
+        answer = small_server.post("/v1/embeddings", BODIES["/v1/embeddings"]([SECRET]), **{"x-request-id": "broken"})
+        (line,) = lines_of(caplog, ["broken"])
     assert (answer.status, answer.json["error"]["type"]) == (500, "server_error")
-    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
     assert (line["level"], line["failure"][0]) == ("error", "RuntimeError")
     assert SECRET not in json.dumps(line) + answer.body.decode()
 
