@@ -67,7 +67,11 @@ def only(names, root, **options) -> Task:
 
 def measured(task, embedder, *chosen):
     task.check()
-    return task.measure(Reading(embedder, lambda _: None), chosen or (Variant(embedder.dim, "float32"),))
+    return figures_of(task.measure(Reading(embedder, lambda _: None), chosen or (Variant(embedder.dim, "float32"),)))
+
+
+def figures_of(measured):
+    return {variant: scores.figures for variant, scores in measured.items()}
 
 
 def by_hand(judged, ranked, depth=100):

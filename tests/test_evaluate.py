@@ -34,7 +34,7 @@ def test_the_command(cli, beir, model, tmp_path):
     lines = printed.splitlines()
     assert lines[0] == "| retrieval | dim | precision | nDCG@10 | Recall@100 | MRR@10 | nDCG@10 against baseline |"
     assert len([line for line in lines if line.startswith("| tiny |")]) == 8
-    assert all(line.endswith("| +0.00 % |") for line in lines if line.startswith("| tiny |"))
+    assert all(line.endswith("| +0.00 ± 0.00 % |") for line in lines if line.startswith("| tiny |"))
     assert all(line.endswith("| +0.00 points |") for line in lines if line.startswith("| s |"))
     record = json.loads(out.read_text())
     assert record["complete"] is True

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation_sets import QUERIES, TEXTS, by_hand, measured, only, write_beir
+from evaluation_sets import QUERIES, TEXTS, by_hand, figures_of, measured, only, write_beir
 from moembed.errors import InputError
 from moembed.quantize.evaluation import tasks as tasks_module
 from moembed.quantize.evaluation.datasets import Dataset
-from moembed.quantize.evaluation.metrics import correlation, ranked_figures
+from moembed.quantize.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
 from moembed.quantize.evaluation.ranking import Ranking
 from moembed.quantize.evaluation.reading import Memory, Reading, memory_of
 from moembed.quantize.evaluation.report import difference
@@ -34,8 +34,11 @@ def test_ranked_figures_by_hand():
     ranked = {query: list(rng.permutation(names))[:100] for query in judged}
     del ranked["q3"]
     ranked["q4"] = []
-    assert ranked_figures(judged, ranked) == pytest.approx(by_hand(judged, ranked), abs=1e-6)
-    one = ranked_figures({"q": {"a": 2, "b": 1}}, {"q": ["x", "b", "a"]})
+    scores = ranked_figures(judged, ranked)
+    assert scores.figures == pytest.approx(by_hand(judged, ranked), abs=1e-6)
+    alone = [by_hand({query: judged[query]}, ranked)["nDCG@10"] for query in judged]
+    assert scores.each == pytest.approx(alone, abs=1e-6)
+    one = ranked_figures({"q": {"a": 2, "b": 1}}, {"q": ["x", "b", "a"]}).figures
     ideal = 2 + 1 / math.log2(3)
     assert one["nDCG@10"] == pytest.approx((1 / math.log2(3) + 2 / 2) / ideal)
     assert (one["Recall@100"], one["MRR@10"]) == (1, 0.5)
@@ -43,8 +46,16 @@ def test_ranked_figures_by_hand():
 
 def test_correlation_by_hand():
     scores, similarities = [1.0, 2.0, 3.0, 4.0], np.array([0.1, 0.3, 0.2, 0.9], np.float32)
-    assert correlation(scores, similarities)["Spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert correlation(scores, np.ones(4, np.float32)) == {"Spearman": 0.0}
+    assert correlation(scores, similarities).figures["Spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert correlation(scores, np.ones(4, np.float32)) == Scores({"Spearman": 0.0})
+
+
+def test_the_standard_error_of_a_difference():
+    base = np.array([0.2, 0.5, 0.9, 1.0])
+    assert standard_error(base, base) == 0
+    # Queries differ much more than the two models do on the same query.
+    assert standard_error(base + np.array([0.1, -0.1, 0.1, -0.1]), base) == pytest.approx(0.1 / math.sqrt(3))
+    assert standard_error(base[:1], base[:1]) == 0
 
 
 # Search
@@ -104,7 +115,8 @@ def test_texts_that_tasks_share_are_read_once(tmp_path, model, monkeypatch):
     memory, seen = Memory(), []
     readings = [Reading(model, seen.append, memory=memory) for _ in tasks]
     chosen = (Variant(model.dim, "float32"),)
-    assert [task.measure(reading, chosen) for task, reading in zip(tasks, readings, strict=True)] == expected
+    found = [figures_of(task.measure(reading, chosen)) for task, reading in zip(tasks, readings, strict=True)]
+    assert found == expected
     assert len(read) == len(set(read)) == (3 + 5) + 1 + 1
     assert sum(seen) == 3 * (3 + 5), "progress counts them all the same"
 

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from moembed.embedder import Embedder
+from moembed.quantize.evaluation.metrics import Figures
 from moembed.quantize.evaluation.results import MAIN, Result
+from moembed.quantize.evaluation.variants import Variant
 from moembed.version import __version__
 
 
 def markdown(results: Sequence[Result], means: Sequence[Result]) -> str:
-    """One table per kind of task, values times 100 as papers print them; means come last."""
+    """One table per kind of task, values times 100 as papers print them; means come last.
+
+    ± is the standard error of a difference: the queries are a sample, and another one would give another difference.
+    """
     parts = []
     for kind in MAIN:
         rows = [row for result in results if result.kind == kind for row in _rows(result, result.name)]
@@ -49,15 +54,25 @@ def difference(kind: str, value: float, baseline: float) -> tuple[float, str]:
     return 100 * (value - baseline), "points"
 
 
+def _difference(result: Result, variant: Variant, baseline: Figures) -> dict[str, Any]:
+    figure, error = MAIN[result.kind], result.errors.get(variant)
+    base = baseline[figure]
+    change, unit = difference(result.kind, result.figures[variant][figure], base)
+    found: dict[str, Any] = {"figure": figure, "value": change, "unit": unit}
+    if error is not None:
+        found["standard_error"] = abs(difference(result.kind, base + error, base)[0])
+    return found
+
+
 def _rows(result: Result, name: str) -> list[list[str]]:
     rows = []
     for variant, figures in result.figures.items():
         row = [name.replace("|", "\\|"), str(variant.dim), variant.precision]
         row += [f"{100 * value:.2f}" for value in figures.values()]
         if result.baseline is not None:
-            main = MAIN[result.kind]
-            change, unit = difference(result.kind, figures[main], result.baseline[variant][main])
-            row.append(f"{change:+.2f} {unit}")
+            found = _difference(result, variant, result.baseline[variant])
+            spread = f" ± {found['standard_error']:.2f}" if "standard_error" in found else ""
+            row.append(f"{found['value']:+.2f}{spread} {found['unit']}")
         rows.append(row)
     return rows
 
@@ -67,9 +82,8 @@ def _record(result: Result) -> dict[str, Any]:
     for variant, figures in result.figures.items():
         row: dict[str, Any] = {"dim": variant.dim, "precision": variant.precision, **figures}
         if result.baseline is not None:
-            main = MAIN[result.kind]
-            change, unit = difference(result.kind, figures[main], result.baseline[variant][main])
-            row |= {"baseline": result.baseline[variant], "difference": {"figure": main, "value": change, "unit": unit}}
+            baseline = result.baseline[variant]
+            row |= {"baseline": baseline, "difference": _difference(result, variant, baseline)}
         rows.append(row)
     return {
         "name": result.name,

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moembed.embedder import Embedder
 from moembed.progress import progress
 from moembed.quantize.evaluation.datasets import Dataset
+from moembed.quantize.evaluation.metrics import Figures, Scores, standard_error
 from moembed.quantize.evaluation.reading import Reading, memory_of, prompt_of
-from moembed.quantize.evaluation.tasks import Figures, Task
+from moembed.quantize.evaluation.tasks import Task
 from moembed.quantize.evaluation.variants import Variant
 
 # The figure of each task that stands for it in differences and plots.
@@ -29,6 +30,7 @@ class Result:
         seconds: time of both models; texts that an earlier task read take none.
         figures: variant -> figure -> value in 0 to 1 (Spearman: -1 to 1).
         baseline: the same of the baseline, if there is one.
+        errors: variant -> standard error of the difference between the main figures of both, where these are means over queries.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Result:
     seconds: float
     figures: Table
     baseline: Table | None
+    errors: Mapping[Variant, float] = field(default_factory=dict)
 
 
 def measure(
@@ -63,12 +66,29 @@ def measure(
     start, models = time.perf_counter(), [embedder, *([baseline] if baseline else [])]
     with progress(counts["texts"] * len(models), "text", show=show) as advance:
         readings = [Reading(model, advance, memory=memory_of(model)) for model in models]
-        tables = [task.measure(reading, variants) for reading in readings]
+        scores = [task.measure(reading, variants) for reading in readings]
     prompts = {side: prompt_of(embedder, names) for side, names in task.prompts.items()}
     seconds = time.perf_counter() - start
+    tables = [{variant: own.figures for variant, own in model.items()} for model in scores]
     return Result(
-        task.name, task.kind, counts, prompts, readings[0].cut, seconds, tables[0], tables[1] if baseline else None
+        name=task.name,
+        kind=task.kind,
+        counts=counts,
+        prompts=prompts,
+        cut=readings[0].cut,
+        seconds=seconds,
+        figures=tables[0],
+        baseline=tables[1] if baseline else None,
+        errors=_errors(*scores) if baseline else {},
     )
+
+
+def _errors(own: Mapping[Variant, Scores], baseline: Mapping[Variant, Scores]) -> dict[Variant, float]:
+    return {
+        variant: standard_error(scores.each, other.each)
+        for variant, scores in own.items()
+        if (other := baseline[variant]).each is not None and scores.each is not None
+    }
 
 
 def means(datasets: Sequence[Dataset], results: Mapping[str, Result]) -> Iterator[Result]:

@@ -26,12 +26,10 @@ from moembed.quantize.evaluation.folders import (
     read_judgements,
     read_queries,
 )
-from moembed.quantize.evaluation.metrics import DEPTH, correlation, ranked_figures
+from moembed.quantize.evaluation.metrics import DEPTH, Scores, correlation, ranked_figures
 from moembed.quantize.evaluation.ranking import Ranking
 from moembed.quantize.evaluation.reading import BLOCK, Reading
 from moembed.quantize.evaluation.variants import Variant, asking, stored
-
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Retrieval:
         texts = len(queries) + count
         return {"texts": texts, "queries": len(queries), "documents": count, "absent": len(absent)}
 
-    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Figures]:
+    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Search the corpus, a block of it in memory; call `check` first."""
         queries, judged = self._judged()
         asked = reading.vectors(list(queries.values()), self.prompts["query"])
@@ -125,7 +123,7 @@ class Similarity:
         """The numbers of texts and pairs; they were checked when they were read."""
         return {"texts": 2 * len(self.scores), "pairs": len(self.scores)}
 
-    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Figures]:
+    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Correlate the cosines with the scores."""
         left, right = (reading.vectors(side, self.prompts["sentence"]) for side in (self.left, self.right))
         figures = {}
@@ -151,25 +149,27 @@ class Bitext:
         """The numbers of texts and pairs; they were checked when they were read."""
         return {"texts": 2 * len(self.foreign), "pairs": len(self.foreign)}
 
-    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Figures]:
+    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Search both ways; a translation that stands in the file twice is found only in its own line."""
         foreign, english = (reading.vectors(side, self.prompts["sentence"]) for side in (self.foreign, self.english))
         figures = {}
         for variant in variants:
             left, right = stored(foreign, variant), stored(english, variant)
-            there, back = _accuracy(left, right), _accuracy(right, left)
-            figures[variant] = {"accuracy@1": (there + back) / 2, "to English": there, "from English": back}
+            there, back = _found(left, right), _found(right, left)
+            each = (there + back) / 2
+            means = {"accuracy@1": each.mean(), "to English": there.mean(), "from English": back.mean()}
+            figures[variant] = Scores({name: float(mean) for name, mean in means.items()}, each)
         return figures
 
 
 Task = Retrieval | Similarity | Bitext
 
 
-def _accuracy(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> float:
+def _found(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> NDArray[np.float64]:
     ranking = Ranking(queries, 1)
     for first in range(0, len(documents), BLOCK):
         ranking.add(documents[first : first + BLOCK], first)
-    return sum(best == [row] for row, best in enumerate(ranking.best())) / len(queries)
+    return np.array([best == [row] for row, best in enumerate(ranking.best())], np.float64)
 
 
 def _named(queries: Iterable[str], best: Iterable[list[int]], names: dict[int, str]) -> dict[str, list[str]]:

@@ -7,9 +7,9 @@ times that rate, whether or not it keeps up. Prints what became of them, how lon
 the limits of the server give, and the server's memory every five seconds.
 
 The bound: a request is accepted if it is one of `max_requests` in flight (1,024) and its tokens fit into the queue
-(`queue_tokens`, 262,144), and what is in flight is served at the measured rate, first come first served where all are alike.
-So no answer takes longer than the smaller of max_requests / rate and (queue_tokens / tokens of a request + those of the running
-calls) / rate; twice that is allowed for a rate that varies.
+(`queue_tokens`, 262,144), and what is in flight is served first come first served where all are alike, at the rate that is left
+when refusing others has taken its share. So no answer takes longer than the smaller of max_requests / rate and (queue_tokens /
+tokens of a request + those of the running calls) / rate; twice that is allowed for a rate that varies.
 """
 
 import argparse
@@ -82,7 +82,7 @@ async def overloaded(server: Process, requests: list[bytes], tokens: float, seco
         "answered_per_s": round(len(accepted) / wall, 1),
         "accepted_s": {p: round(percentile(accepted, p) / 1e3, 2) for p in (50, 99)}
         | {"most": round(max(outcome.seconds for outcome in accepted), 2)},
-        "bound_s": round(2 * most / carried, 1),
+        "bound_s": round(2 * most * wall / len(accepted), 1),
         "refused_ms": {p: round(percentile(refused, p), 1) for p in (50, 99)} if refused else None,
         "retry_after": dict(Counter(outcome.retry_after for outcome in refused)),
         "memory": memory,
