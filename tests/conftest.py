@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import chromium, installed
 from checkpoints import small_config, write_checkpoint
 from moembed import Embedder
 from moembed.bundle import Bundle
@@ -64,4 +65,18 @@ def model() -> Embedder:
 def small_server():
     """A server of the embedded model that accepts little."""
     with serving(max_inputs=3, max_characters=1000, max_body_bytes=3000, body_timeout=0.5) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of the embedded model as it comes."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser; not for longer than a module, whose event loop is the browser's."""
+    with chromium(installed()) as running:
         yield running

@@ -12,12 +12,6 @@ from serving import serving
 QUESTION = "How long does bread stay in the oven?"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving() as running:
-        yield running
-
-
 def test_every_file_of_the_page_is_served_with_a_strict_policy(server):
     folder = importlib.resources.files("moembed.server") / "static"
     paths = {f"/static/{file.name}": file for file in folder.iterdir() if file.name != "index.html"}

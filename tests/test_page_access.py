@@ -6,9 +6,7 @@ from browser import (
     DESKTOP,
     NARROW,
     PHONE,
-    chromium,
     embed,
-    installed,
     needs_browser,
     opened,
     settled,
@@ -31,18 +29,6 @@ HOSTILE = [
     "&lt;b&gt; &amp;amp; %3Cb%3E",
     "__proto__",
 ]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium(installed()) as running:
-        yield running
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

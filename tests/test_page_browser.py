@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from browser import chromium, embed, installed, needs_browser, opened, settled, until
+from browser import embed, needs_browser, opened, settled, until
 from serving import serving
 
 pytestmark = needs_browser
@@ -20,18 +20,6 @@ TEXTS = [
 QUESTION = "Where do cats rest?"
 TOLERANCE = 1e-6  # sums of float32 products in another order
 LONG = "all work and no play makes Jack a dull boy. " * 120
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium(installed()) as running:
-        yield running
 
 
 @pytest.fixture
