@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".wheels"
+_SHIPPED = {".py", ".typed", ".toml", ".json", ".bin", ".onnx", ".onnx_data", ".html", ".js", ".css", ".svg"}
 _REQUIREMENTS = (
     "ziglang==0.17.1",
     "auditwheel==6.8.2",
@@ -108,8 +109,8 @@ def check(python: Path, platform: Platform, wheel: Path) -> None:
         metadata = Parser().parsestr(archive.read(next(n for n in names if n.endswith(".dist-info/WHEEL"))).decode())
         _need(metadata["Tag"] == f"py3-none-{platform.tag}", f"{wheel.name} has tag {metadata['Tag']}")
         _need(metadata["Root-Is-Purelib"] == "false", f"{wheel.name} says that it is pure")
-        modules = {name for name in names if name.endswith(".py")}
-        _need(modules == _modules(), f"{wheel.name} has other modules than the tree: {sorted(modules ^ _modules())}")
+        files = {name for name in names if Path(name).suffix in _SHIPPED}
+        _need(files == _shipped(), f"{wheel.name} has other files than the tree: {sorted(files ^ _shipped())}")
         sources = [name for name in names if re.search(r"\.(cpp|h|o|map|partial)$|native/", name)]
         _need(not sources, f"{wheel.name} has sources: {sources}")
         libraries = [name for name in names if re.search(r"\.(so|dylib|dll|pyd|a|lib)$", name)]
@@ -123,10 +124,17 @@ def check(python: Path, platform: Platform, wheel: Path) -> None:
         _need("manylinux_2_17_" in said or "manylinux_2_5_" in said or "manylinux_2_12_" in said, f"auditwheel: {said}")
 
 
-def _modules() -> set[str]:
-    folders = {"moembed": "runtime", "moembed/cli": "runtime/cli"}
-    folders |= {f"moembed/{name}": name for name in ("export", "models", "quantize", "quantize/evaluation")}
-    return {f"{package}/{path.name}" for package, folder in folders.items() for path in (ROOT / folder).glob("*.py")}
+def _shipped() -> set[str]:
+    """Names in a wheel of all that the tree has for it."""
+    folders = {"moembed": ROOT / "runtime"} | {
+        f"moembed/{name}": ROOT / name for name in ("export", "models", "quantize")
+    }
+    return {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in folders.items()
+        for path in folder.rglob("*")
+        if path.suffix in _SHIPPED and path.relative_to(folder).parts[0] != "native"
+    }
 
 
 def _check_library(platform: Platform, content: bytes) -> None:
