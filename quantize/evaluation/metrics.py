@@ -37,9 +37,9 @@ def ranked_figures(judged: Mapping[str, Mapping[str, int]], found: Mapping[str, 
     """
     # The library sorts by score; scores that fall by one keep the order as it is, ties included.
     run = {query: {name: float(-rank) for rank, name in enumerate(names)} for query, names in found.items()}
-    means, each = ir_measures.calc(list(_RANKED.values()), judged, run)
+    means = ir_measures.calc_aggregate(list(_RANKED.values()), judged, run)
     first = next(iter(_RANKED.values()))
-    own = {metric.query_id: metric.value for metric in each if metric.measure == first}
+    own = {metric.query_id: metric.value for metric in ir_measures.iter_calc([first], judged, run)}
     return Scores(
         {name: float(means[measure]) for name, measure in _RANKED.items()},
         np.array([own.get(query, 0.0) for query in judged], np.float64),
