@@ -107,7 +107,7 @@ class _Run:
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
         distillation = Distillation(self._network, self._recipe, learned, held, self._say)
         with progress(distillation.steps, "step", show=None) as advance:
-            distillation.run(self._state, advance)
+            distillation.run(self._state / "distillation.safetensors", advance)
         self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
 
     def _draw(self, texts: list[Text], tokens: int) -> list[Encoded]:
