@@ -5,30 +5,15 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from moembed.models.network import NomicMoe
+from moembed.models.train.recipe import Steps
 from moembed.paths import replacing_file
 from moembed.progress import Advance
-
-
-class Choices(Protocol):
-    """What a section of a recipe says of the steps; see `recipe.Distil`."""
-
-    @property
-    def rate(self) -> float: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def decay(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def save_every(self) -> int: ...
 
 
 class Descent:
@@ -45,7 +30,7 @@ class Descent:
         report: what was found at every checkpoint.
     """
 
-    def __init__(self, network: NomicMoe, choices: Choices, steps: int, say: Callable[[str], None]) -> None:
+    def __init__(self, network: NomicMoe, choices: Steps, steps: int, say: Callable[[str], None]) -> None:
         self._network, self._choices, self._say, self.steps = network, choices, say, steps
         self._names = dict(network.named_parameters())
         self._optimizer = torch.optim.AdamW(
