@@ -86,7 +86,7 @@ def ingredients(tmp_path_factory):
         ("moe_every = 6", "moe_every = 2"),
         ("dims = [384, 256, 128]", "dims = [64, 32]"),
         ("held_out = 0.02", "held_out = 0.2"),
-        ("save_every = 25", "save_every = 4"),
+        ("save_every = 50", "save_every = 4"),
         ("save_every = 10", "save_every = 2"),
         ("pairs = 256", "pairs = 16"),
         ("passes = 1", "passes = 2"),
@@ -95,9 +95,12 @@ def ingredients(tmp_path_factory):
         assert old in text
         text = text.replace(old, new, 1)
     text = "\n".join(
-        {"tokens": "tokens = 3000", "batch": "batch = 512", "held_tokens": "held_tokens = 800"}.get(
-            line.split(" = ")[0], line
-        )
+        {
+            "tokens": "tokens = 3000",
+            "warmup": "warmup = 10",
+            "batch": "batch = 512",
+            "held_tokens": "held_tokens = 800",
+        }.get(line.split(" = ")[0], line)
         for line in text.splitlines()
     )
     (folder / "small.toml").write_text(text)
