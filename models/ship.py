@@ -1,4 +1,4 @@
-"""`python -m moembed.models.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the embedded model, with its papers.
+"""`python -m moembed.models.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the embedded model.
 
 Export, INT8, quality on the named sets into the certificate, model card: made aside, and put in place when all of it is there
 and the bundle is small enough for a wheel.
