@@ -136,9 +136,9 @@ class Contrast(Descent):
             found: dict[str, list[Tensor]] = defaultdict(list)
             for dim in self._recipe.student.dims:
                 cut = pooled[:, :dim]
-                for sides in ((slice(count), slice(count, None)), (slice(count, 2 * count), slice(count))):
-                    both = ((x[sides[0]], x[sides[1]]) for x in (cut, wanted))
-                    found["pairs"].append(info_nce(*both, choices.temperature, choices.margin))
+                for one, other in ((slice(count), slice(count, None)), (slice(count, 2 * count), slice(count))):
+                    sides = (cut[one], cut[other]), (wanted[one], wanted[other])
+                    found["pairs"].append(info_nce(*sides, choices.temperature, choices.margin))
                 found["neighbours"].append(neighbours(cut, wanted, self._recipe.distil.temperature))
             found["vectors"] = [1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean()]
             parts = {name: torch.stack(values).mean() for name, values in found.items()}

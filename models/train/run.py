@@ -18,6 +18,7 @@ from moembed.models.train.contrast import Contrast
 from moembed.models.train.convert import Conversion
 from moembed.models.train.corpus import Encoded, Text
 from moembed.models.train.distil import Distillation, agreement, vectors
+from moembed.models.train.pairs import Pair
 from moembed.models.train.recipe import Recipe, load_recipe
 from moembed.models.train.targets import Targets
 from moembed.models.train.teacher import Teacher, teacher_path
@@ -147,13 +148,15 @@ class _Run:
         Args:
             coordinates: the order of the network's, of which the teacher does not know.
         """
-        sides = []
-        for name, own in zip(("learned", "held"), self._pairs, strict=True):
+
+        def goals(name: str, own: list[Pair]) -> tuple[list[Targets], list[Targets]]:
             texts = list(dict.fromkeys(text for pair in own for text in pair))
-            goals = [goal.permuted(coordinates) for goal in self._goals(f"pairs-{name}", texts)]
-            known = dict(zip(texts, goals, strict=True))
-            sides.append(([known[pair.query] for pair in own], [known[pair.document] for pair in own]))
-        steps = Contrast(self._network, self._recipe, *sides, self._say)
+            made = [goal.permuted(coordinates) for goal in self._goals(f"pairs-{name}", texts)]
+            known = dict(zip(texts, made, strict=True))
+            return [known[pair.query] for pair in own], [known[pair.document] for pair in own]
+
+        learned, held = (goals(name, own) for name, own in zip(("learned", "held"), self._pairs, strict=True))
+        steps = Contrast(self._network, self._recipe, learned, held, self._say)
         with progress(steps.steps, "step", show=None) as advance:
             steps.run(self._state / "contrast.safetensors", advance)
         self._publish("contrasted", contrast=steps.report)
