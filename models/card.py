@@ -51,11 +51,9 @@ def loads(embedder: Embedder, paths: Sequence[Path], texts: int) -> Loads:
                 language, text, task = str(row["l"]), str(row["t"]), _KINDS[str(row["k"])]
             except KeyError as error:
                 raise InputError(f'{path}:{number}: expected "l", "t" and "k" ("q" or "d"), found {row}') from error
-            if (
-                len(drawn[language]) < texts
-                and embedder.count_tokens([text], prompt_name=task)[0] <= embedder.max_tokens
-            ):
-                drawn[language].append((text, task))
+            own = drawn[language]
+            if len(own) < texts and len(embedder.tokens(text, prompt_name=task)) <= embedder.max_tokens:
+                own.append((text, task))
     found = {
         language: sum((embedder.routing(text, prompt_name=task).load for text, task in own), np.int64(0))
         for language, own in sorted(drawn.items())
