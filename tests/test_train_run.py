@@ -134,6 +134,7 @@ def test_a_run_makes_checkpoints_that_load(made):
         checkpoint = locate(made / name)
         network = load_network(checkpoint.folder)
         assert checkpoint.spec.prompts == PROMPTS
+        assert checkpoint.spec.dims == (64, 32)
         assert checkpoint.weights_sha256 == _sha256(made / name)
         assert network.config.moe_layers == (1,)
         assert network.config.hidden_size == HIDDEN
