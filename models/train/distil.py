@@ -1,24 +1,18 @@
 """Gradient steps towards the teacher: its states, its embeddings, and the similarities it sees, at every width."""
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.network import NomicMoe
 from moembed.models.train import student
+from moembed.models.train.descent import Descent
 from moembed.models.train.recipe import Distil, Recipe
 from moembed.models.train.student import Routing
 from moembed.models.train.targets import Targets, unit_means
-from moembed.paths import replacing_file
-from moembed.progress import Advance
 
 Batch = list[Targets]
 _NEAREST = 10
@@ -113,13 +107,13 @@ def agreement(found: Tensor, wanted: Tensor) -> dict[str, float]:
     return {"cosine": round(float(cosine), 5), "nearest": round(float(shared), 4)}
 
 
-class Distillation:
-    """A training run that can be interrupted between checkpoints.
+class Distillation(Descent):
+    """Imitation of the teacher, each text read once.
 
     Args:
         network: trained in place, all of it.
         recipe: the choices.
-        learned: texts to learn from, each read once.
+        learned: texts to learn from.
         held: texts to judge by.
         say: told what was found at every checkpoint.
     """
@@ -132,82 +126,18 @@ class Distillation:
         held: Sequence[Targets],
         say: Callable[[str], None],
     ) -> None:
-        self._network, self._recipe, self._held, self._say = network, recipe, held, say
+        self._recipe, self._held = recipe, held
         self._batches = batches(learned, recipe.distil.batch, recipe.seed)
         self._wanted = torch.stack([t.vector for t in held])
-        self._names = dict(network.named_parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._names.values(), lr=recipe.distil.rate, betas=(0.9, 0.98), weight_decay=recipe.distil.decay
-        )
-        self._done = 0
-        self.report: list[dict[str, float]] = []
+        super().__init__(network, recipe.distil, len(self._batches), say)
 
-    @property
-    def steps(self) -> int:
-        """How many there are in all."""
-        return len(self._batches)
-
-    def run(self, folder: Path, advance: Advance) -> None:
-        """Take all steps, going on from what `folder` holds of an earlier run.
-
-        Args:
-            folder: where the state is kept.
-            advance: told of every step done.
-        """
-        state = folder / "distillation.safetensors"
-        self._network.requires_grad_(True)
-        if state.is_file():
-            self._restore(state)
-            advance(self._done)
-        else:
-            self._judge({})
-        sums: dict[str, list[float]] = defaultdict(list)
-        while self._done < self.steps:
-            for name, part in self._step().items():
-                sums[name].append(part)
-            advance(1)
-            if self._done % self._recipe.distil.save_every == 0 or self._done == self.steps:
-                self._judge({name: round(sum(parts) / len(parts), 5) for name, parts in sums.items()})
-                sums.clear()
-                self._save(state)
-        self._network.requires_grad_(False)
-
-    def _step(self) -> dict[str, float]:
-        choices = self._recipe.distil
-        rise = min(1.0, (self._done + 1) / max(choices.warmup, 1))
-        fall = 0.5 * (1 + math.cos(math.pi * self._done / self.steps))
-        for group in self._optimizer.param_groups:
-            group["lr"] = choices.rate * rise * fall
-        total, parts = loss(self._network, self._batches[self._done], choices, self._recipe.student.dims)
-        self._optimizer.zero_grad(set_to_none=True)
+    def _gradient(self, step: int) -> dict[str, float]:
+        total, parts = loss(self._network, self._batches[step], self._recipe.distil, self._recipe.student.dims)
         total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), choices.clip)
-        self._optimizer.step()
-        self._done += 1
         return parts
 
-    def _judge(self, parts: dict[str, float]) -> None:
+    def _judge(self) -> dict[str, float]:
         embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], self._held)
         least = min(self._recipe.student.dims)
         cut = agreement(embeddings[:, :least], self._wanted)
-        found = {"step": self._done, **parts, **agreement(embeddings, self._wanted), f"nearest_{least}": cut["nearest"]}
-        self.report.append(found)
-        self._say(json.dumps(found))
-
-    def _save(self, path: Path) -> None:
-        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
-        for name, parameter in self._names.items():
-            own = self._optimizer.state[parameter]
-            tensors |= {f"{kind}.{name}": own[kind] for kind in ("step", "exp_avg", "exp_avg_sq")}
-        with replacing_file(path) as partial:
-            save_file(tensors, partial, metadata={"report": json.dumps(self.report)})
-
-    def _restore(self, path: Path) -> None:
-        with safe_open(path, framework="pt") as handle:
-            self.report = json.loads(handle.metadata()["report"])
-            names = self._network.state_dict()
-            self._network.load_state_dict({name: handle.get_tensor(f"network.{name}") for name in names})
-            for name, parameter in self._names.items():
-                kinds = ("step", "exp_avg", "exp_avg_sq")
-                self._optimizer.state[parameter] = {kind: handle.get_tensor(f"{kind}.{name}") for kind in kinds}
-        self._done = int(self.report[-1]["step"])
+        return {**agreement(embeddings, self._wanted), f"nearest_{least}": cut["nearest"]}

@@ -79,6 +79,7 @@ def write(
                 "prompts": recipe.prompts,
                 "default_prompt_name": None,
                 "similarity_fn_name": "cosine",
+                "matryoshka_dims": recipe.student.dims,
             },
             "sentence_bert_config.json": {"max_seq_length": teacher.max_tokens, "do_lower_case": False},
             RECIPE_FILE: {**made, "sha256": digest},

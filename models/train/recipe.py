@@ -90,36 +90,74 @@ class Convert:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distil:
+class Steps:
+    """What all gradient steps have in common.
+
+    Attributes:
+        rate: of AdamW, at its peak.
+        warmup: steps until then.
+        decay: weight decay.
+        clip: largest norm of a step's gradient.
+        save_every: steps between checkpoints.
+    """
+
+    rate: float
+    warmup: int
+    decay: float
+    clip: float
+    save_every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distil(Steps):
     """Gradient steps after the conversion.
 
     Attributes:
         tokens: of text, each read once.
         batch: tokens of a batch.
-        rate: of AdamW, at its peak.
-        warmup: steps until then.
-        decay: weight decay.
-        clip: largest norm of a step's gradient.
         states: weight of the loss on every token's last hidden state.
         vectors: weight of the loss on embeddings.
         neighbours: weight of the loss on the similarities within a batch, at every one of the student's widths.
         temperature: of those similarities.
         balance: weight of the routers' load-balancing loss.
-        save_every: steps between checkpoints.
     """
 
     tokens: int
     batch: int
-    rate: float
-    warmup: int
-    decay: float
-    clip: float
     states: float
     vectors: float
     neighbours: float
     temperature: float
     balance: float
-    save_every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast(Steps):
+    """Contrastive steps after the distillation, where there are pairs.
+
+    Attributes:
+        pairs: of a batch.
+        passes: over the pairs.
+        batch: tokens that are in memory with gradients at a time.
+        rank: see `pairs.consistent`.
+        negatives: hard negatives of a pair.
+        margin: see `pairs.hard_negatives`.
+        temperature: of the similarities.
+        vectors: weight of the distance from the teacher's embeddings; that of the contrast is 1.
+        neighbours: weight of the loss on the similarities within a batch, at every one of the student's widths.
+        balance: weight of the routers' load-balancing loss.
+    """
+
+    pairs: int
+    passes: int
+    batch: int
+    rank: int
+    negatives: int
+    margin: float
+    temperature: float
+    vectors: float
+    neighbours: float
+    balance: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +172,7 @@ class Recipe:
     attend: Attend
     convert: Convert
     distil: Distil
+    contrast: Contrast
 
 
 def load_recipe(name: str) -> Recipe:
@@ -149,7 +188,14 @@ def load_recipe(name: str) -> Recipe:
         raw = tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise InputError(f"recipe {name}: {error}; name one of the package or a .toml file") from error
-    sections = {"student": Student, "data": Data, "attend": Attend, "convert": Convert, "distil": Distil}
+    sections = {
+        "student": Student,
+        "data": Data,
+        "attend": Attend,
+        "convert": Convert,
+        "distil": Distil,
+        "contrast": Contrast,
+    }
     for section, kind in sections.items():
         raw[section] = _section(kind, raw.get(section), f"recipe {name}: [{section}]")
     recipe = _section(Recipe, raw, f"recipe {name}")

@@ -1,4 +1,4 @@
-"""A whole run: vocabulary, conversion, distillation, and the checkpoints that come of it."""
+"""A whole run: vocabulary, conversion, distillation, contrastive steps, and the checkpoints that come of it."""
 
 import dataclasses
 import json
@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from moembed.bundle import sha256_of
 from moembed.errors import InputError, OutputError
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
-from moembed.models.train import arrange, corpus, publish, targets, vocabulary
+from moembed.models.train import arrange, corpus, pairs, publish, targets, vocabulary
+from moembed.models.train.contrast import Contrast
 from moembed.models.train.convert import Conversion
 from moembed.models.train.corpus import Encoded, Text
 from moembed.models.train.distil import Distillation, agreement, vectors
+from moembed.models.train.pairs import Pair
 from moembed.models.train.recipe import Recipe, load_recipe
 from moembed.models.train.targets import Targets
 from moembed.models.train.teacher import Teacher, teacher_path
@@ -27,12 +30,23 @@ _LEAST = 6  # ids of a text that is worth reading
 Say = Callable[[str], None]
 
 
-def run(paths: Sequence[Path], out: Path, *, recipe: str, teacher: Path | None, threads: int, say: Say) -> None:
+def run(
+    paths: Sequence[Path],
+    pair_paths: Sequence[Path],
+    out: Path,
+    *,
+    recipe: str,
+    teacher: Path | None,
+    threads: int,
+    say: Say,
+) -> None:
     """Make a model, or go on making it.
 
     Args:
         paths: texts, see `corpus`.
-        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/` and `distilled/`.
+        pair_paths: pairs, see `pairs`; without any, there are no contrastive steps.
+        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/`, `distilled/` and
+            `contrasted/`.
         recipe: see `load_recipe`.
         teacher: the teacher's file, or None for the installed package's.
         threads: of torch; where other programs compute, one thread is faster than two that wait for each other.
@@ -45,15 +59,25 @@ def run(paths: Sequence[Path], out: Path, *, recipe: str, teacher: Path | None, 
         MissingExtraError: the teacher is not installed.
     """
     torch.set_num_threads(threads)
-    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, out, say)
+    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, pair_paths, out, say)
     made.convert()
-    made.distil()
+    coordinates = made.distil()
+    if pair_paths:
+        made.contrast(coordinates)
 
 
 class _Run:
     """A student on its way."""
 
-    def __init__(self, recipe: Recipe, teacher: Teacher, paths: Sequence[Path], out: Path, say: Say) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        teacher: Teacher,
+        paths: Sequence[Path],
+        pair_paths: Sequence[Path],
+        out: Path,
+        say: Say,
+    ) -> None:
         self._recipe, self._teacher, self._out, self._say = recipe, teacher, out, say
         self._state = out / "state"
         try:
@@ -64,9 +88,12 @@ class _Run:
         say(f"{len(self._learned)} texts to learn from, {len(self._held)} held out")
         if not self._learned or not self._held:
             raise InputError("too few texts: some are to learn from, and some are held out to choose by")
+        self._pairs = pairs.read(pair_paths, recipe.prompts, recipe.data.held_out)
+        if pair_paths and not all(self._pairs):
+            raise InputError("too few pairs: some are to learn from, and some are held out to choose by")
         self._report: dict[str, Any] = {
             "recipe": dataclasses.asdict(recipe),
-            "texts": {path.name: sha256_of(path) for path in paths},
+            "texts": {path.name: sha256_of(path) for path in [*paths, *pair_paths]},
         }
         self._claim(self._state / "origin.json")
 
@@ -94,10 +121,14 @@ class _Run:
             conversion.run(self._state, advance)
         self._publish("converted", conversion=conversion.report)
 
-    def distil(self) -> None:
-        """Take the gradient steps and publish what comes of them."""
-        learned = self._goals("learned", self._learned, self._recipe.distil.tokens)
-        held = self._goals("held", self._held, self._recipe.data.held_tokens)
+    def distil(self) -> Tensor:
+        """Take the gradient steps towards the teacher and publish what comes of them.
+
+        Returns:
+            The order of the coordinates, see `arrange`.
+        """
+        learned = self._goals("learned", self._drawn(self._learned, self._recipe.distil.tokens))
+        held = self._goals("held", self._drawn(self._held, self._recipe.data.held_tokens))
         # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
         read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), held)
         respelt = agreement(read, torch.stack([target.vector for target in held]))
@@ -107,19 +138,41 @@ class _Run:
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
         distillation = Distillation(self._network, self._recipe, learned, held, self._say)
         with progress(distillation.steps, "step", show=None) as advance:
-            distillation.run(self._state, advance)
+            distillation.run(self._state / "distillation.safetensors", advance)
         self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
+        return coordinates
+
+    def contrast(self, coordinates: Tensor) -> None:
+        """Take the contrastive steps and publish what comes of them.
+
+        Args:
+            coordinates: the order of the network's, of which the teacher does not know.
+        """
+
+        def goals(name: str, own: list[Pair]) -> tuple[list[Targets], list[Targets]]:
+            texts = list(dict.fromkeys(text for pair in own for text in pair))
+            made = [goal.permuted(coordinates) for goal in self._goals(f"pairs-{name}", texts)]
+            known = dict(zip(texts, made, strict=True))
+            return [known[pair.query] for pair in own], [known[pair.document] for pair in own]
+
+        learned, held = (goals(name, own) for name, own in zip(("learned", "held"), self._pairs, strict=True))
+        steps = Contrast(self._network, self._recipe, learned, held, self._say)
+        with progress(steps.steps, "step", show=None) as advance:
+            steps.run(self._state / "contrast.safetensors", advance)
+        self._publish("contrasted", contrast=steps.report)
 
     def _draw(self, texts: list[Text], tokens: int) -> list[Encoded]:
         flatten, seed = self._recipe.data.flatten, self._recipe.seed
         return corpus.sample(texts, self._tokenizer, tokens=tokens, flatten=flatten, least=_LEAST, seed=seed)
 
-    def _goals(self, name: str, texts: list[Text], tokens: int) -> list[Targets]:
-        drawn = [encoded.text for encoded in self._draw(texts, tokens)]
-        self._say(f"the teacher reads {len(drawn)} texts ({name})")
+    def _drawn(self, texts: list[Text], tokens: int) -> list[str]:
+        return [encoded.text for encoded in self._draw(texts, tokens)]
+
+    def _goals(self, name: str, texts: list[str]) -> list[Targets]:
+        self._say(f"the teacher reads {len(texts)} texts ({name})")
         folder = self._state / "targets" / name
-        with progress(len(drawn), "text", show=None) as advance:
-            return targets.make(drawn, self._tokenizer, self._teacher, self._whole, folder, advance)
+        with progress(len(texts), "text", show=None) as advance:
+            return targets.make(texts, self._tokenizer, self._teacher, self._whole, folder, advance)
 
     def _publish(self, name: str, **found: Any) -> None:
         self._report |= found

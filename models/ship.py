@@ -1,0 +1,100 @@
+"""`python -m moembed.models.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the embedded model.
+
+Export, INT8, quality on the named sets into the certificate, model card: made aside, and put in place when all of it is there
+and the bundle is small enough for a wheel.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from moembed.bundle import Bundle
+from moembed.cli import main as moembed
+from moembed.errors import InputError, MoembedError, OutputError
+from moembed.models import card
+from moembed.paths import replacing_folder
+
+LIMIT = 40_000_000  # bytes of the bundle, tokenizer included
+
+
+def ship(
+    checkpoint: Path,
+    texts: Sequence[Path],
+    *,
+    data: Path,
+    sets: Sequence[str],
+    calibrate: Path,
+    work: Path,
+    bundle: Path,
+    papers: Path,
+) -> None:
+    """Make the bundle and its card, and put them in place.
+
+    Args:
+        checkpoint: what training made; its recipe names the model.
+        texts: in which experts are counted.
+        data: folder of the evaluation sets.
+        sets: their names.
+        calibrate: texts to calibrate by, one a line.
+        work: folder for what is made on the way; what is there is made anew.
+        bundle: where the INT8 bundle goes, over an older one.
+        papers: where the card goes.
+
+    Raises:
+        InputError: the checkpoint says nothing of its making, a step failed, or the bundle is too large.
+        OutputError: a file cannot be written.
+    """
+    named = work / card.recipe_of(checkpoint)["recipe"]["name"]
+    full, small = named.with_name(f"{named.name}-fp32"), named.with_name(f"{named.name}-int8")
+    try:
+        # A bundle is named after its checkpoint's folder.
+        shutil.copytree(checkpoint, named, dirs_exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
+    for command in (
+        ["export", str(named), "-o", str(full), "--force"],
+        ["quantize", str(full), "-o", str(small), "--calibrate", str(calibrate), "--force"],
+        ["evaluate", *sets, "--data", str(data), "--model", str(small), "--baseline", str(full), "--certify"],
+    ):
+        if code := moembed(command):
+            raise InputError(f"`moembed {' '.join(command)}` failed with exit code {code}: nothing was replaced")
+    if (size := Bundle.open(small).size) > LIMIT:
+        raise InputError(f"{small} has {size:,} bytes, more than the {LIMIT:,} of a wheel: nothing was replaced")
+    card.write(small, checkpoint, texts, papers, texts=card.TEXTS)
+    with replacing_folder(bundle) as partial:
+        shutil.copytree(small, partial, dirs_exist_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line and ship."""
+    parser = argparse.ArgumentParser(prog="python -m moembed.models.ship", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint that training made")
+    parser.add_argument("text", type=Path, nargs="+", help="JSONL files, as for training, in which experts are counted")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets")
+    parser.add_argument("--sets", nargs="+", required=True, help="their names, as for `moembed evaluate`")
+    parser.add_argument("--calibrate", type=Path, required=True, help="texts to calibrate by, one a line")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
+    parser.add_argument("--bundle", type=Path, default=Path("runtime/default"), help="default: %(default)s")
+    parser.add_argument("--card", type=Path, default=Path("models"), help="folder of the card (default: %(default)s)")
+    chosen = parser.parse_args(argv)
+    try:
+        ship(
+            chosen.checkpoint,
+            chosen.text,
+            data=chosen.data,
+            sets=chosen.sets,
+            calibrate=chosen.calibrate,
+            work=chosen.work,
+            bundle=chosen.bundle,
+            papers=chosen.card,
+        )
+    except MoembedError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

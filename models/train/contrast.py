@@ -1,0 +1,166 @@
+"""Contrastive steps: each query is to find its own document in a large batch, at every width, and the teacher is not forgotten.
+
+A batch is larger than what fits in memory with gradients. Its embeddings are computed without, then the loss and its gradient
+with respect to them, then every part of the batch once more with gradients, which take up from there: the gradient is exact.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from moembed.models.network import NomicMoe
+from moembed.models.train import pairs, student
+from moembed.models.train.descent import Descent
+from moembed.models.train.distil import agreement, balance, neighbours, vectors
+from moembed.models.train.recipe import Recipe
+from moembed.models.train.targets import Targets
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def info_nce(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], temperature: float, margin: float) -> Tensor:
+    """Cross-entropy of finding each query's own candidate, in nats; what the teacher finds as good does not count as wrong.
+
+    Args:
+        found: the student's queries `[pairs, width]` and candidates `[n, width]`, of which the first are the pairs' own.
+        wanted: the teacher's, `[pairs, hidden]` and `[n, hidden]`, of unit length.
+        temperature: of the similarities.
+        margin: see `pairs.hard_negatives`.
+    """
+    queries, candidates = (F.normalize(x, dim=-1) for x in found)
+    own = torch.eye(len(queries), len(candidates), dtype=torch.bool)
+    similar = wanted[0] @ wanted[1].T
+    counted = own | (similar < similar.diagonal()[:, None] - margin)
+    logits = (queries @ candidates.T / temperature).masked_fill(~counted, -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(queries)))
+
+
+def groups(texts: Sequence[Targets], tokens: int, multiple: int) -> list[tuple[list[int], Tensor]]:
+    """Numbers of texts and their ids `[texts, length]`, of one length and at most `tokens` tokens each.
+
+    Lengths are cut to multiples of `multiple`, the last special token kept, so that groups are fuller.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        count = len(text.ids)
+        by_length[max(count // multiple * multiple, min(count, multiple))].append(index)
+    made = []
+    for length, own in sorted(by_length.items()):
+        size = max(1, tokens // length)
+        for start in range(0, len(own), size):
+            rows = own[start : start + size]
+            ids = [torch.cat([texts[i].ids[: length - 1], texts[i].ids[-1:]]) for i in rows]
+            made.append((rows, torch.stack(ids)))
+    return made
+
+
+def backward(
+    parts: Sequence[tuple[list[int], Tensor]], encode: Encode, loss: Callable[[Tensor], tuple[Tensor, dict[str, float]]]
+) -> dict[str, float]:
+    """Add the gradient of a batch's loss to the parameters, with no more than one part of it in memory.
+
+    Args:
+        parts: from `groups`.
+        encode: ids to embeddings `[texts, hidden]`, not normalised, and a loss of their own, averaged over the batch's texts.
+        loss: of all embeddings `[texts, hidden]`, and its parts.
+
+    Returns:
+        The parts of the loss, and `balance`, the mean of the parts' own losses.
+    """
+    count = sum(len(rows) for rows, _ in parts)
+    with torch.no_grad():
+        once = [encode(ids)[0] for _, ids in parts]
+    pooled = torch.empty(count, once[0].shape[1])
+    for (rows, _), own in zip(parts, once, strict=True):
+        pooled[rows] = own
+    pooled.requires_grad_(True)
+    total, described = loss(pooled)
+    (gradient,) = torch.autograd.grad(total, pooled)
+    spread = 0.0
+    for rows, ids in parts:
+        again, extra = encode(ids)
+        share = len(rows) / count
+        ((again * gradient[rows]).sum() + extra * share).backward()  # type: ignore[no-untyped-call]
+        spread += float(extra.detach()) * share
+    return described | {"balance": spread}
+
+
+class Contrast(Descent):
+    """Pairs, filtered by the teacher, with hard negatives.
+
+    Args:
+        network: trained in place, all of it.
+        recipe: the choices.
+        learned: queries and documents to learn from, as many of each.
+        held: the same, to judge by.
+        say: told what was found at every checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: NomicMoe,
+        recipe: Recipe,
+        learned: tuple[Sequence[Targets], Sequence[Targets]],
+        held: tuple[Sequence[Targets], Sequence[Targets]],
+        say: Callable[[str], None],
+    ) -> None:
+        self._recipe, self._held = recipe, held
+        choices = recipe.contrast
+        wanted = [torch.stack([text.vector for text in side]) for side in learned]
+        kept = torch.nonzero(pairs.consistent(wanted[0], wanted[1], choices.rank)).squeeze(1)
+        say(f"the teacher believes {len(kept)} of {len(wanted[0])} pairs")
+        self._queries, self._documents = ([side[i] for i in kept.tolist()] for side in learned)
+        negatives = pairs.hard_negatives(wanted[0][kept], wanted[1][kept], choices.negatives, choices.margin)
+        self._negatives: list[list[int]] = negatives.tolist()
+        generator = torch.Generator().manual_seed(recipe.seed)
+        self._batches: list[list[int]] = []
+        for _ in range(choices.passes):
+            order = torch.randperm(len(kept), generator=generator).tolist()
+            # What is left over would be a batch with few wrong answers.
+            whole = range(0, max(len(order) - choices.pairs, 0) + 1, choices.pairs)
+            self._batches += [order[start : start + choices.pairs] for start in whole]
+        super().__init__(network, choices, len(self._batches), say)
+
+    def _gradient(self, step: int) -> dict[str, float]:
+        own = self._batches[step]
+        extra = dict.fromkeys(i for pair in own for i in self._negatives[pair] if i >= 0)
+        documents = [*own, *(i for i in extra if i not in set(own))]
+        texts = [*(self._queries[i] for i in own), *(self._documents[i] for i in documents)]
+        wanted = torch.stack([text.vector for text in texts])
+        choices, count = self._recipe.contrast, len(own)
+
+        def loss(pooled: Tensor) -> tuple[Tensor, dict[str, float]]:
+            found: dict[str, list[Tensor]] = defaultdict(list)
+            for dim in self._recipe.student.dims:
+                cut = pooled[:, :dim]
+                for one, other in ((slice(count), slice(count, None)), (slice(count, 2 * count), slice(count))):
+                    sides = (cut[one], cut[other]), (wanted[one], wanted[other])
+                    found["pairs"].append(info_nce(*sides, choices.temperature, choices.margin))
+                found["neighbours"].append(neighbours(cut, wanted, self._recipe.distil.temperature))
+            found["vectors"] = [1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean()]
+            parts = {name: torch.stack(values).mean() for name, values in found.items()}
+            weights = {"pairs": 1.0, "neighbours": choices.neighbours, "vectors": choices.vectors}
+            total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+            return total, {name: float(part.detach()) for name, part in parts.items()}
+
+        return backward(groups(texts, choices.batch, self._recipe.data.multiple), self._encode, loss)
+
+    def _encode(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            states, routings = student.encode(self._network, ids)
+        spread = torch.stack([balance(routing) for routing in routings]).mean()
+        return states[-1].float().mean(1), self._recipe.contrast.balance * spread
+
+    def _judge(self) -> dict[str, float]:
+        sides = [vectors(lambda ids: student.encode(self._network, ids)[0][-1], side) for side in self._held]
+        wanted = torch.cat([torch.stack([text.vector for text in side]) for side in self._held])
+        found = agreement(torch.cat(sides), wanted)
+        least = min(self._recipe.student.dims)
+        for name, width in (("pairs_found", None), (f"pairs_found_{least}", least)):
+            queries, documents = (F.normalize(side[:, :width], dim=-1) for side in sides)
+            right = (queries @ documents.T).argmax(1) == torch.arange(len(queries))
+            found[name] = round(float(right.float().mean()), 4)
+        return found

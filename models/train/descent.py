@@ -1,0 +1,107 @@
+"""Gradient steps that can be interrupted between checkpoints: what every kind of training here shares."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from moembed.models.network import NomicMoe
+from moembed.models.train.recipe import Steps
+from moembed.paths import replacing_file
+from moembed.progress import Advance
+
+
+class Descent:
+    """A training run; its kinds give `_gradient` and `_judge`.
+
+    Args:
+        network: trained in place, all of it.
+        choices: of the steps.
+        steps: how many there are.
+        say: told what was found at every checkpoint.
+
+    Attributes:
+        steps: how many there are in all.
+        report: what was found at every checkpoint.
+    """
+
+    def __init__(self, network: NomicMoe, choices: Steps, steps: int, say: Callable[[str], None]) -> None:
+        self._network, self._choices, self._say, self.steps = network, choices, say, steps
+        self._names = dict(network.named_parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._names.values(), lr=choices.rate, betas=(0.9, 0.98), weight_decay=choices.decay
+        )
+        self._done = 0
+        self.report: list[dict[str, float]] = []
+
+    def run(self, state: Path, advance: Advance) -> None:
+        """Take all steps, going on from what an earlier run left.
+
+        Args:
+            state: the file where it is kept.
+            advance: told of every step done.
+        """
+        self._network.requires_grad_(True)
+        if state.is_file():
+            self._restore(state)
+            advance(self._done)
+        else:
+            self._tell({})
+        sums: dict[str, list[float]] = defaultdict(list)
+        while self._done < self.steps:
+            for name, part in self._step().items():
+                sums[name].append(part)
+            advance(1)
+            if self._done % self._choices.save_every == 0 or self._done == self.steps:
+                self._tell({name: round(sum(parts) / len(parts), 5) for name, parts in sums.items()})
+                sums.clear()
+                self._save(state)
+        self._network.requires_grad_(False)
+
+    def _gradient(self, step: int) -> dict[str, float]:
+        """Leave the gradient of a step's loss in the parameters, and return the parts of that loss."""
+        raise NotImplementedError
+
+    def _judge(self) -> dict[str, float]:
+        """How good the network is, on held-out text."""
+        raise NotImplementedError
+
+    def _step(self) -> dict[str, float]:
+        rise = min(1.0, (self._done + 1) / max(self._choices.warmup, 1))
+        fall = 0.5 * (1 + math.cos(math.pi * self._done / self.steps))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._choices.rate * rise * fall
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = self._gradient(self._done)
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._choices.clip)
+        self._optimizer.step()
+        self._done += 1
+        return parts
+
+    def _tell(self, parts: dict[str, float]) -> None:
+        found = {"step": self._done, **parts, **self._judge()}
+        self.report.append(found)
+        self._say(json.dumps(found))
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
+        for name, parameter in self._names.items():
+            own = self._optimizer.state[parameter]
+            tensors |= {f"{kind}.{name}": own[kind] for kind in ("step", "exp_avg", "exp_avg_sq")}
+        with replacing_file(path) as partial:
+            save_file(tensors, partial, metadata={"report": json.dumps(self.report)})
+
+    def _restore(self, path: Path) -> None:
+        with safe_open(path, framework="pt") as handle:
+            self.report = json.loads(handle.metadata()["report"])
+            names = self._network.state_dict()
+            self._network.load_state_dict({name: handle.get_tensor(f"network.{name}") for name in names})
+            for name, parameter in self._names.items():
+                kinds = ("step", "exp_avg", "exp_avg_sq")
+                self._optimizer.state[parameter] = {kind: handle.get_tensor(f"{kind}.{name}") for kind in kinds}
+        self._done = int(self.report[-1]["step"])
