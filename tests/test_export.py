@@ -182,7 +182,7 @@ def test_a_graph_that_is_not_the_network_is_not_published(checkpoint, tmp_path, 
 
 def test_a_tokenizer_larger_than_the_table_is_refused(tmp_path):
     folder = write_checkpoint(tmp_path / "narrow", small_config(vocab_size=4096, n_layer=2))
-    with pytest.raises(CheckpointError, match="48000 pieces"):
+    with pytest.raises(CheckpointError, match=r"has \d{5} pieces, the embedding table 4096 rows"):
         export(locate(folder), tmp_path / "out")
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a readable tokenizer"):

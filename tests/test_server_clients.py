@@ -179,7 +179,8 @@ def test_tei_token_vectors_tokens_and_info(server, model):
     assert [token["special"] for token in tokens].count(True) == 2
     assert all("query: hello there"[t["start"] : t["stop"]] == t["text"] for t in tokens if not t["special"])
     (bare,) = server.post("/tokenize", {"inputs": ["hello there"], "add_special_tokens": False}).json
-    assert [token["text"] for token in bare] == ["hell", "o", "there"]
+    assert [token["text"] for token in bare] == ["hello there"[token["start"] : token["stop"]] for token in bare]
+    assert "".join(token["text"] for token in bare) == "hellothere"
     info = server.get("/info").json
     assert (info["max_input_length"], info["model_type"]) == (512, {"embedding": {"pooling": "mean"}})
     assert server.post("/embed", {"inputs": "x", "prompt_name": "nonsense"}).json["error_type"] == "Validation"
