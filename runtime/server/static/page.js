@@ -118,7 +118,7 @@ function describe() {
   );
   byId("provenance").classList.toggle("notice", card.embedded || !card.origin);
   byId("provenance").textContent = card.embedded
-    ? "This is the small model inside the package, a stand-in of the same architecture (50 M parameters, made from multilingual-e5-small). " +
+    ? "This is the small model inside the package, a stand-in of the same architecture (made from multilingual-e5-small). " +
       "It is not the published nomic-embed-text-v2-moe, and weaker than it, above all across languages."
     : card.origin
       ? `Made from ${card.origin}${card.revision ? `, revision ${card.revision.slice(0, 12)}` : ""}.`
