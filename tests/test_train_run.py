@@ -8,13 +8,16 @@ from importlib import resources
 import pytest
 
 from moembed.errors import InputError
+from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
 from moembed.models.sources import locate
-from moembed.models.train import contrast, distil, rotary
+from moembed.models.train import contrast, distil, rotary, start
 from moembed.models.train.__main__ import main
 from moembed.models.train.descent import Descent
 from moembed.models.train.recipe import load_recipe
 from moembed.probes import probe_texts
+from moembed.quantize.pipeline import quantize
+from moembed.sources import DEFAULT_FOLDER
 from teachers import HIDDEN, write_teacher
 
 CHECKPOINTS = ("converted", "distilled", "contrasted")
@@ -81,12 +84,12 @@ def ingredients(tmp_path_factory):
     )
     text = _default_recipe()
     for old, new in (
-        ("vocabulary = 32000", "vocabulary = 6000"),
+        ("vocabulary = 51200", "vocabulary = 6000"),
         ("experts = 8", "experts = 3"),
         ("moe_every = 6", "moe_every = 2"),
         ("dims = [384, 256, 128]", "dims = [64, 32]"),
         ("held_out = 0.02", "held_out = 0.2"),
-        ("save_every = 50", "save_every = 4"),
+        ("save_every = 100", "save_every = 4"),
         ("save_every = 10", "save_every = 2"),
         ("pairs = 256", "pairs = 16"),
         ("passes = 1", "passes = 2"),
@@ -107,11 +110,12 @@ def ingredients(tmp_path_factory):
     return folder
 
 
-def _train(ingredients, out):
+def _train(ingredients, out, start=None):
     return main(
         [
             str(ingredients / "text.jsonl"),
-            *("--pairs", str(ingredients / "pairs.jsonl")),
+            *("--start", str(start)) * (start is not None),
+            *("--pairs", str(ingredients / "pairs.jsonl")) * (start is None),
             *("-o", str(out), "--recipe", str(ingredients / "small.toml")),
             *("--teacher", str(ingredients / "teacher.bin"), "--threads", "1"),
         ]
@@ -176,6 +180,76 @@ def test_a_finished_run_is_not_done_again(ingredients, made, tmp_path, monkeypat
     assert _train(ingredients, out) == 0
     for name in CHECKPOINTS:
         assert _sha256(out / name) == _sha256(made / name)
+
+
+# --- a run that goes on from a model
+
+
+@pytest.fixture(scope="module")
+def larger(ingredients, tmp_path_factory):
+    """The ingredients with a recipe of more pieces and no more steps than it takes to look."""
+    folder = shutil.copytree(ingredients, tmp_path_factory.mktemp("larger") / "ingredients")
+    recipe = folder / "small.toml"
+    text = recipe.read_text().replace("vocabulary = 6000", "vocabulary = 6400")
+    recipe.write_text(text.replace("[distil]\ntokens = 3000", "[distil]\ntokens = 600"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_int8(made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    return quantize(export(locate(made / "distilled"), folder / "fp32"), folder / "int8").folder
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "int8"])
+def test_a_run_goes_on_from_a_model(larger, made, small_int8, tmp_path, kind):
+    source = made / "distilled" if kind == "checkpoint" else small_int8
+    assert _train(larger, tmp_path / "out", source) == 0
+    report = json.loads((tmp_path / "out" / "distilled" / "recipe.json").read_text("utf-8"))
+    assert set(report["start"]) == {path.name for path in start.files(source)}
+    before = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
+    # It begins where the other run ended, not where that began.
+    assert report["distillation"][0]["cosine"] == pytest.approx(before[-1]["cosine"], abs=0.001)
+    assert before[0]["cosine"] < before[-1]["cosine"] - 0.002
+    assert load_network(tmp_path / "out" / "distilled").config.vocab_size == 6400
+
+
+def test_an_int8_bundle_is_read_as_what_it_was_made_from(made, small_int8):
+    genuine, decoded = start.read(made / "distilled"), start.read(small_int8)
+    assert genuine.pieces == decoded.pieces
+    assert genuine.parameters.keys() == decoded.parameters.keys()
+    for name, value in genuine.parameters.items():
+        error = (decoded.parameters[name] - value).norm() / value.norm().clamp(min=1e-9)
+        assert error < 0.02, name
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("nothing", "no readable tokenizer.json"),
+        ("no weights", "holds neither model.safetensors nor"),
+        ("another", "not of the recipe's sizes"),
+        ("shuffled", "was not made from this teacher"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(larger, made, tmp_path, capsys, broken, said):
+    source = tmp_path / "start"
+    source.mkdir()
+    if broken == "another":
+        source = DEFAULT_FOLDER
+    elif broken != "nothing":
+        shutil.copytree(made / "distilled", source, dirs_exist_ok=True)
+    if broken == "no weights":
+        (source / "model.safetensors").unlink()
+    if broken == "shuffled":
+        tokenizer = json.loads((source / "tokenizer.json").read_text("utf-8"))
+        tokenizer["model"]["vocab"][4:-1] = tokenizer["model"]["vocab"][-2:3:-1]
+        (source / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    assert _train(larger, tmp_path / "out", source) == 2
+    assert said in capsys.readouterr().err
+
+
+# --- what is refused
 
 
 def test_too_few_texts_are_refused(ingredients, tmp_path, capsys):

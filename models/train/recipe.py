@@ -45,7 +45,8 @@ class Data:
     Attributes:
         held_out: share of the texts by which choices are made.
         held_tokens: how many tokens of them.
-        flatten: a language with n texts is drawn from in proportion to n ** flatten.
+        flatten: a language with n texts is drawn from in proportion to n ** flatten,
+        emphasis: times this, where a language is named.
         max_tokens: longer texts are cut.
         multiple: lengths are cut to multiples of this, so that batches are full.
     """
@@ -53,6 +54,7 @@ class Data:
     held_out: float
     held_tokens: int
     flatten: float
+    emphasis: dict[str, float]
     max_tokens: int
     multiple: int
 
@@ -221,6 +223,8 @@ def _value(value: Any, form: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, origin) or isinstance(value, bool):
         raise InputError(f"{where} = {value!r}; expected {getattr(form, '__name__', form)}")
+    if origin is dict and form is not dict:
+        return {key: _value(item, get_args(form)[1], f"{where}.{key}") for key, item in value.items()}
     if origin is list:
         return [_value(item, get_args(form)[0], where) for item in value]
     return value

@@ -14,6 +14,7 @@ from moembed.errors import InputError, OutputError
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.train import arrange, corpus, pairs, publish, targets, vocabulary
+from moembed.models.train import start as beginning
 from moembed.models.train.contrast import Contrast
 from moembed.models.train.convert import Conversion
 from moembed.models.train.corpus import Encoded, Text
@@ -37,6 +38,7 @@ def run(
     *,
     recipe: str,
     teacher: Path | None,
+    start: Path | None,
     threads: int,
     say: Say,
 ) -> None:
@@ -49,6 +51,7 @@ def run(
             `contrasted/`.
         recipe: see `load_recipe`.
         teacher: the teacher's file, or None for the installed package's.
+        start: a checkpoint or INT8 bundle made from that teacher, to begin with instead of a conversion.
         threads: of torch; where other programs compute, one thread is faster than two that wait for each other.
         say: told what is being done and found.
 
@@ -59,9 +62,8 @@ def run(
         MissingExtraError: the teacher is not installed.
     """
     torch.set_num_threads(threads)
-    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, pair_paths, out, say)
-    made.convert()
-    coordinates = made.distil()
+    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, pair_paths, start, out, say)
+    coordinates = made.distil(made.begin(start) if start else made.convert())
     if pair_paths:
         made.contrast(coordinates)
 
@@ -75,6 +77,7 @@ class _Run:
         teacher: Teacher,
         paths: Sequence[Path],
         pair_paths: Sequence[Path],
+        start: Path | None,
         out: Path,
         say: Say,
     ) -> None:
@@ -95,6 +98,8 @@ class _Run:
             "recipe": dataclasses.asdict(recipe),
             "texts": {path.name: sha256_of(path) for path in [*paths, *pair_paths]},
         }
+        if start:
+            self._report["start"] = {path.name: sha256_of(path) for path in beginning.files(start)}
         self._claim(self._state / "origin.json")
 
         template: dict[str, Any] = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
@@ -105,8 +110,16 @@ class _Run:
         self._tokenizer = vocabulary.build(self._described, recipe.data.max_tokens)
         self._network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(recipe, teacher))).requires_grad_(False)
 
+    def begin(self, start: Path) -> Tensor:
+        """Begin with a model that was made before.
+
+        Returns:
+            The order of its coordinates, see `arrange`.
+        """
+        return beginning.begin(self._network, beginning.read(start), self._teacher, self._kept)
+
     def convert(self) -> None:
-        """Convert the teacher and publish what comes of it."""
+        """Convert the teacher and publish what comes of it; its coordinates are still the teacher's."""
         choices, multiple = self._recipe.convert, self._recipe.data.multiple
         conversion = Conversion(
             self._teacher,
@@ -121,8 +134,11 @@ class _Run:
             conversion.run(self._state, advance)
         self._publish("converted", conversion=conversion.report)
 
-    def distil(self) -> Tensor:
+    def distil(self, coordinates: Tensor | None) -> Tensor:
         """Take the gradient steps towards the teacher and publish what comes of them.
+
+        Args:
+            coordinates: the order of the network's, or None to choose one.
 
         Returns:
             The order of the coordinates, see `arrange`.
@@ -133,8 +149,9 @@ class _Run:
         read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), held)
         respelt = agreement(read, torch.stack([target.vector for target in held]))
         self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
-        coordinates = arrange.order(torch.stack([target.vector for target in learned]))
-        arrange.permute(self._network, coordinates)
+        if coordinates is None:
+            coordinates = arrange.order(torch.stack([target.vector for target in learned]))
+            arrange.permute(self._network, coordinates)
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
         distillation = Distillation(self._network, self._recipe, learned, held, self._say)
         with progress(distillation.steps, "step", show=None) as advance:
@@ -162,8 +179,16 @@ class _Run:
         self._publish("contrasted", contrast=steps.report)
 
     def _draw(self, texts: list[Text], tokens: int) -> list[Encoded]:
-        flatten, seed = self._recipe.data.flatten, self._recipe.seed
-        return corpus.sample(texts, self._tokenizer, tokens=tokens, flatten=flatten, least=_LEAST, seed=seed)
+        data, seed = self._recipe.data, self._recipe.seed
+        return corpus.sample(
+            texts,
+            self._tokenizer,
+            tokens=tokens,
+            flatten=data.flatten,
+            emphasis=data.emphasis,
+            least=_LEAST,
+            seed=seed,
+        )
 
     def _drawn(self, texts: list[Text], tokens: int) -> list[str]:
         return [encoded.text for encoded in self._draw(texts, tokens)]

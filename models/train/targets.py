@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.train.teacher import Teacher
 from moembed.paths import replacing_file
 
-_TEXTS = 2048  # in a file
+_TEXTS = 16384  # in a file: of so many, many are of one length
 _TOKENS = 4096  # in a batch
 
 

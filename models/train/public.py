@@ -1,0 +1,226 @@
+"""Public repositories that the trainer's text comes from: their licences, and what is read of a clone.
+
+Running sentences become rows alone and joined to passages; questions stand beside their paragraph, and a text beside its
+translation, as pairs.
+"""
+
+import csv
+import itertools
+import json
+import random
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_SHORT, _LONG = 200, 900  # characters: what is read as a query now and then, and how long a passage grows
+_TELLING = 30  # characters of a sentence that has a translation of its own
+_DRAWN = 12  # pairs of a sentence
+
+
+class Row(NamedTuple):
+    """A text, its language (ISO 639-1 where there is such a code), and `k`: "q" for a query, "d" for a document."""
+
+    language: str
+    text: str
+    kind: str
+
+
+class Asked(NamedTuple):
+    """A question, or any text, and the document that answers it, or its translation."""
+
+    query: str
+    document: str
+
+
+Reader = Callable[[Path], Iterable[Row]]
+
+
+class Source(NamedTuple):
+    """A public repository at github.com.
+
+    Attributes:
+        repository: owner and name.
+        licence: of its text.
+        read: makes rows of a clone.
+        pairs: makes pairs of it, where it has any.
+    """
+
+    repository: str
+    licence: str
+    read: Reader
+    pairs: Callable[[Path], Iterable[Asked]] = lambda _: ()
+
+
+def passages(language: str, sentences: Sequence[str], seed: str) -> Iterator[Row]:
+    """Running sentences: each alone, as a query or a document, and then joined to passages of one to five."""
+    generator = random.Random(seed)  # noqa: S311  (not for secrets)
+    glue = "" if language in ("zh", "ja", "th") else " "
+    for sentence in sentences:
+        yield Row(language, sentence, "q" if len(sentence) < _SHORT and generator.random() < 0.5 else "d")
+    rest = list(sentences)
+    while rest:
+        size = generator.randint(2, 5)
+        joined = glue.join(rest[:size])[:_LONG]
+        if len(rest) > 1:
+            yield Row(language, joined, "d")
+        rest = rest[size:]
+
+
+def _documents(language: str, keys: Iterable[str], sentences: Iterable[str]) -> Iterator[Row]:
+    for key, own in itertools.groupby(zip(keys, sentences, strict=False), key=lambda pair: pair[0]):
+        yield from passages(language, [sentence for _, sentence in own if sentence], f"{language} {key}")
+
+
+def _treebank(language: str) -> Reader:
+    def read(clone: Path) -> Iterator[Row]:
+        for path in sorted(clone.glob("*.conllu")):
+            document, found = "", []
+            for line in path.read_text("utf-8").splitlines():
+                if line.startswith("# newdoc"):
+                    document = line
+                elif line.startswith("# sent_id = ") and ("pud" in path.name):
+                    document = line.split("=")[1].strip()[:6]  # the document's number is in the sentence's
+                elif line.startswith("# text = "):
+                    found.append((document, line.removeprefix("# text = ").strip()))
+            # Sentences of other treebanks stand alone: their order says nothing.
+            if any(key for key, _ in found):
+                yield from _documents(language, *zip(*found, strict=True))  # type: ignore[arg-type]
+            else:
+                for _, text in found:
+                    yield from passages(language, [text], text)
+
+    return read
+
+
+def _paragraphs(clone: Path, pattern: str) -> Iterator[tuple[str, list[str]]]:
+    for path in sorted(clone.glob(pattern)):
+        for article in json.loads(path.read_text("utf-8"))["data"]:
+            for paragraph in article["paragraphs"]:
+                yield paragraph["context"].strip(), [asked["question"].strip() for asked in paragraph["qas"]]
+
+
+def _questions(repository: str, licence: str, language: str, pattern: str) -> Source:
+    def read(clone: Path) -> Iterator[Row]:
+        for context, questions in _paragraphs(clone, pattern):
+            yield Row(language, context, "d")
+            for question in questions:
+                yield Row(language, question, "q")
+
+    def pairs(clone: Path) -> Iterator[Asked]:
+        for context, questions in _paragraphs(clone, pattern):
+            for question in questions:
+                yield Asked(question, context)
+
+    return Source(repository, licence, read, pairs)
+
+
+# Codes of three letters that our languages have, to those of two; others are left out: the teacher hardly knows them.
+_CODES = {
+    code: two
+    for two, codes in {
+        "af": "afr", "am": "amh", "ar": "arb", "az": "aze-Latn", "be": "bel", "bg": "bul", "bn": "ben", "bs": "bos",
+        "ca": "cat", "cs": "ces", "cy": "cym", "da": "dan", "de": "deu", "el": "ell", "en": "eng-GB newstest2019-src.eng",
+        "es": "spa spa-MX", "et": "est", "eu": "eus", "fa": "fas", "fi": "fin", "fr": "fra fra-CA", "ga": "gle", "gl": "glg",
+        "gu": "guj", "he": "heb", "hi": "hin", "hr": "hrv", "hu": "hun", "hy": "hye", "id": "ind", "is": "isl", "it": "ita",
+        "ja": "jpn", "ka": "kat", "kk": "kaz", "km": "khm", "kn": "kan", "ko": "kor", "ku": "kmr", "lo": "lao", "lt": "lit",
+        "lv": "lav", "mk": "mkd", "ml": "mal", "mn": "mon", "mr": "mar", "ms": "msa", "my": "mya", "ne": "nep", "nl": "nld",
+        "nb": "nob", "pa": "pan", "pl": "pol", "ps": "pus", "pt": "por por-BR", "ro": "ron", "ru": "rus", "sk": "slk",
+        "sl": "slv", "sq": "sqi", "sr": "srp-Cyrl srp-Latn", "sv": "swe", "sw": "swa", "ta": "tam", "te": "tel", "th": "tha",
+        "tl": "fil", "tr": "tur", "uk": "ukr", "ur": "urd", "uz": "uzb", "vi": "vie", "zh": "zho-CN zho-TW",
+    }.items()
+    for code in codes.split()
+}  # fmt: skip
+
+
+_SPOKEN = "eng-GB deu spa rus zho-CN arb fra ita por pol nld jpn".split()
+
+
+def _news(clone: Path) -> Iterator[Row]:
+    keys = (clone / "DOCUMENT_IDS.tsv").read_text("utf-8").splitlines()
+    for path in sorted((clone / "NTREX-128").glob("*.txt")):
+        code = path.name.removeprefix("newstest2019-ref.").removesuffix(".txt")
+        if code in _CODES:
+            yield from _documents(_CODES[code], keys, path.read_text("utf-8").splitlines())
+
+
+def _translated_news(clone: Path) -> Iterator[Asked]:
+    """A sentence and its translation, alone or among those around it, in languages drawn at random."""
+    documents = (clone / "DOCUMENT_IDS.tsv").read_text("utf-8").splitlines()
+    texts = {
+        code: (clone / "NTREX-128" / f"newstest2019-ref.{code}.txt").read_text("utf-8").splitlines()
+        for code in _CODES
+        if (clone / "NTREX-128" / f"newstest2019-ref.{code}.txt").is_file()
+    }
+    generator = random.Random("news")  # noqa: S311
+    for index, document in enumerate(documents):
+        for _ in range(_DRAWN):
+            one, other = (
+                generator.sample(_SPOKEN, 2) if generator.random() < 0.5 else generator.sample(sorted(texts), 2)
+            )
+            first, last = index, index + 1
+            for _ in range(generator.randrange(4)):
+                first -= first > 0 and documents[first - 1] == document and generator.random() < 0.5
+                last += last < len(documents) and documents[last] == document and generator.random() < 0.5
+            query, around = texts[one][index], texts[other][first:last]
+            if _CODES[one] != _CODES[other] and len(query) >= _TELLING:
+                yield Asked(query, " ".join(around)[:_LONG])
+
+
+def _tagged(clone: Path) -> Iterator[Row]:
+    for path in sorted(clone.glob("NEREL-v1.0/*/*.txt")):
+        for paragraph in path.read_text("utf-8").split("\n"):
+            yield Row("ru", paragraph.strip()[:_LONG], "d")
+
+
+_COLUMNS = ("original", "translation")
+
+
+def _estimates(clone: Path) -> Iterator[tuple[Row, Row]]:
+    for path in sorted(clone.glob("data/direct-assessments/*/*.tar.gz")):
+        pair = path.name.split("-")[:2]
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.name.endswith(".tsv") and (file := archive.extractfile(member)):
+                    lines = (line.decode("utf-8") for line in file)
+                    for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+                        sides = (
+                            (language, str(row.get(column) or ""))
+                            for language, column in zip(pair, _COLUMNS, strict=True)
+                        )
+                        one, other = (next(passages(language, [text], str(row))) for language, text in sides)
+                        yield one, other
+
+
+def _estimated(clone: Path) -> Iterator[Row]:
+    return itertools.chain.from_iterable(_estimates(clone))
+
+
+def _translated(clone: Path) -> Iterator[Asked]:
+    for number, (one, other) in enumerate(_estimates(clone)):
+        if len(one.text) >= _TELLING:
+            yield Asked(other.text, one.text) if number % 2 else Asked(one.text, other.text)
+
+
+_SHARE_ALIKE = "CC BY-SA 4.0"
+SOURCES = (
+    Source("MicrosoftTranslator/NTREX", _SHARE_ALIKE, _news, _translated_news),
+    Source("sheffieldnlp/mlqe-pe", "CC0", _estimated, _translated),
+    Source("nerel-ds/NEREL", "CC BY 2.5", _tagged),
+    _questions("SkelterLabsInc/JaQuAD", "CC BY-SA 3.0", "ja", "data/*/*.json"),
+    _questions("DRCKnowledgeTeam/DRCD", "CC BY-SA 3.0", "zh", "*.json"),
+    _questions("ymcui/cmrc2018", _SHARE_ALIKE, "zh", "squad-style-data/*.json"),
+    _questions("husseinmozannar/SOQAL", "MIT", "ar", "data/arcd.json"),
+    _questions("sajjjadayobi/PersianQA", _SHARE_ALIKE, "fa", "dataset/*.json"),
+    _questions("TQuad/turkish-nlp-qa-dataset", "MIT", "tr", "*.json"),
+    *(
+        Source(f"UniversalDependencies/UD_{name}", "CC BY-SA", _treebank(language))
+        for language, name in (
+            ("ar", "Arabic-PUD"), ("de", "German-PUD"), ("de", "German-GSD"), ("en", "English-PUD"), ("en", "English-EWT"),
+            ("es", "Spanish-PUD"), ("es", "Spanish-GSD"), ("fa", "Persian-PerDT"), ("fr", "French-PUD"), ("fr", "French-GSD"),
+            ("id", "Indonesian-GSD"), ("it", "Italian-PUD"), ("ja", "Japanese-GSD"), ("ko", "Korean-GSD"), ("nl", "Dutch-Alpino"),
+            ("pl", "Polish-PUD"), ("pt", "Portuguese-GSD"), ("ru", "Russian-PUD"), ("ru", "Russian-GSD"), ("ru", "Russian-Taiga"),
+            ("zh", "Chinese-PUD"), ("zh", "Chinese-GSD"),
+        )
+    ),
+)  # fmt: skip

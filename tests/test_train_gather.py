@@ -1,0 +1,131 @@
+"""Text out of clones of public repositories, on small ones of their form."""
+
+import gzip
+import io
+import json
+import random
+import tarfile
+
+import pytest
+
+from moembed.models.train import corpus, pairs, public
+from moembed.models.train.gather import main
+from moembed.models.train.repeats import SHARED, Measured
+
+MEASURED = "The water from the river of the valley has been used for mills since the tenth century, and still is."
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+
+
+@pytest.fixture
+def clones(tmp_path):
+    """One clone of every kind: news, estimates, questions, a treebank, articles."""
+    folder = tmp_path / "clones"
+    news = folder / "NTREX" / "NTREX-128"
+    news.mkdir(parents=True)
+    (news.parent / "DOCUMENT_IDS.tsv").write_text("a.1\na.1\na.1\nb.2\n")
+    for code in (*public._SPOKEN, "zul"):
+        lines = [f"{code} number {n} says what happened, and to whom it did, at length." for n in range(4)]
+        (news / f"newstest2019-ref.{code}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    estimates = folder / "mlqe-pe" / "data" / "direct-assessments" / "train"
+    estimates.mkdir(parents=True)
+    table = 'index\toriginal\ttranslation\n0\tA "quoted sentence that is long enough.\tEin Satz, der gelesen wird.\n'
+    with tarfile.open(estimates / "en-de-train.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("en-de-train/train.ende.df.short.tsv")
+        member.size = len(table.encode())
+        archive.addfile(member, io.BytesIO(table.encode()))
+    questions = folder / "SOQAL" / "data"
+    questions.mkdir(parents=True)
+    paragraph = {"context": f"Before. {MEASURED}", "qas": [{"question": "متى استخدمت المياه؟"}]}
+    other = {"context": "نص آخر", "qas": [{"question": "ما هو؟"}]}
+    (questions / "arcd.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph, other]}]}), "utf-8")
+    treebank = folder / "UD_German-PUD"
+    treebank.mkdir()
+    sentence = "# sent_id = n01001{n}\n# text = Satz {n} eines Textes.\n1\tSatz\n\n"
+    (treebank / "de_pud-ud-test.conllu").write_text("".join(sentence.format(n=n) for n in range(3)), "utf-8")
+    articles = folder / "NEREL" / "NEREL-v1.0" / "dev"
+    articles.mkdir(parents=True)
+    (articles / "1_text.txt").write_text("Первый абзац.\n\nВторой   абзац.\n", "utf-8")
+    return folder
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    folder = tmp_path / "evaluation" / "some-set"
+    folder.mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "1", "text": MEASURED}) + "\n")
+    return folder.parent
+
+
+def _gather(clones, evaluation, folder):
+    folder.mkdir(exist_ok=True)
+    paths = folder / "texts.jsonl.gz", folder / "pairs.jsonl.gz"
+    arguments = [clones, "-o", paths[0], "--pairs", paths[1], "--without", evaluation]
+    return main(list(map(str, arguments))), *paths
+
+
+def _rows(path):
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path, capsys):
+    code, texts, paired = _gather(clones, evaluation, tmp_path / "out")
+    assert code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["left out"] == 1
+    rows = _rows(texts)
+    assert sum(found.values()) == len(rows) + len(_rows(paired)) + found["left out"]
+    by_language = {
+        language: [row["t"] for row in rows if row["l"] == language] for language in ("ar", "de", "en", "ru", "zh")
+    }
+    assert by_language["ar"][-3:] == ["متى استخدمت المياه؟", "نص آخر", "ما هو؟"]
+    assert "Satz 0 eines Textes. Satz 1 eines Textes." in " ".join(by_language["de"])
+    assert by_language["ru"][-2:] == ["Первый абзац.", "Второй абзац."]
+    assert 'A "quoted sentence that is long enough.' in by_language["en"]
+    assert not any(" zul " in row["t"] or "zul number" in row["t"] for row in rows)  # of no language that is known here
+    learned, held = corpus.read([texts], PROMPTS, 0.5)
+    assert len(learned) + len(held) == len(rows)
+    assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == found["pairs"] > 10
+    asked = {(row["q"], row["d"]) for row in _rows(paired)}
+    assert ("ما هو؟", "نص آخر") in asked
+    assert not any(MEASURED in document for _, document in asked)
+    for query, document in asked:
+        if " number " in query:  # a sentence of the news, and its translation
+            assert query.split(" ", 1)[1] in document
+            assert query.split(" ", 1)[0] != document.split(" ", 1)[0]
+            assert ("number 3" in query) == ("number 3" in document)  # which is of another document
+
+
+def test_the_same_clones_give_the_same_bytes(clones, evaluation, tmp_path):
+    first, second = (_gather(clones, evaluation, tmp_path / name) for name in ("one", "two"))
+    for one, other in zip(first[1:], second[1:], strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_folder_without_clones_is_refused(tmp_path, evaluation, capsys):
+    assert _gather(tmp_path / "nothing", evaluation, tmp_path / "out")[0] == 2
+    assert "holds no clone of MicrosoftTranslator/NTREX" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", '{"data": 3}', '{"data": [{"paragraphs": [{}]}]}'])
+def test_a_clone_of_another_form_is_named_and_nothing_stays(clones, evaluation, tmp_path, capsys, content):
+    (clones / "SOQAL" / "data" / "arcd.json").write_text(content)
+    assert _gather(clones, evaluation, tmp_path / "out")[0] == 2
+    assert "SOQAL is not the husseinmozannar/SOQAL that is known here" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_text_repeats_what_shares_enough_characters():
+    generator = random.Random(0)
+    known = ["".join(generator.choices("abcdefgh  ", k=generator.randrange(30, 200))).strip() for _ in range(30)]
+    measured = Measured(known)
+    plain = [" ".join(text.split()) for text in known]
+    for _ in range(2000):
+        text, at = generator.choice(plain), generator.randrange(100)
+        length = generator.randrange(SHARED - 6, SHARED + 6)
+        piece = text[at : at + length]
+        made = "XY" + piece.upper() + "QZ"
+        shared = " ".join(made.lower().split())
+        expected = any(shared[i : i + SHARED] in other for other in plain for i in range(len(shared) - SHARED + 1))
+        assert measured.repeated(made) == expected
