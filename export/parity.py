@@ -37,7 +37,7 @@ class Observation:
 
 
 # The ops that put out a hidden state, in a float32 graph and in an INT8 one.
-_NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding")
+_NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding", "Int4Embedding")
 Observer = Callable[[list[int]], Observation]
 _NEIGHBOURS = 10
 

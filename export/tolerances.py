@@ -25,6 +25,7 @@ TOLERANCES = {
     "fp32": Tolerance(hidden_max_abs=2e-4, embedding_min_cosine=0.999999, router_max_abs=1e-4, margin=1e-5),
     "int8": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
     "int8-wide": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
+    "int8-table4": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.98, router_max_abs=None, margin=None),
 }
 
 

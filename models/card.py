@@ -93,12 +93,20 @@ def card(bundle: Bundle, made: Mapping[str, Any], counted: Loads, layers: Sequen
         layers=" and ".join(map(str, layers)),
         widths=", ".join(map(str, student["dims"])),
         weights=made["sha256"],
-        texts="\n".join(f"| `{name}` | `{digest}` |" for name, digest in made["texts"].items()),
+        texts="\n".join(_files(made)),
         steps="\n".join(_steps(made)),
         quality="\n".join(_quality(manifest.certificate.quality)),
         routing="\n".join(_routing(counted, layers)),
         plot=PLOT_FILE,
     )
+
+
+def _files(made: Mapping[str, Any]) -> Iterator[str]:
+    """What the model was made from: its texts, and the model it was begun from, if any."""
+    for name, digest in made["texts"].items():
+        yield f"| `{name}` | `{digest}` |"
+    for name, digest in made.get("start", {}).items():
+        yield f"| begun from `{name}` | `{digest}` |"
 
 
 def _steps(made: Mapping[str, Any]) -> Iterator[str]:

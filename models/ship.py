@@ -26,6 +26,7 @@ def ship(
     data: Path,
     sets: Sequence[str],
     calibrate: Path,
+    recipe: str,
     work: Path,
     bundle: Path,
     papers: Path,
@@ -38,6 +39,7 @@ def ship(
         data: folder of the evaluation sets.
         sets: their names.
         calibrate: texts to calibrate by, one a line.
+        recipe: of `moembed quantize`.
         work: folder for what is made on the way; what is there is made anew.
         bundle: where the INT8 bundle goes, over an older one.
         papers: where the card goes.
@@ -55,7 +57,7 @@ def ship(
         raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
     for command in (
         ["export", str(named), "-o", str(full), "--force"],
-        ["quantize", str(full), "-o", str(small), "--calibrate", str(calibrate), "--force"],
+        ["quantize", str(full), "-o", str(small), "--recipe", recipe, "--calibrate", str(calibrate), "--force"],
         ["evaluate", *sets, "--data", str(data), "--model", str(small), "--baseline", str(full), "--certify"],
     ):
         if code := moembed(command):
@@ -75,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets")
     parser.add_argument("--sets", nargs="+", required=True, help="their names, as for `moembed evaluate`")
     parser.add_argument("--calibrate", type=Path, required=True, help="texts to calibrate by, one a line")
+    parser.add_argument("--recipe", default="int8-table4", help="of `moembed quantize` (default: %(default)s)")
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
     parser.add_argument("--bundle", type=Path, default=Path("runtime/default"), help="default: %(default)s")
     parser.add_argument("--card", type=Path, default=Path("models"), help="folder of the card (default: %(default)s)")
@@ -86,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             data=chosen.data,
             sets=chosen.sets,
             calibrate=chosen.calibrate,
+            recipe=chosen.recipe,
             work=chosen.work,
             bundle=chosen.bundle,
             papers=chosen.card,

@@ -94,19 +94,59 @@ _SMOOTHED = (
     + ("    codes = Identity (x_codes)\n    step = Identity (x_step)\n}")
 )
 
-# ids [T], table [V,hidden] int8, scale [V], type [hidden], gamma, beta, smooth [hidden] -> y [T,hidden], codes, step
-_EMBEDDING = (
-    "Int8Embedding <epsilon> (ids, table, scale, type, gamma, beta, smooth) => (y, codes, step)\n{"
-    + _CONSTANTS
-    + """
+_WORDS8 = """
     rows = Gather (table, ids)
     scales = Gather (scale, ids)
     words = DequantizeLinear <axis = 0> (rows, scales)
+"""
+
+# A byte holds two codes, the lower half first; exact, since a code has 4 bits and a scale 11.
+_WORDS4 = """
+    pairs = Gather (table, ids)
+    fifteen = Constant <value = uint8[1] {15}> ()
+    half = Constant <value = uint8[1] {4}> ()
+    first = BitwiseAnd (pairs, fifteen)
+    second = BitShift <direction = "RIGHT"> (pairs, half)
+    end = Constant <value_ints = [-1]> ()
+    first_of_two = Unsqueeze (first, end)
+    second_of_two = Unsqueeze (second, end)
+    twos = Concat <axis = -1> (first_of_two, second_of_two)
+    count = Shape (ids)
+    per_row = Shape <start = 1, end = 2> (scale)
+    size = Constant <value_ints = [32]> ()
+    blocked = Concat <axis = 0> (count, per_row, size)
+    blocks = Reshape <allowzero = 1> (twos, blocked)
+    places = Cast <to = 1> (blocks)
+    eight = Constant <value_float = 8.0> ()
+    centred = Sub (places, eight)
+    halves = Gather (scale, ids)
+    singles = Cast <to = 1> (halves)
+    scales = Unsqueeze (singles, end)
+    values = Mul (centred, scales)
+    width = Shape (type)
+    flat = Concat <axis = 0> (count, width)
+    words = Reshape <allowzero = 1> (values, flat)
+"""
+
+
+# ids [T], table and scale, type, gamma, beta, smooth [hidden] -> y [T,hidden], codes, step
+def _embedding(name: str, words: str) -> str:
+    return (
+        f"{name} <epsilon> (ids, table, scale, type, gamma, beta, smooth) => (y, codes, step)\n{{"
+        + _CONSTANTS
+        + words
+        + """
     typed = Add (words, type)
     y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (typed, gamma, beta)
 """
-    + _SMOOTHED
-)
+        + _SMOOTHED
+    )
+
+
+# By the bits of a value in the table: table [V,hidden] int8 and scale [V], or table [V,hidden/2] uint8, around 8, and scale
+# [V,hidden/32] float16.
+EMBEDDINGS = {8: "Int8Embedding", 4: "Int4Embedding"}
+_EMBEDDINGS = tuple(_embedding(EMBEDDINGS[bits], words) for bits, words in ((8, _WORDS8), (4, _WORDS4)))
 
 # x and residual [T,hidden], gamma and beta [hidden] -> y [T,hidden]
 _ADD_NORM = """
@@ -234,5 +274,5 @@ def _experts(num_experts: int) -> str:
 @cache
 def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """The functions that an INT8 model with `num_experts` experts per MoE layer carries beside Router, Attention and Pool."""
-    fixed = (_QUANTIZE, _EMBEDDING, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU)
+    fixed = (_QUANTIZE, *_EMBEDDINGS, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU)
     return tuple(parser.parse_function(HEADER + text) for text in (*fixed, _experts(num_experts)))

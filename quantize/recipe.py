@@ -16,6 +16,7 @@ class Recipe:
         attention_smoothing: 0 to 1, how far outliers of attention's input are moved into Wqkv.
         ffn_smoothing: the same for the input of dense MLPs and experts.
         damping: of the rounding of weights; `moembed.quantize.rounding` says what it does.
+        table: bits of a value in the table of word embeddings, 8 or 4.
         keep: share of the linear layers outside the experts that stay float32, the most sensitive first.
     """
 
@@ -23,6 +24,7 @@ class Recipe:
     attention_smoothing: float
     ffn_smoothing: float
     damping: float
+    table: int
     keep: float
 
 
@@ -47,5 +49,6 @@ def load_recipe(name: str) -> Recipe:
         attention_smoothing=smoothing["attention"],
         ffn_smoothing=smoothing["ffn"],
         damping=raw["rounding"]["damping"],
+        table=raw["table"],
         keep=raw["keep"],
     )

@@ -12,8 +12,8 @@ from moembed.errors import InputError
 from moembed.export.functions import DOMAIN
 from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.quantize.calibrate import Values, rows_of_expert
-from moembed.quantize.functions import GELU_MIDDLE, int8_functions
-from moembed.quantize.layout import fits, pack, quantize_rows
+from moembed.quantize.functions import EMBEDDINGS, GELU_MIDDLE, int8_functions
+from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.recipe import Recipe
 from moembed.quantize.rounding import rounded
 from moembed.quantize.smoothing import Factors, content_of
@@ -66,8 +66,10 @@ class Rewriter:
         kept = {function.name: function for function in self.model.functions.values() if function.name != "Experts"}
         experts = next(len(n.inputs) - 7 for n in self.model.graph if n.op_type == "Int8Experts") // 2
         self.model.functions.clear()
+        used = {node.op_type for node in self.model.graph}
         for proto in int8_functions(experts):
-            kept[proto.name] = ir.serde.deserialize_function(proto)
+            if proto.name in used:
+                kept[proto.name] = ir.serde.deserialize_function(proto)
         for function in kept.values():
             self.model.functions[function.identifier()] = function
         return self.model
@@ -76,9 +78,15 @@ class Rewriter:
         gather = consumer(self.model, _TABLE)
         (use,) = gather.outputs[0].uses()
         token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
-        codes, scale = quantize_rows(self._content(_TABLE))
-        inputs = [gather.inputs[1], self._add(f"{_TABLE}.int8", codes), self._add(f"{_TABLE}.scale", scale), token_type]
-        self._coded_norm("Int8Embedding", norm, inputs)
+        table, bits = self._content(_TABLE), self.recipe.table
+        if bits == 4 and table.shape[1] % BLOCK_4:
+            raise InputError(
+                f"recipe {self.recipe.name} stores {_TABLE} in blocks of {BLOCK_4} values, and its rows have {table.shape[1]}; "
+                "quantize by recipe int8"
+            )
+        codes, scale = quantize_blocks(table) if bits == 4 else quantize_rows(table)
+        stored = [self._add(f"{_TABLE}.int{bits}", codes), self._add(f"{_TABLE}.scale", scale)]
+        self._coded_norm(EMBEDDINGS[bits], norm, [gather.inputs[1], *stored, token_type])
 
     def _norm(self, norm: ir.Node, weight: str) -> None:
         add = norm.inputs[0].producer() if norm.inputs[0] is not None else None

@@ -6,7 +6,7 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 |---|---|---|
 | `format` | integer | 1; a reader refuses any other |
 | `name` | string | what to call the model |
-| `recipe` | string | `fp32`, `int8` (int8 weights and activations), or `int8-wide` (the same, some layers in float32) |
+| `recipe` | string | `fp32`, or what `moembed quantize` made of it: `int8`, `int8-wide` or `int8-table4` |
 | `graph` | string | path of the ONNX file; its external data lies beside it |
 | `hidden_size` | integer | width of the vectors |
 | `max_tokens` | integer | most tokens of one text, prompt and special tokens included |
@@ -35,7 +35,7 @@ from moembed.errors import BundleError
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 1
-RECIPES = ("fp32", "int8", "int8-wide")
+RECIPES = ("fp32", "int8", "int8-wide", "int8-table4")
 
 
 @dataclass(frozen=True)

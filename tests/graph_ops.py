@@ -11,7 +11,7 @@ from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functio
 from moembed.kernels import PORTABLE, Kernels
 from moembed.quantize.functions import int8_functions
 
-_TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7))}
+_TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7), (np.float16, 10))}
 _OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
 
 

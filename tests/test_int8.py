@@ -29,7 +29,7 @@ from moembed.probes import probe_ids
 from moembed.quantize import sensitivity
 from moembed.quantize.calibrate import observed
 from moembed.quantize.functions import GELU_MIDDLE
-from moembed.quantize.layout import fits, pack, quantize_rows, unpack
+from moembed.quantize.layout import fits, pack, quantize_blocks, quantize_rows, unpack
 from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import load_recipe, recipe_names
 from moembed.quantize.rewrite import Rewriter
@@ -194,6 +194,43 @@ def test_norms_and_embedding(execution):
     assert np.allclose(y, norm, atol=OP_MAX_ABS)
     assert np.array_equal(codes, _symmetric(y * smooth)[0])
 
+    gamma, beta, token_type, smooth = _normal(rng, 4, 96)
+    table4, scale4 = quantize_blocks(_normal(rng, 30, 96))
+    words = (_decoded(table4, scale4)[ids] + token_type).astype(np.float64)
+    norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
+    y, codes, _ = execution("Int4Embedding", [ids, table4, scale4, token_type, gamma, beta, smooth], {"epsilon": 1e-5})
+    assert np.allclose(y, norm, atol=OP_MAX_ABS)
+    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+
+
+def _decoded(table, scale):
+    """What codes of 4 bits stand for, value by value."""
+    codes = np.stack([table & 15, table >> 4], axis=-1).reshape(len(table), -1, 32).astype(np.float32) - 8
+    return (codes * scale.astype(np.float32)[..., None]).reshape(len(table), -1)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-6, 0.02, 1.0, 3000.0]))
+@settings(max_examples=60, deadline=None)
+def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
+    rng = np.random.default_rng(seed)
+    matrix = _normal(rng, 6, 64) * np.float32(size)
+    matrix[0, :32], matrix[1] = 0, np.sign(matrix[1]) * np.float32(size)
+    decoded = _decoded(*quantize_blocks(matrix))
+    assert np.array_equal(_decoded(*quantize_blocks(decoded)), decoded)
+    if size > 1e-4:  # whose scales are not subnormal
+        peaks = np.abs(matrix).reshape(6, 2, 32).max(2).repeat(32, axis=1)
+        assert (np.abs(decoded - matrix) <= peaks * 0.151).all()
+        assert np.square(decoded - matrix).sum() <= 0.015 * np.square(matrix).sum()
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed):
+    rng = np.random.default_rng(seed)
+    codes, scale = rng.integers(-8, 8, (40, 2, 32)).astype(np.float32), rng.random((40, 2, 1)).astype(np.float16)
+    table = (codes * scale.astype(np.float32)).reshape(40, 64)
+    assert np.array_equal(_decoded(*quantize_blocks(table)), table)
+
 
 @pytest.fixture(scope="module")
 def int8_model(int8):
@@ -311,9 +348,28 @@ def test_the_destination_is_safe(bundle, int8, tmp_path):
 
 
 def test_recipes_are_data():
-    assert recipe_names() == ["int8", "int8-wide"]
+    assert recipe_names() == ["int8", "int8-table4", "int8-wide"]
     assert load_recipe("int8").attention_smoothing == 1.0
     assert replace(load_recipe("int8-wide"), name="int8", keep=0.0) == load_recipe("int8")
+    assert replace(load_recipe("int8-table4"), name="int8", table=8) == load_recipe("int8")
+
+
+def test_a_table_in_4_bits(tmp_path, bundle):
+    checkpoint = write_checkpoint(tmp_path / "of-64", small_config(n_embd=64))
+    full = export(locate(checkpoint), tmp_path / "fp32")
+    eight, four = (quantize(full, tmp_path / name, recipe=name) for name in ("int8", "int8-table4"))
+    rows = small_config()["vocab_size"]
+    assert eight.size - four.size == pytest.approx(rows * (64 + 4 - 32 - 4), abs=3000)
+    assert four.manifest.recipe == "int8-table4"
+    assert check_stability(four).passed
+    assert main(["verify", str(four.folder), "--against", str(full.folder)]) == 0
+    model = onnx.load(four.graph, load_external_data=False)
+    functions = {function.name for function in model.functions}
+    assert "Int4Embedding" in functions
+    assert "Int8Embedding" not in functions
+    with pytest.raises(InputError, match="blocks of 32 values, and its rows have 48; quantize by recipe int8"):
+        quantize(bundle, tmp_path / "odd", recipe="int8-table4")
+    assert not (tmp_path / "odd").exists()
 
 
 def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from moembed.cli import main
 from moembed.errors import InputError, NativeWarning, ProviderError
 from moembed.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
 from moembed.native_library import NativeLibrary
-from moembed.quantize.layout import pack, quantize_rows
+from moembed.quantize.layout import pack, quantize_blocks, quantize_rows
 from moembed.stability import check_stability
 from tolerances import KERNEL_CODES_APART, KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE
 
@@ -40,11 +40,15 @@ def _rows(rng, tokens):
     smooth, norm = rng.random(width, np.float32) + 0.5, {"epsilon": 1e-5}
     table, scale = quantize_rows(_normal(rng, 30, width))
     ids = rng.integers(-30, 30, tokens)
+    wide, wide_smooth = -(-width // 32) * 32, rng.random(-(-width // 32) * 32, np.float32) + 0.5
+    # Rows whose scales are subnormal in float16 too.
+    table4, scale4 = quantize_blocks(_normal(rng, 30, wide) * 10.0 ** -np.arange(0, 7.5, 0.25, np.float32)[:, None])
     return [
         ("Quantize", [x], {}),
         ("AddNorm", [x, residual, gamma, beta], norm),
         ("AddNormQuantize", [x, residual, gamma, beta, smooth], norm),
         ("Int8Embedding", [ids, table, scale, gamma, gamma, beta, smooth], norm),
+        ("Int4Embedding", [ids, table4, scale4, *_normal(rng, 3, wide), wide_smooth], norm),
         ("Router", [x, _normal(rng, int(rng.integers(3, 20)), width)], {"top_k": int(rng.integers(1, 4))}),
     ]
 
@@ -144,7 +148,7 @@ def _malformed():
     (_, linear, middle), *_ = _linear(rng, 5)
     ((_, experts, _),) = _experts(rng, 9)
     (_, text, heads), (_, pool, _) = _texts(rng, 9)
-    (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, route, top) = _rows(rng, 4)
+    (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, words4, _), (_, route, top) = _rows(rng, 4)
     far = np.full(9, 10**12, np.int64)
     return {
         "codes too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), middle, "codes"),
@@ -164,6 +168,14 @@ def _malformed():
         "heads that do not divide": ("Attention", text, {"num_heads": heads["num_heads"] + 1}, "qkv is"),
         "pooled tokens outside": ("Pool", _changed(pool, 1, far), {}, "is cell"),
         "no such word": ("Int8Embedding", _changed(words, 0, words[0] + 60), epsilon, "of a table of 30 words"),
+        "no such word of 4 bits": (
+            "Int4Embedding",
+            _changed(words4, 0, words4[0] + 60),
+            epsilon,
+            "of a table of 30 words",
+        ),
+        "half a block": ("Int4Embedding", _changed(words4, 1, words4[1][:, :-8]), epsilon, "not whole blocks"),
+        "scales of other blocks": ("Int4Embedding", _changed(words4, 2, words4[2][:-1]), epsilon, "scale is"),
         "residual of other rows": ("AddNormQuantize", _changed(norm, 1, norm[1][:-1]), epsilon, "residual is"),
         "gamma too short": ("AddNorm", _changed(norm, 2, norm[2][:-1])[:4], epsilon, "gamma is"),
         "more experts than there are": ("Router", route, {"top_k": 99}, "top_k is 99"),

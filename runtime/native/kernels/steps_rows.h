@@ -76,16 +76,43 @@ inline void smoothed_codes(const Norm& a, size_t t) {
     });
 }
 
+// The value of a finite float16, in integers where it is subnormal: a mode that flushes those does not matter.
+inline float from_half(uint16_t half) {
+    const uint32_t sign = (half & 0x8000u) << 16, size = half & 0x7fffu;
+    if (size < 0x400) return (sign ? -1.0f : 1.0f) * static_cast<float>(size) * 5.9604644775390625e-8f;
+    const uint32_t bits = sign | ((size << 13) + 0x38000000u);
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline void embed8(const Embedding& e, size_t id, size_t width, float* y) {
+    const int8_t* word = e.table + id * width;
+    const Lanes scale = fill(e.scale[id]);
+    along(width, [&](size_t i, size_t n) {
+        int8_t part[16] = {};
+        std::memcpy(part, word + i, n);
+        store(y + i, from_bytes(part) * scale + load(e.type + i, n), n);
+    });
+}
+
+inline void embed4(const Embedding& e, size_t id, size_t width, float* y) {
+    const uint8_t* word = e.table4 + id * width / 2;
+    const uint16_t* scales = e.scale4 + id * width / kBlock4;
+    for (size_t i = 0; i < width; i += 16) {  // half a block
+        int8_t part[16];
+        for (size_t j = 0; j < 8; ++j) {
+            const uint8_t pair = word[i / 2 + j];
+            part[2 * j] = static_cast<int8_t>((pair & 15) - 8);
+            part[2 * j + 1] = static_cast<int8_t>((pair >> 4) - 8);
+        }
+        store(y + i, from_bytes(part) * fill(from_half(scales[i / kBlock4])) + load(e.type + i, 16), 16);
+    }
+}
+
 inline void embed(const Embedding& e, const Norm& a, size_t first, size_t last) {
     for (size_t t = first; t < last; ++t) {
-        const int8_t* word = e.table + static_cast<size_t>(e.ids[t]) * a.width;
-        const Lanes scale = fill(e.scale[e.ids[t]]);
-        float* y = a.y + t * a.width;
-        along(a.width, [&](size_t i, size_t n) {
-            int8_t part[16] = {};
-            std::memcpy(part, word + i, n);
-            store(y + i, from_bytes(part) * scale + load(e.type + i, n), n);
-        });
+        (e.table4 ? embed4 : embed8)(e, static_cast<size_t>(e.ids[t]), a.width, a.y + t * a.width);
         normalize(a, t);
         smoothed_codes(a, t);
     }

@@ -50,7 +50,7 @@ enum class Place : size_t {
 enum class Error : int { Fail = 1, InvalidArgument = 2 };
 
 // ONNXTensorElementDataType
-enum class Type : int { Float = 1, Uint8 = 2, Int8 = 3, Int64 = 7 };
+enum class Type : int { Float = 1, Uint8 = 2, Int8 = 3, Int64 = 7, Float16 = 10 };
 
 enum class Characteristic : int { Required = 0, Optional = 1, Variadic = 2 };
 

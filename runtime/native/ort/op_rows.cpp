@@ -33,6 +33,30 @@ void add_norm_codes(Call& call, bool codes) {
     });
 }
 
+// The rest of an embedding whose table has so many words of so many values.
+void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
+    const auto ids = call.input<int64_t>(0, "ids", {kAny});
+    const auto type = call.input<float>(3, "type", {width}), gamma = call.input<float>(4, "gamma", {width});
+    const auto beta = call.input<float>(5, "beta", {width}), smooth = call.input<float>(6, "smooth", {width});
+    const size_t rows = ids[0], values = type[0];
+    // As Gather has it, an id below 0 counts from the end.
+    auto* places = static_cast<int64_t*>(Scratch::of_call().get(rows * sizeof(int64_t)));
+    for (size_t t = 0; t < rows; ++t) {
+        places[t] = ids.data[t] < 0 ? ids.data[t] + words : ids.data[t];
+        if (places[t] < 0 || places[t] >= words) {
+            refuse("id " + std::to_string(ids.data[t]) + " of a table of " + std::to_string(words) + " words");
+        }
+    }
+    Norm norm = norm_of(call, values, gamma, beta, call.output<float>(0, {rows, values}));
+    norm.smooth = smooth.data;
+    norm.codes = call.output<uint8_t>(1, {rows, values});
+    norm.step = call.output<float>(2, {rows, 1});
+    embedding.ids = places;
+    embedding.type = type.data;
+    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
+    Scratch::of_call().trim();
+}
+
 }  // namespace
 
 void quantize(Call& call) {
@@ -49,27 +73,21 @@ void add_norm(Call& call) { add_norm_codes(call, false); }
 void add_norm_quantize(Call& call) { add_norm_codes(call, true); }
 
 void int8_embedding(Call& call) {
-    const auto ids = call.input<int64_t>(0, "ids", {kAny});
     const auto table = call.input<int8_t>(1, "table", {kAny, kAny});
-    const auto scale = call.input<float>(2, "scale", {table.shape[0]}), type = call.input<float>(3, "type", {table.shape[1]});
-    const auto gamma = call.input<float>(4, "gamma", {table.shape[1]}), beta = call.input<float>(5, "beta", {table.shape[1]});
-    const auto smooth = call.input<float>(6, "smooth", {table.shape[1]});
-    const size_t rows = ids[0], width = table[1];
-    // As Gather has it, an id below 0 counts from the end.
-    auto* words = static_cast<int64_t*>(Scratch::of_call().get(rows * sizeof(int64_t)));
-    for (size_t t = 0; t < rows; ++t) {
-        words[t] = ids.data[t] < 0 ? ids.data[t] + table.shape[0] : ids.data[t];
-        if (words[t] < 0 || words[t] >= table.shape[0]) {
-            refuse("id " + std::to_string(ids.data[t]) + " of a table of " + std::to_string(table.shape[0]) + " words");
-        }
-    }
-    Norm norm = norm_of(call, width, gamma, beta, call.output<float>(0, {rows, width}));
-    norm.smooth = smooth.data;
-    norm.codes = call.output<uint8_t>(1, {rows, width});
-    norm.step = call.output<float>(2, {rows, 1});
-    const Embedding embedding{words, table.data, scale.data, type.data};
-    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
-    Scratch::of_call().trim();
+    Embedding embedding{};
+    embedding.table = table.data;
+    embedding.scale = call.input<float>(2, "scale", {table.shape[0]}).data;
+    embed(call, embedding, table.shape[0], table.shape[1]);
+}
+
+void int4_embedding(Call& call) {
+    const auto table = call.input<uint8_t>(1, "table", {kAny, kAny});
+    const int64_t width = 2 * table.shape[1];
+    if (width % static_cast<int64_t>(kBlock4)) refuse("table has rows of " + std::to_string(width) + " values, not whole blocks");
+    Embedding embedding{};
+    embedding.table4 = table.data;
+    embedding.scale4 = call.input<uint16_t>(2, "scale", {table.shape[0], width / static_cast<int64_t>(kBlock4)}).data;
+    embed(call, embedding, table.shape[0], width);
 }
 
 void router(Call& call) {

@@ -23,6 +23,7 @@ extern const size_t kOperatorCount;
 
 void quantize(Call&);
 void int8_embedding(Call&);
+void int4_embedding(Call&);
 void add_norm(Call&);
 void add_norm_quantize(Call&);
 void int8_linear(Call&);
