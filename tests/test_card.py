@@ -26,6 +26,7 @@ def material(tmp_path_factory):
     made = {
         "recipe": asdict(load_recipe("default")),
         "texts": {"t.jsonl": "ab" * 32},
+        "start": {"model.safetensors": "cd" * 32},
         "distillation": [{"step": 0, "cosine": 0.5}, {"step": 9, "cosine": 0.75}],
         "sha256": Bundle.open(DEFAULT_FOLDER).manifest.source.weights_sha256,
     }
@@ -67,6 +68,7 @@ def test_the_card_says_what_the_certificate_says(material, tmp_path):
     alone = [one.value for name, one in quality.items() if name.startswith("xquad-") and ":" not in name]
     assert f"| mean of {len(alone)} sets of xquad | nDCG@10 | {100 * sum(alone) / len(alone):.2f} | |" in text
     assert "| distillation | 9 | cosine 0.5 -> 0.75 |" in text
+    assert f"| `t.jsonl` | `{'ab' * 32}` |\n| begun from `model.safetensors` | `{'cd' * 32}` |" in text
     assert "not** that model" in text
     assert (tmp_path / card.PLOT_FILE).read_bytes().startswith(b"\x89PNG")
 
