@@ -24,7 +24,7 @@ SMALL = {
     "n_inner": 80,
     "n_layer": 4,
     "num_experts": 5,
-    "vocab_size": 48000,
+    "vocab_size": 51200,
     "n_positions": 512,
     "torch_dtype": "float32",
 }

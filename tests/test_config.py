@@ -75,7 +75,7 @@ def test_it_is_frozen():
         ({"n_layer": "12"}, "n_layer"),
         ({"n_layer": True}, "n_layer"),
         ({"torch_dtype": "int8"}, "torch_dtype"),
-        ({"pad_token_id": 48000}, "pad_token_id"),
+        ({"pad_token_id": 51200}, "pad_token_id"),
     ],
 )
 def test_what_is_not_implemented_is_refused_by_name(change, named):

@@ -242,7 +242,7 @@ def test_by_role_and_in_the_layout(int8, network):
     found = {i.name: (i.data_type, tuple(i.dims)) for i in model.graph.initializer}
     int8_type, float_type = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
     layer = "encoder.layers.1."
-    assert found["embeddings.word_embeddings.weight.int8"] == (int8_type, (48000, 48))
+    assert found["embeddings.word_embeddings.weight.int8"] == (int8_type, (51200, 48))
     assert found[layer + "attn.Wqkv.weight.int8"] == (int8_type, (9, 12, 16, 4))
     assert found[layer + "attn.out_proj.weight.int8"] == (int8_type, (3, 12, 16, 4))
     assert found[layer + "mlp.experts.mlp.w1.4.int8"] == (int8_type, (5, 12, 16, 4))
