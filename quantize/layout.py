@@ -67,6 +67,12 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
     return pairs[..., 0] | pairs[..., 1] << 4, best.reshape(len(matrix), -1)
 
 
+def decode_blocks(codes: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
+    """`[N, K/2]` and `[N, K/32]` -> the values `[N, K]` that codes of 4 bits stand for."""
+    centred = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*scales.shape, BLOCK_4).astype(np.float32) - 8
+    return (centred * scales.astype(np.float32)[..., None]).reshape(len(codes), -1)
+
+
 def scales_of(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """The scale of every row of `[N, K]`: `[N]` float32; 1 for a row of zeros."""
     largest = np.abs(matrix).max(axis=1)

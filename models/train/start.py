@@ -12,7 +12,8 @@ from moembed.models.checkpoint import WEIGHTS_FILE, load_network
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.train.teacher import Teacher
-from moembed.quantize.layout import unpack
+from moembed.quantize.functions import EMBEDDINGS
+from moembed.quantize.layout import decode_blocks, unpack
 
 TABLE = "embeddings.word_embeddings.weight"
 _BUNDLED = "onnx/model_int8.onnx"
@@ -105,7 +106,7 @@ def _decoded(folder: Path) -> dict[str, Tensor]:
     try:
         graph = onnx.load(path).graph
         stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-        (embedding,) = (node for node in graph.node if node.op_type == "Int8Embedding")
+        (embedding,) = (node for node in graph.node if node.op_type in EMBEDDINGS.values())
     except Exception as error:  # onnx raises what it pleases
         raise CheckpointError(f"{folder} holds neither {WEIGHTS_FILE} nor a readable {path.name}: {error}") from error
 
@@ -120,7 +121,9 @@ def _decoded(folder: Path) -> dict[str, Tensor]:
         if name in stored:
             found[name] = torch.from_numpy(stored[name].astype(np.float32))
         elif name == TABLE:
-            found[name] = torch.from_numpy(stored[f"{name}.int8"] * stored[f"{name}.scale"][:, None])
+            codes, scale = (stored[given] for given in embedding.input[1:3])
+            eight = embedding.op_type == EMBEDDINGS[8]
+            found[name] = torch.from_numpy(codes * scale[:, None] if eight else decode_blocks(codes, scale))
         elif name.endswith((".w1", ".w2")):
             norm = f"{name.split('.mlp.')[0]}.norm1" if name.endswith(".w1") else None
             scales = stored[f"{name}.scale"]
