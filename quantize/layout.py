@@ -63,8 +63,9 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
         better = error < least
         least, best = np.where(better, error, least), np.where(better, scale, best)
         codes = np.where(better, tried.astype(np.int8) + 8, codes).astype(np.uint8)
-    pairs = codes.reshape(len(matrix), -1, 2)
-    return pairs[..., 0] | pairs[..., 1] << 4, best.reshape(len(matrix), -1)
+    first, second = codes[:, ::2], codes[:, 1::2]
+    packed = (first + 16 * second).astype(np.uint8)
+    return packed.reshape(len(matrix), -1), best.astype(np.float16).reshape(len(matrix), -1)
 
 
 def decode_blocks(codes: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:

@@ -85,7 +85,7 @@ def _treebank(language: str) -> Reader:
                     found.append((document, line.removeprefix("# text = ").strip()))
             # Sentences of other treebanks stand alone: their order says nothing.
             if any(key for key, _ in found):
-                yield from _documents(language, *zip(*found, strict=True))  # type: ignore[arg-type]
+                yield from _documents(language, [key for key, _ in found], [text for _, text in found])
             else:
                 for _, text in found:
                     yield from passages(language, [text], text)

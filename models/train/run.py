@@ -63,7 +63,11 @@ def run(
     """
     torch.set_num_threads(threads)
     made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, pair_paths, start, out, say)
-    coordinates = made.distil(made.begin(start) if start else made.convert())
+    if start:
+        coordinates = made.distil(made.begin(start))
+    else:
+        made.convert()
+        coordinates = made.distil(None)
     if pair_paths:
         made.contrast(coordinates)
 
