@@ -57,7 +57,7 @@ def test_about_says_what_is_served(server, model, int8):
         "embedded": True,
         "origin": None,
         "revision": None,
-        "recipe": "int8",
+        "recipe": model.bundle.manifest.recipe,
         "size": model.bundle.size,
         "dim": model.dim,
         "max_tokens": 512,
