@@ -7,6 +7,8 @@ lanes at once, so that a kernel reads the mapped file as it is. The bodies of th
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.errors import InputError
+
 BLOCK_N, BLOCK_K = 16, 4
 BLOCK_4 = 32  # values of a row in 4 bits that share a scale
 LARGEST = 127  # of a code's absolute value: symmetric
@@ -42,26 +44,35 @@ def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
 def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Quantise `[N, K]` to 4 bits with one scale per 32 values of a row.
 
-    A block's value of largest magnitude becomes -8 times the scale, or one of -7 to 7 times it, whichever leaves the least
-    error: codes of 4 bits that came from elsewhere, with a float16 scale, are found again.
+    A block's value of largest magnitude becomes -8 times the scale, or 7, 6, ... 1 times it, whichever leaves the least error:
+    values that came from any codes of 4 bits and any float16 scale are found again.
 
     Args:
-        matrix: K a multiple of 32, within float16's range.
+        matrix: K a multiple of 32.
 
     Returns:
         Codes around 8 in 4 bits, `[N, K/2]` uint8, of which the lower half of a byte comes first, and scales `[N, K/32]` float16.
+
+    Raises:
+        InputError: a value is not finite, or beyond float16, in which scales are.
     """
+    largest, most = np.abs(matrix).max(initial=0), np.finfo(np.float16).max
+    if not largest <= most:  # so that NaN is refused too
+        raise InputError(
+            f"a table in 4 bits has values of magnitude {most:g} at most, and this one has {largest:g}; quantize by recipe int8"
+        )
     blocks = matrix.reshape(-1, BLOCK_4)
     peaks = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], axis=1)
     best, codes = np.zeros(peaks.shape, np.float16), np.full(blocks.shape, 8, np.uint8)
     least = np.square(blocks).sum(1, keepdims=True)
-    for place in (-8, 7, -7, 6, -6, 5, -5):
-        scale = (peaks / np.float32(place)).astype(np.float16)
-        step = scale.astype(np.float32)
+    # Only -8 has no counterpart; elsewhere the scale is positive, whichever sign the first of equal magnitudes has.
+    for scale in (peaks / np.float32(-8), *(np.abs(peaks) / np.float32(place) for place in range(7, 0, -1))):
+        half = scale.astype(np.float16)
+        step = half.astype(np.float32)
         tried = np.clip(np.rint(np.divide(blocks, step, out=np.zeros_like(blocks), where=step != 0)), -8, 7)
         error = np.square(blocks - tried * step).sum(1, keepdims=True)
         better = error < least
-        least, best = np.where(better, error, least), np.where(better, scale, best)
+        least, best = np.where(better, error, least), np.where(better, half, best)
         codes = np.where(better, tried.astype(np.int8) + 8, codes).astype(np.uint8)
     first, second = codes[:, ::2], codes[:, 1::2]
     packed = (first + 16 * second).astype(np.uint8)

@@ -43,7 +43,8 @@ class Rewriter:
         keep: weights of linear layers that stay float32.
 
     Raises:
-        InputError: a weight does not divide into the blocks of the INT8 layout.
+        InputError: a weight does not divide into the blocks of the INT8 layout, or the table of word embeddings into those of the
+            recipe, or that has values beyond them.
     """
 
     def __init__(

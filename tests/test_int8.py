@@ -21,6 +21,7 @@ from moembed.export.parity import observe_graph
 from moembed.export.pipeline import export
 from moembed.export.tolerances import Tolerance
 from moembed.export.writer import write_graph
+from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.sources import locate
 from moembed.probes import probe_ids
 from moembed.quantize import sensitivity
@@ -33,7 +34,7 @@ from moembed.quantize.rounding import rounded
 from moembed.quantize.smoothing import factors_of
 from moembed.stability import check_stability
 from moembed.tokenizer import Tokenizer
-from tolerances import INT8_SMALL_MIN_COSINE
+from tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE
 
 
 def _normal(rng, *shape):
@@ -162,7 +163,7 @@ def test_recipes_are_data():
     assert replace(load_recipe("int8-table4"), name="int8", table=8) == load_recipe("int8")
 
 
-def test_a_table_in_4_bits(tmp_path, bundle):
+def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
     checkpoint = write_checkpoint(tmp_path / "of-64", small_config(n_embd=64))
     full = export(locate(checkpoint), tmp_path / "fp32")
     eight, four = (quantize(full, tmp_path / name, recipe=name) for name in ("int8", "int8-table4"))
@@ -171,6 +172,14 @@ def test_a_table_in_4_bits(tmp_path, bundle):
     assert four.manifest.recipe == "int8-table4"
     assert check_stability(four).passed
     assert main(["verify", str(four.folder), "--against", str(full.folder)]) == 0
+    texts = ["a", "Bread is baked from flour.", "über " * 60]
+    vectors = {}
+    for name in usable_kernels():
+        monkeypatch.setenv(VARIABLE, name)
+        vectors[name] = Embedder(four).encode_query(texts)
+    portable = vectors.pop(PORTABLE)
+    assert len({found.tobytes() for found in vectors.values()}) <= 1
+    assert all((found * portable).sum(axis=1).min() >= KERNEL_MIN_COSINE for found in vectors.values())
     model = onnx.load(four.graph, load_external_data=False)
     functions = {function.name for function in model.functions}
     assert "Int4Embedding" in functions

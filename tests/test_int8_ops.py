@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph_ops import run_graph
+from moembed.errors import InputError
 from moembed.kernels import usable_kernels
 from moembed.quantize.functions import GELU_MIDDLE
 from moembed.quantize.layout import decode_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
@@ -178,24 +179,40 @@ def test_norms_and_embedding(execution):
     assert np.array_equal(codes, _symmetric(y * smooth)[0])
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-6, 0.02, 1.0, 3000.0]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-7, 1e-6, 0.02, 1.0, 3000.0]))
 @settings(max_examples=60, deadline=None)
 def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
     rng = np.random.default_rng(seed)
     matrix = _normal(rng, 6, 64) * np.float32(size)
     matrix[0, :32], matrix[1] = 0, np.sign(matrix[1]) * np.float32(size)
-    decoded = decode_blocks(*quantize_blocks(matrix))
-    assert np.array_equal(decode_blocks(*quantize_blocks(decoded)), decoded)
-    if size > 1e-4:  # whose scales are not subnormal
+    codes, scale = quantize_blocks(matrix)
+    values = decode_blocks(codes, scale)
+    again, scale_again = quantize_blocks(values)
+    assert np.array_equal(decode_blocks(again, scale_again), values)
+    if size > 1e-4:  # whose scales are not subnormal: there, the same values may have two spellings
+        assert np.array_equal(again, codes)
+        assert np.array_equal(scale_again, scale)
         peaks = np.abs(matrix).reshape(6, 2, 32).max(2).repeat(32, axis=1)
-        assert (np.abs(decoded - matrix) <= peaks * 0.151).all()
-        assert np.square(decoded - matrix).sum() <= 0.015 * np.square(matrix).sum()
+        assert (np.abs(values - matrix) <= peaks * 0.151).all()
+        assert np.square(values - matrix).sum() <= 0.015 * np.square(matrix).sum()
 
 
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
-def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed):
+@given(st.integers(0, 2**32 - 1), st.integers(0, 8), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed, most, subnormal):
+    """Also where a block has no code of the largest magnitude, or has it with both signs."""
     rng = np.random.default_rng(seed)
-    codes, scale = rng.integers(-8, 8, (40, 2, 32)).astype(np.float32), rng.random((40, 2, 1)).astype(np.float16)
+    codes = rng.integers(-most, min(most, 7) + 1, (40, 2, 32)).astype(np.float32)
+    scale = (rng.integers(0, 1024, (40, 2, 1)) * 2.0**-24 if subnormal else rng.random((40, 2, 1))).astype(np.float16)
     table = (codes * scale.astype(np.float32)).reshape(40, 64)
     assert np.array_equal(decode_blocks(*quantize_blocks(table)), table)
+
+
+@pytest.mark.parametrize("value", [65600.0, -1e7, np.inf, np.nan])
+def test_what_4_bits_cannot_hold(value):
+    matrix = np.ones((2, 32), np.float32)
+    matrix[1, 3] = value
+    with pytest.raises(InputError, match="magnitude 65504 at most, and this one has .*; quantize by recipe int8"):
+        quantize_blocks(matrix)
+    matrix[1, 3] = 65504
+    assert decode_blocks(*quantize_blocks(matrix))[1, 3] == pytest.approx(65504, rel=1e-3)

@@ -97,9 +97,20 @@ Outputs rows(const Kernels& k, uint64_t seed) {
     Exact<int8_t> table(words * width);
     Exact<float> scale(words), weight(experts * width), weights(t * top_k), slots(t * top_k * width), mean(width);
     table.randomized(r), scale.randomized(r), weight.randomized(r), slots.randomized(r);
-    const Embedding embedding{ids.data, table.data, scale.data, beta.data};
+    const Embedding embedding{ids.data, beta.data, table.data, scale.data, nullptr, nullptr};
     halves(t, [&](size_t a, size_t b) { k.embed(embedding, norm, a, b); });
     out.add(y), out.add(codes);
+    // In 4 bits a row is whole blocks; its scales are any finite float16.
+    const size_t blocks = 1 + r.below(8), wide = blocks * kBlock4;
+    Exact<uint8_t> table4(words * wide / 2), codes4(t * wide);
+    Exact<uint16_t> scale4(words * blocks);
+    Exact<float> vector(wide), y4(t * wide);
+    table4.randomized(r), vector.randomized(r);
+    for (size_t i = 0; i < scale4.size; ++i) scale4.data[i] = static_cast<uint16_t>(r.below(0x7c00) | r.below(2) << 15);
+    const Embedding embedding4{ids.data, vector.data, nullptr, nullptr, table4.data, scale4.data};
+    const Norm norm4{wide, 1e-5f, vector.data, vector.data, vector.data, y4.data, codes4.data, step.data};
+    halves(t, [&](size_t a, size_t b) { k.embed(embedding4, norm4, a, b); });
+    out.add(y4), out.add(codes4), out.add(step);
     halves(t, [&](size_t a, size_t b) {
         Exact<float> scratch((experts + 15) / 16 * 16);
         k.route(x.data, width, weight.data, experts, top_k, a, b, weights.data, chosen.data, scratch.data);

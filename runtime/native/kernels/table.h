@@ -23,12 +23,12 @@ constexpr size_t kBlock4 = 32;  // values of a row in 4 bits that share a scale
 
 // A table of bytes, or of 4 bits: one of the two is null.
 struct Embedding {
-    const int64_t* ids;  // [rows], each within the table
-    const float* type;   // [width]
-    const int8_t* table;  // [words, width]
-    const float* scale;   // [words]
+    const int64_t* ids;      // [rows], each within the table
+    const float* type;       // [width]
+    const int8_t* table;     // [words, width]
+    const float* scale;      // [words]
     const uint8_t* table4;   // [words, width / 2], the lower half of a byte before the higher, around 8
-    const uint16_t* scale4;  // [words, width / kBlock4] float16
+    const uint16_t* scale4;  // [words, width / kBlock4] float16, finite
 };
 
 // (float(sum) * scale) * step (+ bias) (and its GELU), sum = (codes - middle) x weight
