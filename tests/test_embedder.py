@@ -197,9 +197,8 @@ def test_truncate_start_leaves_out_the_start(model):
     assert (result.truncated, result.tokens, result.end) == (True, 512, len(LONG.rstrip()))
     assert 0 < result.start < result.end
     assert np.array_equal(result.vector, vectors[1]), "both are cut to the same tokens"
-    words = (
-        "the river " * 600
-    )  # of one token each: a cut within a word would be read otherwise as the beginning of a text
+    # Words of one token each: a cut within a word would be read otherwise as the beginning of a text.
+    words = "the river " * 600
     (result,) = model.embed([words], prompt="query: ", overlong="truncate_start")
     assert np.array_equal(model.encode_query(words[result.start :]), result.vector), (
         "what was read is what `start` says"

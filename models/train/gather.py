@@ -103,7 +103,12 @@ def _jsonl(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and gather."""
-    parser = argparse.ArgumentParser(prog="python -m moembed.models.train.gather", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m moembed.models.train.gather",
+        description=__doc__,
+        epilog="\n".join(["repositories at github.com:", *(f"  {one.repository}  ({one.licence})" for one in SOURCES)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("clones", type=Path, help="folder with a clone of each repository")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSONL file of texts to write, gzip")
     parser.add_argument("--pairs", type=Path, help="JSONL file of pairs to write, gzip")

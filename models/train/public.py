@@ -53,7 +53,7 @@ class Source(NamedTuple):
 
 
 def passages(language: str, sentences: Sequence[str], seed: str) -> Iterator[Row]:
-    """Running sentences: each alone, as a query or a document, and then joined to passages of one to five."""
+    """Running sentences: each alone, as a query or a document, and then joined to passages of two to five."""
     generator = random.Random(seed)  # noqa: S311  (not for secrets)
     glue = "" if language in ("zh", "ja", "th") else " "
     for sentence in sentences:

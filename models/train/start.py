@@ -14,9 +14,9 @@ from moembed.models.network import NomicMoe
 from moembed.models.train.teacher import Teacher
 from moembed.quantize.functions import EMBEDDINGS
 from moembed.quantize.layout import decode_blocks, unpack
+from moembed.quantize.pipeline import GRAPH
 
 TABLE = "embeddings.word_embeddings.weight"
-_BUNDLED = "onnx/model_int8.onnx"
 _ALIKE = 0.5  # correlation of a coordinate over the pieces, with the teacher's
 
 
@@ -29,7 +29,7 @@ class Start(NamedTuple):
 
 def files(folder: Path) -> list[Path]:
     """The files that a start is read from."""
-    names = ("tokenizer.json", WEIGHTS_FILE, _BUNDLED, f"{_BUNDLED}_data")
+    names = ("tokenizer.json", WEIGHTS_FILE, GRAPH, f"{GRAPH}_data")
     return [folder / name for name in names if (folder / name).is_file()]
 
 
@@ -102,7 +102,7 @@ def _decoded(folder: Path) -> dict[str, Tensor]:
     from onnx.numpy_helper import to_array
 
     config = NomicMoeConfig.from_file(folder / "config.json")
-    path = folder / _BUNDLED
+    path = folder / GRAPH
     try:
         graph = onnx.load(path).graph
         stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
