@@ -5,6 +5,7 @@ import io
 import json
 import random
 import tarfile
+import zipfile
 
 import pytest
 
@@ -129,3 +130,106 @@ def test_a_text_repeats_what_shares_enough_characters():
         shared = " ".join(made.lower().split())
         expected = any(shared[i : i + SHARED] in other for other in plain for i in range(len(shared) - SHARED + 1))
         assert measured.repeated(made) == expected
+
+
+def _sources(clones, name):
+    (source,) = [source for source in public.SOURCES if source.repository.endswith(f"/{name}")]
+    clone = clones / name
+    return list(source.read(clone)), list(source.pairs(clone))
+
+
+def test_sentences_to_read_aloud_are_of_their_language(tmp_path):
+    for code, name, text in (
+        ("de", "zeno.txt", "Wer hat das gesagt?\nkurz\n"),
+        ("de", "german-cities.txt", "Rothenburg ob der Tauber\n"),
+        ("ar", "sentence-collector.txt", "! أراك الأسبوع القادم\nالدَّرْسُ الأَوَّلُ قَدِ انْتَهَى\nnot in this language\n"),
+        ("ab", "wiki.txt", "A language that is not among ours.\n"),
+    ):
+        folder = tmp_path / "common-voice" / "server" / "data" / code
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    rows, _ = _sources(tmp_path, "common-voice")
+    assert [row[:2] for row in rows] == [("ar", "أراك الأسبوع القادم"), ("de", "Wer hat das gesagt?")]
+
+
+def test_a_translation_memory_is_read_unit_by_unit(tmp_path):
+    folder = tmp_path / "tico-19.github.io" / "data" / "TM"
+    folder.mkdir(parents=True)
+    unit = (
+        '<tu tuid="{key}:{n}">\n<prop type="note">x</prop>\n<tuv xml:lang="en">\n<seg>Text {n} &amp; what it says, at length.'
+        '</seg></tuv>\n<tuv xml:lang="ru"><seg>Текст {n}.</seg></tuv>\n</tu>'
+    )
+    with zipfile.ZipFile(folder / "all.en-ru.tmx.zip", "w") as archive:
+        archive.writestr(
+            "all.en-ru.tmx", "\n".join(unit.format(key=key, n=n) for key, n in (("a", 1), ("a", 2), ("b", 3)))
+        )
+    rows, paired = _sources(tmp_path, "tico-19.github.io")
+    texts = [(row.language, row.text) for row in rows]
+    assert ("ru", "Текст 1. Текст 2.") in texts
+    assert ("en", "Text 3 & what it says, at length.") in texts
+    assert not any("2" in text and "3" in text for _, text in texts)  # of two documents
+    assert ("Text 1 & what it says, at length.", "Текст 1.") in paired
+    assert ("Текст 2.", "Text 2 & what it says, at length.") in paired
+
+
+def test_lines_of_two_files_are_translations(tmp_path):
+    folder = tmp_path / "machine-translation-gender-eval" / "data" / "sentences" / "dev"
+    folder.mkdir(parents=True)
+    for language, text in (("en", "She is a doctor.\n"), ("ar", "هي طبيبة.\n")):
+        (folder / f"geneval-sentences-feminine-dev.en_ar.{language}").write_text(text, "utf-8")
+    rows, paired = _sources(tmp_path, "machine-translation-gender-eval")
+    assert [row[:2] for row in rows] == [("en", "She is a doctor."), ("ar", "هي طبيبة.")]
+    assert paired == [("She is a doctor.", "هي طبيبة.")]
+
+
+PAGE = """---
+title: not prose
+---
+# {0} heading
+## {0} asks whether this is kept?
+
+{0} says a **little** of [what it](http://a.b) does,
+and `code` too.
+
+```sh
+{0} is code in a fence.
+```
+- {0} is the first of a list of some items that say very much more than others do.
+- no prose
+| {0} | is a table. |
+<!-- {0} is a comment. -->
+{0} {1}
+"""
+
+
+def test_pages_and_their_translations_are_read_as_prose(tmp_path):
+    clone = tmp_path / "edgeai-for-beginners"
+    for code, word in (("", "English"), ("de", "Deutsch"), ("fr", "Français"), ("ru", "not Russian")):
+        path = clone / "translations" / code / "a.md" if code else clone / "a.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        end = "has been changed, and is not what was translated." if code == "fr" else "stays."
+        page = PAGE.format(word, end)
+        path.write_text(page if code != "fr" else page.replace("- no", "- one more\n- no"), "utf-8")
+    rows, paired = _sources(tmp_path, "edgeai-for-beginners")
+    assert {row.language for row in rows} == {"en", "de", "fr"}
+    alone = [row.text for row in rows if row.language == "de"][:3]
+    assert alone == [
+        "Deutsch asks whether this is kept?",
+        "Deutsch says a little of what it does, and code too.",
+        "Deutsch is the first of a list of some items that say very much more than others do.",
+    ]
+    assert paired
+    for one, other in paired:  # the French page has another block
+        assert {one.split()[0], other.split()[0]} == {"English", "Deutsch"}
+        assert one.split()[1:] == other.split()[1:]
+
+
+def test_short_evaluation_texts_are_known_whole_and_among_sentences():
+    measured = Measured(["Where is the train station?", "He ran.", "12"])
+    assert measured.repeated("he  ran!")
+    assert measured.repeated("Where is the train station")
+    assert measured.repeated("I asked him.\nWhere is the train station?")
+    assert measured.repeated("I asked. Where is the train station? He left.")
+    assert not measured.repeated("I saw it. He ran. She left.")
+    assert not measured.repeated("Nobody knows where is the train station?")
+    assert not measured.repeated("?!")

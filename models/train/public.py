@@ -5,17 +5,28 @@ translation, as pairs.
 """
 
 import csv
+import html
 import itertools
 import json
 import random
+import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from statistics import correlation
 from typing import NamedTuple
+
+from moembed.models.train import markdown
 
 _SHORT, _LONG = 200, 900  # characters: what is read as a query now and then, and how long a passage grows
 _TELLING = 30  # characters of a sentence that has a translation of its own
 _DRAWN = 12  # pairs of a sentence
+_TURNS = 3  # pairs of a paragraph
+_PROOF, _ALIKE = 4, 0.9  # lengths of paragraphs that tell translations apart, and how well they must agree
+_SAID, _SAID_ELSEWHERE = 40_000, 5_000  # sentences that are drawn of a language that is mostly read, and of another
 
 
 class Row(NamedTuple):
@@ -202,6 +213,152 @@ def _translated(clone: Path) -> Iterator[Asked]:
             yield Asked(other.text, one.text) if number % 2 else Asked(one.text, other.text)
 
 
+_LANGUAGES = frozenset(_CODES.values())
+_READ = frozenset(_CODES[code] for code in _SPOKEN) | frozenset("fa hi id ko tr uk vi".split())
+
+
+_VOWELS, _POINTED = re.compile("[\u064b-\u0652]"), 4  # Arabic with its vowels written is scripture or verse
+
+
+def _said(clone: Path) -> Iterator[Row]:
+    """Sentences to read aloud, by language."""
+    for folder in sorted(clone.glob("server/data/*")):
+        language = folder.name.split("-")[0]
+        if language not in _LANGUAGES or folder.name == "zh-HK":  # Cantonese
+            continue
+        found = dict[str, None]()
+        for path in sorted(folder.glob("*.txt")):
+            if re.search("singleword|address|cities|places|phrases", path.name, re.IGNORECASE):
+                continue
+            for line in path.read_text("utf-8").splitlines():
+                sentence = line.strip().lstrip("!?.,:;؟،؛*-–— ")
+                if (
+                    len(sentence) >= (5 if language in ("zh", "ja") else 12)
+                    and any(map(str.isalpha, sentence))
+                    and markdown.written(language, sentence)
+                    and len(_VOWELS.findall(sentence)) < _POINTED
+                ):
+                    found[sentence] = None
+        most = _SAID if language in _READ else _SAID_ELSEWHERE
+        drawn = random.Random(language).sample(sorted(found), min(most, len(found)))  # noqa: S311
+        for sentence in drawn:
+            yield from passages(language, [sentence], sentence)
+
+
+_UNIT = re.compile(
+    r'<tu tuid="([^":]*)[^"]*">.*?xml:lang="en[^"]*">\s*<seg>(.*?)</seg>.*?xml:lang="[^"]*">\s*<seg>(.*?)</seg>',
+    re.DOTALL,
+)
+
+
+def _memory(clone: Path) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """Translation memories from English: the other language, and the document, text and translation of each unit."""
+    for path in sorted(clone.glob("data/TM/all.en-*.tmx.zip")):
+        language = path.name.removeprefix("all.en-").split(".")[0].split("-")[0]
+        if language in _LANGUAGES and path.name.count(".") == 3:
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith(".tmx") and "__MACOSX" not in name)
+                units = _UNIT.findall(archive.read(name).decode("utf-8"))
+            yield (
+                language,
+                [(key, html.unescape(one).strip(), html.unescape(other).strip()) for key, one, other in units],
+            )
+
+
+def _remembered(clone: Path) -> Iterator[Row]:
+    for language, units in _memory(clone):
+        if units:
+            keys, texts, translations = zip(*units, strict=True)
+            yield from _documents("en", keys, texts)
+            yield from _documents(language, keys, translations)
+
+
+def _translated_memory(clone: Path) -> Iterator[Asked]:
+    for _, units in _memory(clone):
+        for number, (_, one, other) in enumerate(units):
+            if len(one) >= _TELLING and other:
+                yield Asked(other, one) if number % 2 else Asked(one, other)
+
+
+def _gendered(clone: Path) -> Iterator[tuple[str, str, str]]:
+    """A language, an English text of one to three sentences, and its translation."""
+    for path in sorted(clone.glob("data/sentences/*/geneval-*")):
+        language = path.name.rpartition(".")[2]
+        original = path.with_name(path.name.removesuffix(language) + "en")
+        if language != "en" and original.is_file():
+            sides = (side.read_text("utf-8").splitlines() for side in (original, path))
+            yield from ((language, one.strip(), other.strip()) for one, other in zip(*sides, strict=True))
+
+
+def _gendered_rows(clone: Path) -> Iterator[Row]:
+    for language, one, other in _gendered(clone):
+        yield from passages("en", [one], one)
+        yield from passages(language, [other], other)
+
+
+def _gendered_pairs(clone: Path) -> Iterator[Asked]:
+    for number, (_, one, other) in enumerate(_gendered(clone)):
+        yield Asked(other, one) if number % 2 else Asked(one, other)
+
+
+@cache
+def _pages(clone: Path, path: re.Pattern[str], first: str) -> Sequence[tuple[str, Mapping[str, list[str]]]]:
+    """The blocks of every Markdown page, by language."""
+    pages: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for file in sorted(clone.rglob("*.md")):
+        if (match := path.fullmatch(file.relative_to(clone).as_posix())) and not file.name.lower().startswith("change"):
+            language = (match.groupdict().get("code") or first).split("-")[0]
+            if language in _READ:
+                pages[match["page"]].setdefault(language, markdown.blocks(file.read_text("utf-8")))
+    for versions in pages.values():
+        source = set(versions.get("en", ()))
+        for language, texts in versions.items():
+            if language != "en":  # what is not translated stays out, and what another language than this is written in
+                texts[:] = [text if text not in source and markdown.written(language, text) else "" for text in texts]
+    return sorted(pages.items())
+
+
+def _aligned(versions: Sequence[list[str]]) -> list[list[str]]:
+    """Those with as many blocks as most have, about as long block for block: translations may be of an older page."""
+    (count, _), *_ = Counter(map(len, versions)).most_common(1)
+    fitting = [texts for texts in versions if len(texts) == count]
+    lengths = [[float(len(text)) for text in texts] for texts in fitting]
+    even = [len(set(own)) < _PROOF for own in lengths]  # nothing to compare
+    return [
+        texts
+        for texts, own, flat in zip(fitting, lengths, even, strict=True)
+        if not flat and not even[0] and correlation(lengths[0], own) >= _ALIKE
+    ]
+
+
+def _manual(repository: str, licence: str, path: str, first: str = "en") -> Source:
+    """Pages in Markdown, and their translations.
+
+    Args:
+        repository: as in Source.
+        licence: as in Source.
+        path: of a page: the group `page` is common to its translations; `code`, if there, names the language.
+        first: the language where no code is.
+    """
+    pattern = re.compile(path)
+
+    def read(clone: Path) -> Iterator[Row]:
+        for page, versions in _pages(clone, pattern, first):
+            for language, texts in versions.items():
+                yield from passages(language, [text for text in texts if text], f"{language} {page}")
+
+    def pairs(clone: Path) -> Iterator[Asked]:
+        generator = random.Random(repository)  # noqa: S311
+        for _, versions in _pages(clone, pattern, first):
+            aligned = _aligned(list(versions.values()))
+            for block in zip(*aligned, strict=True):
+                texts = [text for text in block if text]
+                for _ in range(min(_TURNS, len(texts) - 1)):
+                    yield Asked(*generator.sample(texts, 2))
+
+    return Source(repository, licence, read, pairs)
+
+
 _SHARE_ALIKE = "CC BY-SA 4.0"
 SOURCES = (
     Source("MicrosoftTranslator/NTREX", _SHARE_ALIKE, _news, _translated_news),
@@ -222,5 +379,16 @@ SOURCES = (
             ("pl", "Polish-PUD"), ("pt", "Portuguese-GSD"), ("ru", "Russian-PUD"), ("ru", "Russian-GSD"), ("ru", "Russian-Taiga"),
             ("zh", "Chinese-PUD"), ("zh", "Chinese-GSD"),
         )
+    ),
+    Source("mozilla/common-voice", "CC0", _said),
+    Source("tico-19/tico-19.github.io", "CC0", _remembered, _translated_memory),
+    Source("amazon-science/machine-translation-gender-eval", "CC BY-SA 3.0", _gendered_rows, _gendered_pairs),
+    _manual("OWASP/Top10", _SHARE_ALIKE, r"20\d\d/docs/(?P<code>[\w-]+)/(?P<page>[^/.]+)(?:\.[\w-]+)?\.md"),
+    _manual("cncf/glossary", "CC BY 4.0", r"content/(?P<code>[\w-]+)/(?P<page>.+)\.md"),
+    _manual("github/opensource.guide", "CC BY 4.0", r"_articles/(?:(?P<code>[\w-]+)/)?(?P<page>[^/]+)\.md"),
+    _manual("reactjs/ar.react.dev", "CC BY 4.0", r"src/content/(?P<page>.+)\.md", "ar"),
+    *(
+        _manual(f"microsoft/{name}", "MIT", r"(?:translations/(?P<code>[\w-]+)/)?(?P<page>.+)\.md")
+        for name in ("AZD-for-beginners", "IoT-For-Beginners", "edgeai-for-beginners")
     ),
 )  # fmt: skip
