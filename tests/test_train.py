@@ -273,6 +273,17 @@ def test_losses_are_least_where_they_should_be(generator):
     wanted = F.normalize(torch.randn(6, 32, generator=generator), dim=-1)
     assert float(distil.neighbours(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
     assert float(distil.neighbours(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
+    texts = F.normalize(torch.randn(40, 32, generator=generator), dim=-1)
+    assert float(distil.bank(3 * wanted, wanted, texts, 0.01)) == pytest.approx(0, abs=1e-5)
+    # What the text itself is in the bank says nothing of its neighbours.
+    moved = wanted + 0.3 * torch.randn(6, 32, generator=generator)
+    expected = float(distil.bank(moved, wanted, texts, 0.05))
+    assert expected > 0.1
+    assert float(distil.bank(moved, wanted, torch.cat([texts, wanted[:1]]), 0.05)) == pytest.approx(
+        float(distil.bank(moved[1:], wanted[1:], torch.cat([texts, wanted[:1]]), 0.05)) * 5 / 6
+        + float(distil.bank(moved[:1], wanted[:1], texts, 0.05)) / 6,
+        rel=1e-4,
+    )
     assert distil.agreement(wanted, wanted) == {"cosine": 1.0, "nearest": 1.0}
     even = torch.full((8, 4), 0.25)
     chosen = torch.arange(16).view(8, 2) % 4

@@ -1,4 +1,7 @@
-"""Gradient steps that can be interrupted between checkpoints: what every kind of training here shares."""
+"""Gradient steps that can be interrupted between checkpoints: what every kind of training here shares.
+
+The layers' matrices are moved by Muon (Jordan et al. 2024), all else, tables, routers and vectors, by AdamW at the same rate.
+"""
 
 import json
 import math
@@ -9,11 +12,19 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from moembed.models.network import NomicMoe
 from moembed.models.train.recipe import Steps
 from moembed.paths import replacing_file
 from moembed.progress import Advance
+
+_KEPT = ("momentum_buffer", "step", "exp_avg", "exp_avg_sq")  # of the optimizers' state, which one or the other has
+
+
+def is_matrix(name: str, value: Tensor) -> bool:
+    """Whether Muon moves a parameter: its steps are alike in every direction, which is right for neither tables nor routers."""
+    return value.ndim == 2 and "embeddings" not in name and "router" not in name
 
 
 class Descent:
@@ -33,8 +44,11 @@ class Descent:
     def __init__(self, network: NomicMoe, choices: Steps, steps: int, say: Callable[[str], None]) -> None:
         self._network, self._choices, self._say, self.steps = network, choices, say, steps
         self._names = dict(network.named_parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._names.values(), lr=choices.rate, betas=(0.9, 0.98), weight_decay=choices.decay
+        muon = [value for name, value in self._names.items() if is_matrix(name, value)]
+        adam = [value for name, value in self._names.items() if not is_matrix(name, value)]
+        self._optimizers = (
+            torch.optim.Muon(muon, choices.rate, choices.decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(adam, choices.rate, betas=(0.9, 0.98), weight_decay=choices.decay),
         )
         self._done = 0
         self.report: list[dict[str, float]] = []
@@ -74,12 +88,13 @@ class Descent:
     def _step(self) -> dict[str, float]:
         rise = min(1.0, (self._done + 1) / max(self._choices.warmup, 1))
         fall = 0.5 * (1 + math.cos(math.pi * self._done / self.steps))
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._choices.rate * rise * fall
-        self._optimizer.zero_grad(set_to_none=True)
+        self._network.zero_grad(set_to_none=True)
         parts = self._gradient(self._done)
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._choices.clip)
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._choices.rate * rise * fall
+            optimizer.step()
         self._done += 1
         return parts
 
@@ -90,9 +105,10 @@ class Descent:
 
     def _save(self, path: Path) -> None:
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
-        for name, parameter in self._names.items():
-            own = self._optimizer.state[parameter]
-            tensors |= {f"{kind}.{name}": own[kind] for kind in ("step", "exp_avg", "exp_avg_sq")}
+        for optimizer in self._optimizers:
+            for name, parameter in self._names.items():
+                own = optimizer.state.get(parameter, {})
+                tensors |= {f"{kind}.{name}": own[kind] for kind in _KEPT if kind in own}
         with replacing_file(path) as partial:
             save_file(tensors, partial, metadata={"report": json.dumps(self.report)})
 
@@ -101,7 +117,8 @@ class Descent:
             self.report = json.loads(handle.metadata()["report"])
             names = self._network.state_dict()
             self._network.load_state_dict({name: handle.get_tensor(f"network.{name}") for name in names})
+            stored = set(handle.keys())
             for name, parameter in self._names.items():
-                kinds = ("step", "exp_avg", "exp_avg_sq")
-                self._optimizer.state[parameter] = {kind: handle.get_tensor(f"{kind}.{name}") for kind in kinds}
+                kept = {kind: handle.get_tensor(key) for kind in _KEPT if (key := f"{kind}.{name}") in stored}
+                self._optimizers[0 if is_matrix(name, parameter) else 1].state[parameter] = kept
         self._done = int(self.report[-1]["step"])

@@ -16,6 +16,8 @@ from moembed.models.train.targets import Targets, unit_means
 
 Batch = list[Targets]
 _NEAREST = 10
+_ITSELF = 0.9995  # similarity
+_FAR = 1e4  # in temperatures
 
 
 def batches(targets: Sequence[Targets], tokens: int, seed: int) -> list[Batch]:
@@ -54,8 +56,28 @@ def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
 
 
-def loss(network: NomicMoe, batch: Batch, recipe: Distil, dims: list[int]) -> tuple[Tensor, dict[str, float]]:
-    """The weighted loss of a batch, and its parts."""
+def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    """Divergence of each text's distribution over a bank of others from the teacher's, in nats.
+
+    A batch holds few of a text's neighbours, a bank of what the teacher says of all texts many, and costs no reading.
+
+    Args:
+        found: `[texts, hidden]`.
+        wanted: `[texts, hidden]`, of unit length.
+        texts: the bank `[n, hidden]`, of unit length; what is the text itself is passed over.
+        temperature: of the similarities; a low one looks at the nearest alone.
+    """
+    theirs = wanted @ texts.T
+    itself = theirs > _ITSELF
+    mine = F.normalize(found, dim=-1) @ texts.T
+    mine, theirs = ((x / temperature).masked_fill(itself, -_FAR) for x in (mine, theirs))
+    return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
+
+
+def loss(
+    network: NomicMoe, batch: Batch, texts: Tensor, recipe: Distil, dims: list[int]
+) -> tuple[Tensor, dict[str, float]]:
+    """The weighted loss of a batch, given the bank, and its parts."""
     with torch.autocast("cpu", torch.bfloat16):
         states, routings = student.encode(network, torch.stack([t.ids for t in batch]))
     last = states[-1].float()
@@ -71,6 +93,7 @@ def loss(network: NomicMoe, batch: Batch, recipe: Distil, dims: list[int]) -> tu
         "states": difference.square().sum() / (goal[met] - goal[met].mean(0)).square().sum(),
         "vectors": 1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean(),
         "neighbours": torch.stack([neighbours(pooled[:, :dim], wanted, recipe.temperature) for dim in dims]).mean(),
+        "bank": bank(pooled, wanted, texts, recipe.bank_temperature),
         "balance": torch.stack([balance(routing) for routing in routings]).mean(),
     }
     total = torch.stack([getattr(recipe, name) * part for name, part in parts.items()]).sum()
@@ -129,12 +152,19 @@ class Distillation(Descent):
         self._recipe, self._held = recipe, held
         self._batches = batches(learned, recipe.distil.batch, recipe.seed)
         self._wanted = torch.stack([t.vector for t in held])
-        super().__init__(network, recipe.distil, len(self._batches), say)
+        self._bank = torch.stack([t.vector for t in learned])
+        super().__init__(network, recipe.distil, -(-len(self._batches) // recipe.distil.accumulate), say)
 
     def _gradient(self, step: int) -> dict[str, float]:
-        total, parts = loss(self._network, self._batches[step], self._recipe.distil, self._recipe.student.dims)
-        total.backward()  # type: ignore[no-untyped-call]
-        return parts
+        recipe, size = self._recipe, self._recipe.distil.accumulate
+        own = self._batches[step * size : (step + 1) * size]
+        sums: dict[str, float] = defaultdict(float)
+        for batch in own:
+            total, parts = loss(self._network, batch, self._bank, recipe.distil, recipe.student.dims)
+            (total / len(own)).backward()  # type: ignore[no-untyped-call]
+            for name, part in parts.items():
+                sums[name] += part / len(own)
+        return dict(sums)
 
     def _judge(self) -> dict[str, float]:
         embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], self._held)

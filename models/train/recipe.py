@@ -96,7 +96,7 @@ class Steps:
     """What all gradient steps have in common.
 
     Attributes:
-        rate: of AdamW, at its peak.
+        rate: of the optimizers, at its peak.
         warmup: steps until then.
         decay: weight decay.
         clip: largest norm of a step's gradient.
@@ -116,20 +116,26 @@ class Distil(Steps):
 
     Attributes:
         tokens: of text, each read once.
-        batch: tokens of a batch.
+        batch: tokens of a batch, which is of texts of one length.
+        accumulate: batches of a step.
         states: weight of the loss on every token's last hidden state.
         vectors: weight of the loss on embeddings.
         neighbours: weight of the loss on the similarities within a batch, at every one of the student's widths.
         temperature: of those similarities.
+        bank: weight of the loss on the similarities to all the texts, as the teacher sees them.
+        bank_temperature: of those similarities.
         balance: weight of the routers' load-balancing loss.
     """
 
     tokens: int
     batch: int
+    accumulate: int
     states: float
     vectors: float
     neighbours: float
     temperature: float
+    bank: float
+    bank_temperature: float
     balance: float
 
 
