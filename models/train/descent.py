@@ -46,7 +46,7 @@ class Descent:
         self._names = dict(network.named_parameters())
         muon = [value for name, value in self._names.items() if is_matrix(name, value)]
         adam = [value for name, value in self._names.items() if not is_matrix(name, value)]
-        self._optimizers = (
+        self._optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(muon, choices.rate, choices.decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(adam, choices.rate, betas=(0.9, 0.98), weight_decay=choices.decay),
         )
