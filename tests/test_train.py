@@ -231,15 +231,18 @@ def test_pieces_are_kept_by_what_they_serve():
         ("<mask>", 0.0),
     ]
     counts = {"en": Counter({5: 1000, 4: 10}), "fr": Counter({9: 900})}
-    kept = vocabulary.choose(pieces, counts, 9, prior=0.0, spelling=0.0)
+    kept = vocabulary.choose(pieces, counts, 9, prior=0.0, spelling=0.0, weights={})
     assert [pieces[i][0] for i in kept] == ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁word", "▁rare", "▁café", "<mask>"]
-    spelt = vocabulary.choose(pieces, counts, 10, prior=0.0, spelling=0.5)
+    spelt = vocabulary.choose(pieces, counts, 10, prior=0.0, spelling=0.5, weights={})
     assert {"w", "é"} <= {pieces[i][0] for i in spelt}
     assert "▁rare" not in {pieces[i][0] for i in spelt}
+    for weights, first in (({"fr": 2.0}, "▁café"), ({"en": 2.0}, "▁word")):
+        (piece,) = vocabulary.choose(pieces, counts, 6, prior=0.0, spelling=0.0, weights=weights)[4:-1]
+        assert pieces[piece][0] == first
 
 
 def test_units_are_comparable_stretches():
-    few = vocabulary.choose(list(map(tuple, TEMPLATE["model"]["vocab"])), {}, 3000, 1.0, 0.0)
+    few = vocabulary.choose(list(map(tuple, TEMPLATE["model"]["vocab"])), {}, 3000, 1.0, 0.0, {})
     pieces = [tuple(TEMPLATE["model"]["vocab"][i]) for i in few]
     small = vocabulary.build(vocabulary.describe(TEMPLATE, pieces), 48)
     large = vocabulary.build(TEMPLATE, 48)

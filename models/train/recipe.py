@@ -19,6 +19,7 @@ class Student:
         vocabulary: pieces of the tokenizer.
         prior: see `vocabulary.choose`.
         spelling: see `vocabulary.choose`.
+        speakers: languages weigh in that choice as `Data.emphasis` has it, to this power; 0 for all alike.
         experts: of every mixture.
         top_k: experts of a token.
         moe_every: layer i is a mixture iff i % moe_every == 1.
@@ -30,6 +31,7 @@ class Student:
     vocabulary: int
     prior: float
     spelling: float
+    speakers: float
     experts: int
     top_k: int
     moe_every: int

@@ -223,7 +223,8 @@ class _Run:
         if not path.is_file():
             choices, pieces = self._recipe.student, self._teacher.pieces
             counts = corpus.count(self._learned, self._whole)
-            kept = vocabulary.choose(pieces, counts, choices.vocabulary, choices.prior, choices.spelling)
+            weights = {language: weight**choices.speakers for language, weight in self._recipe.data.emphasis.items()}
+            kept = vocabulary.choose(pieces, counts, choices.vocabulary, choices.prior, choices.spelling, weights)
             with replacing_file(path) as partial:
                 partial.write_text(json.dumps(kept))
         found: list[int] = json.loads(path.read_text("utf-8"))

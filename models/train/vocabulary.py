@@ -1,8 +1,8 @@
 """The student's vocabulary: which of the teacher's pieces it keeps, and the tokenizer of what is left.
 
 A table of 250,002 rows would be three quarters of a small model. Rows are kept by how much text they serve: the share of each
-language's tokens in the corpus, languages weighted alike, blended with the piece's frequency in the teacher's own training text,
-which is of all domains.
+language's tokens in the corpus, weighted, blended with the piece's frequency in the teacher's own training text, which is of all
+domains.
 """
 
 import json
@@ -40,23 +40,31 @@ def build(described: Mapping[str, Any], max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-def choose(pieces: Pieces, counts: Mapping[str, Counter[int]], size: int, prior: float, spelling: float) -> list[int]:
+def choose(
+    pieces: Pieces,
+    counts: Mapping[str, Counter[int]],
+    size: int,
+    prior: float,
+    spelling: float,
+    weights: Mapping[str, float],
+) -> list[int]:
     """Ids of the pieces to keep, ascending; `<mask>`, which is the last, is kept too.
 
     Args:
         pieces: piece and score by id of the whole vocabulary.
         counts: language -> how often its text has each id.
         size: pieces to keep.
-        prior: weight of the pieces' own frequencies against that of one language's.
+        prior: weight of the pieces' own frequencies against that of a language's of weight 1.
         spelling: share of a piece's worth that each of its characters is worth: a piece that is left out is spelt, and a
             character that is left out is unknown.
+        weights: by language, where it is not 1.
     """
     worth = [prior * math.exp(score) for _, score in pieces]
-    for counted in counts.values():
-        total = sum(counted.values())
+    for language, counted in counts.items():
+        weight, total = weights.get(language, 1.0), sum(counted.values())
         for piece, times in counted.items():
             # Languages with little text count less: of few tokens, each seems frequent.
-            worth[piece] += times / (total + 20_000)
+            worth[piece] += weight * times / (total + 20_000)
     characters = {piece: index for index, (piece, _) in enumerate(pieces) if len(piece) == 1}
     spelt = [0.0] * len(pieces)
     for index, (word, _) in enumerate(pieces[len(SPECIAL) : -1], len(SPECIAL)):
