@@ -113,9 +113,9 @@ def compare(
             report.embedding_min_cosine = min(report.embedding_min_cosine, cosine)
             report.embedding_mean_cosine += (cosine - report.embedding_mean_cosine) / judged
         for layer, routing in want.routing.items():
-            if layer > turned:
-                break
-            _compare_routing(report.routing.setdefault(layer, LayerRouting()), routing, got.routing[layer], tolerance)
+            if layer <= turned:
+                own = report.routing.setdefault(layer, LayerRouting())
+                _compare_routing(own, routing, got.routing[layer], tolerance)
     if not judged:
         report.problems.append("every text has a near tie between experts: no embedding could be compared")
     report.neighbour_overlap = neighbour_overlap(np.array(wanted), np.array(given))

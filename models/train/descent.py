@@ -19,8 +19,6 @@ from moembed.models.train.recipe import Steps
 from moembed.paths import replacing_file
 from moembed.progress import Advance
 
-_KEPT = ("momentum_buffer", "step", "exp_avg", "exp_avg_sq")  # of the optimizers' state, which one or the other has
-
 
 def is_matrix(name: str, value: Tensor) -> bool:
     """Whether Muon moves a parameter: its steps are alike in every direction, which is right for neither tables nor routers."""
@@ -46,7 +44,7 @@ class Descent:
         self._names = dict(network.named_parameters())
         muon = [value for name, value in self._names.items() if is_matrix(name, value)]
         adam = [value for name, value in self._names.items() if not is_matrix(name, value)]
-        self._optimizers: tuple[torch.optim.Optimizer, ...] = (
+        self._optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (
             torch.optim.Muon(muon, choices.rate, choices.decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(adam, choices.rate, betas=(0.9, 0.98), weight_decay=choices.decay),
         )
@@ -105,10 +103,8 @@ class Descent:
 
     def _save(self, path: Path) -> None:
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
-        for optimizer in self._optimizers:
-            for name, parameter in self._names.items():
-                own = optimizer.state.get(parameter, {})
-                tensors |= {f"{kind}.{name}": own[kind] for kind in _KEPT if kind in own}
+        for name in self._names:
+            tensors |= {f"{kind}.{name}": value for kind, value in self._moments(name).items()}
         with replacing_file(path) as partial:
             save_file(tensors, partial, metadata={"report": json.dumps(self.report)})
 
@@ -117,8 +113,15 @@ class Descent:
             self.report = json.loads(handle.metadata()["report"])
             names = self._network.state_dict()
             self._network.load_state_dict({name: handle.get_tensor(f"network.{name}") for name in names})
-            stored = set(handle.keys())
-            for name, parameter in self._names.items():
-                kept = {kind: handle.get_tensor(key) for kind in _KEPT if (key := f"{kind}.{name}") in stored}
-                self._optimizers[0 if is_matrix(name, parameter) else 1].state[parameter] = kept
+            for key in handle.keys():  # noqa: SIM118  (the handle cannot be iterated over)
+                kind, _, name = key.partition(".")
+                if kind != "network":
+                    self._moments(name)[kind] = handle.get_tensor(key)
         self._done = int(self.report[-1]["step"])
+
+    def _moments(self, name: str) -> dict[str, Tensor]:
+        """What the optimizer of a parameter remembers of its gradients."""
+        parameter = self._names[name]
+        muon, adam = self._optimizers
+        moments: dict[str, Tensor] = (muon if is_matrix(name, parameter) else adam).state[parameter]
+        return moments

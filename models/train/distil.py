@@ -40,6 +40,11 @@ def balance(routing: Routing) -> Tensor:
     return experts * (shares * routing.probabilities.mean(0)).sum()
 
 
+def _divergence(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Mean divergence of the distributions of logits `[n, choices]` from theirs, in nats."""
+    return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
+
+
 def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """Divergence of each text's distribution over the others in the batch from the teacher's, in nats.
 
@@ -53,7 +58,7 @@ def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     unit = F.normalize(found, dim=-1)
     others = ~torch.eye(len(found), dtype=torch.bool)
     mine, theirs = ((x @ x.T / temperature)[others].view(len(found), -1) for x in (unit, wanted))
-    return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
+    return _divergence(mine, theirs)
 
 
 def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Tensor:
@@ -71,7 +76,7 @@ def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Te
     itself = theirs > _ITSELF
     mine = F.normalize(found, dim=-1) @ texts.T
     mine, theirs = ((x / temperature).masked_fill(itself, -_FAR) for x in (mine, theirs))
-    return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
+    return _divergence(mine, theirs)
 
 
 def loss(

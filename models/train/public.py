@@ -207,10 +207,15 @@ def _estimated(clone: Path) -> Iterator[Row]:
     return itertools.chain.from_iterable(_estimates(clone))
 
 
+def _by_turns(translations: Iterable[tuple[str, str]], least: int) -> Iterator[Asked]:
+    """A text and its translation, either as the query by turns, where the text has `least` characters."""
+    for number, (one, other) in enumerate(translations):
+        if len(one) >= least and other:
+            yield Asked(other, one) if number % 2 else Asked(one, other)
+
+
 def _translated(clone: Path) -> Iterator[Asked]:
-    for number, (one, other) in enumerate(_estimates(clone)):
-        if len(one.text) >= _TELLING:
-            yield Asked(other.text, one.text) if number % 2 else Asked(one.text, other.text)
+    return _by_turns(((one.text, other.text) for one, other in _estimates(clone)), _TELLING)
 
 
 _LANGUAGES = frozenset(_CODES.values())
@@ -275,9 +280,7 @@ def _remembered(clone: Path) -> Iterator[Row]:
 
 def _translated_memory(clone: Path) -> Iterator[Asked]:
     for _, units in _memory(clone):
-        for number, (_, one, other) in enumerate(units):
-            if len(one) >= _TELLING and other:
-                yield Asked(other, one) if number % 2 else Asked(one, other)
+        yield from _by_turns(((one, other) for _, one, other in units), _TELLING)
 
 
 def _gendered(clone: Path) -> Iterator[tuple[str, str, str]]:
@@ -297,8 +300,7 @@ def _gendered_rows(clone: Path) -> Iterator[Row]:
 
 
 def _gendered_pairs(clone: Path) -> Iterator[Asked]:
-    for number, (_, one, other) in enumerate(_gendered(clone)):
-        yield Asked(other, one) if number % 2 else Asked(one, other)
+    return _by_turns(((one, other) for _, one, other in _gendered(clone)), 1)
 
 
 @cache
