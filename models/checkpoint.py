@@ -1,6 +1,7 @@
 """Strict reading of a checkpoint folder: every tensor accounted for by name, shape, dtype and finiteness.
 
-The names are those of the published `model.safetensors` (148 tensors for 12 layers, flat, no prefix). A loader that only
+The names are those of the published `model.safetensors` (148 tensors for 12 layers, flat, no prefix), and `projection.weight`
+and `.bias` where a model has a projection. A loader that only
 logs what is missing gives another network: transformers 5 does, silently.
 """
 
@@ -56,6 +57,8 @@ def expected_tensors(config: NomicMoeConfig) -> dict[str, tuple[int, ...]]:
     for i in range(config.num_layers):
         mlp = moe if i in config.moe_layers else dense
         shapes |= {f"encoder.layers.{i}.{name}": shape for name, shape in (block | mlp).items()}
+    if config.projection:
+        shapes |= {"projection.weight": (hidden, hidden), "projection.bias": (hidden,)}
     return shapes
 
 

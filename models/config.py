@@ -65,6 +65,8 @@ class NomicMoeConfig:
         max_positions: rows of the rotary table, hence the longest sequence the network computes.
         pad_token_id: id of `<pad>`.
         dtype: dtype of every tensor in the checkpoint: `float32`, `float16` or `bfloat16`.
+        projection: whether a linear layer turns the last hidden states before they are pooled. The published model has none; it
+            lets a model that cannot turn its own residual stream put what tells texts apart into the leading components.
     """
 
     vocab_size: int
@@ -81,6 +83,7 @@ class NomicMoeConfig:
     max_positions: int
     pad_token_id: int
     dtype: str
+    projection: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -138,6 +141,7 @@ class NomicMoeConfig:
             max_positions=_integer(raw, "n_positions"),
             pad_token_id=_integer(raw, "pad_token_id", least=0),
             dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "float32"),
+            projection=_flag(raw, "projection"),
         )
         config._check(ffn_div)
         return config
@@ -185,7 +189,7 @@ class NomicMoeConfig:
 
 _READ = frozenset(
     "vocab_size n_embd n_layer n_head n_inner ffn_div num_experts moe_top_k moe_every_n_layers layer_norm_epsilon"
-    " rotary_emb_base n_positions pad_token_id torch_dtype".split()
+    " rotary_emb_base n_positions pad_token_id torch_dtype projection".split()
 )
 
 
@@ -198,6 +202,13 @@ def _integer(raw: dict[str, Any], name: str, *, default: int | None = None, leas
     value = raw.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise CheckpointError(f"config.json: {name} = {value!r}; expected an integer of at least {least}")
+    return value
+
+
+def _flag(raw: dict[str, Any], name: str) -> bool:
+    value = raw.get(name) or False
+    if not isinstance(value, bool):
+        raise CheckpointError(f"config.json: {name} = {value!r}; expected true or false")
     return value
 
 

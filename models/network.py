@@ -148,6 +148,7 @@ class NomicMoe(nn.Module):
         self.embeddings = Embeddings(config)
         self.emb_ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = Encoder(config)
+        self.projection = nn.Linear(config.hidden_size, config.hidden_size) if config.projection else None
         self.rebuild_rotary()
 
     def rebuild_rotary(self) -> Self:
@@ -159,7 +160,7 @@ class NomicMoe(nn.Module):
         return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed a batch of texts.
+        """Embed a batch of texts; `token_embeddings` are projected where the model has a projection.
 
         Args:
             input_ids: `[batch, sequence]` int64.
@@ -174,6 +175,9 @@ class NomicMoe(nn.Module):
         x = self.emb_ln(self.embeddings(input_ids.reshape(-1).index_select(0, tokens)))
         for layer in self.encoder.layers:
             x = layer(x, tokens, attention_mask, self.cos, self.sin)
+        if self.projection is not None:
+            # Of tokens, not of their mean, which would be the same: so it is one more linear layer over packed rows.
+            x = self.projection(x)
         padded = x.new_zeros(batch * sequence, self.config.hidden_size).index_copy(0, tokens, x)
         token_embeddings = padded.view(batch, sequence, self.config.hidden_size)
         return F.normalize(pool(x, tokens, attention_mask), dim=-1, eps=1e-12), token_embeddings

@@ -90,6 +90,8 @@ class Oracle:
                 mixed = self._dense(h, prefix)
             x = self._norm(mixed + h, prefix + "norm2")
             states.append(x)
+        if config.projection:
+            x = x @ self._tensor("projection.weight").T + self._tensor("projection.bias")
         pooled = x.sum(axis=0) / len(ids)
         embedding = pooled / max(float(np.sqrt((pooled**2).sum())), 1e-12)
         return OracleResult(embedding, pooled, tuple(states), routing)

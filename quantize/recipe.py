@@ -13,7 +13,8 @@ class Recipe:
 
     Attributes:
         name: what `--recipe` calls it and the manifest records.
-        attention_smoothing: 0 to 1, how far outliers of attention's input are moved into Wqkv.
+        attention_smoothing: 0 to 1, how far outliers of attention's input are moved into Wqkv, and of the last states into the
+            projection, if there is one.
         ffn_smoothing: the same for the input of dense MLPs and experts.
         damping: of the rounding of weights; `moembed.quantize.rounding` says what it does.
         table: bits of a value in the table of word embeddings, 8 or 4.

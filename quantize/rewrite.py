@@ -95,7 +95,7 @@ class Rewriter:
             raise ValueError(f"{weight} is not fed by a residual sum")
         if norm.outputs[0].name in self.factors:
             self._coded_norm("AddNormQuantize", norm, list(add.inputs))
-        else:  # the last one
+        else:  # the last one, where there is no projection
             epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
             self._replace(norm, "AddNorm", [*add.inputs, *norm.inputs[1:]], epsilon)
 
@@ -107,11 +107,13 @@ class Rewriter:
         self.coded[y] = _Coded(codes, step, _MIDDLE, factors)
 
     def _linear(self, gemm: ir.Node, weight: str) -> None:
-        x, _, bias = gemm.inputs
+        x, _, *biases = gemm.inputs
         coded = self._codes_of(x, gemm)
         codes8, scales = self._quantized(weight, self._content(weight), self._read(x), coded.factors)
         packed, scale = self._add(f"{weight}.int8", codes8), self._add(f"{weight}.scale", scales)
-        inputs = [coded.codes, coded.step, packed, scale, bias]
+        # The exporter leaves a bias of zeros out.
+        bias = biases or [self._add(f"{weight.removesuffix('weight')}bias", np.zeros(len(scales), np.float32))]
+        inputs = [coded.codes, coded.step, packed, scale, *bias]
         (use, *others) = gemm.outputs[0].uses()
         if others or use.node.op_type != "Gelu" or self._is_kept(use.node.outputs[0]):
             self._replace(gemm, "Int8Linear", inputs, {"middle": coded.middle})

@@ -21,7 +21,8 @@ def factors_of(model: ir.Model, recipe: Recipe, values: Values) -> Factors:
 
     Args:
         model: an fp32 model as `moembed.export` writes it.
-        recipe: `attention_smoothing` is the strength in front of Wqkv, `ffn_smoothing` in front of fc1 and experts.
+        recipe: `attention_smoothing` is the strength in front of Wqkv and the projection, `ffn_smoothing` in front of fc1 and
+            experts.
         values: what the model's products read, over some texts.
 
     Returns:
@@ -35,7 +36,7 @@ def factors_of(model: ir.Model, recipe: Recipe, values: Values) -> Factors:
             readers = matrices[: len(matrices) // 2]
         elif node.op_type == "Gemm":
             readers, weight = node.inputs[1:2], str(node.inputs[1].name)  # type: ignore[union-attr]
-            if weight.endswith("attn.Wqkv.weight"):
+            if weight.endswith(("attn.Wqkv.weight", "projection.weight")):
                 strength = recipe.attention_smoothing
             elif not weight.endswith("mlp.fc1.weight"):
                 continue

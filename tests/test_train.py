@@ -1,6 +1,5 @@
 """The parts that make a model, against independent computations."""
 
-import copy
 import json
 from collections import Counter
 
@@ -10,10 +9,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
-from moembed.models.train import arrange, corpus, distil, experts, rotary, student, targets, vocabulary
+from moembed.models.train import corpus, distil, experts, rotary, rotation, student, targets, vocabulary
 from moembed.models.train.convert import position_part
 from moembed.models.train.moments import Moments, ridge
-from moembed.models.train.recipe import Attend
+from moembed.models.train.recipe import Attend, Rotate
 from moembed.models.train.teacher import Teacher
 from moembed.probes import probe_texts
 from moembed.sources import DEFAULT_FOLDER
@@ -295,26 +294,30 @@ def test_losses_are_least_where_they_should_be(generator):
     assert float(distil.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
 
 
-# --- the order of coordinates
+# --- the rotation
 
 
-def test_another_order_is_the_same_network(network, generator):
-    ids = torch.randint(4, 40_000, (3, 17), generator=generator)
-    width = network.config.hidden_size
-    coordinates = torch.randperm(width, generator=generator)
-    other = copy.deepcopy(network)
-    arrange.permute(other, coordinates)
-    with torch.no_grad():
-        expected, _ = network(ids, torch.ones_like(ids))
-        found, _ = other(ids, torch.ones_like(ids))
-    assert not torch.allclose(found, expected, atol=1e-3)
-    torch.testing.assert_close(found, expected[:, coordinates], rtol=1e-4, atol=1e-5)
+def test_a_rotation_puts_first_what_tells_texts_apart(generator):
+    spread = torch.cat([torch.full((4,), 1.0), torch.full((20,), 0.05)])
+    turned = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
+    # What all texts share is large, as a teacher's vectors have it, and tells none from another.
+    vectors = F.normalize(torch.randn(600, 24, generator=generator) * spread @ turned + 3 * turned[5], dim=-1)
+    learned, held = vectors[:400], vectors[400:]
+    choices = Rotate(rate=2e-3, steps=60, texts=128, temperature=0.02)
+    found = rotation.learn(learned, [24, 8, 5], choices, seed=1)
+    torch.testing.assert_close(found @ found.T, torch.eye(24), rtol=0, atol=1e-5)
+    for width in (8, 5):
+        plain = distil.agreement(held[:, :width], held)["nearest"]
+        best = distil.agreement((held @ found.T)[:, :width], held @ found.T)["nearest"]
+        assert best > 0.9
+        assert plain < 0.8
+    again = rotation.learn(learned, [24, 8, 5], choices, seed=1)
+    assert again.numpy().tobytes() == found.numpy().tobytes()
 
 
-def test_telling_coordinates_come_first(generator):
-    spread = torch.tensor([0.01, 1.0, 0.01, 0.5, 1.0, 0.01])
-    vectors = torch.randn(500, 6, generator=generator) * spread
-    coordinates = arrange.order(vectors).tolist()
-    assert sorted(coordinates) == list(range(6))
-    assert coordinates[0] in (1, 4)
-    assert set(coordinates[:3]) == {1, 3, 4}
+def test_without_a_width_to_cut_to_nothing_is_descended(generator):
+    vectors = F.normalize(torch.randn(50, 8, generator=generator), dim=-1)
+    found = rotation.learn(vectors, [8], Rotate(rate=1.0, steps=9, texts=16, temperature=0.02), seed=1)
+    torch.testing.assert_close(found @ found.T, torch.eye(8), rtol=0, atol=1e-5)
+    spread = (vectors @ found.T).square().sum(0)
+    assert spread.tolist() == sorted(spread.tolist(), reverse=True)

@@ -36,13 +36,13 @@ def test_the_default_recipe_is_whole():
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("seed = 1", "", "missing choices seed"),
-        ("seed = 1", "seed = 1\nluck = 1", "unknown choices luck"),
+        ("seed = 2", "", "missing choices seed"),
+        ("seed = 2", "seed = 2\nluck = 1", "unknown choices luck"),
         ("experts = 8", "experts = true", r"\[student\]: experts = True; expected int"),
         ("dims = [384, 256, 128]", 'dims = ["wide"]', "dims = 'wide'; expected int"),
         ('passage = "passage: "', "", "are those of query and passage"),
         ("[distil]", "[finetune]", r"\[distil\] is missing"),
-        ("seed = 1", "seed =", "name one of the package or a .toml file"),
+        ("seed = 2", "seed =", "name one of the package or a .toml file"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, old, new, said):
@@ -268,7 +268,7 @@ def test_another_recipe_in_the_same_folder_is_refused(ingredients, made, tmp_pat
     recipe = ingredients / "small.toml"
     other = tmp_path / "ingredients"
     shutil.copytree(ingredients, other)
-    (other / "small.toml").write_text(recipe.read_text().replace("seed = 1", "seed = 2"))
+    (other / "small.toml").write_text(recipe.read_text().replace("seed = 2", "seed = 3"))
     assert _train(other, out) == 2
     assert "another recipe" in capsys.readouterr().err
 

@@ -134,8 +134,9 @@ class Contrast(Descent):
 
         def loss(pooled: Tensor) -> tuple[Tensor, dict[str, float]]:
             found: dict[str, list[Tensor]] = defaultdict(list)
+            turned = student.project(self._network, pooled)
             for dim in self._recipe.student.dims:
-                cut = pooled[:, :dim]
+                cut = turned[:, :dim]
                 for one, other in ((slice(count), slice(count, None)), (slice(count, 2 * count), slice(count))):
                     sides = (cut[one], cut[other]), (wanted[one], wanted[other])
                     found["pairs"].append(info_nce(*sides, choices.temperature, choices.margin))
@@ -160,7 +161,8 @@ class Contrast(Descent):
         found = agreement(torch.cat(sides), wanted)
         least = min(self._recipe.student.dims)
         for name, width in (("pairs_found", None), (f"pairs_found_{least}", least)):
-            queries, documents = (F.normalize(side[:, :width], dim=-1) for side in sides)
+            turned = [student.project(self._network, side)[:, :width] for side in sides]
+            queries, documents = (F.normalize(side, dim=-1) for side in turned)
             right = (queries @ documents.T).argmax(1) == torch.arange(len(queries))
             found[name] = round(float(right.float().mean()), 4)
         return found

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from moembed.models.network import NomicMoe
 from moembed.models.train.recipe import Steps
+from moembed.models.train.student import PROJECTION
 from moembed.paths import replacing_file
 from moembed.progress import Advance
 
@@ -29,7 +30,7 @@ class Descent:
     """A training run; its kinds give `_gradient` and `_judge`.
 
     Args:
-        network: trained in place, all of it.
+        network: trained in place, all of it but the projection.
         choices: of the steps.
         steps: how many there are.
         say: told what was found at every checkpoint.
@@ -41,7 +42,7 @@ class Descent:
 
     def __init__(self, network: NomicMoe, choices: Steps, steps: int, say: Callable[[str], None]) -> None:
         self._network, self._choices, self._say, self.steps = network, choices, say, steps
-        self._names = dict(network.named_parameters())
+        self._names = {name: value for name, value in network.named_parameters() if not name.startswith(PROJECTION)}
         muon = [value for name, value in self._names.items() if is_matrix(name, value)]
         adam = [value for name, value in self._names.items() if not is_matrix(name, value)]
         self._optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (
@@ -58,7 +59,8 @@ class Descent:
             state: the file where it is kept.
             advance: told of every step done.
         """
-        self._network.requires_grad_(True)
+        for value in self._names.values():
+            value.requires_grad_(True)
         if state.is_file():
             self._restore(state)
             advance(self._done)

@@ -11,6 +11,7 @@ from moembed.models.network import NomicMoe
 from moembed.models.train import student
 from moembed.models.train.descent import Descent
 from moembed.models.train.recipe import Distil, Recipe
+from moembed.models.train.rotation import divergence, similarities
 from moembed.models.train.student import Routing
 from moembed.models.train.targets import Targets, unit_means
 
@@ -40,11 +41,6 @@ def balance(routing: Routing) -> Tensor:
     return experts * (shares * routing.probabilities.mean(0)).sum()
 
 
-def _divergence(mine: Tensor, theirs: Tensor) -> Tensor:
-    """Mean divergence of the distributions of logits `[n, choices]` from theirs, in nats."""
-    return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
-
-
 def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """Divergence of each text's distribution over the others in the batch from the teacher's, in nats.
 
@@ -55,10 +51,7 @@ def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """
     if len(found) < 3:
         return found.new_zeros(())
-    unit = F.normalize(found, dim=-1)
-    others = ~torch.eye(len(found), dtype=torch.bool)
-    mine, theirs = ((x @ x.T / temperature)[others].view(len(found), -1) for x in (unit, wanted))
-    return _divergence(mine, theirs)
+    return divergence(similarities(found, temperature), similarities(wanted, temperature))
 
 
 def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Tensor:
@@ -76,7 +69,7 @@ def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Te
     itself = theirs > _ITSELF
     mine = F.normalize(found, dim=-1) @ texts.T
     mine, theirs = ((x / temperature).masked_fill(itself, -_FAR) for x in (mine, theirs))
-    return _divergence(mine, theirs)
+    return divergence(mine, theirs)
 
 
 def loss(
@@ -94,10 +87,11 @@ def loss(
     met = torch.bincount(unit, minlength=len(goal)) > 0
     difference = (unit_means(last.flatten(0, 1), unit, len(goal)) - goal)[met]
     pooled = last.mean(1)
+    turned = student.project(network, pooled)
     parts = {
         "states": difference.square().sum() / (goal[met] - goal[met].mean(0)).square().sum(),
         "vectors": 1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean(),
-        "neighbours": torch.stack([neighbours(pooled[:, :dim], wanted, recipe.temperature) for dim in dims]).mean(),
+        "neighbours": torch.stack([neighbours(turned[:, :dim], wanted, recipe.temperature) for dim in dims]).mean(),
         "bank": bank(pooled, wanted, texts, recipe.bank_temperature),
         "balance": torch.stack([balance(routing) for routing in routings]).mean(),
     }
@@ -174,5 +168,6 @@ class Distillation(Descent):
     def _judge(self) -> dict[str, float]:
         embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], self._held)
         least = min(self._recipe.student.dims)
-        cut = agreement(embeddings[:, :least], self._wanted)
+        mine, theirs = (student.project(self._network, x) for x in (embeddings, self._wanted))
+        cut = agreement(mine[:, :least], theirs)
         return {**agreement(embeddings, self._wanted), f"nearest_{least}": cut["nearest"]}

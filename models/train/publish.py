@@ -41,6 +41,7 @@ def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
         "n_positions": teacher.max_tokens,
         "max_trained_positions": teacher.max_tokens,
         "torch_dtype": "float16",
+        "projection": True,
     }
 
 

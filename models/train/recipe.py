@@ -94,6 +94,23 @@ class Convert:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rotate:
+    """How the projection learns to put first what tells texts apart.
+
+    Attributes:
+        rate: of Adam.
+        steps: how many.
+        texts: of a step.
+        temperature: of their similarities.
+    """
+
+    rate: float
+    steps: int
+    texts: int
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Steps:
     """What all gradient steps have in common.
 
@@ -181,6 +198,7 @@ class Recipe:
     data: Data
     attend: Attend
     convert: Convert
+    rotate: Rotate
     distil: Distil
     contrast: Contrast
 
@@ -203,6 +221,7 @@ def load_recipe(name: str) -> Recipe:
         "data": Data,
         "attend": Attend,
         "convert": Convert,
+        "rotate": Rotate,
         "distil": Distil,
         "contrast": Contrast,
     }

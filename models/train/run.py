@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moembed.bundle import sha256_of
 from moembed.errors import InputError, OutputError
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
-from moembed.models.train import arrange, corpus, pairs, publish, targets, vocabulary
+from moembed.models.train import corpus, pairs, publish, rotation, student, targets, vocabulary
 from moembed.models.train import start as beginning
 from moembed.models.train.contrast import Contrast
 from moembed.models.train.convert import Conversion
@@ -63,11 +64,8 @@ def run(
     """
     torch.set_num_threads(threads)
     made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, pair_paths, start, out, say)
-    if start:
-        coordinates = made.distil(made.begin(start))
-    else:
-        made.convert()
-        coordinates = made.distil(None)
+    coordinates = made.begin(start) if start else made.convert()
+    made.distil(coordinates)
     if pair_paths:
         made.contrast(coordinates)
 
@@ -113,17 +111,22 @@ class _Run:
         self._described = vocabulary.describe(template, [teacher.pieces[i] for i in kept])
         self._tokenizer = vocabulary.build(self._described, recipe.data.max_tokens)
         self._network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(recipe, teacher))).requires_grad_(False)
+        self._project(torch.eye(teacher.hidden))
 
     def begin(self, start: Path) -> Tensor:
         """Begin with a model that was made before.
 
         Returns:
-            The order of its coordinates, see `arrange`.
+            The order of its coordinates: the teacher's place of each, `[hidden]` int64.
         """
         return beginning.begin(self._network, beginning.read(start), self._teacher, self._kept)
 
-    def convert(self) -> None:
-        """Convert the teacher and publish what comes of it; its coordinates are still the teacher's."""
+    def convert(self) -> Tensor:
+        """Convert the teacher and publish what comes of it.
+
+        Returns:
+            The order of its coordinates, which is the teacher's.
+        """
         choices, multiple = self._recipe.convert, self._recipe.data.multiple
         conversion = Conversion(
             self._teacher,
@@ -137,15 +140,13 @@ class _Run:
         with progress(len(self._teacher.layers), "layer", show=None) as advance:
             conversion.run(self._state, advance)
         self._publish("converted", conversion=conversion.report)
+        return torch.arange(self._teacher.hidden)
 
-    def distil(self, coordinates: Tensor | None) -> Tensor:
-        """Take the gradient steps towards the teacher and publish what comes of them.
+    def distil(self, coordinates: Tensor) -> None:
+        """Learn the projection, take the gradient steps towards the teacher, and publish what comes of them.
 
         Args:
-            coordinates: the order of the network's, or None to choose one.
-
-        Returns:
-            The order of the coordinates, see `arrange`.
+            coordinates: the order of the network's.
         """
         learned = self._goals("learned", self._drawn(self._learned, self._recipe.distil.tokens))
         held = self._goals("held", self._drawn(self._held, self._recipe.data.held_tokens))
@@ -153,15 +154,12 @@ class _Run:
         read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), held)
         respelt = agreement(read, torch.stack([target.vector for target in held]))
         self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
-        if coordinates is None:
-            coordinates = arrange.order(torch.stack([target.vector for target in learned]))
-            arrange.permute(self._network, coordinates)
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
+        self._turn(self._state / "rotation.safetensors", learned)
         distillation = Distillation(self._network, self._recipe, learned, held, self._say)
         with progress(distillation.steps, "step", show=None) as advance:
             distillation.run(self._state / "distillation.safetensors", advance)
         self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
-        return coordinates
 
     def contrast(self, coordinates: Tensor) -> None:
         """Take the contrastive steps and publish what comes of them.
@@ -202,6 +200,20 @@ class _Run:
         folder = self._state / "targets" / name
         with progress(len(texts), "text", show=None) as advance:
             return targets.make(texts, self._tokenizer, self._teacher, self._whole, folder, advance)
+
+    def _turn(self, path: Path, learned: list[Targets]) -> None:
+        """Have the projection turn embeddings; the rotation is kept in a file."""
+        if not path.is_file():
+            vectors = torch.stack([target.vector for target in learned])
+            found = rotation.learn(vectors, self._recipe.student.dims, self._recipe.rotate, self._recipe.seed)
+            with replacing_file(path) as partial:
+                save_file({"rotation": found}, partial)
+        self._project(load_file(path)["rotation"])
+
+    def _project(self, turn: Tensor) -> None:
+        with torch.no_grad():
+            self._network.get_parameter(f"{student.PROJECTION}weight").copy_(turn)
+            self._network.get_parameter(f"{student.PROJECTION}bias").zero_()
 
     def _publish(self, name: str, **found: Any) -> None:
         self._report |= found

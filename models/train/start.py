@@ -11,6 +11,7 @@ from moembed.errors import CheckpointError, InputError
 from moembed.models.checkpoint import WEIGHTS_FILE, load_network
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
+from moembed.models.train.student import PROJECTION
 from moembed.models.train.teacher import Teacher
 from moembed.quantize.functions import EMBEDDINGS
 from moembed.quantize.layout import decode_blocks, unpack
@@ -49,7 +50,7 @@ def read(folder: Path) -> Start:
 
 
 def begin(network: NomicMoe, start: Start, teacher: Teacher, kept: Tensor) -> Tensor:
-    """Give a network the start's parameters; rows of pieces that it does not have are the teacher's.
+    """Give a network the start's parameters but the projection; rows of pieces that it does not have are the teacher's.
 
     Args:
         network: with the recipe's sizes, changed in place.
@@ -58,12 +59,14 @@ def begin(network: NomicMoe, start: Start, teacher: Teacher, kept: Tensor) -> Te
         kept: the teacher's id of every id of the network's vocabulary.
 
     Returns:
-        The order of the coordinates: the teacher's place `[hidden]` int64 of each of the start's, see `arrange`.
+        The order of the coordinates: the teacher's place of each of the start's, `[hidden]` int64.
 
     Raises:
         InputError: the start is of other sizes, or was not made from this teacher.
     """
-    own = {name: value for name, value in network.state_dict().items() if name != TABLE}
+    own = {
+        name: value for name, value in network.state_dict().items() if name != TABLE and not name.startswith(PROJECTION)
+    }
     shapes = {name: value[:0].shape if name == TABLE else value.shape for name, value in start.parameters.items()}
     wanted = {TABLE: (0, network.config.hidden_size)} | {name: value.shape for name, value in own.items()}
     if wrong := [name for name, shape in wanted.items() if shapes.get(name) != shape]:
@@ -133,8 +136,8 @@ def _decoded(folder: Path) -> dict[str, Tensor]:
             found[name] = matrix(name, stored[f"{name}.scale"], None)
         elif name.endswith(".fc1.weight"):
             found[name] = matrix(name, stored[f"{name}.scale"], name.replace("mlp.fc1.weight", "norm1"))
-        elif name.endswith(".Wqkv.weight"):
-            number = int(name.split(".")[2])
+        elif name.endswith((".Wqkv.weight", f"{PROJECTION}weight")):
+            number = config.num_layers if name.startswith(PROJECTION) else int(name.split(".")[2])
             norm = f"encoder.layers.{number - 1}.norm2" if number else "emb_ln"
             found[name] = matrix(name, stored[f"{name}.scale"], norm)
         else:

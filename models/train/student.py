@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.network import Attention, Block, MoeMlp, NomicMoe
 from moembed.models.train.teacher import split_heads
 
+PROJECTION = "projection."  # how names of its parameters begin; it is learned apart from all the others, see `rotation`
 _ROWS = 64  # experts' rows are padded to multiples of this: oneDNN prepares each shape anew
 
 
@@ -100,6 +101,11 @@ def layer(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Ro
 def blocks(network: NomicMoe) -> list[Block]:
     """The layers of a network, with their type."""
     return [block for block in network.encoder.layers if isinstance(block, Block)]
+
+
+def project(network: NomicMoe, vectors: Tensor) -> Tensor:
+    """Embeddings `[texts, hidden]`, not yet of unit length, of means of last hidden states, of the same shape."""
+    return vectors if network.projection is None else network.projection(vectors)
 
 
 def encode(network: NomicMoe, ids: Tensor) -> tuple[list[Tensor], list[Routing]]:
