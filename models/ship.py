@@ -7,16 +7,21 @@ and the bundle is small enough for a wheel.
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from moembed.bundle import Bundle
 from moembed.cli import main as moembed
 from moembed.errors import InputError, MoembedError, OutputError
 from moembed.models import card
+from moembed.models.train import corpus
 from moembed.paths import replacing_folder
 
 LIMIT = 40_000_000  # bytes of the bundle, tokenizer included
+_TOKENS = 16384  # that INT8 is calibrated by
 
 
 def ship(
@@ -25,7 +30,6 @@ def ship(
     *,
     data: Path,
     sets: Sequence[str],
-    calibrate: Path,
     recipe: str,
     work: Path,
     bundle: Path,
@@ -35,10 +39,9 @@ def ship(
 
     Args:
         checkpoint: what training made; its recipe names the model.
-        texts: in which experts are counted.
+        texts: what it learned from; some of them calibrate the INT8 bundle, and experts are counted in some.
         data: folder of the evaluation sets.
         sets: their names.
-        calibrate: texts to calibrate by, one a line.
         recipe: of `moembed quantize`.
         work: folder for what is made on the way; what is there is made anew.
         bundle: where the INT8 bundle goes, over an older one.
@@ -48,20 +51,18 @@ def ship(
         InputError: the checkpoint says nothing of its making, a step failed, or the bundle is too large.
         OutputError: a file cannot be written.
     """
-    named = work / card.recipe_of(checkpoint)["recipe"]["name"]
+    made = card.recipe_of(checkpoint)["recipe"]
+    named, calibration = work / made["name"], work / "calibration.txt"
     full, small = named.with_name(f"{named.name}-fp32"), named.with_name(f"{named.name}-int8")
     try:
         # A bundle is named after its checkpoint's folder.
         shutil.copytree(checkpoint, named, dirs_exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
-    for command in (
-        ["export", str(named), "-o", str(full), "--force"],
-        ["quantize", str(full), "-o", str(small), "--recipe", recipe, "--calibrate", str(calibrate), "--force"],
-        ["evaluate", *sets, "--data", str(data), "--model", str(small), "--baseline", str(full), "--certify"],
-    ):
-        if code := moembed(command):
-            raise InputError(f"`moembed {' '.join(command)}` failed with exit code {code}: nothing was replaced")
+    _do("export", str(named), "-o", str(full), "--force")
+    calibration.write_text("\n".join(_calibration(named, texts, made)), "utf-8")
+    _do("quantize", str(full), "-o", str(small), "--recipe", recipe, "--calibrate", str(calibration), "--force")
+    _do("evaluate", *sets, "--data", str(data), "--model", str(small), "--baseline", str(full), "--certify")
     if (size := Bundle.open(small).size) > LIMIT:
         raise InputError(f"{small} has {size:,} bytes, more than the {LIMIT:,} of a wheel: nothing was replaced")
     card.write(small, checkpoint, texts, papers, texts=card.TEXTS)
@@ -69,14 +70,34 @@ def ship(
         shutil.copytree(small, partial, dirs_exist_ok=True)
 
 
+def _do(*command: str) -> None:
+    if code := moembed(command):
+        raise InputError(f"`moembed {' '.join(command)}` failed with exit code {code}: nothing was replaced")
+
+
+def _calibration(checkpoint: Path, texts: Sequence[Path], made: Mapping[str, Any]) -> list[str]:
+    """Texts to calibrate by, without prompts and line breaks: drawn as training draws, so that the same files give the same."""
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    learned, _ = corpus.read(texts, {"query": "", "passage": ""}, made["data"]["held_out"])
+    drawn = corpus.sample(
+        learned,
+        tokenizer,
+        tokens=_TOKENS,
+        flatten=made["data"]["flatten"],
+        emphasis=made["data"]["emphasis"],
+        least=corpus.LEAST,
+        seed=made["seed"],
+    )
+    return [" ".join(encoded.text.split()) for encoded in drawn]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and ship."""
     parser = argparse.ArgumentParser(prog="python -m moembed.models.ship", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint that training made")
-    parser.add_argument("text", type=Path, nargs="+", help="JSONL files, as for training, in which experts are counted")
+    parser.add_argument("text", type=Path, nargs="+", help="JSONL files that it learned from")
     parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets")
     parser.add_argument("--sets", nargs="+", required=True, help="their names, as for `moembed evaluate`")
-    parser.add_argument("--calibrate", type=Path, required=True, help="texts to calibrate by, one a line")
     parser.add_argument("--recipe", default="int8-table4", help="of `moembed quantize` (default: %(default)s)")
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
     parser.add_argument("--bundle", type=Path, default=Path("runtime/default"), help="default: %(default)s")
@@ -88,7 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             chosen.text,
             data=chosen.data,
             sets=chosen.sets,
-            calibrate=chosen.calibrate,
             recipe=chosen.recipe,
             work=chosen.work,
             bundle=chosen.bundle,

@@ -8,6 +8,7 @@ from moembed.errors import CheckpointError, SourceError
 from moembed.hub import fetch, is_hub_name
 from moembed.models.checkpoint import WEIGHTS_FILE
 from moembed.models.config import NomicMoeConfig
+from moembed.models.modules import check_modules
 from moembed.models.spec import ModelSpec, known_specs, spec_of
 
 REQUIRED_FILES = ("config.json", WEIGHTS_FILE, "tokenizer.json")
@@ -57,7 +58,7 @@ def locate(
 
     Raises:
         SourceError: neither a folder nor a hub name that can be had.
-        CheckpointError: a required file is missing, or a digest differs from the pinned one.
+        CheckpointError: a required file is missing, a digest differs from the pinned one, or its vectors are not means of tokens.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -91,6 +92,7 @@ def _local(folder: Path) -> Checkpoint:
     if missing := [name for name in REQUIRED_FILES if not (folder / name).is_file()]:
         raise CheckpointError(f"{folder} lacks {', '.join(missing)}; a checkpoint has {', '.join(REQUIRED_FILES)}")
     config = NomicMoeConfig.from_file(folder / "config.json")
+    check_modules(folder)
     config_sha256, weights_sha256 = (sha256_of(folder / name) for name in ("config.json", WEIGHTS_FILE))
     spec = spec_of(folder, config, config_sha256)
     published = next((s for s in known_specs() if s.sha256.get(WEIGHTS_FILE) == weights_sha256), None)

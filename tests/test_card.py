@@ -96,8 +96,8 @@ def _ship(material, checkpoint, tmp_path):
     return ship.main(
         [
             *(str(checkpoint), str(material / "t.jsonl"), "--data", str(tmp_path), "--sets", "nothing"),
-            *("--calibrate", str(material / "t.jsonl"), "--work", str(tmp_path / "work")),
-            *("--bundle", str(tmp_path / "bundle"), "--card", str(tmp_path / "papers")),
+            *("--work", str(tmp_path / "work"), "--bundle", str(tmp_path / "bundle")),
+            *("--card", str(tmp_path / "papers")),
         ]
     )
 

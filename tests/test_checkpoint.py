@@ -160,3 +160,70 @@ def test_broken_side_files_are_refused(checkpoint, tmp_path, file, content, said
 def test_a_name_that_is_nothing_is_refused(source):
     with pytest.raises(SourceError, match="no folder"):
         locate(source)
+
+
+# --- what sentence-transformers would do behind the encoder
+
+MODULES = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Normalize")]
+MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+
+
+@pytest.fixture
+def with_side_files(checkpoint, tmp_path):
+    """A copy of the checkpoint with these two files of sentence-transformers."""
+
+    def write(modules, pooling):
+        folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+        (folder / "1_Pooling").mkdir()
+        (folder / "modules.json").write_text(json.dumps(modules))
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling"),
+    [
+        (MODULES, MEAN | {"include_prompt": True}),
+        (MODULES[:2], {"pooling_mode": "mean"}),
+        (
+            [
+                {"type": f"sentence_transformers.sentence_transformer.modules.x.{m['type'].split('.')[-1]}"}
+                for m in MODULES
+            ],
+            {},
+        ),
+    ],
+)
+def test_means_of_tokens_are_what_is_implemented(with_side_files, modules, pooling):
+    assert locate(with_side_files(modules, pooling)).config.num_layers == 4
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "said"),
+    [
+        (
+            [*MODULES[:2], {"type": "sentence_transformers.models.Dense"}, MODULES[2]],
+            MEAN,
+            "Transformer, Pooling, Dense, Norm",
+        ),
+        (MODULES[:1], MEAN, "lists the modules Transformer; implemented"),
+        ([MODULES[1], MODULES[0]], MEAN, "Pooling, Transformer"),
+        (["Transformer"], MEAN, r"lists the modules \?;"),
+        ({"0": MODULES[0]}, MEAN, "modules.json: expected a JSON list, found dict"),
+        (
+            MODULES,
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+            "asks for pooling_mode_cls_token",
+        ),
+        (MODULES, MEAN | {"pooling_mode_max_tokens": True}, "pooling_mode_mean_tokens and pooling_mode_max_tokens"),
+        (MODULES, {"pooling_mode": "lasttoken"}, "asks for pooling_mode_lasttoken_tokens"),
+        (MODULES, {"pooling_mode_mean_tokens": False}, "asks for no pooling"),
+        (MODULES, MEAN | {"include_prompt": False}, "leaves the prompt out"),
+        (MODULES, [MEAN], "expected a JSON object, found list"),
+    ],
+)
+def test_another_pooling_or_a_further_module_is_refused(with_side_files, modules, pooling, said):
+    with pytest.raises(CheckpointError, match=said):
+        locate(with_side_files(modules, pooling))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from moembed.errors import InputError
 
+LEAST = 6  # ids of a text that is worth reading
 _BUCKETS = 1 << 16
 _BLOCK = 1024
 

@@ -28,7 +28,6 @@ from moembed.paths import replacing_file
 from moembed.progress import progress
 from moembed.sources import DEFAULT_FOLDER
 
-_LEAST = 6  # ids of a text that is worth reading
 Say = Callable[[str], None]
 
 
@@ -188,7 +187,7 @@ class _Run:
             tokens=tokens,
             flatten=data.flatten,
             emphasis=data.emphasis,
-            least=_LEAST,
+            least=corpus.LEAST,
             seed=seed,
         )
 

@@ -1,0 +1,59 @@
+"""sentence-transformers' list of modules beside a checkpoint: what it asks for must be what the graph computes.
+
+A checkpoint that was tuned with another pooling, or with a layer of its own behind it, would export without either and nobody
+would notice. Read are `modules.json` and `1_Pooling/config.json`, whose modes are flags, or one word in newer files.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moembed.errors import CheckpointError
+
+_COMPUTED = ["Transformer", "Pooling", "Normalize"]
+_POOLING = "pooling_mode"
+
+
+def check_modules(folder: Path) -> None:
+    """Make sure that a checkpoint's sentence embeddings are masked means of all its tokens.
+
+    Args:
+        folder: a checkpoint; files that it lacks are not missed.
+
+    Raises:
+        CheckpointError: its files ask for another pooling or for further modules, or are not of their form.
+    """
+    path = folder / "modules.json"
+    modules = _read(path, list)
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else "?" for module in modules]
+    if modules and kinds not in (_COMPUTED, _COMPUTED[:2]):
+        raise CheckpointError(
+            f"{path} lists the modules {', '.join(kinds)}; implemented: {', '.join(_COMPUTED)}. "
+            "Vectors without the others would be another model's"
+        )
+    path = folder / "1_Pooling" / "config.json"
+    pooling = _read(path, dict)
+    modes = [name for name, value in pooling.items() if name.startswith(f"{_POOLING}_") and value is True]
+    modes += [f"{_POOLING}_{pooling[_POOLING]}_tokens"] if _POOLING in pooling else []
+    if pooling and modes != [f"{_POOLING}_mean_tokens"]:
+        raise CheckpointError(
+            f"{path} asks for {' and '.join(modes) or 'no pooling'}; implemented: {_POOLING}_mean_tokens"
+        )
+    if pooling.get("include_prompt", True) is not True:
+        raise CheckpointError(
+            f"{path} leaves the prompt out of the mean (include_prompt = false), which is not implemented"
+        )
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, kind):
+        raise CheckpointError(
+            f"{path}: expected a JSON {'list' if kind is list else 'object'}, found {type(found).__name__}"
+        )
+    return found
