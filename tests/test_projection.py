@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from torch.nn import functional
 
 from checkpoints import small_config, write_checkpoint
 from moembed import Embedder
@@ -16,6 +18,7 @@ from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.checkpoint import load_network
 from moembed.models.oracle import Oracle
 from moembed.models.sources import locate
+from moembed.models.train import student
 from moembed.quantize.pipeline import quantize
 from moembed.stability import check_stability
 from tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, REFERENCE
@@ -59,6 +62,16 @@ def test_torch_agrees_with_the_oracle(projected):
     report = compare("numpy", observe_oracle(oracle), observe_network(load_network(projected)), texts, REFERENCE)
     oracle.close()
     assert report.passed, report.problems
+
+
+def test_training_sees_the_same_vectors(projected):
+    network = load_network(projected)
+    ids = torch.randint(4, 40_000, (3, 17), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        states, _ = student.encode(network, ids)
+        embeddings, _ = network(ids, torch.ones_like(ids))
+        found = functional.normalize(student.project(network, states[-1].mean(1)), dim=-1)
+    torch.testing.assert_close(found, embeddings, rtol=1e-4, atol=1e-5)
 
 
 def test_a_projection_is_not_left_out(projected, bundles, changed):

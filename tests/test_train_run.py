@@ -6,6 +6,7 @@ import shutil
 from importlib import resources
 
 import pytest
+import torch
 
 from moembed.errors import InputError
 from moembed.export.pipeline import export
@@ -142,6 +143,18 @@ def test_a_run_makes_checkpoints_that_load(made):
         assert checkpoint.weights_sha256 == _sha256(made / name)
         assert network.config.moe_layers == (1,)
         assert network.config.hidden_size == HIDDEN
+
+
+def test_the_projection_is_a_rotation_that_no_step_moves(made):
+    turns = [load_network(made / name).projection for name in CHECKPOINTS]
+    assert [turn.bias.abs().max().item() for turn in turns] == [0, 0, 0]
+    converted, distilled, contrasted = (turn.weight for turn in turns)
+    torch.testing.assert_close(converted, torch.eye(HIDDEN))
+    assert torch.equal(distilled, contrasted)
+    assert not torch.allclose(distilled, converted, atol=0.1)
+    torch.testing.assert_close(distilled @ distilled.T, converted, rtol=0, atol=0.005)  # in float16
+    report = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
+    assert {"cosine", "nearest", "nearest_32"} <= report[-1].keys()
 
 
 def test_gradient_steps_come_nearer_to_the_teacher(made):
