@@ -58,4 +58,5 @@ def divergence(mine: Tensor, theirs: Tensor) -> Tensor:
 def _turned(skew: Tensor, begin: Tensor) -> Tensor:
     half = (skew - skew.T) / 2
     eye = torch.eye(len(half))
-    return torch.linalg.solve(eye + half, eye - half) @ begin
+    cayley: Tensor = torch.linalg.solve(eye + half, eye - half)
+    return cayley @ begin
