@@ -1,8 +1,8 @@
 """Strict reading of a checkpoint folder: every tensor accounted for by name, shape, dtype and finiteness.
 
 The names are those of the published `model.safetensors` (148 tensors for 12 layers, flat, no prefix), and `projection.weight`
-and `.bias` where a model has a projection. A loader that only
-logs what is missing gives another network: transformers 5 does, silently.
+and `projection.bias` where a model has a projection. A loader that only logs what is missing gives another network:
+transformers 5 does, silently.
 """
 
 import re

@@ -12,6 +12,7 @@ from moembed.errors import CheckpointError
 
 _COMPUTED = ["Transformer", "Pooling", "Normalize"]
 _POOLING = "pooling_mode"
+_JSON: dict[type, str] = {dict: "object", list: "list"}
 
 
 def check_modules(folder: Path) -> None:
@@ -24,7 +25,7 @@ def check_modules(folder: Path) -> None:
         CheckpointError: its files ask for another pooling or for further modules, or are not of their form.
     """
     path = folder / "modules.json"
-    modules = _read(path, list)
+    modules = side_file(path, list)
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else "?" for module in modules]
     if modules and kinds not in (_COMPUTED, _COMPUTED[:2]):
         raise CheckpointError(
@@ -32,7 +33,7 @@ def check_modules(folder: Path) -> None:
             "Vectors without the others would be another model's"
         )
     path = folder / "1_Pooling" / "config.json"
-    pooling = _read(path, dict)
+    pooling = side_file(path)
     modes = [name for name, value in pooling.items() if name.startswith(f"{_POOLING}_") and value is True]
     modes += [f"{_POOLING}_{pooling[_POOLING]}_tokens"] if _POOLING in pooling else []
     if pooling and modes != [f"{_POOLING}_mean_tokens"]:
@@ -45,7 +46,12 @@ def check_modules(folder: Path) -> None:
         )
 
 
-def _read(path: Path, kind: type) -> Any:
+def side_file(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON file beside a checkpoint's weights, or an empty `kind`, dict or list, where there is none.
+
+    Raises:
+        CheckpointError: it cannot be read as JSON, or is of another kind.
+    """
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -53,7 +59,5 @@ def _read(path: Path, kind: type) -> Any:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, kind):
-        raise CheckpointError(
-            f"{path}: expected a JSON {'list' if kind is list else 'object'}, found {type(found).__name__}"
-        )
+        raise CheckpointError(f"{path}: expected a JSON {_JSON[kind]}, found {type(found).__name__}")
     return found

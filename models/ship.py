@@ -21,7 +21,6 @@ from moembed.models.train import corpus
 from moembed.paths import replacing_folder
 
 LIMIT = 40_000_000  # bytes of the bundle, tokenizer included
-_TOKENS = 16384  # that INT8 is calibrated by
 
 
 def ship(
@@ -77,15 +76,16 @@ def _do(*command: str) -> None:
 
 def _calibration(checkpoint: Path, texts: Sequence[Path], made: Mapping[str, Any]) -> list[str]:
     """Texts to calibrate by, without prompts and line breaks: drawn as training draws, so that the same files give the same."""
+    from moembed.quantize.calibrate import MOST_TOKENS
+
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     learned, _ = corpus.read(texts, {"query": "", "passage": ""}, made["data"]["held_out"])
     drawn = corpus.sample(
         learned,
         tokenizer,
-        tokens=_TOKENS,
+        tokens=MOST_TOKENS,
         flatten=made["data"]["flatten"],
         emphasis=made["data"]["emphasis"],
-        least=corpus.LEAST,
         seed=made["seed"],
     )
     return [" ".join(encoded.text.split()) for encoded in drawn]

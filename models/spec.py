@@ -1,6 +1,5 @@
 """What is known of a model besides its tensors: prompts, widths, limits, origin. Data, in `specs/*.toml` or in its folder."""
 
-import json
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any
 
 from moembed.errors import CheckpointError
 from moembed.models.config import NomicMoeConfig
+from moembed.models.modules import side_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,12 @@ def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSp
         CheckpointError: a file is not JSON, or its limits contradict the network.
     """
     known = next((s for s in known_specs() if s.sha256.get("config.json") == config_sha256), None)
-    st = _json(folder / "config_sentence_transformers.json")
+    st = side_file(folder / "config_sentence_transformers.json")
     prompts = st.get("prompts") or (known.prompts if known else {})
     limit = (
-        _json(folder / "sentence_bert_config.json").get("max_seq_length")
+        side_file(folder / "sentence_bert_config.json").get("max_seq_length")
         or (known.max_tokens if known else None)
-        or _json(folder / "tokenizer_config.json").get("model_max_length")
+        or side_file(folder / "tokenizer_config.json").get("model_max_length")
         or config.max_positions
     )
     if not isinstance(prompts, dict) or not all(isinstance(v, str) for v in prompts.values()):
@@ -93,15 +93,3 @@ def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSp
 def _are_widths(dims: Any, hidden: int) -> bool:
     whole = isinstance(dims, list) and bool(dims) and all(type(dim) is int and 0 < dim <= hidden for dim in dims)
     return whole and dims == sorted(set(dims), reverse=True)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(raw).__name__}")
-    return raw

@@ -15,7 +15,7 @@ from moembed.export.parity import instrumented
 from moembed.tokenizer import Ids
 
 Values = dict[str, NDArray[Any]]
-_MOST_TOKENS = 16384  # of the published size: 3 GB of values
+MOST_TOKENS = 16384  # of the published size: 3 GB of values
 _BATCH = 8
 
 
@@ -43,7 +43,7 @@ def observed(graph: Path, texts: Sequence[Ids]) -> Values:
         for part, value in zip(parts, session.run(names, {"input_ids": ids, "attention_mask": mask}), strict=True):
             part.append(value)
         tokens += int(mask.sum())
-        if tokens >= _MOST_TOKENS:
+        if tokens >= MOST_TOKENS:
             break
     return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}
 

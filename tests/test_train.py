@@ -196,14 +196,12 @@ def test_a_larger_sample_begins_with_the_smaller_one():
     tokenizer = vocabulary.build(TEMPLATE, 64)
     texts = [corpus.Text("en", f"passage: the {n}th of them") for n in range(900)]
     texts += [corpus.Text("lo", f"passage: number {n}") for n in range(9)]
-    draw = {
-        n: corpus.sample(texts, tokenizer, tokens=n, flatten=0.5, emphasis={}, least=3, seed=1) for n in (300, 1200)
-    }
+    draw = {n: corpus.sample(texts, tokenizer, tokens=n, flatten=0.5, emphasis={}, seed=1) for n in (300, 1200)}
     assert draw[1200][: len(draw[300])] == draw[300]
     assert 300 <= sum(len(text.ids) for text in draw[300]) < 330
     languages = Counter("lo" if "number" in text.text else "en" for text in draw[1200])
     assert languages["lo"] > 0.05 * languages["en"]  # one in a hundred texts, one in ten that are drawn
-    drawn = corpus.sample(texts, tokenizer, tokens=1200, flatten=0.5, emphasis={"lo": 0.3}, least=3, seed=1)
+    drawn = corpus.sample(texts, tokenizer, tokens=1200, flatten=0.5, emphasis={"lo": 0.3}, seed=1)
     assert 0 < sum("number" in text.text for text in drawn) < 0.5 * languages["lo"]
     assert len({text.text for text in draw[1200]}) == len(draw[1200])
 

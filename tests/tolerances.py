@@ -1,5 +1,10 @@
 """Every tolerance of the tests that is not one of the product's own (`moembed.export.tolerances`)."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from moembed.export.tolerances import Tolerance
 
 # The torch network against the float64 numpy oracle: what float32 arithmetic itself costs.
@@ -14,12 +19,10 @@ OP_MAX_ABS = 2e-5
 MUTATION_FACTOR = 3.0
 # One unit vector against another computed the same way in another dtype or precision.
 FLOAT16_MAX_ABS = 5e-4
-# The embedded model's first component is what all texts share, some 0.8 of a vector: it sets the step of a byte, and a bit says
-# nothing of it; what tells texts apart is in the others.
+# The embedded model's first component is what all texts share, some 0.8 of a vector: it sets the step of a byte.
 INT8_MIN_COSINE = 0.999
-BINARY_MIN_COSINE = 0.40
 UNIT_LENGTH = 1e-6
-# The embedded model against the fp32 bundle it was quantised from: mean over the probe texts (one short text is at 0.9965).
+# The embedded model against the fp32 bundle it was quantised from: mean over the probe texts.
 INT8_DEFAULT_MEAN_COSINE = 0.9995
 # The steps of a GELU's codes: one float32 erf against another.
 STEP_RELATIVE = 1e-5
@@ -35,3 +38,8 @@ KERNEL_CODES_APART = 1e-3
 KERNEL_EXPERT_MAX_ABS = 0.03
 # Whole vectors by kernels and by the functions.
 KERNEL_MIN_COSINE = 0.9995
+
+
+def cosine_of_bits(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Cosines `[n]` of unit vectors `[n, dim]` to their signs: exactly what a bit a dimension keeps of them."""
+    return np.asarray(np.abs(vectors).sum(axis=1) / np.sqrt(vectors.shape[1]))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moembed.errors import InputError
 
-LEAST = 6  # ids of a text that is worth reading
+_LEAST = 6  # ids of a text that is worth reading
 _BUCKETS = 1 << 16
 _BLOCK = 1024
 
@@ -124,10 +124,9 @@ def sample(
     tokens: int,
     flatten: float,
     emphasis: Mapping[str, float],
-    least: int,
     seed: int,
 ) -> list[Encoded]:
-    """Draw texts until they have about so many tokens.
+    """Draw texts until they have about so many tokens; texts of fewer than six are passed over.
 
     A language with n texts is drawn from in proportion to n ** `flatten` times its `emphasis`, or 1, and never twice the same
     text. Drawing more tokens begins with what drawing fewer gives.
@@ -138,7 +137,6 @@ def sample(
         tokens: how many to draw; fewer if there are no more.
         flatten: 1 draws languages as they come, 0 all alike.
         emphasis: by language.
-        least: fewest ids of a text that is used.
         seed: of the drawing.
     """
     generator = random.Random(seed)  # noqa: S311  (not for secrets)
@@ -160,7 +158,7 @@ def sample(
         for drawn_text, encoding in zip(block, tokenizer.encode_batch_fast(block), strict=True):
             if total >= tokens:
                 return drawn
-            if len(encoding.ids) >= least:
+            if len(encoding.ids) >= _LEAST:
                 drawn.append(Encoded(drawn_text, encoding.ids))
                 total += len(encoding.ids)
     return drawn

@@ -187,7 +187,6 @@ class _Run:
             tokens=tokens,
             flatten=data.flatten,
             emphasis=data.emphasis,
-            least=corpus.LEAST,
             seed=seed,
         )
 
