@@ -111,7 +111,7 @@ def _files(made: Mapping[str, Any]) -> Iterator[str]:
 
 def _steps(made: Mapping[str, Any]) -> Iterator[str]:
     """What each kind of gradient steps did to agreement with the teacher on held-out text."""
-    for name in ("distillation", "contrast"):
+    for name in ("distillation", "rotation", "contrast"):
         if name in made:
             first, last = made[name][0], made[name][-1]
             shown = (f"{figure} {first[figure]} -> {last[figure]}" for figure in first if figure != "step")

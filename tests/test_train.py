@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
-from moembed.models.train import corpus, distil, experts, rotary, rotation, student, targets, vocabulary
+from moembed.models.train import corpus, distil, experts, losses, pairs, rotary, rotation, student, targets, vocabulary
 from moembed.models.train.convert import position_part
 from moembed.models.train.moments import Moments, ridge
 from moembed.models.train.recipe import Attend, Rotate
@@ -271,25 +271,25 @@ def test_unit_means():
 
 def test_losses_are_least_where_they_should_be(generator):
     wanted = F.normalize(torch.randn(6, 32, generator=generator), dim=-1)
-    assert float(distil.neighbours(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
-    assert float(distil.neighbours(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
+    assert float(losses.neighbours(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.neighbours(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
     texts = F.normalize(torch.randn(40, 32, generator=generator), dim=-1)
-    assert float(distil.bank(3 * wanted, wanted, texts, 0.01)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.bank(3 * wanted, wanted, texts, 0.01)) == pytest.approx(0, abs=1e-5)
     # What the text itself is in the bank says nothing of its neighbours.
     moved = wanted + 0.3 * torch.randn(6, 32, generator=generator)
-    expected = float(distil.bank(moved, wanted, texts, 0.05))
+    expected = float(losses.bank(moved, wanted, texts, 0.05))
     assert expected > 0.1
-    assert float(distil.bank(moved, wanted, torch.cat([texts, wanted[:1]]), 0.05)) == pytest.approx(
-        float(distil.bank(moved[1:], wanted[1:], torch.cat([texts, wanted[:1]]), 0.05)) * 5 / 6
-        + float(distil.bank(moved[:1], wanted[:1], texts, 0.05)) / 6,
+    assert float(losses.bank(moved, wanted, torch.cat([texts, wanted[:1]]), 0.05)) == pytest.approx(
+        float(losses.bank(moved[1:], wanted[1:], torch.cat([texts, wanted[:1]]), 0.05)) * 5 / 6
+        + float(losses.bank(moved[:1], wanted[:1], texts, 0.05)) / 6,
         rel=1e-4,
     )
     assert distil.agreement(wanted, wanted) == {"cosine": 1.0, "nearest": 1.0}
     even = torch.full((8, 4), 0.25)
     chosen = torch.arange(16).view(8, 2) % 4
-    assert float(distil.balance(student.Routing(even, even[:, :2], chosen))) == pytest.approx(1.0)
+    assert float(losses.balance(student.Routing(even, even[:, :2], chosen))) == pytest.approx(1.0)
     one = F.one_hot(torch.zeros(8, dtype=torch.int64), 4).float()
-    assert float(distil.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
+    assert float(losses.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
 
 
 # --- the rotation
@@ -301,7 +301,7 @@ def test_a_rotation_puts_first_what_tells_texts_apart(generator):
     # What all texts share is large, as a teacher's vectors have it, and tells none from another.
     vectors = F.normalize(torch.randn(600, 24, generator=generator) * spread @ turned + 3 * turned[5], dim=-1)
     learned, held = vectors[:400], vectors[400:]
-    choices = Rotate(rate=2e-3, steps=60, texts=128, temperature=0.02)
+    choices = Rotate(rate=2e-3, steps=60, texts=128, temperature=0.02, pairs=0, pair_temperature=0.05, margin=0.05)
     found = rotation.learn(learned, [24, 8, 5], choices, seed=1)
     torch.testing.assert_close(found @ found.T, torch.eye(24), rtol=0, atol=1e-5)
     for width in (8, 5):
@@ -315,7 +315,35 @@ def test_a_rotation_puts_first_what_tells_texts_apart(generator):
 
 def test_without_a_width_to_cut_to_nothing_is_descended(generator):
     vectors = F.normalize(torch.randn(50, 8, generator=generator), dim=-1)
-    found = rotation.learn(vectors, [8], Rotate(rate=1.0, steps=9, texts=16, temperature=0.02), seed=1)
+    choices = Rotate(rate=1.0, steps=9, texts=16, temperature=0.02, pairs=0, pair_temperature=0.05, margin=0.05)
+    found = rotation.learn(vectors, [8], choices, seed=1)
     torch.testing.assert_close(found @ found.T, torch.eye(8), rtol=0, atol=1e-5)
     spread = (vectors @ found.T).square().sum(0)
     assert spread.tolist() == sorted(spread.tolist(), reverse=True)
+    assert torch.equal(rotation.refine(vectors, vectors, found, [8], choices, seed=1), found)
+
+
+def test_a_rotation_by_pairs_puts_last_what_pairs_do_not_share(generator):
+    # Four components say what a text means, four in which language it is said: as large, and no help to find a translation.
+    meaning = torch.randn(600, 4, generator=generator)
+    spoken = torch.randn(6, 4, generator=generator)
+    turn = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
+    sides = []
+    for _ in range(2):
+        language = spoken[torch.randint(6, (600,), generator=generator)]
+        noise = 0.1 * torch.randn(600, 16, generator=generator)
+        sides.append(F.normalize(torch.cat([meaning, language, noise], dim=1) @ turn, dim=-1))
+    learned, held = [side[:450] for side in sides], [side[450:] for side in sides]
+    choices = Rotate(rate=5e-3, steps=120, texts=200, temperature=0.05, pairs=450, pair_temperature=0.05, margin=0.01)
+    begin = rotation.learn(torch.cat(learned), [24, 4], choices, seed=1)
+    found = rotation.refine(*learned, begin, [24, 4], choices, seed=1)
+    torch.testing.assert_close(found @ found.T, torch.eye(24), rtol=0, atol=1e-5)
+    before, after = (pairs.found(held[0] @ turn.T, held[1] @ turn.T, [24, 4]) for turn in (begin, found))
+    assert after["pairs_found"] == before["pairs_found"]
+    assert after["pairs_found_4"] > before["pairs_found_4"] + 0.2
+    for block in torch.cat(learned).matmul(found.T).split([4, 20], dim=1):
+        moments = block.T @ block
+        assert moments.diagonal().tolist() == sorted(moments.diagonal().tolist(), reverse=True)
+        torch.testing.assert_close(moments, moments.diagonal().diag(), rtol=0, atol=0.02)
+    again = rotation.refine(*learned, begin, [24, 4], choices, seed=1)
+    assert again.numpy().tobytes() == found.numpy().tobytes()

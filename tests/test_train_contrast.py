@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
-from moembed.models.train import contrast, corpus, pairs, student
+from moembed.models.train import contrast, corpus, losses, pairs, student
 from moembed.models.train.targets import Targets
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}
@@ -88,6 +88,15 @@ def test_no_document_is_wrong_where_all_are_as_good():
     assert pairs.hard_negatives(alike, alike, 2, 0.1).tolist() == [[-1, -1]] * 3
 
 
+def test_pairs_are_found_by_what_is_left_of_a_vector():
+    queries = torch.tensor([[1.0, 0, 9], [0, 1, 0], [3, 0, 0], [1, 1, 0]])
+    documents = torch.tensor([[2.0, 0, 0], [0, 5, 0], [1, 0, 0], [-1, 1, 0]])
+    # The first two documents of one direction are as good as each other; the last query finds another's.
+    assert pairs.found(queries, documents, [3, 2]) == {"pairs_found": 0.75, "pairs_found_2": 0.75}
+    documents[0, 2] = -9
+    assert pairs.found(queries, documents, [3, 2]) == {"pairs_found": 0.5, "pairs_found_2": 0.75}
+
+
 # --- the loss
 
 
@@ -101,7 +110,7 @@ def test_info_nce_is_what_its_formula_says(generator):
         wrong = [j for j in range(6) if j != i and wanted[0][i] @ wanted[1][j] < limit]
         logits = [own, *(F.cosine_similarity(queries[i], candidates[j], dim=0) / 0.1 for j in wrong)]
         total += float(torch.logsumexp(torch.stack(logits), 0) - own) / 4
-    assert float(contrast.info_nce((queries, candidates), wanted, 0.1, 0.05)) == pytest.approx(total, rel=1e-5)
+    assert float(losses.info_nce((queries, candidates), wanted, 0.1, 0.05)) == pytest.approx(total, rel=1e-5)
 
 
 def test_groups_are_of_one_length_and_keep_the_last_token(generator):

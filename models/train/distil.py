@@ -10,15 +10,13 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.network import NomicMoe
 from moembed.models.train import student
 from moembed.models.train.descent import Descent
+from moembed.models.train.losses import balance, bank, neighbours
 from moembed.models.train.recipe import Distil, Recipe
-from moembed.models.train.rotation import divergence, similarities
-from moembed.models.train.student import Routing
 from moembed.models.train.targets import Targets, unit_means
 
 Batch = list[Targets]
 _NEAREST = 10
-_ITSELF = 0.9995  # similarity
-_FAR = 1e4  # in temperatures
+_TOKENS = 8192  # of a batch that is read without gradients
 
 
 def batches(targets: Sequence[Targets], tokens: int, seed: int) -> list[Batch]:
@@ -32,44 +30,6 @@ def batches(targets: Sequence[Targets], tokens: int, seed: int) -> list[Batch]:
         own, size = by_length[length], max(1, tokens // length)
         made += [own[start : start + size] for start in range(0, len(own), size)]
     return [made[i] for i in torch.randperm(len(made), generator=generator).tolist()]
-
-
-def balance(routing: Routing) -> Tensor:
-    """The load-balancing loss of a mixture: 1 when experts are chosen alike."""
-    experts = routing.probabilities.shape[1]
-    shares = torch.bincount(routing.chosen.flatten(), minlength=experts) / routing.chosen.numel()
-    return experts * (shares * routing.probabilities.mean(0)).sum()
-
-
-def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """Divergence of each text's distribution over the others in the batch from the teacher's, in nats.
-
-    Args:
-        found: `[texts, width]`.
-        wanted: `[texts, hidden]`, of unit length.
-        temperature: of the similarities.
-    """
-    if len(found) < 3:
-        return found.new_zeros(())
-    return divergence(similarities(found, temperature), similarities(wanted, temperature))
-
-
-def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Tensor:
-    """Divergence of each text's distribution over a bank of others from the teacher's, in nats.
-
-    A batch holds few of a text's neighbours, a bank of what the teacher says of all texts many, and costs no reading.
-
-    Args:
-        found: `[texts, hidden]`.
-        wanted: `[texts, hidden]`, of unit length.
-        texts: the bank `[n, hidden]`, of unit length; what is the text itself is passed over.
-        temperature: of the similarities; a low one looks at the nearest alone.
-    """
-    theirs = wanted @ texts.T
-    itself = theirs > _ITSELF
-    mine = F.normalize(found, dim=-1) @ texts.T
-    mine, theirs = ((x / temperature).masked_fill(itself, -_FAR) for x in (mine, theirs))
-    return divergence(mine, theirs)
 
 
 def loss(
@@ -99,22 +59,26 @@ def loss(
     return total, {name: float(part.detach()) for name, part in parts.items()}
 
 
-def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Targets]) -> Tensor:
-    """Embeddings `[texts, hidden]`, of unit length, of the student's ids.
+def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Tensor]) -> Tensor:
+    """Embeddings `[texts, hidden]`, of unit length, of texts' ids.
 
     Args:
         encode: last hidden states `[batch, length, hidden]` of ids `[batch, length]`.
-        texts: to embed.
+        texts: ids of each, `[length]` int64; at least one text.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
-    for index, text in enumerate(texts):
-        by_length[len(text.ids)].append(index)
-    found = torch.empty(len(texts), len(texts[0].vector))
+    for index, ids in enumerate(texts):
+        by_length[len(ids)].append(index)
+    order, found = [], []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for own in by_length.values():
-            states = encode(torch.stack([texts[i].ids for i in own]))
-            found[own] = F.normalize(states.float().mean(1), dim=-1)
-    return found
+        for length, own in by_length.items():
+            size = max(1, _TOKENS // length)
+            for start in range(0, len(own), size):
+                rows = own[start : start + size]
+                states = encode(torch.stack([texts[i] for i in rows]))
+                found.append(F.normalize(states.float().mean(1), dim=-1))
+                order += rows
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 def agreement(found: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -166,7 +130,7 @@ class Distillation(Descent):
         return dict(sums)
 
     def _judge(self) -> dict[str, float]:
-        embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], self._held)
+        embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], [t.ids for t in self._held])
         least = min(self._recipe.student.dims)
         mine, theirs = (student.project(self._network, x) for x in (embeddings, self._wanted))
         cut = agreement(mine[:, :least], theirs)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.errors import InputError
 from moembed.models.train import corpus
@@ -95,3 +96,20 @@ def hard_negatives(queries: Tensor, documents: Tensor, count: int, margin: float
         nearest = similar.masked_fill(similar >= mine - margin, -2).topk(count)
         found.append(nearest.indices.masked_fill(nearest.values == -2, -1))
     return torch.cat(found)
+
+
+def found(queries: Tensor, documents: Tensor, dims: Sequence[int]) -> dict[str, float]:
+    """The share of queries that find their own document first: `pairs_found`, and `pairs_found_128` when cut to 128 dimensions.
+
+    Args:
+        queries: embeddings `[pairs, hidden]`.
+        documents: the same, in the same order; where equal ones are first, one of them is enough.
+        dims: widths to cut to.
+    """
+    shares = {}
+    for dim in dims:
+        cut = [F.normalize(side[:, :dim], dim=-1) for side in (queries, documents)]
+        best = cut[1][(cut[0] @ cut[1].T).argmax(1)]
+        right = torch.isclose((best * cut[1]).sum(-1), torch.ones(()), rtol=0, atol=1e-6)
+        shares["pairs_found" + f"_{dim}" * (dim < queries.shape[1])] = round(float(right.float().mean()), 4)
+    return shares

@@ -100,14 +100,20 @@ class Rotate:
     Attributes:
         rate: of Adam.
         steps: how many.
-        texts: of a step.
-        temperature: of their similarities.
+        texts: of a step; or pairs.
+        temperature: of the texts' similarities.
+        pairs: how many the student reads to learn from, where there are pairs.
+        pair_temperature: of the similarities of queries and documents.
+        margin: see `pairs.hard_negatives`.
     """
 
     rate: float
     steps: int
     texts: int
     temperature: float
+    pairs: int
+    pair_temperature: float
+    margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +170,7 @@ class Contrast(Steps):
 
     Attributes:
         pairs: of a batch.
-        passes: over the pairs.
+        passes: over the pairs; none, and there are no such steps.
         batch: tokens that are in memory with gradients at a time.
         rank: see `pairs.consistent`.
         negatives: hard negatives of a pair.

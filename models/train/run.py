@@ -1,7 +1,8 @@
-"""A whole run: vocabulary, conversion, distillation, contrastive steps, and the checkpoints that come of it."""
+"""A whole run: vocabulary, conversion, distillation, a rotation, contrastive steps, and the checkpoints that come of it."""
 
 import dataclasses
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ def run(
 
     Args:
         paths: texts, see `corpus`.
-        pair_paths: pairs, see `pairs`; without any, there are no contrastive steps.
-        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/`, `distilled/` and
-            `contrasted/`.
+        pair_paths: pairs, see `pairs`; without any, the run ends with the steps towards the teacher.
+        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/`, `distilled/`, `turned/`
+            and `contrasted/`.
         recipe: see `load_recipe`.
         teacher: the teacher's file, or None for the installed package's.
         start: a checkpoint or INT8 bundle made from that teacher, to begin with instead of a conversion.
@@ -66,6 +67,7 @@ def run(
     coordinates = made.begin(start) if start else made.convert()
     made.distil(coordinates)
     if pair_paths:
+        made.turn()
         made.contrast(coordinates)
 
 
@@ -150,22 +152,45 @@ class _Run:
         learned = self._goals("learned", self._drawn(self._learned, self._recipe.distil.tokens))
         held = self._goals("held", self._drawn(self._held, self._recipe.data.held_tokens))
         # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
-        read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), held)
+        read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), [target.ids for target in held])
         respelt = agreement(read, torch.stack([target.vector for target in held]))
         self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
-        self._turn(self._state / "rotation.safetensors", learned)
+        embeddings = torch.stack([target.vector for target in learned])
+        choices = self._recipe.rotate, self._recipe.seed
+        self._turn("rotation", lambda: rotation.learn(embeddings, self._recipe.student.dims, *choices))
         distillation = Distillation(self._network, self._recipe, learned, held, self._say)
         with progress(distillation.steps, "step", show=None) as advance:
             distillation.run(self._state / "distillation.safetensors", advance)
         self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
 
+    def turn(self) -> None:
+        """Learn the projection again, from pairs as the student reads them, and publish what comes of it."""
+        choices, dims = self._recipe.rotate, self._recipe.student.dims
+        begin = self._network.get_parameter(f"{student.PROJECTION}weight").clone()
+        held = self._read(self._pairs[1], choices.texts)
+
+        def judge() -> dict[str, float]:
+            queries, documents = (student.project(self._network, side) for side in held)
+            return pairs.found(queries, documents, dims)
+
+        def learn() -> Tensor:
+            return rotation.refine(*self._read(self._pairs[0], choices.pairs), begin, dims, choices, self._recipe.seed)
+
+        report = [{"step": 0, **judge()}]
+        self._turn("turned", learn)
+        report.append({"step": choices.steps, **judge()})
+        self._say(json.dumps(report))
+        self._publish("turned", rotation=report)
+
     def contrast(self, coordinates: Tensor) -> None:
-        """Take the contrastive steps and publish what comes of them.
+        """Take the contrastive steps, if there are any, and publish what comes of them.
 
         Args:
             coordinates: the order of the network's, of which the teacher does not know.
         """
+        if not self._recipe.contrast.passes:
+            return
 
         def goals(name: str, own: list[Pair]) -> tuple[list[Targets], list[Targets]]:
             texts = list(dict.fromkeys(text for pair in own for text in pair))
@@ -199,13 +224,24 @@ class _Run:
         with progress(len(texts), "text", show=None) as advance:
             return targets.make(texts, self._tokenizer, self._teacher, self._whole, folder, advance)
 
-    def _turn(self, path: Path, learned: list[Targets]) -> None:
+    def _read(self, own: Sequence[Pair], count: int) -> tuple[Tensor, Tensor]:
+        """The student's embeddings of queries and documents, `[pairs, hidden]`, not yet projected."""
+        drawn = random.Random(self._recipe.seed).sample(own, min(count, len(own)))  # noqa: S311  (not for secrets)
+        queries, documents = (
+            vectors(
+                lambda ids: student.encode(self._network, ids)[0][-1],
+                [torch.tensor(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(side))],
+            )
+            for side in zip(*drawn, strict=True)
+        )
+        return queries, documents
+
+    def _turn(self, name: str, learn: Callable[[], Tensor]) -> None:
         """Have the projection turn embeddings; the rotation is kept in a file."""
+        path = self._state / f"{name}.safetensors"
         if not path.is_file():
-            vectors = torch.stack([target.vector for target in learned])
-            found = rotation.learn(vectors, self._recipe.student.dims, self._recipe.rotate, self._recipe.seed)
             with replacing_file(path) as partial:
-                save_file({"rotation": found}, partial)
+                save_file({"rotation": learn()}, partial)
         self._project(load_file(path)["rotation"])
 
     def _project(self, turn: Tensor) -> None:
