@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.network import NomicMoe
 from moembed.models.train import pairs, student
 from moembed.models.train.descent import Descent
-from moembed.models.train.distil import agreement, vectors
+from moembed.models.train.distil import agreement, read
 from moembed.models.train.losses import balance, info_nce, neighbours
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.targets import Targets
@@ -140,10 +140,7 @@ class Contrast(Descent):
         return states[-1].float().mean(1), self._recipe.contrast.balance * spread
 
     def _judge(self) -> dict[str, float]:
-        sides = [
-            vectors(lambda ids: student.encode(self._network, ids)[0][-1], [text.ids for text in side])
-            for side in self._held
-        ]
+        sides = [read(self._network, [text.ids for text in side]) for side in self._held]
         wanted = torch.cat([torch.stack([text.vector for text in side]) for side in self._held])
         turned = [student.project(self._network, side) for side in sides]
         return agreement(torch.cat(sides), wanted) | pairs.found(turned[0], turned[1], self._recipe.student.dims)

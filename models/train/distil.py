@@ -81,6 +81,11 @@ def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Tensor]) -> Tens
     return torch.cat(found)[torch.tensor(order).argsort()]
 
 
+def read(network: NomicMoe, texts: Sequence[Tensor]) -> Tensor:
+    """Embeddings `[texts, hidden]`, of unit length and not yet projected, as the student reads texts' ids."""
+    return vectors(lambda ids: student.encode(network, ids)[0][-1], texts)
+
+
 def agreement(found: Tensor, wanted: Tensor) -> dict[str, float]:
     """Mean cosine of embeddings, perhaps cut, to the teacher's, cut alike, and the share of its nearest texts among theirs."""
     nearest = []
@@ -130,7 +135,7 @@ class Distillation(Descent):
         return dict(sums)
 
     def _judge(self) -> dict[str, float]:
-        embeddings = vectors(lambda ids: student.encode(self._network, ids)[0][-1], [t.ids for t in self._held])
+        embeddings = read(self._network, [t.ids for t in self._held])
         least = min(self._recipe.student.dims)
         mine, theirs = (student.project(self._network, x) for x in (embeddings, self._wanted))
         cut = agreement(mine[:, :least], theirs)

@@ -20,7 +20,7 @@ from moembed.models.train import start as beginning
 from moembed.models.train.contrast import Contrast
 from moembed.models.train.convert import Conversion
 from moembed.models.train.corpus import Encoded, Text
-from moembed.models.train.distil import Distillation, agreement, vectors
+from moembed.models.train.distil import Distillation, agreement, read, vectors
 from moembed.models.train.pairs import Pair
 from moembed.models.train.recipe import Recipe, load_recipe
 from moembed.models.train.targets import Targets
@@ -152,8 +152,8 @@ class _Run:
         learned = self._goals("learned", self._drawn(self._learned, self._recipe.distil.tokens))
         held = self._goals("held", self._drawn(self._held, self._recipe.data.held_tokens))
         # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
-        read = vectors(lambda ids: self._teacher.encode(self._kept[ids]), [target.ids for target in held])
-        respelt = agreement(read, torch.stack([target.vector for target in held]))
+        found = vectors(lambda ids: self._teacher.encode(self._kept[ids]), [target.ids for target in held])
+        respelt = agreement(found, torch.stack([target.vector for target in held]))
         self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
         embeddings = torch.stack([target.vector for target in learned])
@@ -228,10 +228,7 @@ class _Run:
         """The student's embeddings of queries and documents, `[pairs, hidden]`, not yet projected."""
         drawn = random.Random(self._recipe.seed).sample(own, min(count, len(own)))  # noqa: S311  (not for secrets)
         queries, documents = (
-            vectors(
-                lambda ids: student.encode(self._network, ids)[0][-1],
-                [torch.tensor(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(side))],
-            )
+            read(self._network, [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(list(side))])
             for side in zip(*drawn, strict=True)
         )
         return queries, documents
