@@ -19,7 +19,7 @@ OP_MAX_ABS = 2e-5
 MUTATION_FACTOR = 3.0
 # One unit vector against another computed the same way in another dtype or precision.
 FLOAT16_MAX_ABS = 5e-4
-# The embedded model's first component is what all texts share, some 0.8 of a vector: it sets the step of a byte.
+# One component of the embedded model's vectors is what all texts share, some 0.84 of them: it sets the step of a byte.
 INT8_MIN_COSINE = 0.999
 UNIT_LENGTH = 1e-6
 # The embedded model against the fp32 bundle it was quantised from: mean over the probe texts.
