@@ -45,7 +45,7 @@ def clones(tmp_path):
     (treebank / "de_pud-ud-test.conllu").write_text("".join(sentence.format(n=n) for n in range(3)), "utf-8")
     articles = folder / "NEREL" / "NEREL-v1.0" / "dev"
     articles.mkdir(parents=True)
-    (articles / "1_text.txt").write_text("Первый абзац.\n\nВторой   абзац.\n", "utf-8")
+    (articles / "1_text.txt").write_text("Заголовок\n\nПервый   абзац, который достаточно длинен.\nВторой.\n", "utf-8")
     return folder
 
 
@@ -81,20 +81,30 @@ def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path
     }
     assert by_language["ar"][-3:] == ["متى استخدمت المياه؟", "نص آخر", "ما هو؟"]
     assert "Satz 0 eines Textes. Satz 1 eines Textes." in " ".join(by_language["de"])
-    assert by_language["ru"][-2:] == ["Первый абзац.", "Второй абзац."]
+    assert by_language["ru"][-3:] == ["Заголовок", "Первый абзац, который достаточно длинен.", "Второй."]
     assert 'A "quoted sentence that is long enough.' in by_language["en"]
     assert not any(" zul " in row["t"] or "zul number" in row["t"] for row in rows)  # of no language that is known here
     learned, held = corpus.read([texts], PROMPTS, 0.5)
     assert len(learned) + len(held) == len(rows)
-    assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == found["pairs"] > 10
     asked = {(row["q"], row["d"]) for row in _rows(paired)}
+    assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == len(asked) > 10
     assert ("ما هو؟", "نص آخر") in asked
     assert not any(MEASURED in document for _, document in asked)
+    assert ("Заголовок", "Первый абзац, который достаточно длинен.") in asked
+    kinds = set()
     for query, document in asked:
-        if " number " in query:  # a sentence of the news, and its translation
-            assert query.split(" ", 1)[1] in document
-            assert query.split(" ", 1)[0] != document.split(" ", 1)[0]
-            assert ("number 3" in query) == ("number 3" in document)  # which is of another document
+        if " number " in query:  # a sentence of the news
+            told = {number for number in "0123" if f"number {number}" in document}
+            own = query[query.index("number ") + len("number ")]
+            assert told <= ({"3"} if own == "3" else {"0", "1", "2"})  # which is of another document
+            translated = query.split(" ", 1)[0] != document.split(" ", 1)[0]
+            if own in told:
+                assert translated
+                assert query.split(" ", 1)[1] in document
+            else:
+                assert told == {"0", "1", "2"} - {own}
+            kinds.add((translated, own in told))
+    assert kinds == {(True, True), (True, False), (False, False)}
 
 
 def test_the_same_clones_give_the_same_bytes(clones, evaluation, tmp_path):
@@ -218,10 +228,34 @@ def test_pages_and_their_translations_are_read_as_prose(tmp_path):
         "Deutsch says a little of what it does, and code too.",
         "Deutsch is the first of a list of some items that say very much more than others do.",
     ]
-    assert paired
-    for one, other in paired:  # the French page has another block
+    under = " says a little of what it does, and code too."
+    headed = [pair for pair in paired if pair.query.endswith("kept?") and under in pair.document]
+    told = {(pair.query.split()[0], pair.document.split()[0]) for pair in headed}
+    assert told >= {(word, word) for word in ("English", "Deutsch", "Français")}
+    assert len(told) > 3  # translations too
+    for pair in headed:
+        word = pair.document.split()[0]
+        assert pair.document.startswith(
+            f"{word}{under} {word} is the first of a list of some items that say very much more than others do."
+        )
+    aligned = [pair for pair in paired if pair not in headed]
+    assert aligned
+    for one, other in aligned:  # the French page has another block
         assert {one.split()[0], other.split()[0]} == {"English", "Deutsch"}
         assert one.split()[1:] == other.split()[1:]
+
+
+def test_a_heading_that_many_have_tells_nothing(tmp_path):
+    clone = tmp_path / "edgeai-for-beginners"
+    clone.mkdir()
+    for name in "ab":
+        prose = f"This is what is written on page {name}, at length."
+        text = f"# 1. The heading of {name}\n\n{prose}\n\n# Summary\n\nThat was page {name} in few words.\n"
+        (clone / f"{name}.md").write_text(text, "utf-8")
+    _, paired = _sources(tmp_path, "edgeai-for-beginners")
+    assert paired == [
+        (f"The heading of {name}", f"This is what is written on page {name}, at length.") for name in "ab"
+    ]
 
 
 def test_short_evaluation_texts_are_known_whole_and_among_sentences():

@@ -92,6 +92,7 @@ def ingredients(tmp_path_factory):
         ("held_out = 0.02", "held_out = 0.2"),
         ("save_every = 50", "save_every = 4"),
         ("save_every = 10", "save_every = 2"),
+        ("drawn = 65536", "drawn = 60"),
         ("pairs = 256", "pairs = 16"),
         ("passes = 0", "passes = 2"),
         ("rank = 20", "rank = 60"),

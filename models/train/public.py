@@ -1,7 +1,7 @@
 """Public repositories that the trainer's text comes from: their licences, and what is read of a clone.
 
-Running sentences become rows alone and joined to passages; questions stand beside their paragraph, and a text beside its
-translation, as pairs.
+Running sentences become rows alone and joined to passages; questions stand beside their paragraph, a heading beside what is under
+it, a text beside its translation or what is around that, as pairs.
 """
 
 import csv
@@ -12,70 +12,17 @@ import random
 import re
 import tarfile
 import zipfile
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from statistics import correlation
-from typing import NamedTuple
 
 from moembed.models.train import markdown
+from moembed.models.train.manuals import manual
+from moembed.models.train.source import LONG, READ, Asked, Reader, Row, Source, passages
 
-_SHORT, _LONG = 200, 900  # characters: what is read as a query now and then, and how long a passage grows
 _TELLING = 30  # characters of a sentence that has a translation of its own
 _DRAWN = 12  # pairs of a sentence
-_TURNS = 3  # pairs of a paragraph
-_PROOF, _ALIKE = 4, 0.9  # lengths of paragraphs that tell translations apart, and how well they must agree
+_BESIDE = 2  # sentences before and after one that tell what it is about
 _SAID, _SAID_ELSEWHERE = 40_000, 5_000  # sentences that are drawn of a language that is mostly read, and of another
-
-
-class Row(NamedTuple):
-    """A text, its language (ISO 639-1 where there is such a code), and `k`: "q" for a query, "d" for a document."""
-
-    language: str
-    text: str
-    kind: str
-
-
-class Asked(NamedTuple):
-    """A question, or any text, and the document that answers it, or its translation."""
-
-    query: str
-    document: str
-
-
-Reader = Callable[[Path], Iterable[Row]]
-
-
-class Source(NamedTuple):
-    """A public repository at github.com.
-
-    Attributes:
-        repository: owner and name.
-        licence: of its text.
-        read: makes rows of a clone.
-        pairs: makes pairs of it, where it has any.
-    """
-
-    repository: str
-    licence: str
-    read: Reader
-    pairs: Callable[[Path], Iterable[Asked]] = lambda _: ()
-
-
-def passages(language: str, sentences: Sequence[str], seed: str) -> Iterator[Row]:
-    """Running sentences: each alone, as a query or a document, and then joined to passages of two to five."""
-    generator = random.Random(seed)  # noqa: S311  (not for secrets)
-    glue = "" if language in ("zh", "ja", "th") else " "
-    for sentence in sentences:
-        yield Row(language, sentence, "q" if len(sentence) < _SHORT and generator.random() < 0.5 else "d")
-    rest = list(sentences)
-    while rest:
-        size = generator.randint(2, 5)
-        joined = glue.join(rest[:size])[:_LONG]
-        if len(rest) > 1:
-            yield Row(language, joined, "d")
-        rest = rest[size:]
 
 
 def _documents(language: str, keys: Iterable[str], sentences: Iterable[str]) -> Iterator[Row]:
@@ -156,7 +103,7 @@ def _news(clone: Path) -> Iterator[Row]:
 
 
 def _translated_news(clone: Path) -> Iterator[Asked]:
-    """A sentence and its translation, alone or among those around it, in languages drawn at random."""
+    """A sentence and its translation, alone or among those around it, or what is around it without it, in languages drawn."""
     documents = (clone / "DOCUMENT_IDS.tsv").read_text("utf-8").splitlines()
     texts = {
         code: (clone / "NTREX-128" / f"newstest2019-ref.{code}.txt").read_text("utf-8").splitlines()
@@ -175,13 +122,32 @@ def _translated_news(clone: Path) -> Iterator[Asked]:
                 last += last < len(documents) and documents[last] == document and generator.random() < 0.5
             query, around = texts[one][index], texts[other][first:last]
             if _CODES[one] != _CODES[other] and len(query) >= _TELLING:
-                yield Asked(query, " ".join(around)[:_LONG])
+                yield Asked(query, " ".join(around)[:LONG])
+        first = last = index
+        while first > 0 and index - first < _BESIDE and documents[first - 1] == document:
+            first -= 1
+        while last < len(documents) - 1 and last - index < _BESIDE and documents[last + 1] == document:
+            last += 1
+        for one in _SPOKEN:
+            for other in dict.fromkeys((one, generator.choice(_SPOKEN))):
+                around = texts[other][first:index] + texts[other][index + 1 : last + 1]
+                if around and len(texts[one][index]) >= _TELLING:
+                    yield Asked(texts[one][index], " ".join(around)[:LONG])
+
+
+def _articles(clone: Path) -> Iterator[list[str]]:
+    for path in sorted(clone.glob("NEREL-v1.0/*/*.txt")):
+        yield [paragraph.strip()[:LONG] for paragraph in path.read_text("utf-8").split("\n")]
 
 
 def _tagged(clone: Path) -> Iterator[Row]:
-    for path in sorted(clone.glob("NEREL-v1.0/*/*.txt")):
-        for paragraph in path.read_text("utf-8").split("\n"):
-            yield Row("ru", paragraph.strip()[:_LONG], "d")
+    for article in _articles(clone):
+        yield from (Row("ru", paragraph, "d") for paragraph in article)
+
+
+def _titled(clone: Path) -> Iterator[Asked]:
+    for title, *paragraphs in _articles(clone):
+        yield from (Asked(title, paragraph) for paragraph in paragraphs if title and len(paragraph) >= _TELLING)
 
 
 _COLUMNS = ("original", "translation")
@@ -219,7 +185,6 @@ def _translated(clone: Path) -> Iterator[Asked]:
 
 
 _LANGUAGES = frozenset(_CODES.values())
-_READ = frozenset(_CODES[code] for code in _SPOKEN) | frozenset("fa hi id ko tr uk vi".split())
 
 
 _VOWELS, _POINTED = re.compile("[\u064b-\u0652]"), 4  # Arabic with its vowels written is scripture or verse
@@ -244,7 +209,7 @@ def _said(clone: Path) -> Iterator[Row]:
                     and len(_VOWELS.findall(sentence)) < _POINTED
                 ):
                     found[sentence] = None
-        most = _SAID if language in _READ else _SAID_ELSEWHERE
+        most = _SAID if language in READ else _SAID_ELSEWHERE
         drawn = random.Random(language).sample(sorted(found), min(most, len(found)))  # noqa: S311
         for sentence in drawn:
             yield from passages(language, [sentence], sentence)
@@ -303,69 +268,11 @@ def _gendered_pairs(clone: Path) -> Iterator[Asked]:
     return _by_turns(((one, other) for _, one, other in _gendered(clone)), 1)
 
 
-@cache
-def _pages(clone: Path, path: re.Pattern[str], first: str) -> Sequence[tuple[str, Mapping[str, list[str]]]]:
-    """The blocks of every Markdown page, by language."""
-    pages: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    for file in sorted(clone.rglob("*.md")):
-        if (match := path.fullmatch(file.relative_to(clone).as_posix())) and not file.name.lower().startswith("change"):
-            language = (match.groupdict().get("code") or first).split("-")[0]
-            if language in _READ:
-                pages[match["page"]].setdefault(language, markdown.blocks(file.read_text("utf-8")))
-    for versions in pages.values():
-        source = set(versions.get("en", ()))
-        for language, texts in versions.items():
-            if language != "en":  # what is not translated stays out, and what another language than this is written in
-                texts[:] = [text if text not in source and markdown.written(language, text) else "" for text in texts]
-    return sorted(pages.items())
-
-
-def _aligned(versions: Sequence[list[str]]) -> list[list[str]]:
-    """Those with as many blocks as most have, about as long block for block: translations may be of an older page."""
-    (count, _), *_ = Counter(map(len, versions)).most_common(1)
-    fitting = [texts for texts in versions if len(texts) == count]
-    lengths = [[float(len(text)) for text in texts] for texts in fitting]
-    even = [len(set(own)) < _PROOF for own in lengths]  # nothing to compare
-    return [
-        texts
-        for texts, own, flat in zip(fitting, lengths, even, strict=True)
-        if not flat and not even[0] and correlation(lengths[0], own) >= _ALIKE
-    ]
-
-
-def _manual(repository: str, licence: str, path: str, first: str = "en") -> Source:
-    """Pages in Markdown, and their translations.
-
-    Args:
-        repository: as in Source.
-        licence: as in Source.
-        path: of a page: the group `page` is common to its translations; `code`, if there, names the language.
-        first: the language where no code is.
-    """
-    pattern = re.compile(path)
-
-    def read(clone: Path) -> Iterator[Row]:
-        for page, versions in _pages(clone, pattern, first):
-            for language, texts in versions.items():
-                yield from passages(language, [text for text in texts if text], f"{language} {page}")
-
-    def pairs(clone: Path) -> Iterator[Asked]:
-        generator = random.Random(repository)  # noqa: S311
-        for _, versions in _pages(clone, pattern, first):
-            aligned = _aligned(list(versions.values()))
-            for block in zip(*aligned, strict=True):
-                texts = [text for text in block if text]
-                for _ in range(min(_TURNS, len(texts) - 1)):
-                    yield Asked(*generator.sample(texts, 2))
-
-    return Source(repository, licence, read, pairs)
-
-
 _SHARE_ALIKE = "CC BY-SA 4.0"
 SOURCES = (
     Source("MicrosoftTranslator/NTREX", _SHARE_ALIKE, _news, _translated_news),
     Source("sheffieldnlp/mlqe-pe", "CC0", _estimated, _translated),
-    Source("nerel-ds/NEREL", "CC BY 2.5", _tagged),
+    Source("nerel-ds/NEREL", "CC BY 2.5", _tagged, _titled),
     _questions("SkelterLabsInc/JaQuAD", "CC BY-SA 3.0", "ja", "data/*/*.json"),
     _questions("DRCKnowledgeTeam/DRCD", "CC BY-SA 3.0", "zh", "*.json"),
     _questions("ymcui/cmrc2018", _SHARE_ALIKE, "zh", "squad-style-data/*.json"),
@@ -385,12 +292,12 @@ SOURCES = (
     Source("mozilla/common-voice", "CC0", _said),
     Source("tico-19/tico-19.github.io", "CC0", _remembered, _translated_memory),
     Source("amazon-science/machine-translation-gender-eval", "CC BY-SA 3.0", _gendered_rows, _gendered_pairs),
-    _manual("OWASP/Top10", _SHARE_ALIKE, r"20\d\d/docs/(?P<code>[\w-]+)/(?P<page>[^/.]+)(?:\.[\w-]+)?\.md"),
-    _manual("cncf/glossary", "CC BY 4.0", r"content/(?P<code>[\w-]+)/(?P<page>.+)\.md"),
-    _manual("github/opensource.guide", "CC BY 4.0", r"_articles/(?:(?P<code>[\w-]+)/)?(?P<page>[^/]+)\.md"),
-    _manual("reactjs/ar.react.dev", "CC BY 4.0", r"src/content/(?P<page>.+)\.md", "ar"),
+    manual("OWASP/Top10", _SHARE_ALIKE, r"20\d\d/docs/(?P<code>[\w-]+)/(?P<page>[^/.]+)(?:\.[\w-]+)?\.md"),
+    manual("cncf/glossary", "CC BY 4.0", r"content/(?P<code>[\w-]+)/(?P<page>.+)\.md"),
+    manual("github/opensource.guide", "CC BY 4.0", r"_articles/(?:(?P<code>[\w-]+)/)?(?P<page>[^/]+)\.md"),
+    manual("reactjs/ar.react.dev", "CC BY 4.0", r"src/content/(?P<page>.+)\.md", "ar"),
     *(
-        _manual(f"microsoft/{name}", "MIT", r"(?:translations/(?P<code>[\w-]+)/)?(?P<page>.+)\.md")
+        manual(f"microsoft/{name}", "MIT", r"(?:translations/(?P<code>[\w-]+)/)?(?P<page>.+)\.md")
         for name in ("AZD-for-beginners", "IoT-For-Beginners", "edgeai-for-beginners")
     ),
 )  # fmt: skip

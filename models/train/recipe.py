@@ -169,6 +169,8 @@ class Contrast(Steps):
     """Contrastive steps after the distillation, where there are pairs.
 
     Attributes:
+        drawn: pairs to learn from.
+        held: pairs to judge by.
         pairs: of a batch.
         passes: over the pairs; none, and there are no such steps.
         batch: tokens that are in memory with gradients at a time.
@@ -181,6 +183,8 @@ class Contrast(Steps):
         balance: weight of the routers' load-balancing loss.
     """
 
+    drawn: int
+    held: int
     pairs: int
     passes: int
     batch: int

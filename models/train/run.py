@@ -189,16 +189,20 @@ class _Run:
         Args:
             coordinates: the order of the network's, of which the teacher does not know.
         """
-        if not self._recipe.contrast.passes:
+        choices = self._recipe.contrast
+        if not choices.passes:
             return
 
-        def goals(name: str, own: list[Pair]) -> tuple[list[Targets], list[Targets]]:
+        def goals(name: str, own: Sequence[Pair]) -> tuple[list[Targets], list[Targets]]:
             texts = list(dict.fromkeys(text for pair in own for text in pair))
             made = [goal.permuted(coordinates) for goal in self._goals(f"pairs-{name}", texts)]
             known = dict(zip(texts, made, strict=True))
             return [known[pair.query] for pair in own], [known[pair.document] for pair in own]
 
-        learned, held = (goals(name, own) for name, own in zip(("learned", "held"), self._pairs, strict=True))
+        learned, held = (
+            goals(name, self._some(own, count))
+            for name, own, count in zip(("learned", "held"), self._pairs, (choices.drawn, choices.held), strict=True)
+        )
         steps = Contrast(self._network, self._recipe, learned, held, self._say)
         with progress(steps.steps, "step", show=None) as advance:
             steps.run(self._state / "contrast.safetensors", advance)
@@ -218,6 +222,9 @@ class _Run:
     def _drawn(self, texts: list[Text], tokens: int) -> list[str]:
         return [encoded.text for encoded in self._draw(texts, tokens)]
 
+    def _some(self, own: Sequence[Pair], count: int) -> list[Pair]:
+        return random.Random(self._recipe.seed).sample(own, min(count, len(own)))  # noqa: S311  (not for secrets)
+
     def _goals(self, name: str, texts: list[str]) -> list[Targets]:
         self._say(f"the teacher reads {len(texts)} texts ({name})")
         folder = self._state / "targets" / name
@@ -226,10 +233,9 @@ class _Run:
 
     def _read(self, own: Sequence[Pair], count: int) -> tuple[Tensor, Tensor]:
         """The student's embeddings of queries and documents, `[pairs, hidden]`, not yet projected."""
-        drawn = random.Random(self._recipe.seed).sample(own, min(count, len(own)))  # noqa: S311  (not for secrets)
         queries, documents = (
             read(self._network, [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(list(side))])
-            for side in zip(*drawn, strict=True)
+            for side in zip(*self._some(own, count), strict=True)
         )
         return queries, documents
 
