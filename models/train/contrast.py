@@ -47,8 +47,8 @@ def backward(
     """Add the gradient of a batch's loss to the parameters, with no more than one part of it in memory.
 
     Args:
-        parts: from `groups`.
-        encode: ids to embeddings `[texts, hidden]`, not normalised, and a loss of their own, averaged over the batch's texts.
+        parts: numbers of texts, and what is read of them.
+        encode: what is read to embeddings `[texts, hidden]`, not normalised, and a loss of their own, averaged over the texts.
         loss: of all embeddings `[texts, hidden]`, and its parts.
 
     Returns:
@@ -56,7 +56,7 @@ def backward(
     """
     count = sum(len(rows) for rows, _ in parts)
     with torch.no_grad():
-        once = [encode(ids)[0] for _, ids in parts]
+        once = [encode(inputs)[0] for _, inputs in parts]
     pooled = torch.empty(count, once[0].shape[1])
     for (rows, _), own in zip(parts, once, strict=True):
         pooled[rows] = own
@@ -64,8 +64,8 @@ def backward(
     total, described = loss(pooled)
     (gradient,) = torch.autograd.grad(total, pooled)
     spread = 0.0
-    for rows, ids in parts:
-        again, extra = encode(ids)
+    for rows, inputs in parts:
+        again, extra = encode(inputs)
         share = len(rows) / count
         ((again * gradient[rows]).sum() + extra * share).backward()  # type: ignore[no-untyped-call]
         spread += float(extra.detach()) * share
@@ -76,7 +76,7 @@ class Contrast(Descent):
     """Pairs, filtered by the teacher, with hard negatives.
 
     Args:
-        network: trained in place, all of it.
+        network: trained in place, its last layers.
         recipe: the choices.
         learned: queries and documents to learn from, as many of each.
         held: the same, to judge by.
@@ -106,7 +106,10 @@ class Contrast(Descent):
             # What is left over would be a batch with few wrong answers.
             whole = range(0, max(len(order) - choices.pairs, 0) + 1, choices.pairs)
             self._batches += [order[start : start + choices.pairs] for start in whole]
-        super().__init__(network, choices, len(self._batches), say)
+        layers = student.blocks(network)
+        first = max(len(layers) - choices.layers, 0)
+        self._below, self._moved = layers[:first], layers[first:]
+        super().__init__(network, choices, len(self._batches), say, layers=choices.layers)
 
     def _gradient(self, step: int) -> dict[str, float]:
         own = self._batches[step]
@@ -124,20 +127,29 @@ class Contrast(Descent):
                 for one, other in ((slice(count), slice(count, None)), (slice(count, 2 * count), slice(count))):
                     sides = (cut[one], cut[other]), (wanted[one], wanted[other])
                     found["pairs"].append(info_nce(*sides, choices.temperature, choices.margin))
-                found["neighbours"].append(neighbours(cut, wanted, self._recipe.distil.temperature))
+                found["neighbours"].append(neighbours(cut, wanted, choices.temperature))
             found["vectors"] = [1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean()]
             parts = {name: torch.stack(values).mean() for name, values in found.items()}
             weights = {"pairs": 1.0, "neighbours": choices.neighbours, "vectors": choices.vectors}
             total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
             return total, {name: float(part.detach()) for name, part in parts.items()}
 
-        return backward(groups(texts, choices.batch, self._recipe.data.multiple), self._encode, loss)
+        parts = groups(texts, choices.batch, self._recipe.data.multiple)
+        return backward([(rows, self._read(ids)) for rows, ids in parts], self._encode, loss)
 
-    def _encode(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def _read(self, ids: Tensor) -> Tensor:
+        """What the layers that are trained read of texts."""
         with torch.autocast("cpu", torch.bfloat16):
-            states, routings = student.encode(self._network, ids)
-        spread = torch.stack([balance(routing) for routing in routings]).mean()
-        return states[-1].float().mean(1), self._recipe.contrast.balance * spread
+            x = student.embed(self._network, ids)
+            states, _ = student.through(self._network, x, self._below)
+        return states[-1] if states else x
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            states, routings = student.through(self._network, x, self._moved)
+        spreads = [balance(routing) for routing in routings] or [x.new_zeros(())]
+        return states[-1].float().mean(1), self._recipe.contrast.balance * torch.stack(spreads).mean()
 
     def _judge(self) -> dict[str, float]:
         sides = [read(self._network, [text.ids for text in side]) for side in self._held]

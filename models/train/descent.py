@@ -34,15 +34,34 @@ class Descent:
         choices: of the steps.
         steps: how many there are.
         say: told what was found at every checkpoint.
+        layers: the last so many layers are trained and nothing else; None for all of the network.
 
     Attributes:
         steps: how many there are in all.
         report: what was found at every checkpoint.
     """
 
-    def __init__(self, network: NomicMoe, choices: Steps, steps: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        network: NomicMoe,
+        choices: Steps,
+        steps: int,
+        say: Callable[[str], None],
+        *,
+        layers: int | None = None,
+    ) -> None:
         self._network, self._choices, self._say, self.steps = network, choices, say, steps
-        self._names = {name: value for name, value in network.named_parameters() if not name.startswith(PROJECTION)}
+        first = 0 if layers is None else max(network.config.num_layers - layers, 0)
+        moved = (
+            ""
+            if layers is None
+            else tuple(f"encoder.layers.{number}." for number in range(first, network.config.num_layers))
+        )
+        self._names = {
+            name: value
+            for name, value in network.named_parameters()
+            if name.startswith(moved) and not name.startswith(PROJECTION)
+        }
         muon = [value for name, value in self._names.items() if is_matrix(name, value)]
         adam = [value for name, value in self._names.items() if not is_matrix(name, value)]
         self._optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (

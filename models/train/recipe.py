@@ -140,7 +140,7 @@ class Distil(Steps):
     """Gradient steps after the conversion.
 
     Attributes:
-        tokens: of text, each read once.
+        tokens: of text, each read once; none, and there are no such steps.
         batch: tokens of a batch, which is of texts of one length.
         accumulate: batches of a step.
         states: weight of the loss on every token's last hidden state.
@@ -171,13 +171,14 @@ class Contrast(Steps):
     Attributes:
         drawn: pairs to learn from.
         held: pairs to judge by.
+        layers: the last so many are trained, and what is below them is read once.
         pairs: of a batch.
         passes: over the pairs; none, and there are no such steps.
         batch: tokens that are in memory with gradients at a time.
         rank: see `pairs.consistent`.
         negatives: hard negatives of a pair.
         margin: see `pairs.hard_negatives`.
-        temperature: of the similarities.
+        temperature: of the similarities, here and below.
         vectors: weight of the distance from the teacher's embeddings; that of the contrast is 1.
         neighbours: weight of the loss on the similarities within a batch, at every one of the student's widths.
         balance: weight of the routers' load-balancing loss.
@@ -185,6 +186,7 @@ class Contrast(Steps):
 
     drawn: int
     held: int
+    layers: int
     pairs: int
     passes: int
     batch: int

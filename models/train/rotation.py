@@ -78,6 +78,12 @@ def refine(
     return _ordered(_descend(begin, len(queries), loss, choices, seed), torch.cat([queries, documents]), widths)
 
 
+def nearest(matrix: Tensor) -> Tensor:
+    """The rotation nearest to a square matrix, such as one that was rounded."""
+    left, _, right = torch.linalg.svd(matrix.double())
+    return (left @ right).float()
+
+
 def _ordered(rotation: Tensor, vectors: Tensor, widths: Sequence[int]) -> Tensor:
     """The rotation with principal directions of the vectors first in every block of components between two widths."""
     blocks = []

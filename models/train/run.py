@@ -1,8 +1,10 @@
 """A whole run: vocabulary, conversion, distillation, a rotation, contrastive steps, and the checkpoints that come of it."""
 
+import ctypes
 import dataclasses
 import json
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from moembed.paths import replacing_file
 from moembed.progress import progress
 from moembed.sources import DEFAULT_FOLDER
 
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 Say = Callable[[str], None]
 
 
@@ -63,12 +66,28 @@ def run(
         MissingExtraError: the teacher is not installed.
     """
     torch.set_num_threads(threads)
-    made = _Run(load_recipe(recipe), Teacher(teacher or teacher_path()), paths, pair_paths, start, out, say)
+    _keep_memory()
+    chosen = load_recipe(recipe)
+    if start and not chosen.distil.tokens and not pair_paths:
+        raise InputError(
+            f"nothing to do: recipe {chosen.name} takes no steps towards the teacher, and there are no pairs"
+        )
+    made = _Run(chosen, Teacher(teacher or teacher_path()), paths, pair_paths, start, out, say)
     coordinates = made.begin(start) if start else made.convert()
-    made.distil(coordinates)
+    if chosen.distil.tokens:
+        made.distil(coordinates)
     if pair_paths:
         made.turn()
         made.contrast(coordinates)
+
+
+def _keep_memory() -> None:
+    """Have glibc reuse what tensors leave: it would give large ones back, and clearing new pages takes a third of the time."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class _Run:
@@ -113,6 +132,7 @@ class _Run:
         self._tokenizer = vocabulary.build(self._described, recipe.data.max_tokens)
         self._network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(recipe, teacher))).requires_grad_(False)
         self._project(torch.eye(teacher.hidden))
+        self._turned = False
 
     def begin(self, start: Path) -> Tensor:
         """Begin with a model that was made before.
@@ -120,7 +140,12 @@ class _Run:
         Returns:
             The order of its coordinates: the teacher's place of each, `[hidden]` int64.
         """
-        return beginning.begin(self._network, beginning.read(start), self._teacher, self._kept)
+        found = beginning.read(start)
+        coordinates = beginning.begin(self._network, found, self._teacher, self._kept)
+        if (turn := found.parameters.get(f"{student.PROJECTION}weight")) is not None:
+            self._project(rotation.nearest(turn))
+            self._turned = True
+        return coordinates
 
     def convert(self) -> Tensor:
         """Convert the teacher and publish what comes of it.
@@ -158,7 +183,8 @@ class _Run:
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
         embeddings = torch.stack([target.vector for target in learned])
         choices = self._recipe.rotate, self._recipe.seed
-        self._turn("rotation", lambda: rotation.learn(embeddings, self._recipe.student.dims, *choices))
+        if not self._turned:
+            self._turn("rotation", lambda: rotation.learn(embeddings, self._recipe.student.dims, *choices))
         distillation = Distillation(self._network, self._recipe, learned, held, self._say)
         with progress(distillation.steps, "step", show=None) as advance:
             distillation.run(self._state / "distillation.safetensors", advance)

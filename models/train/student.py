@@ -5,6 +5,7 @@ operations have no gradients and pack padded texts. Both must agree, which a tes
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -110,8 +111,13 @@ def project(network: NomicMoe, vectors: Tensor) -> Tensor:
 
 def encode(network: NomicMoe, ids: Tensor) -> tuple[list[Tensor], list[Routing]]:
     """Hidden states after every layer, each `[batch, length, hidden]`, and the routing of every mixture."""
-    x, states, routings = embed(network, ids), [], []
-    for block in blocks(network):
+    return through(network, embed(network, ids), blocks(network))
+
+
+def through(network: NomicMoe, x: Tensor, layers: Sequence[Block]) -> tuple[list[Tensor], list[Routing]]:
+    """The same, of some layers of the network in a row and what the first of them reads, `[batch, length, hidden]`."""
+    states, routings = [], []
+    for block in layers:
         x, routing = layer(block, x, network.cos, network.sin)
         states.append(x)
         routings += [routing] if routing is not None else []
