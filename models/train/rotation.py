@@ -81,7 +81,8 @@ def refine(
 def nearest(matrix: Tensor) -> Tensor:
     """The rotation nearest to a square matrix, such as one that was rounded."""
     left, _, right = torch.linalg.svd(matrix.double())
-    return (left @ right).float()
+    found: Tensor = (left @ right).float()
+    return found
 
 
 def _ordered(rotation: Tensor, vectors: Tensor, widths: Sequence[int]) -> Tensor:
