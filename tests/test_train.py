@@ -273,6 +273,10 @@ def test_losses_are_least_where_they_should_be(generator):
     wanted = F.normalize(torch.randn(6, 32, generator=generator), dim=-1)
     assert float(losses.neighbours(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
     assert float(losses.neighbours(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
+    # With something that all texts share, their cosines are nearer to each other and in the same order.
+    shared = F.normalize(F.pad(wanted, (0, 1), value=2.0), dim=-1)
+    assert float(losses.neighbours(wanted, shared, 0.02)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.neighbours(shared, wanted, 0.02)) == pytest.approx(0, abs=1e-5)
     texts = F.normalize(torch.randn(40, 32, generator=generator), dim=-1)
     assert float(losses.bank(3 * wanted, wanted, texts, 0.01)) == pytest.approx(0, abs=1e-5)
     # What the text itself is in the bank says nothing of its neighbours.

@@ -19,6 +19,11 @@ def similarities(vectors: Tensor, temperature: float) -> Tensor:
     return (unit @ unit.T / temperature)[others].view(len(unit), -1)
 
 
+def as_spread(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Logits spread as much as theirs: a cut vector's cosines lie farther apart than a whole one's, and only their order matters."""
+    return mine * (theirs.std() / mine.std().clamp(min=1e-6)).detach()
+
+
 def divergence(mine: Tensor, theirs: Tensor) -> Tensor:
     """Mean divergence of the distributions of logits `[n, choices]` from theirs, in nats."""
     return F.kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
@@ -34,7 +39,8 @@ def neighbours(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """
     if len(found) < 3:
         return found.new_zeros(())
-    return divergence(similarities(found, temperature), similarities(wanted, temperature))
+    mine, theirs = (similarities(side, temperature) for side in (found, wanted))
+    return divergence(as_spread(mine, theirs), theirs)
 
 
 def bank(found: Tensor, wanted: Tensor, texts: Tensor, temperature: float) -> Tensor:

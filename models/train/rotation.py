@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from moembed.models.train.losses import divergence, info_nce, similarities
+from moembed.models.train.losses import as_spread, divergence, info_nce, similarities
 from moembed.models.train.recipe import Rotate
 
 Turned = Callable[[Tensor], Tensor]
@@ -99,7 +99,7 @@ def _lost(vectors: Tensor, turned: Turned, widths: Sequence[int], choices: Rotat
     theirs = similarities(vectors, choices.temperature)
     own = turned(vectors)
     return torch.stack(
-        [divergence(similarities(own[:, :width], choices.temperature), theirs) for width in widths]
+        [divergence(as_spread(similarities(own[:, :width], choices.temperature), theirs), theirs) for width in widths]
     ).sum()
 
 
