@@ -20,7 +20,7 @@ def similarities(vectors: Tensor, temperature: float) -> Tensor:
 
 
 def as_spread(mine: Tensor, theirs: Tensor) -> Tensor:
-    """Logits spread as much as theirs: a cut vector's cosines lie farther apart than a whole one's, and only their order matters."""
+    """Logits spread as much as theirs: cosines of cut vectors are more unlike than those of whole ones, and their order counts."""
     return mine * (theirs.std() / mine.std().clamp(min=1e-6)).detach()
 
 
