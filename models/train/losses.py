@@ -20,7 +20,7 @@ def similarities(vectors: Tensor, temperature: float) -> Tensor:
 
 
 def as_spread(mine: Tensor, theirs: Tensor) -> Tensor:
-    """Logits spread as much as theirs: cosines of cut vectors are more unlike than those of whole ones, and their order counts."""
+    """Logits spread as much as theirs: those of cut vectors are more unlike, and what counts is their order."""
     return mine * (theirs.std() / mine.std().clamp(min=1e-6)).detach()
 
 
