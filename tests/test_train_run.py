@@ -127,6 +127,13 @@ def _train(ingredients, out, start=None, paired=None):
     )
 
 
+def _with_tokens(recipe, count):
+    """A recipe of steps towards the teacher over so many tokens."""
+    changed = re.sub(r"(?<=\[distil\]\n)((?:#.*\n)*)tokens = \d+", rf"\1tokens = {count}", recipe)
+    assert changed != recipe
+    return changed
+
+
 def _sha256(folder):
     return json.loads((folder / "recipe.json").read_text("utf-8"))["sha256"]
 
@@ -226,7 +233,7 @@ def larger(ingredients, tmp_path_factory):
     folder = shutil.copytree(ingredients, tmp_path_factory.mktemp("larger") / "ingredients")
     recipe = folder / "small.toml"
     text = recipe.read_text().replace("vocabulary = 6000", "vocabulary = 6400")
-    recipe.write_text(text.replace("[distil]\ntokens = 3000", "[distil]\ntokens = 600"))
+    recipe.write_text(_with_tokens(text, 600))
     return folder
 
 
@@ -254,12 +261,7 @@ def test_a_run_goes_on_from_a_model(larger, made, bundles, tmp_path, kind):
 def test_a_run_goes_on_with_pairs_alone(ingredients, made, tmp_path, capsys):
     folder = shutil.copytree(ingredients, tmp_path / "ingredients")
     recipe = folder / "small.toml"
-    text = (
-        recipe.read_text()
-        .replace("[distil]\ntokens = 3000", "[distil]\ntokens = 0")
-        .replace("steps = 200", "steps = 0")
-    )
-    recipe.write_text(text)
+    recipe.write_text(_with_tokens(recipe.read_text(), 0).replace("steps = 200", "steps = 0"))
     assert _train(folder, tmp_path / "none", made / "turned") == 2
     assert "nothing to do" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
