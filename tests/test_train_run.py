@@ -253,7 +253,7 @@ def test_a_run_goes_on_from_a_model(larger, made, bundles, tmp_path, kind):
     assert set(report["start"]) == {path.name for path in start.files(source)}
     before = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
     # It begins where the other run ended, not where that began.
-    assert report["distillation"][0]["cosine"] == pytest.approx(before[-1]["cosine"], abs=0.0015)
+    assert report["distillation"][0]["cosine"] == pytest.approx(before[-1]["cosine"], abs=0.001)
     assert before[0]["cosine"] < before[-1]["cosine"] - 0.002
     assert load_network(tmp_path / "out" / "distilled").config.vocab_size == 6400
 

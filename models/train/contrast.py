@@ -109,7 +109,7 @@ class Contrast(Descent):
         layers = student.blocks(network)
         first = max(len(layers) - choices.layers, 0)
         self._below, self._moved = layers[:first], layers[first:]
-        super().__init__(network, choices, len(self._batches), say, layers=choices.layers)
+        super().__init__(network, choices, len(self._batches), say, layers=self._moved)
 
     def _gradient(self, step: int) -> dict[str, float]:
         own = self._batches[step]

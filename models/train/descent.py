@@ -6,7 +6,7 @@ The layers' matrices are moved by Muon (Jordan et al. 2024), all else, tables, r
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moembed.models.network import NomicMoe
+from moembed.models.network import Block, NomicMoe
 from moembed.models.train.recipe import Steps
 from moembed.models.train.student import PROJECTION
 from moembed.paths import replacing_file
@@ -34,7 +34,7 @@ class Descent:
         choices: of the steps.
         steps: how many there are.
         say: told what was found at every checkpoint.
-        layers: the last so many layers are trained and nothing else; None for all of the network.
+        layers: of the network, the only ones that are trained; None for all of it.
 
     Attributes:
         steps: how many there are in all.
@@ -48,19 +48,14 @@ class Descent:
         steps: int,
         say: Callable[[str], None],
         *,
-        layers: int | None = None,
+        layers: Sequence[Block] | None = None,
     ) -> None:
         self._network, self._choices, self._say, self.steps = network, choices, say, steps
-        first = 0 if layers is None else max(network.config.num_layers - layers, 0)
-        moved = (
-            ""
-            if layers is None
-            else tuple(f"encoder.layers.{number}." for number in range(first, network.config.num_layers))
-        )
+        moved = set(network.parameters() if layers is None else (own for block in layers for own in block.parameters()))
         self._names = {
             name: value
             for name, value in network.named_parameters()
-            if name.startswith(moved) and not name.startswith(PROJECTION)
+            if value in moved and not name.startswith(PROJECTION)
         }
         muon = [value for name, value in self._names.items() if is_matrix(name, value)]
         adam = [value for name, value in self._names.items() if not is_matrix(name, value)]

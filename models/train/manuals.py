@@ -59,14 +59,15 @@ def _headed(pages: Sequence[Sequence[Sequence[Section]]], generator: random.Rand
         generator: draws the translations.
     """
     often = Counter(section.heading for versions in pages for sections in versions for section in sections)
+    telling = {heading for heading, count in often.items() if heading and count == 1}
     for versions in pages:
         for sections in versions:
-            yield from (Asked(*one) for one in sections if one.heading and one.text and often[one.heading] == 1)
+            yield from (Asked(*one) for one in sections if one.text and one.heading in telling)
         (count, _), *_ = Counter(map(len, versions)).most_common(1)
         for translations in zip(*(sections for sections in versions if len(sections) == count), strict=True):
             for _ in range(min(TURNS, len(translations) - 1)):
                 one, other = generator.sample(translations, 2)
-                if one.heading and other.text and often[one.heading] == 1:
+                if other.text and one.heading in telling:
                     yield Asked(one.heading, other.text)
 
 
@@ -81,8 +82,8 @@ def _pages(clone: Path, path: re.Pattern[str], first: str) -> Sequence[tuple[str
                 text = file.read_text("utf-8")
                 pages[match["page"]][language] = _Page(markdown.blocks(text), markdown.sections(text))
     for versions in pages.values():
-        source = set(versions["en"].blocks if "en" in versions else ())
-        headings = {section.heading for section in versions["en"].sections} if "en" in versions else set()
+        english = versions.get("en", _Page([], []))
+        source, headings = set(english.blocks), {section.heading for section in english.sections}
         for language, page in versions.items():
             if language != "en":  # what is not translated stays out, and what another language than this is written in
                 page.blocks[:] = [

@@ -123,16 +123,12 @@ def _translated_news(clone: Path) -> Iterator[Asked]:
             query, around = texts[one][index], texts[other][first:last]
             if _CODES[one] != _CODES[other] and len(query) >= _TELLING:
                 yield Asked(query, " ".join(around)[:LONG])
-        first = last = index
-        while first > 0 and index - first < _BESIDE and documents[first - 1] == document:
-            first -= 1
-        while last < len(documents) - 1 and last - index < _BESIDE and documents[last + 1] == document:
-            last += 1
+        near = range(max(index - _BESIDE, 0), min(index + _BESIDE + 1, len(documents)))
+        beside = [other for other in near if other != index and documents[other] == document]
         for one in _SPOKEN:
             for other in dict.fromkeys((one, generator.choice(_SPOKEN))):
-                around = texts[other][first:index] + texts[other][index + 1 : last + 1]
-                if around and len(texts[one][index]) >= _TELLING:
-                    yield Asked(texts[one][index], " ".join(around)[:LONG])
+                if beside and len(texts[one][index]) >= _TELLING:
+                    yield Asked(texts[one][index], " ".join(texts[other][i] for i in beside)[:LONG])
 
 
 def _articles(clone: Path) -> Iterator[list[str]]:
