@@ -9,7 +9,19 @@ from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
-from moembed.models.train import corpus, distil, experts, losses, pairs, rotary, rotation, student, targets, vocabulary
+from moembed.models.train import (
+    corpus,
+    distil,
+    experts,
+    losses,
+    pairs,
+    precision,
+    rotary,
+    rotation,
+    student,
+    targets,
+    vocabulary,
+)
 from moembed.models.train.convert import position_part
 from moembed.models.train.moments import Moments, ridge
 from moembed.models.train.recipe import Attend, Rotate
@@ -296,7 +308,33 @@ def test_losses_are_least_where_they_should_be(generator):
     assert float(losses.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
 
 
+# --- the arithmetic
+
+
+@pytest.mark.parametrize(
+    ("found", "dtype"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
+)
+def test_products_are_reduced_where_the_processor_multiplies_bfloat16(monkeypatch, found, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    precision.has_bfloat16.cache_clear()
+    with precision.reduced():
+        assert F.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == dtype
+    precision.has_bfloat16.cache_clear()
+
+
 # --- the rotation
+
+
+def _rotate(**choices):
+    return Rotate(
+        **{"temperature": 0.02, "neighbours": 1.0, "pairs": 0, "pair_temperature": 0.05, "margin": 0.05} | choices
+    )
 
 
 def test_a_rotation_puts_first_what_tells_texts_apart(generator):
@@ -305,7 +343,7 @@ def test_a_rotation_puts_first_what_tells_texts_apart(generator):
     # What all texts share is large, as a teacher's vectors have it, and tells none from another.
     vectors = F.normalize(torch.randn(600, 24, generator=generator) * spread @ turned + 3 * turned[5], dim=-1)
     learned, held = vectors[:400], vectors[400:]
-    choices = Rotate(rate=2e-3, steps=60, texts=128, temperature=0.02, pairs=0, pair_temperature=0.05, margin=0.05)
+    choices = _rotate(rate=2e-3, steps=60, texts=128)
     found = rotation.learn(learned, [24, 8, 5], choices, seed=1)
     torch.testing.assert_close(found @ found.T, torch.eye(24), rtol=0, atol=1e-5)
     for width in (8, 5):
@@ -319,7 +357,7 @@ def test_a_rotation_puts_first_what_tells_texts_apart(generator):
 
 def test_without_a_width_to_cut_to_nothing_is_descended(generator):
     vectors = F.normalize(torch.randn(50, 8, generator=generator), dim=-1)
-    choices = Rotate(rate=1.0, steps=9, texts=16, temperature=0.02, pairs=0, pair_temperature=0.05, margin=0.05)
+    choices = _rotate(rate=1.0, steps=9, texts=16)
     found = rotation.learn(vectors, [8], choices, seed=1)
     torch.testing.assert_close(found @ found.T, torch.eye(8), rtol=0, atol=1e-5)
     spread = (vectors @ found.T).square().sum(0)
@@ -338,7 +376,7 @@ def test_a_rotation_by_pairs_puts_last_what_pairs_do_not_share(generator):
         noise = 0.1 * torch.randn(600, 16, generator=generator)
         sides.append(F.normalize(torch.cat([meaning, language, noise], dim=1) @ turn, dim=-1))
     learned, held = [side[:450] for side in sides], [side[450:] for side in sides]
-    choices = Rotate(rate=5e-3, steps=120, texts=200, temperature=0.05, pairs=450, pair_temperature=0.05, margin=0.01)
+    choices = _rotate(rate=5e-3, steps=120, texts=200, temperature=0.05, margin=0.01)
     begin = rotation.learn(torch.cat(learned), [24, 4], choices, seed=1)
     found = rotation.refine(*learned, begin, [24, 4], choices, seed=1)
     torch.testing.assert_close(found @ found.T, torch.eye(24), rtol=0, atol=1e-5)

@@ -52,7 +52,27 @@ def test_pairs_with_a_held_out_text_are_held_out(tmp_path):
     assert all(pair.query.startswith("query: ") and pair.document.startswith("passage: ") for pair in learned)
 
 
-@pytest.mark.parametrize("line", ['{"q": "a"}', '{"q": "a", "d": 1}', "[]", "{"])
+def test_a_pair_is_read_once_and_has_the_kind_that_is_said_of_it(tmp_path):
+    lines = [{"q": "a", "d": "b", "k": "question"}, {"q": "a", "d": "b", "k": "heading"}, {"q": "a", "d": "c"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    learned, _ = pairs.read([tmp_path / "p.jsonl"], PROMPTS, 0.0)
+    assert learned == [("query: a", "passage: b", "question"), ("query: a", "passage: c", "")]
+
+
+def test_pairs_of_a_kind_are_drawn_as_often_as_is_said():
+    known = [pairs.Pair(str(n), "", "question" if n % 10 == 0 else "translation") for n in range(2000)]
+    drawn = pairs.sample(known, 600, {"question": 9.0}, 1)
+    assert len(set(drawn)) == 600
+    assert sum(pair.kind == "question" for pair in pairs.sample(known, 300, {"question": 9.0}, 1)) == pytest.approx(
+        150, abs=9
+    )
+    assert pairs.sample(known, 300, {"question": 9.0}, 1) == drawn[:300]
+    assert pairs.sample(known, 300, {"question": 9.0}, 2) != drawn[:300]
+    assert sum(pair.kind == "question" for pair in pairs.sample(known, 300, {}, 1)) == pytest.approx(30, abs=9)
+    assert sorted(pairs.sample(known, 9999, {"question": 9.0}, 1)) == sorted(known)
+
+
+@pytest.mark.parametrize("line", ['{"q": "a"}', '{"q": "a", "d": 1}', '{"q": "a", "d": "b", "k": 1}', "[]", "{"])
 def test_bad_pairs_are_refused(tmp_path, line):
     (tmp_path / "p.jsonl").write_text('{"q": "a", "d": "b"}\n' + line + "\n")
     with pytest.raises(InputError, match=r"p\.jsonl"):

@@ -87,10 +87,11 @@ def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path
     learned, held = corpus.read([texts], PROMPTS, 0.5)
     assert len(learned) + len(held) == len(rows)
     asked = {(row["q"], row["d"]) for row in _rows(paired)}
+    kind = {(row["q"], row["d"]): row["k"] for row in _rows(paired)}
     assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == len(asked) > 10
-    assert ("ما هو؟", "نص آخر") in asked
+    assert kind["ما هو؟", "نص آخر"] == "question"
     assert not any(MEASURED in document for _, document in asked)
-    assert ("Заголовок", "Первый абзац, который достаточно длинен.") in asked
+    assert kind["Заголовок", "Первый абзац, который достаточно длинен."] == "heading"
     kinds = set()
     for query, document in asked:
         if " number " in query:  # a sentence of the news
@@ -98,6 +99,7 @@ def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path
             own = query[query.index("number ") + len("number ")]
             assert told <= ({"3"} if own == "3" else {"0", "1", "2"})  # which is of another document
             translated = query.split(" ", 1)[0] != document.split(" ", 1)[0]
+            assert kind[query, document] == ("translation" if own in told else "context")
             if own in told:
                 assert translated
                 assert query.split(" ", 1)[1] in document

@@ -16,6 +16,7 @@ from moembed.models.train import pairs, student
 from moembed.models.train.descent import Descent
 from moembed.models.train.distil import agreement, read
 from moembed.models.train.losses import balance, info_nce, neighbours
+from moembed.models.train.precision import reduced
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.targets import Targets
 
@@ -140,13 +141,13 @@ class Contrast(Descent):
     @torch.no_grad()
     def _read(self, ids: Tensor) -> Tensor:
         """What the layers that are trained read of texts."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with reduced():
             x = student.embed(self._network, ids)
             states, _ = student.through(self._network, x, self._below)
         return states[-1] if states else x
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with reduced():
             states, routings = student.through(self._network, x, self._moved)
         spreads = [balance(routing) for routing in routings] or [x.new_zeros(())]
         return states[-1].float().mean(1), self._recipe.contrast.balance * torch.stack(spreads).mean()

@@ -20,6 +20,7 @@ from moembed.models.network import Block, DenseMlp, MoeMlp, NomicMoe
 from moembed.models.train import experts, rotary, student
 from moembed.models.train.experts import Rows
 from moembed.models.train.moments import Fit, Moments, ridge
+from moembed.models.train.precision import reduced
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.teacher import Step, Teacher, TeacherLayer
 from moembed.paths import replacing_file
@@ -140,7 +141,7 @@ class Conversion:
             found["load"] = _load(block.mlp, rows["held"])
         found |= _described("mlp", fit)
         for side in self._sides.values():
-            with _bf16():
+            with reduced():
                 side.student = [block.norm2(h + student.feed_forward(block, h)[0]).float() for h in side.student]
         found["cosine"] = round(self._sides["held"].pooled_cosine(), 5)
         self._say(json.dumps(found))
@@ -150,7 +151,7 @@ class Conversion:
         """Run a layer of the teacher, and move its states on."""
         texts, steps = self._sides[side], []
         for number, x in enumerate(texts.teacher):
-            with _bf16():
+            with reduced():
                 step = self._teacher.step(index, x)
             texts.teacher[number] = step.out.float()
             steps.append(
@@ -181,7 +182,7 @@ class Conversion:
         generator = torch.Generator().manual_seed(self._recipe.seed + len(self.report))
         for _ in range(choices.passes):
             for number in torch.randperm(batches, generator=generator).tolist():
-                with _bf16():
+                with reduced():
                     probabilities = steps["learned"][number].probabilities
                     tuner.step(learned.student[number], probabilities, self._network.cos, self._network.sin)
         return [round(before, 5), round(self._divergence(block, steps["held"]), 5)]
@@ -189,7 +190,7 @@ class Conversion:
     def _divergence(self, block: Block, steps: list[Step]) -> float:
         total, texts = 0.0, 0
         for x, step in zip(self._sides["held"].student, steps, strict=True):
-            with _bf16():
+            with reduced():
                 scores = student.scores(block.attn, x, self._network.cos, self._network.sin)
             total, texts = total + float(rotary.divergence(scores, step.probabilities)) * len(x), texts + len(x)
         return total / texts
@@ -203,7 +204,7 @@ class Conversion:
             moments = Moments(self._teacher.hidden, self._teacher.hidden)
             contexts[side] = []
             for x, target in zip(texts.student, targets, strict=True):
-                with _bf16():
+                with reduced():
                     mixed = student.context(block.attn, x, self._network.cos, self._network.sin).float()
                 contexts[side].append(mixed)
                 flat = target.flatten(0, 1)
@@ -231,7 +232,7 @@ class Conversion:
         sums = {side: Moments(self._teacher.ffn, self._teacher.hidden) for side in rows}
         for side, pairs in rows.items():
             for own in pairs:
-                with _bf16():
+                with reduced():
                     inner = F.gelu(mlp.fc1(own.read)).float()
                 sums[side].add(inner, own.wanted, own.weight)
         fit = ridge(sums["learned"], sums["held"], source.down_weight.T, self._recipe.convert.strengths)
@@ -312,7 +313,3 @@ def _load(mlp: MoeMlp, rows: list[Rows]) -> list[float]:
 def _weight(state: Tensor) -> Tensor:
     """What an error in rows `[n, hidden]` is divided by in the norm that follows: tokens with huge states do not rule a fit."""
     return 1 / state.std(-1, keepdim=True, correction=0)
-
-
-def _bf16() -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16)

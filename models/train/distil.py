@@ -11,6 +11,7 @@ from moembed.models.network import NomicMoe
 from moembed.models.train import student
 from moembed.models.train.descent import Descent
 from moembed.models.train.losses import balance, bank, neighbours
+from moembed.models.train.precision import reduced
 from moembed.models.train.recipe import Distil, Recipe
 from moembed.models.train.targets import Targets, unit_means
 
@@ -36,7 +37,7 @@ def loss(
     network: NomicMoe, batch: Batch, texts: Tensor, recipe: Distil, dims: list[int]
 ) -> tuple[Tensor, dict[str, float]]:
     """The weighted loss of a batch, given the bank, and its parts."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with reduced():
         states, routings = student.encode(network, torch.stack([t.ids for t in batch]))
     last = states[-1].float()
     wanted = torch.stack([t.vector for t in batch])
@@ -70,7 +71,7 @@ def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Tensor]) -> Tens
     for index, ids in enumerate(texts):
         by_length[len(ids)].append(index)
     order, found = [], []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), reduced():
         for length, own in by_length.items():
             size = max(1, _TOKENS // length)
             for start in range(0, len(own), size):

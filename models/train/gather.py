@@ -57,10 +57,10 @@ def gather(clones: Path, out: Path, pairs: Path | None, evaluation: Sequence[Pat
         with _jsonl(pairs) as write:
             for source, clone in there:
                 for asked in _known(source.repository, clone, source.pairs):
-                    query, document = map(_plain, asked)
+                    query, document = _plain(asked.query), _plain(asked.document)
                     if sieve.passes(query) and sieve.passes(document):
                         found["pairs"] += 1
-                        write({"q": query, "d": document})
+                        write({"q": query, "d": document, "k": asked.kind})
     return dict(found)
 
 

@@ -45,7 +45,8 @@ def manual(repository: str, licence: str, path: str, first: str = "en") -> Sourc
             for block in zip(*aligned, strict=True):
                 texts = [text for text in block if text]
                 for _ in range(min(TURNS, len(texts) - 1)):
-                    yield Asked(*generator.sample(texts, 2))
+                    one, other = generator.sample(texts, 2)
+                    yield Asked(one, other, "translation")
         yield from _headed([[page.sections for page in versions.values()] for _, versions in pages], generator)
 
     return Source(repository, licence, read, pairs)
@@ -62,13 +63,13 @@ def _headed(pages: Sequence[Sequence[Sequence[Section]]], generator: random.Rand
     telling = {heading for heading, count in often.items() if heading and count == 1}
     for versions in pages:
         for sections in versions:
-            yield from (Asked(*one) for one in sections if one.text and one.heading in telling)
+            yield from (Asked(*one, "heading") for one in sections if one.text and one.heading in telling)
         (count, _), *_ = Counter(map(len, versions)).most_common(1)
         for translations in zip(*(sections for sections in versions if len(sections) == count), strict=True):
             for _ in range(min(TURNS, len(translations) - 1)):
                 one, other = generator.sample(translations, 2)
                 if other.text and one.heading in telling:
-                    yield Asked(one.heading, other.text)
+                    yield Asked(one.heading, other.text, "heading")
 
 
 @cache

@@ -1,8 +1,11 @@
 """Pairs of a query and the document that answers it, or of a text and its translation: read, filtered, and given hard negatives.
 
-A line is `{"q": text, "d": text}`. Pairs found in the wild are noisy: the teacher decides which to believe.
+A line is `{"q": text, "d": text, "k": kind}`, the kind one of `source.Asked`'s or any other word, or left out. Pairs found in the
+wild are noisy: the teacher decides which to believe.
 """
 
+import random
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +21,11 @@ _BLOCK = 1024
 
 
 class Pair(NamedTuple):
-    """A query and its document, prompts included."""
+    """A query and its document, prompts included, and what kind of pair they are, "" if that is not known."""
 
     query: str
     document: str
+    kind: str = ""
 
 
 def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> tuple[list[Pair], list[Pair]]:
@@ -37,21 +41,41 @@ def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> 
     Raises:
         InputError: a file cannot be read, or a line is not of the form above.
     """
-    seen: set[Pair] = set()
+    seen: set[tuple[str, str]] = set()
     learned: list[Pair] = []
     held: list[Pair] = []
     for path in paths:
         for number, row in corpus.rows(path):
-            query, document = row.get("q"), row.get("d")
-            if not isinstance(query, str) or not isinstance(document, str):
-                raise InputError(f'{path}:{number}: expected texts "q" and "d", found {sorted(row)}')
-            pair = Pair(prompts["query"] + query, prompts["passage"] + document)
-            if pair in seen:
+            query, document, kind = row.get("q"), row.get("d"), row.get("k", "")
+            if not isinstance(query, str) or not isinstance(document, str) or not isinstance(kind, str):
+                raise InputError(f'{path}:{number}: expected texts "q" and "d", and perhaps "k", found {sorted(row)}')
+            pair = Pair(prompts["query"] + query, prompts["passage"] + document, kind)
+            if pair[:2] in seen:
                 continue
-            seen.add(pair)
+            seen.add(pair[:2])
             out = any(corpus.is_held_out(corpus.digest(text), held_out) for text in (query, document))
             (held if out else learned).append(pair)
     return learned, held
+
+
+def sample(pairs: Sequence[Pair], count: int, emphasis: Mapping[str, float], seed: int) -> list[Pair]:
+    """Draw pairs, none twice; drawing more begins with what drawing fewer gives.
+
+    Args:
+        pairs: to draw from.
+        count: how many; fewer if there are no more.
+        emphasis: by kind, how much more often than another each pair of it is drawn; 1 where nothing is said.
+        seed: of the drawing.
+    """
+    generator = random.Random(seed)  # noqa: S311  (not for secrets)
+    order: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        order[pair.kind].append(pair)
+    due = []
+    for kind, own in sorted(order.items()):
+        generator.shuffle(own)
+        due += [((i + generator.random()) / (len(own) * emphasis.get(kind, 1.0)), kind, i) for i in range(len(own))]
+    return [order[kind][i] for _, kind, i in sorted(due)[:count]]
 
 
 def consistent(queries: Tensor, documents: Tensor, rank: int) -> Tensor:

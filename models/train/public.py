@@ -68,7 +68,7 @@ def _questions(repository: str, licence: str, language: str, pattern: str) -> So
     def pairs(clone: Path) -> Iterator[Asked]:
         for context, questions in _paragraphs(clone, pattern):
             for question in questions:
-                yield Asked(question, context)
+                yield Asked(question, context, "question")
 
     return Source(repository, licence, read, pairs)
 
@@ -122,13 +122,14 @@ def _translated_news(clone: Path) -> Iterator[Asked]:
                 last += last < len(documents) and documents[last] == document and generator.random() < 0.5
             query, around = texts[one][index], texts[other][first:last]
             if _CODES[one] != _CODES[other] and len(query) >= _TELLING:
-                yield Asked(query, " ".join(around)[:LONG])
+                yield Asked(query, " ".join(around)[:LONG], "translation")
         near = range(max(index - _BESIDE, 0), min(index + _BESIDE + 1, len(documents)))
         beside = [other for other in near if other != index and documents[other] == document]
         for one in _SPOKEN:
             for other in dict.fromkeys((one, generator.choice(_SPOKEN))):
                 if beside and len(texts[one][index]) >= _TELLING:
-                    yield Asked(texts[one][index], " ".join(texts[other][i] for i in beside)[:LONG])
+                    document = " ".join(texts[other][i] for i in beside)[:LONG]
+                    yield Asked(texts[one][index], document, "context")
 
 
 def _articles(clone: Path) -> Iterator[list[str]]:
@@ -143,7 +144,9 @@ def _tagged(clone: Path) -> Iterator[Row]:
 
 def _titled(clone: Path) -> Iterator[Asked]:
     for title, *paragraphs in _articles(clone):
-        yield from (Asked(title, paragraph) for paragraph in paragraphs if title and len(paragraph) >= _TELLING)
+        for paragraph in paragraphs:
+            if title and len(paragraph) >= _TELLING:
+                yield Asked(title, paragraph, "heading")
 
 
 _COLUMNS = ("original", "translation")
@@ -173,7 +176,8 @@ def _by_turns(translations: Iterable[tuple[str, str]], least: int) -> Iterator[A
     """A text and its translation, either as the query by turns, where the text has `least` characters."""
     for number, (one, other) in enumerate(translations):
         if len(one) >= least and other:
-            yield Asked(other, one) if number % 2 else Asked(one, other)
+            query, document = (other, one) if number % 2 else (one, other)
+            yield Asked(query, document, "translation")
 
 
 def _translated(clone: Path) -> Iterator[Asked]:

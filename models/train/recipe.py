@@ -49,6 +49,7 @@ class Data:
         held_tokens: how many tokens of them.
         flatten: a language with n texts is drawn from in proportion to n ** flatten,
         emphasis: times this, where a language is named.
+        pairs: by kind, see `source.Asked`, how much more often each pair of it is drawn than another.
         max_tokens: longer texts are cut.
         multiple: lengths are cut to multiples of this, so that batches are full.
     """
@@ -57,6 +58,7 @@ class Data:
     held_tokens: int
     flatten: float
     emphasis: dict[str, float]
+    pairs: dict[str, float]
     max_tokens: int
     multiple: int
 
@@ -102,6 +104,7 @@ class Rotate:
         steps: how many.
         texts: of a step; or pairs.
         temperature: of the texts' similarities.
+        neighbours: weight of these, where there are pairs.
         pairs: how many the student reads to learn from, where there are pairs.
         pair_temperature: of the similarities of queries and documents.
         margin: see `pairs.hard_negatives`.
@@ -111,6 +114,7 @@ class Rotate:
     steps: int
     texts: int
     temperature: float
+    neighbours: float
     pairs: int
     pair_temperature: float
     margin: float

@@ -65,7 +65,7 @@ def refine(
     def loss(rows: Tensor, turned: Turned) -> Tensor:
         whole = queries[rows], documents[rows]
         mixed = torch.cat([whole[0][::2], whole[1][1::2]])
-        parts = [_lost(mixed, turned, widths, choices)]
+        parts = [choices.neighbours * _lost(mixed, turned, widths, choices)]
         for width in widths:
             cut = [turned(side)[:, :width] for side in whole]
             for one, other in ((0, 1), (1, 0)):

@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import json
-import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -220,7 +219,7 @@ class _Run:
             return
 
         def goals(name: str, own: Sequence[Pair]) -> tuple[list[Targets], list[Targets]]:
-            texts = list(dict.fromkeys(text for pair in own for text in pair))
+            texts = list(dict.fromkeys(text for pair in own for text in (pair.query, pair.document)))
             made = [goal.permuted(coordinates) for goal in self._goals(f"pairs-{name}", texts)]
             known = dict(zip(texts, made, strict=True))
             return [known[pair.query] for pair in own], [known[pair.document] for pair in own]
@@ -249,7 +248,7 @@ class _Run:
         return [encoded.text for encoded in self._draw(texts, tokens)]
 
     def _some(self, own: Sequence[Pair], count: int) -> list[Pair]:
-        return random.Random(self._recipe.seed).sample(own, min(count, len(own)))  # noqa: S311  (not for secrets)
+        return pairs.sample(own, count, self._recipe.data.pairs, self._recipe.seed)
 
     def _goals(self, name: str, texts: list[str]) -> list[Targets]:
         self._say(f"the teacher reads {len(texts)} texts ({name})")
@@ -259,9 +258,10 @@ class _Run:
 
     def _read(self, own: Sequence[Pair], count: int) -> tuple[Tensor, Tensor]:
         """The student's embeddings of queries and documents, `[pairs, hidden]`, not yet projected."""
+        some = self._some(own, count)
         queries, documents = (
-            read(self._network, [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(list(side))])
-            for side in zip(*self._some(own, count), strict=True)
+            read(self._network, [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(side)])
+            for side in ([pair.query for pair in some], [pair.document for pair in some])
         )
         return queries, documents
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 READ = frozenset("ar de en es fa fr hi id it ja ko nl pl pt ru tr uk vi zh".split())  # languages that are read of most
 LONG = 900  # characters that a passage grows to
@@ -19,11 +19,22 @@ class Row(NamedTuple):
     kind: str
 
 
+Kind = Literal["question", "heading", "translation", "context"]
+
+
 class Asked(NamedTuple):
-    """A question, or any text, and the document that answers it, or its translation."""
+    """A query, the document that it is to find, and what the query is of it.
+
+    Attributes:
+        query: a question that the document answers, its heading, a text of which it is or holds the translation, or a sentence
+            from between those of the document.
+        document: in the query's language or another.
+        kind: which of these.
+    """
 
     query: str
     document: str
+    kind: Kind
 
 
 Reader = Callable[[Path], Iterable[Row]]

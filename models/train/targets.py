@@ -15,6 +15,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from moembed.models.train.precision import reduced
 from moembed.models.train.teacher import Teacher
 from moembed.paths import replacing_file
 
@@ -107,7 +108,7 @@ def _compute(texts: list[str], student: Tokenizer, teacher: Teacher, whole: Toke
         length = len(pairs[order[start]][1].ids)
         own = [i for i in order[start : start + max(1, _TOKENS // length)] if len(pairs[i][1].ids) == length]
         start += len(own)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), reduced():
             states = teacher.encode(torch.tensor([pairs[i][1].ids for i in own])).float()
         vectors = F.normalize(states.mean(1), dim=-1)
         for row, index in enumerate(own):
