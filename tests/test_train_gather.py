@@ -86,14 +86,13 @@ def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path
     assert not any(" zul " in row["t"] or "zul number" in row["t"] for row in rows)  # of no language that is known here
     learned, held = corpus.read([texts], PROMPTS, 0.5)
     assert len(learned) + len(held) == len(rows)
-    asked = {(row["q"], row["d"]) for row in _rows(paired)}
     kind = {(row["q"], row["d"]): row["k"] for row in _rows(paired)}
-    assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == len(asked) > 10
+    assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == len(kind) > 10
     assert kind["ما هو؟", "نص آخر"] == "question"
-    assert not any(MEASURED in document for _, document in asked)
+    assert not any(MEASURED in document for _, document in kind)
     assert kind["Заголовок", "Первый абзац, который достаточно длинен."] == "heading"
     kinds = set()
-    for query, document in asked:
+    for query, document in kind:
         if " number " in query:  # a sentence of the news
             told = {number for number in "0123" if f"number {number}" in document}
             own = query[query.index("number ") + len("number ")]
@@ -180,8 +179,8 @@ def test_a_translation_memory_is_read_unit_by_unit(tmp_path):
     assert ("ru", "Текст 1. Текст 2.") in texts
     assert ("en", "Text 3 & what it says, at length.") in texts
     assert not any("2" in text and "3" in text for _, text in texts)  # of two documents
-    assert ("Text 1 & what it says, at length.", "Текст 1.") in paired
-    assert ("Текст 2.", "Text 2 & what it says, at length.") in paired
+    assert ("Text 1 & what it says, at length.", "Текст 1.", "translation") in paired
+    assert ("Текст 2.", "Text 2 & what it says, at length.", "translation") in paired
 
 
 def test_lines_of_two_files_are_translations(tmp_path):
@@ -191,7 +190,7 @@ def test_lines_of_two_files_are_translations(tmp_path):
         (folder / f"geneval-sentences-feminine-dev.en_ar.{language}").write_text(text, "utf-8")
     rows, paired = _sources(tmp_path, "machine-translation-gender-eval")
     assert [row[:2] for row in rows] == [("en", "She is a doctor."), ("ar", "هي طبيبة.")]
-    assert paired == [("She is a doctor.", "هي طبيبة.")]
+    assert paired == [("She is a doctor.", "هي طبيبة.", "translation")]
 
 
 PAGE = """---
@@ -242,7 +241,9 @@ def test_pages_and_their_translations_are_read_as_prose(tmp_path):
         )
     aligned = [pair for pair in paired if pair not in headed]
     assert aligned
-    for one, other in aligned:  # the French page has another block
+    assert {pair.kind for pair in headed} == {"heading"}
+    for one, other, kind in aligned:  # the French page has another block
+        assert kind == "translation"
         assert {one.split()[0], other.split()[0]} == {"English", "Deutsch"}
         assert one.split()[1:] == other.split()[1:]
 
@@ -256,7 +257,7 @@ def test_a_heading_that_many_have_tells_nothing(tmp_path):
         (clone / f"{name}.md").write_text(text, "utf-8")
     _, paired = _sources(tmp_path, "edgeai-for-beginners")
     assert paired == [
-        (f"The heading of {name}", f"This is what is written on page {name}, at length.") for name in "ab"
+        (f"The heading of {name}", f"This is what is written on page {name}, at length.", "heading") for name in "ab"
     ]
 
 
