@@ -38,13 +38,13 @@ def test_the_default_recipe_is_whole():
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("seed = 4", "", "missing choices seed"),
-        ("seed = 4", "seed = 4\nluck = 1", "unknown choices luck"),
+        ("flatten = 0.6", "", "missing choices flatten"),
+        ("flatten = 0.6", "flatten = 0.6\nluck = 1", "unknown choices luck"),
         ("experts = 8", "experts = true", r"\[student\]: experts = True; expected int"),
         ("dims = [384, 256, 128]", 'dims = ["wide"]', "dims = 'wide'; expected int"),
         ('passage = "passage: "', "", "are those of query and passage"),
         ("[distil]", "[finetune]", r"\[distil\] is missing"),
-        ("seed = 4", "seed =", "name one of the package or a .toml file"),
+        ("flatten = 0.6", "flatten =", "name one of the package or a .toml file"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, old, new, said):
