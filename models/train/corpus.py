@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -22,6 +22,7 @@ from moembed.errors import InputError
 _LEAST = 6  # ids of a text that is worth reading
 _BUCKETS = 1 << 16
 _BLOCK = 1024
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -139,22 +140,14 @@ def sample(
         emphasis: by language.
         seed: of the drawing.
     """
-    generator = random.Random(seed)  # noqa: S311  (not for secrets)
-    order: dict[str, list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for text in texts:
-        order[text.language].append(text.text)
-    for _, own in sorted(order.items()):
-        generator.shuffle(own)
-    # The i-th text of a language is due when the language's share of the stream has grown to i.
-    due = sorted(
-        ((position + generator.random()) / (len(own) ** flatten * emphasis.get(language, 1.0)), language, position)
-        for language, own in sorted(order.items())
-        for position in range(len(own))
-    )
+        groups[text.language].append(text.text)
+    stream = mixed(groups, flatten, emphasis, seed)
     drawn: list[Encoded] = []
     total = 0
-    for start in range(0, len(due), _BLOCK):
-        block = [order[language][position] for _, language, position in due[start : start + _BLOCK]]
+    for start in range(0, len(stream), _BLOCK):
+        block = stream[start : start + _BLOCK]
         for drawn_text, encoding in zip(block, tokenizer.encode_batch_fast(block), strict=True):
             if total >= tokens:
                 return drawn
@@ -162,6 +155,28 @@ def sample(
                 drawn.append(Encoded(drawn_text, encoding.ids))
                 total += len(encoding.ids)
     return drawn
+
+
+def mixed(groups: Mapping[str, Sequence[_T]], flatten: float, emphasis: Mapping[str, float], seed: int) -> list[_T]:
+    """All of several groups in one random order, each spread over it as `sample` draws languages: early, if it is drawn often.
+
+    Args:
+        groups: by name.
+        flatten: see `sample`.
+        emphasis: by name of a group.
+        seed: of the order.
+    """
+    generator = random.Random(seed)  # noqa: S311  (not for secrets)
+    order = {name: list(own) for name, own in sorted(groups.items())}
+    for own in order.values():
+        generator.shuffle(own)
+    # The i-th of a group is due when the group's share of the stream has grown to i.
+    due = sorted(
+        ((position + generator.random()) / (len(own) ** flatten * emphasis.get(name, 1.0)), name, position)
+        for name, own in order.items()
+        for position in range(len(own))
+    )
+    return [order[name][position] for _, name, position in due]
 
 
 def batches(texts: Sequence[Encoded], tokens: int, multiple: int = 1) -> list[Tensor]:

@@ -4,7 +4,6 @@ A line is `{"q": text, "d": text, "k": kind}`, the kind one of `source.Asked`'s 
 wild are noisy: the teacher decides which to believe.
 """
 
-import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,15 +66,10 @@ def sample(pairs: Sequence[Pair], count: int, emphasis: Mapping[str, float], see
         emphasis: by kind, how much more often than another each pair of it is drawn; 1 where nothing is said.
         seed: of the drawing.
     """
-    generator = random.Random(seed)  # noqa: S311  (not for secrets)
-    order: dict[str, list[Pair]] = defaultdict(list)
+    kinds: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        order[pair.kind].append(pair)
-    due = []
-    for kind, own in sorted(order.items()):
-        generator.shuffle(own)
-        due += [((i + generator.random()) / (len(own) * emphasis.get(kind, 1.0)), kind, i) for i in range(len(own))]
-    return [order[kind][i] for _, kind, i in sorted(due)[:count]]
+        kinds[pair.kind].append(pair)
+    return corpus.mixed(kinds, 1.0, emphasis, seed)[:count]
 
 
 def consistent(queries: Tensor, documents: Tensor, rank: int) -> Tensor:

@@ -9,7 +9,7 @@ _BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # torch's names; the last is Ar
 
 @functools.cache
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16. One with AVX2 alone emulates it, at a seventh of the speed of float32."""
+    """Whether this processor multiplies bfloat16. One with AVX2 alone emulates it, much slower than float32."""
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in _BFLOAT16)
 
