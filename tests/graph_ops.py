@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
 from moembed.kernels import PORTABLE, Kernels
 from moembed.quantize.functions import int8_functions
+from moembed.session import session_options
 
 _TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7), (np.float16, 10))}
 _OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
@@ -29,21 +30,25 @@ def _session(name, kinds, attributes, experts, settings, constants, kernels, thr
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
-    options = ort.SessionOptions()
+    options = session_options(Kernels(kernels))
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    Kernels(kernels).register(options)
     for key, value in settings:
         options.add_session_config_entry(key, value)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_graph(name, arrays, attributes, settings=(), constants=(), *, kernels=PORTABLE, threads=1):
-    """Outputs of an op for arrays in the order of its inputs; `constants` names those that are initializers."""
+def run_graph(name, arrays, attributes, settings=(), constants=None, *, kernels=PORTABLE, threads=1):
+    """Outputs of an op for arrays in the order of its inputs, in a session with the options of the product's own.
+
+    `constants` names those that are initializers. None: for the functions, what is int8 (weights, as in a bundle: without
+    VNNI, ONNX Runtime widens constants only, and its products of other bytes saturate); for native kernels, nothing.
+    """
     kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
     experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
     names = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name).input
     values = dict(zip(names, arrays, strict=True))
+    if constants is None:
+        constants = [n for n, a in values.items() if a.dtype == np.int8 and kernels == PORTABLE]
     fixed = tuple((n, values[n].tobytes(), values[n].dtype.str, values[n].shape) for n in constants)
     session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed, kernels, threads)
     return session.run(None, {i.name: values[i.name] for i in session.get_inputs()})
