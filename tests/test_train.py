@@ -14,6 +14,7 @@ from moembed.models.train import (
     distil,
     experts,
     losses,
+    muon,
     pairs,
     precision,
     rotary,
@@ -326,6 +327,28 @@ def test_products_are_reduced_where_the_processor_multiplies_bfloat16(monkeypatc
     with precision.reduced():
         assert F.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == dtype
     precision.has_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_muon_is_that_of_torch(monkeypatch, generator, reduced):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: reduced)
+    shapes = ((24, 8), (8, 24), (16, 16))
+    sides = [[torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2)]
+    optimizers = (
+        muon.Muon(sides[0], 0.1, 0.01),
+        torch.optim.Muon(sides[1], 0.1, 0.01, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(*sides, strict=True):
+            one.grad = other.grad = torch.randn(one.shape, generator=generator)
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(*sides, strict=True):
+        assert not torch.equal(one, torch.ones(one.shape))
+        torch.testing.assert_close(one, other, rtol=0, atol=0 if reduced else 0.01)
+    values = torch.linalg.svdvals(muon.orthogonal(torch.randn(24, 8, generator=generator)))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
 
 
 # --- the rotation

@@ -93,6 +93,8 @@ def ingredients(tmp_path_factory):
         ("held_out = 0.02", "held_out = 0.2"),
         ("save_every = 50", "save_every = 4"),
         ("save_every = 10", "save_every = 2"),
+        ("steps = 200", "steps = 20"),
+        ("texts = 1024", "texts = 64"),
         ("drawn = 14336", "drawn = 60"),
         ("layers = 4", "layers = 1"),
         ("pairs = 256", "pairs = 16"),
@@ -261,7 +263,7 @@ def test_a_run_goes_on_from_a_model(larger, made, bundles, tmp_path, kind):
 def test_a_run_goes_on_with_pairs_alone(ingredients, made, tmp_path, capsys):
     folder = shutil.copytree(ingredients, tmp_path / "ingredients")
     recipe = folder / "small.toml"
-    recipe.write_text(_with_tokens(recipe.read_text(), 0).replace("steps = 200", "steps = 0"))
+    recipe.write_text(_with_tokens(recipe.read_text(), 0).replace("steps = 20", "steps = 0"))
     assert _train(folder, tmp_path / "none", made / "turned") == 2
     assert "nothing to do" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

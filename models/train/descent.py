@@ -1,6 +1,6 @@
 """Gradient steps that can be interrupted between checkpoints: what every kind of training here shares.
 
-The layers' matrices are moved by Muon (Jordan et al. 2024), all else, tables, routers and vectors, by AdamW at the same rate.
+The layers' matrices are moved by Muon, all else, tables, routers and vectors, by AdamW at the same rate.
 """
 
 import json
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moembed.models.network import Block, NomicMoe
+from moembed.models.train.muon import Muon
 from moembed.models.train.recipe import Steps
 from moembed.models.train.student import PROJECTION
 from moembed.paths import replacing_file
@@ -60,7 +61,7 @@ class Descent:
         muon = [value for name, value in self._names.items() if is_matrix(name, value)]
         adam = [value for name, value in self._names.items() if not is_matrix(name, value)]
         self._optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (
-            torch.optim.Muon(muon, choices.rate, choices.decay, adjust_lr_fn="match_rms_adamw"),
+            Muon(muon, choices.rate, choices.decay),
             torch.optim.AdamW(adam, choices.rate, betas=(0.9, 0.98), weight_decay=choices.decay),
         )
         self._done = 0

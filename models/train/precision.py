@@ -14,6 +14,11 @@ def has_bfloat16() -> bool:
     return any(found.get(name, False) for name in _BFLOAT16)
 
 
+def reduced_dtype() -> torch.dtype:
+    """The type of factors of matrix products that need not be exact: bfloat16, or float32 if that would be emulated."""
+    return torch.bfloat16 if has_bfloat16() else torch.float32
+
+
 def reduced() -> torch.autocast:
-    """A context for matrix products with factors in bfloat16, or in float32 if this processor does not multiply it."""
+    """A context for matrix products with factors of that type."""
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())
