@@ -1,10 +1,10 @@
-"""What a cut of the embedded model loses, and what any rotation could: its prefix, beside the evaluated texts' own directions.
+"""What a cut of the embedded model loses: its prefix, beside the principal directions of the evaluated texts themselves.
 
     python tests/benchmarks/cuts.py --data EVALUATION_SETS xquad-en xquad-de:xquad-en ...
 
-A rotation into the principal directions of the very texts that are searched is no model's: nobody knows them beforehand. It tells
-how much of a cut's loss is the choice of directions, which a projection can change, and how much is the width itself. Prints a
-Markdown table: nDCG@10 with all dimensions, and its change in per cent, by width.
+A rotation into the principal directions of the very texts that are searched is no model's: nobody knows them beforehand, and the
+fewer the sets that are named, the better they fit. It tells how much of a cut's loss is the choice of directions. Prints a
+Markdown table: the first figure of each set with all dimensions, and its change in per cent, by width.
 """
 
 import argparse
@@ -35,8 +35,10 @@ class Turned(Reading):
     def vectors(self, texts: Sequence[str], prompts: Sequence[str]) -> Floats:
         """As `Reading.vectors`."""
         found = super().vectors(texts, prompts)
+        if self.turn is not None:
+            return found @ self.turn.T
         self.seen.append(found)
-        return found if self.turn is None else found @ self.turn.T
+        return found
 
 
 def losses(task: Task, reading: Reading, dims: Sequence[int], width: int) -> tuple[float, list[float]]:
