@@ -17,6 +17,15 @@ from moembed.quantize.pipeline import quantize
 from serving import serving
 
 
+def pytest_addoption(parser):
+    parser.addoption("--count", type=int, default=20, help="how often each test marked `long` tries its edge")
+
+
+@pytest.fixture(scope="session")
+def count(request) -> int:
+    return int(request.config.getoption("--count"))
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
