@@ -11,6 +11,7 @@ from moembed.errors import MoembedError, MoembedWarning
 from moembed.overlong import Chunk
 from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
 from moembed.routing import Routing
+from moembed.telemetry import disable_telemetry
 from moembed.version import __version__
 
 __all__ = [
@@ -25,3 +26,5 @@ __all__ = [
     "dequantize_embeddings",
     "quantize_embeddings",
 ]
+
+disable_telemetry()

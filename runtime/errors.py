@@ -69,6 +69,10 @@ class NativeWarning(MoembedWarning):
     """The package's native library is not there or cannot be used: the same results come later."""
 
 
+class TelemetryWarning(MoembedWarning):
+    """ONNX Runtime was imported before moembed could turn its telemetry off."""
+
+
 class TruncationWarning(MoembedWarning):
     """Texts were cut to the model's limit because `overlong="truncate"` asked for it.
 

@@ -1,7 +1,6 @@
 """One ONNX Runtime session over a bundle's graph."""
 
 import ctypes
-import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
 from moembed.kernels import PORTABLE, Kernels, choose_kernels
+from moembed.telemetry import warn_if_started
 from moembed.wire import encoded
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -141,23 +141,31 @@ def _return_freed_memory() -> None:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime.
+    """Import onnxruntime; its telemetry is off since moembed was imported, see `moembed.telemetry`.
 
     Raises:
         MissingExtraError: it is not installed.
-        ProviderError: it is too old to keep a graph's external data inside the bundle.
+        ProviderError: it cannot be imported, or is too old to keep a graph's external data inside the bundle.
     """
     try:
-        ort: Any = importlib.import_module("onnxruntime")
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "cpu", "Running a model") from None
-    version = getattr(ort, "__version__", "0.0")
-    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_ONNXRUNTIME:
+        # A plain statement, which the analysis of packagers such as PyInstaller sees.
+        import onnxruntime
+    except Exception as error:  # of any class: onnxruntime raises again what its native module raised
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise MissingExtraError("onnxruntime", "cpu", "Running a model") from None
         raise ProviderError(
-            f"onnxruntime {version} is installed; moembed needs {'.'.join(map(str, MINIMUM_ONNXRUNTIME))} or newer: "
+            f"onnxruntime is installed and cannot be imported: {error}. Install it again (pip install --force-reinstall "
+            "onnxruntime); in a frozen app, collect all files of the package onnxruntime"
+        ) from error
+    text = getattr(onnxruntime, "__version__", "0.0")
+    version = tuple(int(part) for part in text.split(".")[:2])
+    if version < MINIMUM_ONNXRUNTIME:
+        raise ProviderError(
+            f"onnxruntime {text} is installed; moembed needs {'.'.join(map(str, MINIMUM_ONNXRUNTIME))} or newer: "
             'pip install -U "moembed[cpu]"'
         )
-    return ort  # type: ignore[no-any-return]
+    warn_if_started(version)
+    return onnxruntime  # type: ignore[no-any-return]
 
 
 def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[str]:

@@ -80,4 +80,4 @@ def _providers() -> list[str]:
     try:
         return list(import_onnxruntime().get_available_providers())
     except MoembedError:
-        return ["none: onnxruntime is not installed"]
+        return ["none"]  # the reason is among the problems

@@ -14,11 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from limits import least_ms, limits
 
 from moembed.bundle import Bundle
-from moembed.session import session_options
+from moembed.session import import_onnxruntime, session_options
 
 CALLS = 8
 _FEW = 0.005  # of all time: rarer kinds are one line
@@ -33,7 +32,7 @@ def events(bundle: Bundle, shape: tuple[int, int], threads: int) -> list[dict[st
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     with TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(bundle.graph), options, providers=["CPUExecutionProvider"])
+        session = import_onnxruntime().InferenceSession(str(bundle.graph), options, providers=["CPUExecutionProvider"])
         for _ in range(CALLS + 1):
             session.run(["sentence_embedding"], feed)
         found = json.loads(Path(session.end_profiling()).read_text("utf-8"))

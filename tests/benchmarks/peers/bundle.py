@@ -3,17 +3,15 @@
 import os
 from pathlib import Path
 
-import onnxruntime
-
 from moembed.bundle import Bundle
 from moembed.kernels import VARIABLE
-from moembed.session import Session
+from moembed.session import Session, import_onnxruntime
 from peers.padded import Embed, padded
 
 
 def version() -> str:
     """What runs it."""
-    return f"onnxruntime {onnxruntime.__version__}"
+    return f"onnxruntime {import_onnxruntime().__version__}"
 
 
 def load(source: Path, mode: str, threads: int) -> Embed:
