@@ -1,60 +1,59 @@
-"""Vectors that were computed before, in an SQLite file: what `search` keeps so as to embed only what changed."""
+"""Vectors that were computed before, in an SQLite file: what `search` keeps so as to embed only what changed.
 
+The file is a cache: whatever happens to it, the search goes on, and says so in a sentence. A row proves itself by a
+checksum over what it holds and what it belongs to; one that does not is as good as absent.
+"""
+
+import hashlib
+import os
 import sqlite3
+import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.errors import OutputError
-
+_T = TypeVar("_T")
 _KEPT_DAYS = 90
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS windows (
-    model TEXT NOT NULL, text BLOB NOT NULL, window INTEGER NOT NULL,
-    start INTEGER NOT NULL, end INTEGER NOT NULL, vector BLOB NOT NULL, used INTEGER NOT NULL,
-    PRIMARY KEY (model, text, window)
-) WITHOUT ROWID
-"""
+_WAIT_SECONDS = 2.0
+_FORMAT = 2
+_TABLE = "CREATE TABLE texts (key BLOB PRIMARY KEY, windows BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
+_CHECKSUM_BYTES = 16
+_IN_USE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+# Faults of the disk, or of our rights to it. Every other error means that the file is not a database of ours any more.
+_OF_THE_DISK = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
 
 Window = tuple[int, int, NDArray[np.float32]]
 
 
 class VectorStore:
-    """Windows of texts by model and digest; entries not used for 90 days are dropped.
+    """Windows of texts by key; entries that nobody asked for in 90 days are dropped. No method raises.
+
+    A file that is no such database is replaced. On a full or read-only disk, what is there is read and nothing more is
+    kept. A lock that another process holds is waited for 2 seconds; then the store is as good as empty.
 
     Args:
-        path: the file, made if need be; a damaged one is started anew. None keeps everything in memory.
-
-    Raises:
-        OutputError: the file cannot be written.
+        path: the file, made if need be; None keeps nothing.
+        say: told, in a sentence, what keeps the file from being used.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, say: Callable[[str], None]) -> None:
+        self._path, self._say = path, say
         self._today = int(time.time() // 86400)
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._db = self._open(path)
-            except sqlite3.DatabaseError as error:
-                if path is None or isinstance(error, sqlite3.OperationalError):
-                    raise
-                path.unlink()  # not a database any more: a cache can be lost
-                self._db = self._open(path)
-        except (OSError, sqlite3.Error) as error:
-            raise OutputError(f"cannot use the cache {path}: {error}; set MOEMBED_CACHE, or pass --no-cache") from error
-
-    def _open(self, path: Path | None) -> sqlite3.Connection:
-        db = sqlite3.connect(path or ":memory:", timeout=30)
-        with db:
-            db.execute(_SCHEMA)
-            db.execute("DELETE FROM windows WHERE used < ?", (self._today - _KEPT_DAYS,))
-        return db
+        self._db: sqlite3.Connection | None = None
+        self._writable, self._replaced, self._immutable, self._swept = True, False, False, False
+        self._stale: list[bytes] = []
 
     def __enter__(self) -> Self:
         return self
@@ -62,29 +61,170 @@ class VectorStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._db.close()
+        if self._db is not None and self._stale:
+            # Only the day of use is lost.
+            with suppress(sqlite3.Error), self._db:
+                today = ((self._today, key) for key in self._stale)
+                self._db.executemany("UPDATE texts SET used = ? WHERE key = ?", today)
+        self._close()
 
-    def get(self, model: str, text: bytes) -> list[Window]:
-        """The windows of a text by its digest, in order; empty if it is not known."""
-        rows = self._db.execute(
-            "SELECT start, end, vector FROM windows WHERE model = ? AND text = ? ORDER BY window", (model, text)
-        ).fetchall()
-        return [(start, end, np.frombuffer(vector, np.float32)) for start, end, vector in rows]
+    def read(self, keys: Iterable[bytes], dim: int) -> dict[bytes, list[Window]]:
+        """The windows of the texts that are known.
 
-    def put(self, model: str, entries: Iterable[tuple[bytes, Sequence[Window]]]) -> None:
-        """Keep the windows of texts; all of them or, if interrupted, none."""
-        rows = [
-            (model, text, number, start, end, vector.astype(np.float32).tobytes(), self._today)
-            for text, windows in entries
-            for number, (start, end, vector) in enumerate(windows)
-        ]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        Args:
+            keys: what each text is known by: it has to tell texts, prompts and models apart.
+            dim: width of their vectors.
+        """
+        wanted, row = list(keys), _row_type(dim)
 
-    def touch(self, model: str, texts: Iterable[bytes]) -> None:
-        """Note that texts are still in use."""
-        with self._db:
-            self._db.executemany(
-                "UPDATE windows SET used = ? WHERE model = ? AND text = ? AND used <> ?",
-                ((self._today, model, text, self._today) for text in texts),
-            )
+        def select(db: sqlite3.Connection) -> dict[bytes, list[Window]]:
+            known = {}
+            for key in wanted:
+                found = db.execute("SELECT windows, used FROM texts WHERE key = ?", (key,)).fetchone()
+                if found and (windows := _unpacked(key, found[0], row)):
+                    known[key] = windows
+                    if found[1] != self._today:
+                        self._stale.append(key)
+            return known
+
+        return self._run(select) or {}
+
+    def write(self, entries: Iterable[tuple[bytes, Sequence[Window]]]) -> None:
+        """Keep the windows of texts by their keys; all of them or, if interrupted, none."""
+        rows = [(key, _packed(key, windows), self._today) for key, windows in entries]
+
+        def insert(db: sqlite3.Connection) -> None:
+            with db:
+                db.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", rows)
+                if not self._swept:
+                    oldest = self._today - _KEPT_DAYS
+                    db.execute("DELETE FROM texts WHERE used NOT BETWEEN ? AND ?", (oldest, self._today))
+            self._swept = True
+
+        self._run(insert, writing=True)
+
+    def _run(self, work: Callable[[sqlite3.Connection], _T], *, writing: bool = False) -> _T | None:
+        """Run something on the database; None if it cannot be used."""
+        while self._path is not None and (self._writable or not writing):
+            try:
+                if self._db is None:
+                    self._db = self._opened(self._path)
+                return work(self._db)
+            except (OSError, sqlite3.Error) as error:
+                self._remedy(self._path, error, writing=writing)
+        return None
+
+    def _opened(self, path: Path) -> sqlite3.Connection:
+        if self._immutable:
+            uri = path.absolute().as_uri() + "?immutable=1"
+            db = sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_special(path)
+            # What is written begins with the lock, so that a statement cannot fail half-way for want of it.
+            db = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level="IMMEDIATE")
+        try:
+            db.text_factory = bytes  # text that is not UTF-8 is a damaged row, not an error
+            db.execute("PRAGMA trusted_schema = OFF")
+            if not self._immutable and not _schema(db):
+                _create(db)
+            if _schema(db) != [(_TABLE.encode(), _FORMAT)]:
+                raise sqlite3.DatabaseError("it is not a cache of this version of moembed")
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def _remedy(self, path: Path, error: OSError | sqlite3.Error, *, writing: bool) -> None:
+        """Do about an error what can be done; every remedy is tried once."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _IN_USE:
+            self._give_up(f"another process has locked the cache {path}")
+        elif code in _OF_THE_DISK or isinstance(error, OSError):
+            if writing and self._db is not None:
+                self._writable = False
+                self._say(f"the cache {path} cannot be written ({error}): what is embedded now is not kept")
+            elif self._immutable or code == sqlite3.SQLITE_FULL or not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises where a folder may not be entered
+                self._give_up(f"the cache {path} cannot be used ({error})")
+            else:
+                # A journal that cannot be played here, or none that can be made: rows prove themselves without it.
+                self._immutable, self._writable = True, False
+                self._close()
+                self._say(f"the cache {path} cannot be opened for writing ({error}): it is only read")
+        elif self._replaced or self._immutable:
+            self._give_up(f"the cache {path} cannot be used ({error})")
+        else:
+            self._replace(path, error)
+
+    def _replace(self, path: Path, error: sqlite3.Error) -> None:
+        self._replaced = True
+        self._close()
+        try:
+            # A journal of the old database would be played into the new one.
+            for suffix in ("-journal", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as failure:
+            self._give_up(f"the cache {path} is damaged ({error}) and cannot be replaced ({failure.strerror})")
+        else:
+            self._say(f"the cache {path} was damaged ({error}): it is started anew")
+
+    def _give_up(self, reason: str) -> None:
+        self._close()
+        self._path = None
+        self._say(f"{reason}: searching without it; set MOEMBED_CACHE for another place, or pass --no-cache")
+
+    def _close(self) -> None:
+        self._stale.clear()
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+
+def _refuse_special(path: Path) -> None:
+    # Opening a FIFO would wait for ever.
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise sqlite3.DatabaseError("it is not a regular file")
+
+
+def _schema(db: sqlite3.Connection) -> list[tuple[bytes, int]]:
+    """What the database consists of: each table's, index's, view's and trigger's SQL, with the number of our format."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return [(sql, version) for (sql,) in db.execute("SELECT sql FROM sqlite_master")]
+
+
+def _create(db: sqlite3.Connection) -> None:
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        if not _schema(db):  # else another process was faster
+            db.execute(_TABLE)
+            db.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def _row_type(dim: int) -> np.dtype[np.void]:
+    return np.dtype([("start", "<i8"), ("end", "<i8"), ("vector", "<f4", (dim,))])
+
+
+def _packed(key: bytes, windows: Sequence[Window]) -> bytes:
+    content = np.array(list(windows), _row_type(len(windows[0][2]))).tobytes()
+    return _checksum(key, content) + content
+
+
+def _unpacked(key: bytes, packed: object, row: np.dtype[np.void]) -> list[Window]:
+    """The windows in a row; none if it is damaged, of another text, or of vectors of another width."""
+    if not isinstance(packed, bytes):
+        return []
+    checksum, content = packed[:_CHECKSUM_BYTES], packed[_CHECKSUM_BYTES:]
+    if checksum != _checksum(key, content) or len(content) % row.itemsize:
+        return []
+    rows = np.frombuffer(content, row)
+    return [(int(one["start"]), int(one["end"]), one["vector"]) for one in rows]
+
+
+def _checksum(key: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(key + content, digest_size=_CHECKSUM_BYTES).digest()

@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     embedder = open_embedder(arguments)
     query = embedder.encode_query(arguments.query)
-    with VectorStore(None if arguments.no_cache else cache_folder() / "search.sqlite3") as store:
+    path = None if arguments.no_cache else cache_folder() / "search.sqlite3"
+    with VectorStore(path, say=lambda text: say(f"moembed: {text}")) as store:
         windows = _windows(embedder, store, found)
     rows = [(passage, window) for passage, own in zip(found, windows, strict=True) for window in own]
     scores = np.array([vector @ query for _, (_, _, vector) in rows])
@@ -72,23 +73,27 @@ def _windows(embedder: "Embedder", store: "VectorStore", found: Sequence[Passage
     """The windows of every passage, from the store or freshly computed; spans are in the passage's own text."""
     prompt = embedder.prompt_for("document")
     model = embedder.bundle.fingerprint
-    digests = [hashlib.sha256(f"{prompt}\0{p.heading}\0{p.text}".encode()).digest() for p in found]
-    known = {digest: store.get(model, digest) for digest in set(digests)}
-    fresh = list({digest: passage for digest, passage in zip(digests, found, strict=True) if not known[digest]}.items())
+    keys = [_key(model, prompt, passage) for passage in found]
+    known = store.read(set(keys), embedder.dim)
+    fresh = list({key: passage for key, passage in zip(keys, found, strict=True) if key not in known}.items())
     with progress(len(fresh), "passage", show=None) as advance:
         for first in range(0, len(fresh), _SAVED_AT_ONCE):
             part = fresh[first : first + _SAVED_AT_ONCE]
             texts = [f"{p.heading}\n{p.text}" if p.heading else p.text for _, p in part]
             results = embedder.embed(texts, prompt=prompt, overlong=Chunk(pooled=False))
             for index, group in groupby(results, key=lambda result: result.index):
-                digest, passage = part[index]
+                key, passage = part[index]
                 lead = len(texts[index]) - len(passage.text)
-                known[digest] = [(max(r.start - lead, 0), max(r.end - lead, 0), r.vector) for r in group]
-            store.put(model, ((digest, known[digest]) for digest, _ in part))
+                known[key] = [(max(r.start - lead, 0), max(r.end - lead, 0), r.vector) for r in group]
+            store.write((key, known[key]) for key, _ in part)
             advance(len(part))
-    store.touch(model, digests)
     say(f"moembed: {len(found)} passages, {len(fresh)} embedded now")
-    return [known[digest] for digest in digests]
+    return [known[key] for key in keys]
+
+
+def _key(model: str, prompt: str, passage: Passage) -> bytes:
+    """Digest of everything that a passage's windows depend on."""
+    return hashlib.sha256(json.dumps([model, prompt, passage.heading, passage.text]).encode()).digest()
 
 
 def _print(rank: int, score: float, passage: Passage, text: str, start: int, *, as_json: bool) -> None:
