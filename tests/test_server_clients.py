@@ -108,7 +108,7 @@ def test_openai_over_long_texts_by_request(openai_client, model):
 
 
 def test_openai_models(openai_client):
-    assert [model.id for model in openai_client.models.list()] == ["moembed"]
+    assert [model.id for model in openai_client.models.list()] == ["moembed:query", "moembed:document"]
 
 
 def test_langchain_is_told_which_setting_to_change(server, documents, monkeypatch):
@@ -264,10 +264,10 @@ def test_ollama_embed(ollama_client, model, documents):
 def test_ollama_other_endpoints(ollama_client, server, model):
     vector = ollama_client.embeddings("moembed:latest:query", "hello").embedding
     assert np.array(vector, np.float32).tobytes() == model.encode_query("hello").tobytes()
-    (listed,) = ollama_client.list().models
-    assert listed.model == "moembed:latest"
-    assert listed.size == model.bundle.size
-    assert ollama_client.ps().models[0].model == "moembed:latest"
+    listed = ollama_client.list().models
+    assert [one.model for one in listed] == ["moembed:query", "moembed:document"]
+    assert listed[0].size == model.bundle.size
+    assert ollama_client.ps().models[0].model == "moembed:query"
     shown = ollama_client.show("moembed")
     assert shown.capabilities == ["embedding"]
     assert shown.modelinfo["nomic-bert-moe.context_length"] == 512

@@ -63,7 +63,8 @@ def test_token_ids_where_they_are_accepted(model):
 
 def test_several_models_by_name(bundle, model, small):
     with serving(model=("small=" + str(bundle.folder), "e5=embedded", "text-embedding-3-small=embedded")) as server:
-        assert [m["id"] for m in server.get("/v1/models").json["data"]] == ["small", "e5", "text-embedding-3-small"]
+        listed = [m["id"].partition(":")[0] for m in server.get("/v1/models").json["data"]]
+        assert list(dict.fromkeys(listed)) == ["small", "e5", "text-embedding-3-small"]
         for name, embedder in (("small", small), ("e5", model), ("text-embedding-3-small", model)):
             answer = server.post("/v1/embeddings", {"model": f"{name}:query", "input": "hello"}).json
             found = np.array(answer["data"][0]["embedding"], np.float32)

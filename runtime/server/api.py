@@ -21,6 +21,7 @@ class Reply:
         texts: how many texts it read.
         tokens: how many tokens it read.
         truncated: indices of texts of which a part was left out.
+        default_task: the server's default task, where the request named none and its texts got that prompt.
         headers: more headers.
         status: HTTP status.
     """
@@ -30,6 +31,7 @@ class Reply:
     texts: int = 0
     tokens: int = 0
     truncated: tuple[int, ...] = ()
+    default_task: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     status: int = HTTPStatus.OK
 
@@ -39,9 +41,9 @@ class Operation:
     """One endpoint.
 
     Attributes:
-        path: its path.
+        path: its path; `/v1/models/{model}` has a parameter, which may hold slashes.
         summary: one line for the OpenAPI document.
-        handle: answers a request, or raises a `Refusal`.
+        handle: answers a request, given its body, or the parameter of its path, or None; or raises a `Refusal`.
         request: type of the body, a msgspec.Struct, or None for a GET.
         reply: type of the answer's body, or None if it is not JSON.
         open: whether it needs no API key.
@@ -58,6 +60,16 @@ class Operation:
     def method(self) -> str:
         """HTTP method."""
         return "GET" if self.request is None else "POST"
+
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter at the end of the path, "" if there is none."""
+        return self.path.partition("{")[2].rstrip("}")
+
+    def serves(self, path: str) -> bool:
+        """Tell whether a path is this endpoint's."""
+        start, parameter, _ = self.path.partition("{")
+        return path.startswith(start) and path != start if parameter else path == start
 
 
 @dataclass(frozen=True)

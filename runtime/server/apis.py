@@ -12,7 +12,19 @@ from moembed.server.tei import TEI
 APIS: tuple[Api, ...] = (OPENAI, TEI, COHERE, OLLAMA, PAGE, OPERATIONS)
 
 
+def ending(path: str) -> str | None:
+    """The path of an endpoint with which a path ends, if there is one: `/openai/v1/embeddings` ends with `/v1/embeddings`."""
+    paths = (operation.path for api in APIS for operation in api.operations if operation.path != "/")
+    return max(filter(path.endswith, paths), key=len, default=None)
+
+
 def api_of(path: str) -> Api:
-    """The API whose form errors of a path have."""
-    exact = (api for api in APIS for operation in api.operations if operation.path == path)
-    return next(exact, None) or next(api for api in APIS if path.startswith(api.prefix))
+    """The API whose form errors of a path have: of its endpoint, else by its start, else by its end."""
+    for api in APIS:
+        if any(operation.serves(path) for operation in api.operations):
+            return api
+    for api in APIS[:-1]:
+        if path.startswith(api.prefix):
+            return api
+    found = ending(path)
+    return api_of(found) if found else APIS[-1]

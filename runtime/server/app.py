@@ -14,11 +14,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
-from moembed.server.apis import APIS, api_of
+from moembed.server.apis import APIS, api_of, ending
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod
 from moembed.server.http import Bodies, endpoint, refused
 from moembed.server.logs import log
 from moembed.server.middleware import Door, Keys
+from moembed.server.paths import methods
 from moembed.server.record import Record
 from moembed.server.service import Service, sources_of
 from moembed.server.settings import Settings
@@ -40,11 +41,12 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
     service = Service(settings, sources_of(settings.model))
     bodies = Bodies(settings.max_body_bytes, settings.body_timeout)
     routes = [
-        Route(operation.path, endpoint(api, operation, bodies), methods=[operation.method])
+        Route(operation.path.replace("}", ":path}"), endpoint(api, operation, bodies), methods=[operation.method])
         for api in APIS
         for operation in api.operations
     ]
     inner = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={HTTPException: _unrouted})
+    inner.router.redirect_slashes = False  # paths were put right before they are routed; see paths.py
     inner.state.service, inner.state.on_failure = service, on_failure
     door = Door(
         inner,
@@ -60,7 +62,9 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["retry-after", "x-request-id", "x-truncated-inputs"],
+        # Who lists an origin means its pages to reach this server, wherever it is.
+        allow_private_network=True,
+        expose_headers=["retry-after", "x-moembed-task", "x-request-id", "x-truncated-inputs"],
     )
 
 
@@ -90,15 +94,16 @@ async def _load(service: Service, on_failure: Callable[[MoembedError], None]) ->
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
-    path = request.url.path
+    path: str = request.scope["path"]
     api = api_of(path)
     if isinstance(error, HTTPException) and error.status_code == WrongMethod.status:
-        headers = dict(error.headers or {})
+        allowed = ", ".join(methods(path))
         refusal: Refusal = WrongMethod(
-            f"{path} is not for {request.method}, but for {headers.get('Allow', '')}", headers=headers
+            f"{path} is not for {request.method}, but for {allowed}", headers={"allow": allowed}
         )
     else:
-        refusal = NotFound(f"there is no {path} here; /openapi.json lists what there is")
+        meant = f"did you mean {found}? " if (found := ending(path)) else ""
+        refusal = NotFound(f"there is no {path} here; {meant}/openapi.json lists what there is")
     record: Record = request.scope["state"]["record"]
     record.api, record.refused = api.name, refusal.kind
     return refused(api, refusal)

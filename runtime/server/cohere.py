@@ -1,6 +1,7 @@
-"""Cohere's embed API, version 2.
+"""Cohere's embed API, versions 1 and 2.
 
-Written against cohere 7.3 (`v2/raw_client.py`, `types/embed_by_type_response.py`). `truncate` is END where it is not given, as
+Written against cohere 7.3 (`base_client.py`, `v2/raw_client.py`, `types/embed_response.py`,
+`types/embed_by_type_response.py`) and langchain-cohere 0.6, which uses version 1. `truncate` is END where it is not given, as
 there; what was left out is told in `meta.warnings`.
 """
 
@@ -58,6 +59,17 @@ class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
     priority: int | None = None
 
 
+class EmbedRequestV1(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /v1/embed`; without `model` the first model answers."""
+
+    texts: list[str] | None = None
+    images: list[str] | None = None
+    model: str | None = None
+    input_type: str | None = None
+    embedding_types: list[EmbeddingType] | None = None
+    truncate: Literal["NONE", "START", "END"] | None = "END"
+
+
 class Embeddings(msgspec.Struct, omit_defaults=True):
     """One list for each type that was asked for."""
 
@@ -72,7 +84,7 @@ class Embeddings(msgspec.Struct, omit_defaults=True):
 class ApiVersion(msgspec.Struct):
     """Version of the API."""
 
-    version: str = "2"
+    version: Literal["1", "2"]
 
 
 class BilledUnits(msgspec.Struct):
@@ -99,6 +111,16 @@ class EmbedReply(msgspec.Struct):
     response_type: Literal["embeddings_by_type"] = "embeddings_by_type"
 
 
+class EmbedFloatsReply(msgspec.Struct):
+    """Answer of `POST /v1/embed` to a request without `embedding_types`."""
+
+    id: str
+    embeddings: list[list[float]]
+    texts: list[str]
+    meta: Meta
+    response_type: Literal["embeddings_floats"] = "embeddings_floats"
+
+
 class ErrorReply(msgspec.Struct):
     """Answer to a refused request."""
 
@@ -107,29 +129,48 @@ class ErrorReply(msgspec.Struct):
 
 
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
+    return await _answered(service, body, "2", body.embedding_types or ["float"])
+
+
+async def _embed_v1(service: Service, body: EmbedRequestV1) -> Reply:
+    given = EmbedRequest(
+        model=body.model or "",
+        input_type=body.input_type,
+        texts=body.texts,
+        images=body.images,
+        truncate=body.truncate,
+    )
+    return await _answered(service, given, "1", body.embedding_types)
+
+
+async def _answered(
+    service: Service, body: EmbedRequest, version: Literal["1", "2"], kinds: list[EmbeddingType] | None
+) -> Reply:
+    """The answer with vectors of each kind, or, where there are none, with plain vectors."""
     texts = _texts(body)
     engine, suffix = service.engine(body.model)
-    kinds: list[EmbeddingType] = body.embedding_types or ["float"]
+    task = task_named(body.input_type, None, suffix)
     width = engine.width(body.output_dimension)
-    if width % 8 and {"binary", "ubinary"} & set(kinds):
+    if width % 8 and {"binary", "ubinary"} & set(kinds or ()):
         raise Invalid(
             f"binary types pack 8 dimensions to a byte, and {width} is not a multiple of 8: choose another output_dimension",
             param="output_dimension",
         )
     result = await engine.embed(
-        texts,
-        task=task_named(body.input_type, None, suffix),
-        overlong=_POLICIES[body.truncate or "END"],
-        dim=width,
-        limit=body.max_tokens,
+        texts, task=task, overlong=_POLICIES[body.truncate or "END"], dim=width, limit=body.max_tokens
     )
-    embeddings = Embeddings(**{kind: await _typed(result.vectors, kind) for kind in dict.fromkeys(kinds)})
     used = sum(result.tokens)
-    meta = Meta(ApiVersion(), BilledUnits(used))
+    meta = Meta(ApiVersion(version), BilledUnits(used))
     if result.truncated:
         meta.warnings = [f"texts[{index}] was cut to {result.tokens[index]} tokens" for index in result.truncated]
-    reply = EmbedReply(str(uuid.uuid4()), embeddings, texts, meta)
-    return Reply(reply, engine.name, len(texts), used, tuple(result.truncated))
+    reply: EmbedReply | EmbedFloatsReply
+    if kinds:
+        embeddings = Embeddings(**{kind: await _typed(result.vectors, kind) for kind in dict.fromkeys(kinds)})
+        reply = EmbedReply(str(uuid.uuid4()), embeddings, texts, meta)
+    else:
+        reply = EmbedFloatsReply(str(uuid.uuid4()), await _typed(result.vectors, "float"), texts, meta)
+    truncated, default_task = tuple(result.truncated), engine.default_task(texts, task)
+    return Reply(reply, engine.name, len(texts), used, truncated, default_task)
 
 
 async def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
@@ -166,5 +207,10 @@ COHERE = Api(
     name="cohere",
     prefix="/v2",
     error=_error,
-    operations=(Operation("/v2/embed", "Embed texts (Cohere)", _embed, EmbedRequest, EmbedReply),),
+    operations=(
+        Operation("/v2/embed", "Embed texts (Cohere)", _embed, EmbedRequest, EmbedReply),
+        Operation(
+            "/v1/embed", "Embed texts, version 1 (Cohere)", _embed_v1, EmbedRequestV1, EmbedReply | EmbedFloatsReply
+        ),
+    ),
 )

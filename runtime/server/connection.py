@@ -37,6 +37,10 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._expect_head()
 
+    def _should_upgrade(self) -> bool:
+        # An offer of another protocol (h2c, websocket) may be ignored (RFC 9110, section 7.8), and is not worth a warning.
+        return False
+
     def pause_writing(self) -> None:
         """Called by asyncio: the client does not read as fast as it is written to."""
         super().pause_writing()

@@ -18,7 +18,7 @@ from moembed.routing import Routing
 from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
 from moembed.server.scheduler import Observer, Scheduler, Vectors
 from moembed.server.settings import Settings
-from moembed.server.tasks import prompt_chosen
+from moembed.server.tasks import carries_prompt, prompt_chosen
 from moembed.tokenizer import Ids
 
 _T = TypeVar("_T")
@@ -183,6 +183,10 @@ class Engine:
             ) from None
         except InputError as error:
             raise Invalid(str(error)) from None
+
+    def default_task(self, texts: Sequence[str], task: str | None) -> str | None:
+        """The server's default task, if texts for which a request names `task` get its prompt."""
+        return None if task is not None or carries_prompt(self.embedder, texts) else self._settings.task
 
     async def aside(self, texts: Sequence[Sequence[object]], work: Callable[[], _T]) -> _T:
         """Check a request's texts against the limits, then work on them: beside the event loop, unless they are few.

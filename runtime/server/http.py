@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from moembed.server.api import Api, Operation, Reply
+from moembed.server.encoding_faults import fault_in
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready
+from moembed.server.fields import REFUSED
+from moembed.server.logs import warn_default_task
 from moembed.server.record import GONE, Record
 from moembed.server.service import Service
 
@@ -72,7 +76,8 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
         record.api, record.endpoint = api.name, operation.path
         service: Service = request.app.state.service
         try:
-            body = None if decoder is None else _decoded(decoder, await bodies.read(request))
+            given = request.path_params.get(operation.parameter)
+            body = given if decoder is None else _decoded(decoder, await bodies.read(request))
             reply = await unless_gone(request, operation.handle(service, body))
         except ClientDisconnect:
             return Response(status_code=GONE)
@@ -86,14 +91,18 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
             record.failed(error)
             return refused(api, Failed("the server failed to answer; its log says where"))
         record.reply = reply
+        if reply.default_task is not None:
+            warn_default_task(reply.model, api.name, reply.default_task)
         return answer(reply)
 
     return handle
 
 
 def answer(reply: Reply) -> Response:
-    """A reply as an HTTP response; texts that were not read as a whole are in its headers."""
+    """A reply as an HTTP response; texts that were not read as a whole, and a default task, are in its headers."""
     headers = dict(reply.headers)
+    if reply.default_task is not None:
+        headers["x-moembed-task"] = f"{quote(reply.default_task)} (default)"
     if reply.truncated:
         headers["x-truncated-inputs"] = str(len(reply.truncated))
     if isinstance(reply.body, bytes):
@@ -135,6 +144,14 @@ def _decoded(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         field = place.strip("`").removeprefix("$").lstrip(".") or None
-        raise Invalid(f"{field or 'the body'}: {message[:1].lower()}{message[1:]}", param=field) from None
+        message = message[:1].lower() + message[1:]
+        if message.startswith("expected `null`,"):
+            message = f"{REFUSED}: leave it out"
+        elif not field and "unknown field" in message:
+            message += f"; there are {', '.join(decoder.type.__struct_fields__)}"
+        raise Invalid(f"{field or 'the body'}: {message}", param=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if fault := fault_in(raw, decoder):
+            where, what = fault
+            raise Invalid(f"{where or 'the body'}: {what}", param=where) from None
         raise Invalid(f"the body is not JSON that can be read: {error}") from None

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 import traceback
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,10 @@ from starlette.types import Scope
 from moembed.server.record import Record
 
 LOGGER = logging.getLogger("moembed.server")
+# A warning about requests, not about one request, is written once in so many seconds.
+_WARNING_SECONDS = 3600.0
+
+_warned: dict[tuple[str, str], float] = {}
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,6 +51,24 @@ def log(level: int, **fields: Any) -> None:
         LOGGER.log(level, "", extra={"fields": fields})
 
 
+def warn_default_task(model: str, api: str, task: str) -> None:
+    """Warn, once an hour for each model and API, that requests that name no task get the server's default."""
+    now = time.monotonic()
+    if now - _warned.get((model, api), -_WARNING_SECONDS) < _WARNING_SECONDS:
+        return
+    _warned[model, api] = now
+    log(
+        logging.WARNING,
+        event="default_task",
+        model=model,
+        api=api,
+        task=task,
+        message=f"requests that name no task get the default, {task}: their queries and documents are embedded alike. Clients "
+        f"choose by the model's name ({model}:query, {model}:document) or the field input_type; the header x-moembed-task marks "
+        "such answers",
+    )
+
+
 def log_request(record: Record, scope: Scope, seconds: float) -> None:
     """Write the line of a request that is over."""
     reply = record.reply
@@ -54,6 +77,7 @@ def log_request(record: Record, scope: Scope, seconds: float) -> None:
         "texts": reply.texts,
         "tokens": reply.tokens,
         "truncated": len(reply.truncated),
+        "default_task": reply.default_task,
         "refused": record.refused,
         "failure": record.failure,
     }

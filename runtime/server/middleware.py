@@ -13,6 +13,7 @@ from moembed.server.errors import Overloaded, Refusal, Unauthorized
 from moembed.server.http import refused
 from moembed.server.logs import log_request
 from moembed.server.metrics import Metrics
+from moembed.server.paths import put_right
 from moembed.server.record import Record
 from moembed.server.telemetry import Telemetry
 
@@ -74,6 +75,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        put_right(scope)  # before any check, so that what is checked is what is routed
         headers: dict[bytes, bytes] = dict(scope["headers"])
         record = Record(_id_of(headers.get(b"x-request-id", b"")))
         scope.setdefault("state", {})["record"] = record

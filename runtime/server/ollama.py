@@ -7,7 +7,7 @@ field `truncated` (ours) tells. `/api/embeddings` gives unit vectors, for this a
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -15,9 +15,10 @@ from moembed.manifest import MANIFEST_FILE
 from moembed.overlong import Overlong
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers
-from moembed.server.engine import Result
+from moembed.server.engine import Engine, Result
 from moembed.server.errors import Invalid, Refusal
-from moembed.server.service import Service
+from moembed.server.fields import Ignored, LenientRequest, ignored
+from moembed.server.service import LATEST, Service
 from moembed.server.tasks import task_named
 from moembed.version import __version__
 
@@ -25,31 +26,35 @@ _ARCHITECTURE = "nomic-bert-moe"
 
 
 class Options(msgspec.Struct):
-    """Only the length of the context has a meaning here; a model reads no more than its own."""
+    """Only the length of the context has a meaning here; a model reads no more than its own, and 0 or less is its own."""
 
-    num_ctx: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    num_ctx: int | float | None = None
 
 
-class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/embed`; `input_type` and `prompt_name` are ours."""
+class EmbedRequest(LenientRequest, kw_only=True):
+    """Body of `POST /api/embed`; `input_type` and `prompt_name` are ours. `dimensions` of 0 or less are all, as there."""
 
     model: str
-    input: str | list[str] = ""
+    input: str | list[str] | None = ""
     truncate: bool | None = None
     options: Options | None = None
     keep_alive: float | str | None = None
-    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    stream: Ignored = ignored()
+    dimensions: int | None = None
     input_type: str | None = None
     prompt_name: str | None = None
 
 
-class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /api/embeddings`; `input_type` and `prompt_name` are ours."""
+class EmbeddingsRequest(LenientRequest, kw_only=True):
+    """Body of `POST /api/embeddings`; `truncate`, `dimensions`, `input_type` and `prompt_name` are ours."""
 
     model: str
     prompt: str | None = None
+    truncate: bool | None = None
     options: Options | None = None
     keep_alive: float | str | None = None
+    stream: Ignored = ignored()
+    dimensions: int | None = None
     input_type: str | None = None
     prompt_name: str | None = None
 
@@ -101,9 +106,14 @@ class Tags(msgspec.Struct):
 
 
 class ShowRequest(msgspec.Struct):
-    """Body of `POST /api/show`."""
+    """Body of `POST /api/show`; `name` is the older name of `model`."""
 
-    model: str
+    model: str | None = None
+    name: str | None = None
+    verbose: Ignored = ignored()
+    system: Ignored = ignored()
+    template: Ignored = ignored()
+    options: Ignored = ignored()
 
 
 class ShowReply(msgspec.Struct):
@@ -129,10 +139,10 @@ class ErrorReply(msgspec.Struct):
 
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
     started = time.perf_counter_ns()
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    texts = [body.input] if isinstance(body.input, str) else body.input or []
     if texts == [""]:  # how Ollama's clients load a model
         texts = []
-    name, result = await _vectors(service, body, texts, body.truncate, body.dimensions)
+    engine, task, result = await _vectors(service, body, texts)
     reply = EmbedReply(
         body.model,
         await each(numbers, result.vectors),
@@ -141,36 +151,46 @@ async def _embed(service: Service, body: EmbedRequest) -> Reply:
         sum(result.tokens),
         result.truncated or msgspec.UNSET,
     )
-    return Reply(reply, name, len(texts), sum(result.tokens), tuple(result.truncated))
+    return _replied(reply, engine, texts, task, result)
 
 
 async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     texts = [body.prompt] if body.prompt else []
-    name, result = await _vectors(service, body, texts, None, None)
+    engine, task, result = await _vectors(service, body, texts)
     (vector,) = result.vectors if texts else [[]]
     reply = EmbeddingsReply(numbers(vector) if texts else [], bool(result.truncated) or msgspec.UNSET)  # type: ignore[arg-type]
-    return Reply(reply, name, len(texts), sum(result.tokens), tuple(result.truncated))
+    return _replied(reply, engine, texts, task, result)
+
+
+def _replied(body: Any, engine: Engine, texts: Sequence[str], task: str | None, result: Result) -> Reply:
+    used, truncated = sum(result.tokens), tuple(result.truncated)
+    return Reply(body, engine.name, len(texts), used, truncated, engine.default_task(texts, task))
 
 
 async def _vectors(
-    service: Service, body: Any, texts: Sequence[str], truncate: bool | None, dim: int | None
-) -> tuple[str, Result]:
+    service: Service, body: EmbedRequest | EmbeddingsRequest, texts: Sequence[str]
+) -> tuple[Engine, str | None, Result]:
     engine, suffix = service.engine(body.model)
     if "" in texts:
         raise Invalid(f"input[{list(texts).index('')}] is an empty string: leave it out", param="input")
     task = task_named(body.input_type, body.prompt_name, suffix)
-    policy: Overlong = "error" if truncate is False else "truncate"
-    limit = body.options.num_ctx if body.options else None
-    return engine.name, await engine.embed(texts, task=task, overlong=policy, dim=dim, limit=limit)
+    policy: Overlong = "error" if body.truncate is False else "truncate"
+    dim, context = body.dimensions or 0, int(body.options.num_ctx or 0) if body.options else 0
+    result = await engine.embed(
+        texts, task=task, overlong=policy, dim=dim if dim > 0 else None, limit=context if context > 0 else None
+    )
+    return engine, task, result
 
 
 async def _tags(service: Service, _body: None) -> Reply:
-    return Reply(Tags([_model(service, name) for name in service.names]))
+    return Reply(Tags([_model(service, name, suffix) for name, suffix in service.suffixed()]))
 
 
 async def _show(service: Service, body: ShowRequest) -> Reply:
-    engine, _ = service.engine(body.model)
-    model = _model(service, engine.name)
+    if not (name := body.model or body.name):
+        raise Invalid("model is required: send the name of a model", param="model")
+    engine, _ = service.engine(name)
+    model = _model(service, engine.name, "")
     info: dict[str, str | int] = {
         "general.architecture": _ARCHITECTURE,
         "general.basename": engine.embedder.bundle.manifest.name,
@@ -184,12 +204,13 @@ async def _version(_service: Service, _body: None) -> Reply:
     return Reply(Version(__version__))
 
 
-def _model(service: Service, name: str) -> Model:
+def _model(service: Service, name: str, suffix: str) -> Model:
     engine, _ = service.engine(name)
     bundle = engine.embedder.bundle
     modified = datetime.fromtimestamp((bundle.folder / MANIFEST_FILE).stat().st_mtime, UTC).isoformat()
     details = Details("", "onnx", _ARCHITECTURE, [_ARCHITECTURE], "", bundle.manifest.recipe)
-    return Model(f"{name}:latest", f"{name}:latest", modified, bundle.size, bundle.fingerprint, details)
+    tagged = f"{name}:{suffix or LATEST}"
+    return Model(tagged, tagged, modified, bundle.size, bundle.fingerprint, details)
 
 
 def _error(refusal: Refusal) -> ErrorReply:

@@ -10,9 +10,9 @@ import msgspec
 
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import base64_floats, each, numbers
-from moembed.server.errors import Invalid, Refusal
+from moembed.server.errors import Invalid, NoModel, Refusal
 from moembed.server.service import Service
-from moembed.server.tasks import task_named
+from moembed.server.tasks import prompt_named, task_named
 
 IDS_REFUSED = (
     "input holds token ids, and this server takes text: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
@@ -22,13 +22,17 @@ IDS_REFUSED = (
 
 
 class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /v1/embeddings`; the last three fields are ours."""
+    """Body of `POST /v1/embeddings`; the last three fields are ours.
+
+    As in OpenAI's own, a field that is not here is an error. `model` may be left out, as for TEI. `stream` may be false.
+    """
 
     input: str | list[str | int | list[int]]
-    model: str
+    model: str | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
     encoding_format: Literal["float", "base64"] | None = "float"
     user: str | None = None
+    stream: bool | None = None
     input_type: str | None = None
     prompt_name: str | None = None
     overlong: Literal["error", "truncate", "truncate_start", "chunk"] | None = None
@@ -91,6 +95,8 @@ class ErrorReply(msgspec.Struct):
 
 
 async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
+    if body.stream:
+        raise Invalid("stream = true: vectors are sent in one answer; leave it out", param="stream")
     engine, suffix = service.engine(body.model)
     task = task_named(body.input_type, body.prompt_name, suffix)
     texts, ids = _inputs(body.input)
@@ -106,7 +112,7 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     return Reply(
         EmbeddingsReply(
             [Embedding(index, vector) for index, vector in enumerate(vectors)],
-            body.model,
+            body.model or engine.name,
             Usage(used, used),
             truncated=list(result.truncated) or msgspec.UNSET,
         ),
@@ -114,6 +120,7 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
         texts=len(result.tokens),
         tokens=used,
         truncated=tuple(result.truncated),
+        default_task=engine.default_task(texts or [""], task),
     )
 
 
@@ -137,7 +144,18 @@ def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
 
 
 async def _models(service: Service, _body: None) -> Reply:
-    return Reply(Models([Model(name, service.started) for name in service.names]))
+    names = [f"{name}:{suffix}" if suffix else name for name, suffix in service.suffixed()]
+    return Reply(Models([Model(name, service.started) for name in names]))
+
+
+async def _model(service: Service, name: str) -> Reply:
+    engine, suffix = service.engine(name)
+    if suffix is not None:
+        try:
+            prompt_named(engine.embedder, suffix)
+        except Invalid as error:
+            raise NoModel(f"no model {name!r}: {error.message}", param="model") from None
+    return Reply(Model(name, service.started))
 
 
 def _error(refusal: Refusal) -> ErrorReply:
@@ -155,5 +173,6 @@ OPENAI = Api(
     operations=(
         Operation("/v1/embeddings", "Embed texts (OpenAI)", _embeddings, EmbeddingsRequest, EmbeddingsReply),
         Operation("/v1/models", "Models that are served (OpenAI)", _models, None, Models),
+        Operation("/v1/models/{model}", "One of them (OpenAI)", _model, None, Model),
     ),
 )

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from typing import Any
 
 import msgspec
@@ -57,7 +58,7 @@ def _operation(api: Api, operation: Operation, by_type: dict[str, Any]) -> dict[
     error = _content(by_type[str(_error_type(api))])
     answer = {"description": "Answered"}
     described: dict[str, Any] = {
-        "operationId": f"{operation.method.lower()}{operation.path.replace('/', '_')}",
+        "operationId": operation.method.lower() + re.sub(r"[^\w.]", "_", operation.path),
         "summary": operation.summary,
         "tags": [api.name],
         "security": [] if operation.open else [{}, {"key": []}],
@@ -66,6 +67,10 @@ def _operation(api: Api, operation: Operation, by_type: dict[str, Any]) -> dict[
             "default": {"description": "Refused"} | error,
         },
     }
+    if operation.parameter:
+        described["parameters"] = [
+            {"name": operation.parameter, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        ]
     if operation.request is not None:
         described["requestBody"] = {"required": True} | _content(by_type[str(operation.request)])
         described["responses"] |= {status: {"description": text} | error for status, text in _STATUSES.items()}

@@ -12,13 +12,13 @@ from moembed.server.engine import Engine
 from moembed.server.errors import Failed, NoModel, Unready
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
-from moembed.server.tasks import prompt_named
+from moembed.server.tasks import prompt_named, suffixes
 from moembed.sources import open_bundle
 
 _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0
 # What Ollama's clients append to a name.
-_LATEST = "latest"
+LATEST = "latest"
 # What stands for the bundle inside the package.
 EMBEDDED = "embedded"
 
@@ -72,7 +72,7 @@ class Service:
         wanted, task = name or self.names[0], None
         while wanted not in self._sources and ":" in wanted:
             wanted, _, suffix = wanted.rpartition(":")
-            task = task if suffix == _LATEST else suffix
+            task = task if suffix == LATEST else suffix
         if wanted not in self._sources:
             raise NoModel(
                 f"no model {name!r}; this server has {', '.join(self.names)} (add :query, :document or another task's name "
@@ -82,6 +82,18 @@ class Service:
         if wanted not in self._engines:
             raise Unready(f"{wanted} is being loaded: try again in a moment")
         return self._engines[wanted], task
+
+    def suffixed(self) -> list[tuple[str, str]]:
+        """Names of the models and what may follow each after a colon: what embeds a text if nothing else names a task.
+
+        Raises:
+            Unready: a model is still being loaded.
+        """
+        return [
+            (name, suffix)
+            for name in self.names
+            for suffix in suffixes(self.engine(name)[0].embedder, self.settings.task)
+        ]
 
     @property
     def ready(self) -> dict[str, bool]:

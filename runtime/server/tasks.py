@@ -46,6 +46,27 @@ def prompt_named(embedder: Embedder, task: str) -> str:
         ) from None
 
 
+def suffixes(embedder: Embedder, default: str | None) -> list[str]:
+    """What may follow a model's name where a request names no task otherwise; "" where the name alone will do.
+
+    Args:
+        embedder: the model.
+        default: the server's default task.
+    """
+    by_prompt: dict[str, str] = {}
+    for task in ("query", "document", *embedder.prompts):
+        if embedder.prompts:
+            by_prompt.setdefault(prompt_named(embedder, task), task)
+    alone = default is not None or not embedder.bundle.manifest.prompt_required
+    return [*([""] if alone else []), *by_prompt.values()]
+
+
+def carries_prompt(embedder: Embedder, texts: Sequence[str]) -> bool:
+    """Tell whether every text starts with one of the model's prompts."""
+    own = tuple(prompt for prompt in embedder.prompts.values() if prompt)
+    return bool(own) and all(text.startswith(own) for text in texts)
+
+
 def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, default: str | None) -> str:
     """The prompt for a request's texts: of the task it names, else none if its texts carry theirs, else of the default.
 
@@ -60,14 +81,13 @@ def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, de
     """
     if task is not None:
         return prompt_named(embedder, task)
-    own = tuple(prompt for prompt in embedder.prompts.values() if prompt)
-    if own and all(text.startswith(own) for text in texts):
+    if carries_prompt(embedder, texts):
         return ""
     if default is not None:
         return prompt_named(embedder, default)
     if not embedder.bundle.manifest.prompt_required:
         return ""
-    names, prompts = ", ".join(embedder.prompts), ", ".join(map(repr, own))
+    names, prompts = ", ".join(embedder.prompts), ", ".join(map(repr, filter(None, embedder.prompts.values())))
     raise Invalid(
         f"{embedder.bundle.manifest.name} was trained with a prompt in front of every text, and the request names no task: ask "
         "for the model 'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or "

@@ -1,4 +1,4 @@
-"""The API of Hugging Face's Text Embeddings Inference; it has no model names, so the first model answers.
+"""The API of Hugging Face's Text Embeddings Inference; where the field `model` (ours) is not given, the first model answers.
 
 Written against its `router/src/http/types.rs` (265deb2a) and huggingface_hub 2.4 (`inference/_client.py`).
 """
@@ -12,64 +12,78 @@ from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers
 from moembed.server.engine import Engine
 from moembed.server.errors import Empty, Invalid, Refusal
+from moembed.server.fields import Ignored, LenientRequest, ignored
 from moembed.server.openai import IDS_REFUSED
 from moembed.server.service import Service
-from moembed.server.tasks import prompt_named
+from moembed.server.tasks import prompt_named, task_named
 from moembed.version import __version__
 
 Inputs = str | list[str | int | list[int]]
 Direction = Literal["left", "right", "Left", "Right"]
 
 
-class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
+class NoParameters(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object: what the Inference API has in here stands beside `inputs` in TEI's."""
+
+
+class EmbedRequest(LenientRequest, kw_only=True):
     """Body of `POST /embed`."""
 
     inputs: Inputs
+    model: str | None = None
     truncate: bool | None = None
-    truncation_direction: Direction = "right"
+    truncation_direction: Direction | None = "right"
     prompt_name: str | None = None
     normalize: bool | None = True
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    encoding_format: Literal["float"] | None = None
+    parameters: NoParameters | None = None
+    options: Ignored = ignored()
 
 
-class EmbedAllRequest(msgspec.Struct, forbid_unknown_fields=True):
+class EmbedAllRequest(LenientRequest, kw_only=True):
     """Body of `POST /embed_all`."""
 
     inputs: Inputs
+    model: str | None = None
     truncate: bool | None = None
-    truncation_direction: Direction = "right"
+    truncation_direction: Direction | None = "right"
     prompt_name: str | None = None
+    parameters: NoParameters | None = None
+    options: Ignored = ignored()
 
 
-class SimilarityInputs(msgspec.Struct, forbid_unknown_fields=True):
+class SimilarityInputs(msgspec.Struct):
     """One text, and those it is compared with."""
 
     source_sentence: str
     sentences: list[str]
 
 
-class SimilarityParameters(msgspec.Struct, forbid_unknown_fields=True):
+class SimilarityParameters(LenientRequest, kw_only=True):
     """How the texts are embedded."""
 
     truncate: bool | None = None
-    truncation_direction: Direction = "right"
+    truncation_direction: Direction | None = "right"
     prompt_name: str | None = None
 
 
-class SimilarityRequest(msgspec.Struct, forbid_unknown_fields=True):
+class SimilarityRequest(LenientRequest, kw_only=True):
     """Body of `POST /similarity`."""
 
     inputs: SimilarityInputs
+    model: str | None = None
     parameters: SimilarityParameters | None = None
+    options: Ignored = ignored()
 
 
-class TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
+class TokenizeRequest(msgspec.Struct):
     """Body of `POST /tokenize`."""
 
     inputs: str | list[str]
-    add_special_tokens: bool = True
+    model: str | None = None
+    add_special_tokens: bool | None = True
     prompt_name: str | None = None
+    options: Ignored = ignored()
 
 
 class Token(msgspec.Struct):
@@ -128,7 +142,7 @@ def _policy(body: Any) -> Overlong | None:
         return None
     if not body.truncate:
         return "error"
-    return "truncate" if body.truncation_direction.lower() == "right" else "truncate_start"
+    return "truncate" if (body.truncation_direction or "right").lower() == "right" else "truncate_start"
 
 
 def _texts(inputs: str | list[Any]) -> list[str]:
@@ -142,46 +156,51 @@ def _texts(inputs: str | list[Any]) -> list[str]:
     return texts
 
 
-def _replied(body: Any, engine: Engine, tokens: list[int], truncated: list[int]) -> Reply:
+def _replied(body: Any, engine: Engine, tokens: list[int], truncated: list[int], default_task: str | None) -> Reply:
     used = sum(tokens)
-    return Reply(body, engine.name, len(tokens), used, tuple(truncated), {"x-compute-tokens": str(used)})
+    headers = {"x-compute-tokens": str(used)}
+    return Reply(body, engine.name, len(tokens), used, tuple(truncated), default_task, headers)
 
 
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
-    engine, _ = service.engine()
+    engine, suffix = service.engine(body.model)
+    task = task_named(None, body.prompt_name, suffix)
     texts = _texts(body.inputs)
     result = await engine.embed(
         texts,
-        task=body.prompt_name,
+        task=task,
         overlong=_policy(body),
         dim=body.dimensions,
         normalize=body.normalize is not False,
     )
-    return _replied(await each(numbers, result.vectors), engine, result.tokens, result.truncated)
+    vectors = await each(numbers, result.vectors)
+    return _replied(vectors, engine, result.tokens, result.truncated, engine.default_task(texts, task))
 
 
 async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
-    engine, _ = service.engine()
+    engine, suffix = service.engine(body.model)
+    task = task_named(None, body.prompt_name, suffix)
     texts = _texts(body.inputs)
-    states, todo = await engine.token_embeddings(texts, task=body.prompt_name, overlong=_policy(body))
+    states, todo = await engine.token_embeddings(texts, task=task, overlong=_policy(body))
     truncated = [piece.text for piece in todo if piece.truncated]
     written = [await each(numbers, state) for state in states]
-    return _replied(written, engine, [len(piece.ids) for piece in todo], truncated)
+    return _replied(written, engine, [len(piece.ids) for piece in todo], truncated, engine.default_task(texts, task))
 
 
 async def _similarity(service: Service, body: SimilarityRequest) -> Reply:
-    engine, _ = service.engine()
+    engine, suffix = service.engine(body.model)
     how = body.parameters or SimilarityParameters()
+    task = task_named(None, how.prompt_name, suffix)
     texts = _texts([body.inputs.source_sentence, *_texts(list(body.inputs.sentences))])
-    result = await engine.embed(texts, task=how.prompt_name, overlong=_policy(how))
+    result = await engine.embed(texts, task=task, overlong=_policy(how))
     cosines = result.vectors[1:] @ result.vectors[0]
-    return _replied(numbers(cosines), engine, result.tokens, result.truncated)
+    return _replied(numbers(cosines), engine, result.tokens, result.truncated, engine.default_task(texts, task))
 
 
 async def _tokenize(service: Service, body: TokenizeRequest) -> Reply:
-    engine, _ = service.engine()
+    engine, suffix = service.engine(body.model)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    prefix = prompt_named(engine.embedder, body.prompt_name or "none")
+    prefix = prompt_named(engine.embedder, task_named(None, body.prompt_name, suffix) or "none")
     return Reply(
         await engine.aside(texts, lambda: [_tokens(engine, prefix, text, body) for text in texts]), engine.name
     )
@@ -195,7 +214,7 @@ def _tokens(engine: Engine, prefix: str, text: str, body: TokenizeRequest) -> li
         Token(token, whole[start:stop], False, start, stop)
         for token, (start, stop) in zip(ids.tolist(), spans.tolist(), strict=True)
     ]
-    if not body.add_special_tokens:
+    if body.add_special_tokens is False:
         return tokens
     first, last = (
         Token(token, name, True, None, None)
