@@ -13,9 +13,15 @@ APIS: tuple[Api, ...] = (OPENAI, TEI, COHERE, OLLAMA, PAGE, OPERATIONS)
 
 
 def ending(path: str) -> str | None:
-    """The path of an endpoint with which a path ends, if there is one: `/openai/v1/embeddings` ends with `/v1/embeddings`."""
-    paths = (operation.path for api in APIS for operation in api.operations if operation.path != "/")
-    return max(filter(path.endswith, paths), key=len, default=None)
+    """The endpoint that the end of a path names, if there is one: `/v1/embeddings` for `/openai/v3/embeddings`."""
+    named = {
+        end: operation.path
+        for api in reversed(APIS)
+        for operation in api.operations
+        for end in (operation.path, operation.path.removeprefix("/v1"))
+        if end != "/" and path.endswith(end)
+    }
+    return named[max(named, key=len)] if named else None
 
 
 def api_of(path: str) -> Api:

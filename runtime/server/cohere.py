@@ -101,24 +101,22 @@ class Meta(msgspec.Struct, omit_defaults=True):
     warnings: list[str] | None = None
 
 
-class EmbedReply(msgspec.Struct):
+class EmbedReply(msgspec.Struct, tag_field="response_type", tag="embeddings_by_type"):
     """Answer of `POST /v2/embed`."""
 
     id: str
     embeddings: Embeddings
     texts: list[str]
     meta: Meta
-    response_type: Literal["embeddings_by_type"] = "embeddings_by_type"
 
 
-class EmbedFloatsReply(msgspec.Struct):
+class EmbedFloatsReply(msgspec.Struct, tag_field="response_type", tag="embeddings_floats"):
     """Answer of `POST /v1/embed` to a request without `embedding_types`."""
 
     id: str
     embeddings: list[list[float]]
     texts: list[str]
     meta: Meta
-    response_type: Literal["embeddings_floats"] = "embeddings_floats"
 
 
 class ErrorReply(msgspec.Struct):

@@ -7,11 +7,17 @@ import msgspec
 
 # Stands for the first fault while the body is decoded once more; a noncharacter, which no text should hold.
 _MARK = "\ufdd0"
-# The escape of one half of a surrogate pair, without the other half.
+# Escaped backslashes, then the escape of one half of a surrogate pair without the other half. Possessive: linear in time, and
+# no memory for a long run of backslashes.
 _LONE = re.compile(
-    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|[c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
+    rb"(?<!\\)((?:\\\\)*+)(\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|[c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))"
 )
+# Finds quickly that there is none.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# In longer bodies, and in those with more faults, only the byte is told: a hostile one is not to cost much.
+_LONGEST = 4 * 2**20
+_MOST = 1000
 
 
 def fault_in(raw: bytes, decoder: "msgspec.json.Decoder[Any]") -> tuple[str | None, str] | None:
@@ -26,43 +32,42 @@ def fault_in(raw: bytes, decoder: "msgspec.json.Decoder[Any]") -> tuple[str | No
         start, stop = error.start, error.end
         what = f"byte 0x{raw[start]:02x} is not UTF-8; send the body in UTF-8"
     else:
-        found = next((match for match in _LONE.finditer(raw) if _is_escape(raw, match.start())), None)
+        half = _HALF.search(raw)
+        # From the first of the backslashes in front of it on.
+        found = _LONE.search(raw, len(raw[: half.start()].rstrip(b"\\"))) if half else None
         if found is None:
             return None
-        start, stop = found.span()
+        start, stop = found.span(2)
         what = (
-            f"the escape {found[0].decode()} is half of a surrogate pair without the other half, and no character; "
+            f"the escape {found[2].decode()} is half of a surrogate pair without the other half, and no character; "
             "send both halves, or leave it out"
         )
-    place = _place(raw[:start], raw[stop:], decoder)
+    place = _place(raw[:start], raw[stop:], decoder) if len(raw) <= _LONGEST else None
     if place is None:
         return None, f"at byte {start}, {what}"
     return place[0], f"at character {place[1]}, {what}"
 
 
-def _is_escape(raw: bytes, start: int) -> bool:
-    """Tell whether a backslash is not itself escaped."""
-    before = raw[:start]
-    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
-
-
 def _place(before: bytes, after: bytes, decoder: "msgspec.json.Decoder[Any]") -> tuple[str, int] | None:
-    mended = _LONE.sub(rb"\\ufffd", after.decode("utf-8", "ignore").encode())
+    once = before + _MARK.encode() + after.decode("utf-8", "ignore").encode()
     try:
-        return _found(decoder.decode(before + _MARK.encode() + mended), "")
+        found = _found(decoder.decode(_LONE.sub(rb"\1\\ufffd", once, _MOST)))
     except (msgspec.DecodeError, RecursionError):
         return None
+    return (found[0].lstrip("."), found[1]) if found else None
 
 
-def _found(value: Any, place: str) -> tuple[str, int] | None:
-    """Place and index of the mark in a decoded body."""
+def _found(value: Any) -> tuple[str, int] | None:
+    """Place of the mark in a decoded body, and its index in the text there."""
     if isinstance(value, str):
         at = value.find(_MARK)
-        return None if at < 0 else (place, at)
-    if isinstance(value, list):
-        parts = ((f"{place}[{index}]", item) for index, item in enumerate(value))
-    elif isinstance(value, msgspec.Struct):
-        parts = ((f"{place}.{name}".lstrip("."), getattr(value, name)) for name in value.__struct_fields__)
-    else:
-        return None
-    return next(filter(None, (_found(item, where) for where, item in parts)), None)
+        return None if at < 0 else ("", at)
+    if isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            if found := _found(getattr(value, name)):
+                return f".{name}{found[0]}", found[1]
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if found := _found(item):
+                return f"[{index}]{found[0]}", found[1]
+    return None
