@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moembed.errors import BundleError, OutputError
+from moembed.graph_check import check_graph
 from moembed.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.paths import cache_folder, replacing_file
+from moembed.untrusted import feed, read_bounded, stat_regular
 
+_MOST_MANIFEST = 4 << 20  # bytes
 _TOLERATED = ("readme", "license", "licence", "notice")
 
 
@@ -41,13 +44,14 @@ class Bundle:
         if exclusive:
             _refuse_foreign(folder, manifest)
         stamps = {} if rehash else _read_stamps(folder)
-        fresh: dict[str, list[int]] = {}
+        fresh: dict[str, list[int | str]] = {MANIFEST_FILE: [manifest.graph, manifest.hidden_size, manifest.max_tokens]}
         for path, record in manifest.files.items():
             identity = _identity(folder / path, path, record)
             if stamps.get(path) != [*identity, record.sha256]:
                 _check_hash(folder / path, path, record)
-            fresh[path] = [*identity, record.sha256]  # type: ignore[list-item]
+            fresh[path] = [*identity, record.sha256]
         if fresh != stamps:
+            check_graph(folder, manifest)
             _write_stamps(folder, fresh)
         return cls(folder, manifest)
 
@@ -78,7 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        return Manifest.from_json(path.read_text("utf-8"))
+        return Manifest.from_json(read_bounded(path, _MOST_MANIFEST).decode("utf-8"))
     except FileNotFoundError:
         hint = "no such folder" if not folder.exists() else f"no {MANIFEST_FILE} in it, so it is not a bundle"
         if (folder / "model.safetensors").exists():
@@ -89,9 +93,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex sha256 of a regular file's content.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    digest = hashlib.sha256()
+    feed(path, digest.update)
+    return digest.hexdigest()
 
 
 def _refuse_foreign(folder: Path, manifest: Manifest) -> None:
@@ -108,11 +117,13 @@ def _refuse_foreign(folder: Path, manifest: Manifest) -> None:
 
 def _identity(path: Path, name: str, record: FileRecord) -> list[int]:
     try:
-        stat = path.stat()
-    except OSError:
+        stat = stat_regular(path)
+    except FileNotFoundError:
         raise BundleError(
             f"{path.parent} lacks {name}, which the manifest lists: copy or export the bundle again"
         ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; copy or export the bundle again") from error
     if stat.st_size != record.size:
         raise BundleError(
             f"{path} has {stat.st_size} bytes, the manifest says {record.size}: "
@@ -138,7 +149,7 @@ def _stamp_file(folder: Path) -> Path:
     return cache_folder() / "checked" / f"{key}.json"
 
 
-def _read_stamps(folder: Path) -> dict[str, list[int]]:
+def _read_stamps(folder: Path) -> dict[str, list[int | str]]:
     try:
         stamps = json.loads(_stamp_file(folder).read_text("utf-8"))
     except (OSError, ValueError):
@@ -146,7 +157,7 @@ def _read_stamps(folder: Path) -> dict[str, list[int]]:
     return stamps if isinstance(stamps, dict) else {}
 
 
-def _write_stamps(folder: Path, stamps: dict[str, list[int]]) -> None:
+def _write_stamps(folder: Path, stamps: dict[str, list[int | str]]) -> None:
     path = _stamp_file(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

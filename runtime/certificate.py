@@ -42,6 +42,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from moembed.errors import BundleError
+from moembed.untrusted import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ def _read_record(kind: Any, value: Any, name: str) -> Any:
         missing = [problem for problem in problems if problem in wanted]
         unknown = [problem for problem in problems if problem not in wanted]
         raise BundleError(
-            f"{name}: missing {missing}, unknown {unknown}; the bundle is damaged or of another version of moembed: "
+            f"{name}: missing {missing}, unknown {shown(unknown)}; the bundle is damaged or of another version of moembed: "
             "export or quantise it again"
         )
     kinds = get_type_hints(kind)
@@ -190,4 +191,4 @@ def _key(kind: Any, key: str, name: str) -> Any:
 
 
 def _malformed(name: str, value: Any, expected: str) -> BundleError:
-    return BundleError(f"{name} = {value!r}; expected {expected}: the bundle is damaged; export or copy it again")
+    return BundleError(f"{name} = {shown(value)}; expected {expected}: the bundle is damaged; export or copy it again")

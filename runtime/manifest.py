@@ -26,12 +26,14 @@ or a tokenizer's format; nothing is ever unpickled.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
 from moembed.certificate import Certificate
 from moembed.errors import BundleError
+from moembed.untrusted import parse_object, shown
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 1
@@ -86,23 +88,25 @@ class Manifest:
             BundleError: not JSON, another format, a field missing, unknown or of the wrong type, or an unsafe path.
         """
         try:
-            raw = json.loads(text)
+            raw = parse_object(text)
         except ValueError as error:
             raise BundleError(
-                f"{MANIFEST_FILE} is not JSON ({error}): the bundle is damaged; export or copy it again"
+                f"{MANIFEST_FILE} is not a JSON object that can be used ({error}): this is not a moembed bundle, or it is "
+                "damaged; export or copy it again"
             ) from error
-        if not isinstance(raw, dict) or "format" not in raw:
+        if "format" not in raw:
             raise BundleError(f"{MANIFEST_FILE} has no field 'format': this is not a moembed bundle")
-        if raw["format"] != FORMAT:
+        if not _is_int(raw["format"]) or raw["format"] != FORMAT:
             raise BundleError(
-                f"{MANIFEST_FILE} has format {raw['format']!r}; this moembed reads format {FORMAT}: "
+                f"{MANIFEST_FILE} has format {shown(raw['format'])}; this moembed reads format {FORMAT}: "
                 "upgrade moembed, or export the bundle again"
             )
         wanted = {field.name for field in fields(cls)}
         if problems := sorted(wanted ^ set(raw)):
             missing = [name for name in problems if name in wanted]
+            unknown = [name for name in problems if name not in wanted]
             raise BundleError(
-                f"{MANIFEST_FILE}: missing {missing}, unknown {[n for n in problems if n not in wanted]}; "
+                f"{MANIFEST_FILE}: missing {missing}, unknown {shown(unknown)}; "
                 "the bundle is damaged or foreign; export it again"
             )
         return _checked(cls, raw)
@@ -123,33 +127,61 @@ def safe_path(path: str) -> bool:
 def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:
     def need(name: str, ok: bool, expected: str) -> None:
         if not ok:
-            raise BundleError(f"{MANIFEST_FILE}: {name} = {raw[name]!r}; expected {expected}")
+            raise BundleError(f"{MANIFEST_FILE}: {name} = {shown(raw[name])}; expected {expected}")
 
     for name in ("name", "recipe", "graph"):
         need(name, isinstance(raw[name], str), "a string")
     need("recipe", raw["recipe"] in RECIPES, f"one of {RECIPES} (a newer moembed may know more)")
-    for name in ("hidden_size", "max_tokens"):
-        need(name, _is_int(raw[name]) and raw[name] > 0, "a positive integer")
+    need("hidden_size", _is_int(raw["hidden_size"]) and raw["hidden_size"] > 0, "a positive integer")
+    need(
+        "max_tokens",
+        _is_int(raw["max_tokens"]) and raw["max_tokens"] > 2,
+        "a positive integer above 2, the special tokens",
+    )
     dims = raw["dims"]
     need("dims", isinstance(dims, list) and all(_is_int(d) and 0 < d <= raw["hidden_size"] for d in dims), "widths")
     prompts = raw["prompts"]
     need("prompts", _is_text_map(prompts), "an object of strings")
     need("prompt_required", isinstance(raw["prompt_required"], bool), "true or false")
     need("made_with", _is_text_map(raw["made_with"]), "an object of strings")
-    try:
-        source = Source(**raw["source"])
-        files = {path: FileRecord(**record) for path, record in raw["files"].items()}
-    except (TypeError, AttributeError) as error:
-        raise BundleError(f"{MANIFEST_FILE}: source or files are malformed ({error})") from error
-    for path, record in files.items():
-        if not safe_path(path):
-            raise BundleError(f"{MANIFEST_FILE} lists {path!r}, a path that leaves the bundle: do not use this bundle")
-        if not (_is_int(record.size) and isinstance(record.sha256, str)):
-            raise BundleError(f"{MANIFEST_FILE}: {path} needs an integer size and a sha256, found {record}")
+    source, files = _source(raw["source"]), _files(raw["files"])
     need("graph", raw["graph"] in files, "one of the listed files")
     certificate = Certificate.from_dict(raw["certificate"], f"{MANIFEST_FILE}: certificate")
     checked = raw | {"source": source, "files": files, "dims": tuple(dims), "certificate": certificate}
     return cls(**checked)
+
+
+def _source(raw: Any) -> Source:
+    names = {field.name for field in fields(Source)}
+    if not isinstance(raw, dict) or set(raw) != names:
+        raise BundleError(f"{MANIFEST_FILE}: source = {shown(raw)} is malformed; expected an object of {sorted(names)}")
+    for name, value in raw.items():
+        optional = name in ("repo", "revision")
+        if not (isinstance(value, str) or (optional and value is None)):
+            expected = "a string or null" if optional else "a string"
+            raise BundleError(f"{MANIFEST_FILE}: source.{name} = {shown(value)}; expected {expected}")
+    return Source(**raw)
+
+
+def _files(raw: Any) -> dict[str, FileRecord]:
+    if not isinstance(raw, dict):
+        raise BundleError(f"{MANIFEST_FILE}: files = {shown(raw)} is malformed; expected an object")
+    for path, record in raw.items():
+        if not safe_path(path):
+            raise BundleError(
+                f"{MANIFEST_FILE}: files lists {shown(path)}, a path that leaves the bundle: do not use this bundle"
+            )
+        well_formed = isinstance(record, dict) and set(record) == {"size", "sha256"}
+        if not (well_formed and _is_int(record["size"]) and record["size"] >= 0 and _is_sha256(record["sha256"])):
+            raise BundleError(
+                f"{MANIFEST_FILE}: files[{shown(path)}] = {shown(record)} is malformed; expected a size in bytes and a sha256 "
+                "of 64 hex digits"
+            )
+    return {path: FileRecord(**record) for path, record in raw.items()}
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _is_int(value: Any) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.errors import BundleError
+from moembed.untrusted import open_regular
 
 VOCABULARY_FILE = "vocabulary.bin"
 
@@ -54,7 +55,7 @@ class NativeTokenizer:
     def __init__(self, library: ctypes.CDLL, path: Path, *, sha256: str | None = None) -> None:
         self._library = _declared(library)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: the file is empty
             raise BundleError(f"{path} cannot be mapped ({error}): copy or export the bundle again") from error
@@ -64,7 +65,8 @@ class NativeTokenizer:
         if not self._handle:
             found = (reason.value or b"").decode()
             raise BundleError(f"{path} is not a usable vocabulary ({found}): copy or export the bundle again")
-        weakref.finalize(self, _close, library, self._handle, self._file)
+        # Not when the interpreter ends: a daemon thread may be inside, and the process gives everything back.
+        weakref.finalize(self, _close, library, self._handle, self._file).atexit = False
         special = _Special()
         library.moembed_tokenizer_special(self._handle, ctypes.byref(special))
         self.bos, self.eos, self.pad = special.bos, special.eos, special.pad

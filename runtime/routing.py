@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from moembed.bundle import Bundle
 from moembed.errors import BundleError
 from moembed.kernels import Kernels
-from moembed.session import observing, session_options
+from moembed.session import observing, run, session_options
 from moembed.tokenizer import Ids, Tokenizer
 from moembed.wire import numbers, strings, submessages
 
@@ -95,9 +95,9 @@ class Routers:
             BundleError: the graph is damaged, or has no routers.
         """
         opened = self.open()
-        feed = {"input_ids": ids[None].astype(np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        names = [name for router in opened.routers.values() for name in router]
-        vectors, *values = opened.session.run(["sentence_embedding", *names], feed)
+        names = ["sentence_embedding", *(name for router in opened.routers.values() for name in router)]
+        row, mask = ids[None].astype(np.int64), np.ones((1, len(ids)), np.int64)
+        vectors, *values = run(opened.session, names, row, mask, str(self._bundle.graph))
         weights, experts = np.stack(values[0::2]), np.stack(values[1::2])
         tokens = tuple(self._tokenizer.token_strings(ids.tolist()))
         return Routing(tokens, tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])

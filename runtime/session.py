@@ -14,7 +14,10 @@ from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
 from moembed.kernels import PORTABLE, Kernels, choose_kernels
+from moembed.manifest import MANIFEST_FILE
+from moembed.native_calls import CALLS
 from moembed.telemetry import warn_if_started
+from moembed.untrusted import shown
 from moembed.wire import encoded
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -23,6 +26,9 @@ _CUDA_HELP = (
     'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
 )
 MINIMUM_ONNXRUNTIME = (1, 24)
+_INPUTS = ("input_ids", "attention_mask")
+_OUTPUTS = {"sentence_embedding": ("batch",), "token_embeddings": ("batch", "sequence")}
+_INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
 _GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ONNX's ModelProto, GraphProto and ValueInfoProto
 
 
@@ -67,12 +73,10 @@ class Session:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-        try:
-            self._session = ort.InferenceSession(os.fspath(bundle.graph), options, providers=self.providers)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {bundle.graph}: {error}") from error
+        self._graph, self._hidden = bundle.graph, bundle.manifest.hidden_size
+        self._session = _opened(os.fspath(bundle.graph), str(bundle.graph), options, self.providers)
         _return_freed_memory()
-        self._session.disable_fallback()
+        _check_interface(self._session, bundle)
         active = self._session.get_providers()
         if lost := [name for name in self.providers if name not in active]:
             raise ProviderError(f"asked for {lost[0]}, ONNX Runtime started only {active}. {_CUDA_HELP}")
@@ -82,14 +86,49 @@ class Session:
 
         Args:
             output: `"sentence_embedding"` or `"token_embeddings"`.
-            ids: `[batch, sequence]`.
+            ids: `[batch, sequence]`, at least 0.
             mask: `[batch, sequence]`, 1 for tokens and 0 for padding.
 
         Returns:
-            `[batch, hidden]` or `[batch, sequence, hidden]` float32.
+            `[batch, hidden]` or `[batch, sequence, hidden]` float32; zeros for a row without tokens.
+
+        Raises:
+            InputError: `ids` or `mask` has another shape, type or values.
+            BundleError: the graph cannot be computed for these ids.
         """
-        (result,) = self._session.run([output], {"input_ids": ids, "attention_mask": mask})
+        _check_batch(ids, mask)
+        shape = (len(ids), self._hidden) if output == "sentence_embedding" else (*ids.shape, self._hidden)
+        if not mask.any():
+            return np.zeros(shape, np.float32)
+        (result,) = run(self._session, [output], ids, mask, str(self._graph))
+        if result.shape != shape:
+            raise BundleError(
+                f"{self._graph}: {output} came out as {list(result.shape)}, expected {list(shape)}: "
+                "copy or export the bundle again"
+            )
         return np.asarray(result, dtype=np.float32)
+
+
+def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDArray[np.int64], name: str) -> Any:
+    """Run an ONNX Runtime session of a bundle's graph; every run goes through here.
+
+    Args:
+        session: from ONNX Runtime.
+        outputs: names of the values to put out.
+        ids: `[batch, sequence]`.
+        mask: `[batch, sequence]`.
+        name: what to call the graph in an error.
+
+    Raises:
+        BundleError: the graph cannot be computed for these ids.
+    """
+    feed = dict(zip(_INPUTS, (ids, mask), strict=True))
+    options = CALLS.run_options(import_onnxruntime())
+    with CALLS:
+        try:
+            return session.run(outputs, feed, options)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise BundleError(f"{name}: ONNX Runtime cannot run it: {error}") from error
 
 
 def session_options(kernels: Kernels | None = None) -> Any:
@@ -100,7 +139,7 @@ def session_options(kernels: Kernels | None = None) -> Any:
     """
     options = import_onnxruntime().SessionOptions()
     (kernels or choose_kernels()).register(options)
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions; the log would say them again
     # The INT8 functions quantise on purpose; ONNX Runtime's rewriting of such operators as pairs stays off.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if saturates():
@@ -123,14 +162,53 @@ def observing(
     Raises:
         BundleError: ONNX Runtime refuses the graph.
     """
-    ort = import_onnxruntime()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder))
     # Messages merge when one is put behind the other: model.graph.output grows by a ValueInfoProto with a name.
     outputs = b"".join(encoded(_OUTPUT, encoded(_NAME, name.encode())) for name in values)
+    return _opened(graph + encoded(_GRAPH, outputs), f"the graph of {folder}", options, providers)
+
+
+def _opened(model: str | bytes, name: str, options: Any, providers: Sequence[str]) -> Any:
+    ort = import_onnxruntime()
     try:
-        return ort.InferenceSession(graph + encoded(_GRAPH, outputs), options, providers=list(providers))
+        with CALLS:
+            # Falling back would open the graph a second time, on other providers, and say so on stdout.
+            return ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load the graph of {folder}: {error}") from error
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {name}: {error}") from error
+
+
+def _check_interface(session: Any, bundle: Bundle) -> None:
+    """Compare the graph's inputs and outputs with the manifest."""
+    hidden = bundle.manifest.hidden_size
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    if set(inputs) != set(_INPUTS):
+        raise BundleError(f"{bundle.graph} has the inputs {shown(sorted(inputs))}, expected {sorted(_INPUTS)}")
+    kinds = [(inputs[name], "input", _INTEGERS, ("batch", "sequence")) for name in _INPUTS]
+    for name, axes in _OUTPUTS.items():
+        if name not in outputs:
+            raise BundleError(f"{bundle.graph} has the outputs {shown(sorted(outputs))}; {name} is not among them")
+        kinds.append((outputs[name], "output", _FLOATS, (*axes, hidden)))
+    for node, way, kind, shape in kinds:
+        widths = [(found, width) for found, width in zip(node.shape, shape, strict=False) if isinstance(width, int)]
+        if node.type != kind or len(node.shape) != len(shape) or any(isinstance(f, int) and f != w for f, w in widths):
+            raise BundleError(
+                f"{bundle.graph}: the {way} {node.name} is {node.type} {shown(list(node.shape))}, expected {kind} "
+                f"{list(shape)} ({MANIFEST_FILE}: hidden_size = {hidden}): copy or export the bundle again"
+            )
+
+
+def _check_batch(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+    if not (ids.dtype == mask.dtype == np.int64 and ids.ndim == 2 and ids.shape == mask.shape):
+        raise InputError(
+            f"ids are {ids.dtype} {list(ids.shape)} and the mask {mask.dtype} {list(mask.shape)}; expected int64 "
+            "[batch, sequence] of both"
+        )
+    if mask.size and (mask.min() < 0 or mask.max() > 1):
+        raise InputError(f"the mask has values from {mask.min()} to {mask.max()}; expected 1 for tokens, 0 for padding")
+    if ids.size and ids.min() < 0:
+        raise InputError(f"ids has {ids.min()}; token ids are at least 0")
 
 
 def _return_freed_memory() -> None:

@@ -31,6 +31,19 @@ std::vector<Text> texts_of(const Tensor<int64_t>& tokens, const Tensor<int64_t>&
     return texts;
 }
 
+// The number of tokens that the mask has in each row: it is 1 for each, and 0 elsewhere.
+std::vector<size_t> present_of(const Tensor<int64_t>& mask) {
+    std::vector<size_t> present(mask[0]);
+    for (size_t row = 0; row < mask[0]; ++row) {
+        for (size_t i = 0; i < mask[1]; ++i) {
+            const int64_t value = mask.data[row * mask[1] + i];
+            if (value != 0 && value != 1) refuse("attention_mask has " + std::to_string(value) + ", expected 0 or 1");
+            present[row] += value == 1;
+        }
+    }
+    return present;
+}
+
 }  // namespace
 
 void attention(Call& call) {
@@ -89,13 +102,12 @@ void pool(Call& call) {
     const auto tokens = call.input<int64_t>(1, "tokens", {x.shape[0]});
     const auto mask = call.input<int64_t>(2, "attention_mask", {kAny, kAny});
     const auto texts = texts_of(tokens, mask);
+    const auto present = present_of(mask);
     auto* y = call.output<float>(0, {mask[0], x[1]});
     std::vector<Text> rows(mask[0]);  // a text without tokens is the mean of nothing
     for (const Text& text : texts) rows[text.row] = text;
     call.parallel(rows.size(), [&](size_t row) {
-        int64_t present = 0;
-        for (size_t i = 0; i < mask[1]; ++i) present += mask.data[row * mask[1] + i];
-        const float divisor = static_cast<float>(present) > 1e-9f ? static_cast<float>(present) : 1e-9f;
+        const float divisor = present[row] ? static_cast<float>(present[row]) : 1e-9f;
         call.kernels.mean(x.data, x[1], rows[row].begin, rows[row].end, divisor, y + row * x[1]);
     });
 }
