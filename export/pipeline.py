@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tokenizers
-
 from moembed.bundle import Bundle
 from moembed.certificate import Reference
-from moembed.errors import CheckpointError, MissingExtraError
+from moembed.errors import BundleError, CheckpointError, MissingExtraError
 from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import (
@@ -26,6 +24,7 @@ from moembed.models.checkpoint import WEIGHTS_FILE
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids
+from moembed.reference_tokenizer import ReferenceTokenizer
 from moembed.tokenizer import Tokenizer
 from moembed.version import __version__
 
@@ -103,9 +102,9 @@ def need_extras() -> None:
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
     path = checkpoint.folder / "tokenizer.json"
     try:
-        size = tokenizers.Tokenizer.from_file(str(path)).get_vocab_size(with_added_tokens=True)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
+        size = ReferenceTokenizer(path).size
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
     if size > checkpoint.config.vocab_size:
         raise CheckpointError(f"{path} has {size} pieces, the embedding table {checkpoint.config.vocab_size} rows")
 

@@ -40,9 +40,9 @@ class ReferenceTokenizer:
                 self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
                 self.pad = self._tokenizer.token_to_id("<pad>") or 0  # masked out: no vector depends on it
                 frame = self._tokenizer.encode("").ids
-        except BundleError:
-            raise
-        except Exception as error:  # tokenizers raises plain Exception
+        except (OSError, ValueError) as error:
+            if isinstance(error, BundleError):
+                raise
             raise BundleError(
                 f"{path} is not a readable tokenizer ({error}): copy or export the bundle again"
             ) from error
@@ -78,11 +78,15 @@ class ReferenceTokenizer:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn a panic of `tokenizers`, which is no `Exception`, and ids that 32 bits do not hold into errors of the bundle."""
+    """Turn what `tokenizers` raises for a damaged tokenizer into an error of the bundle.
+
+    It raises plain `Exception`, and where its Rust code panics a `PanicException`, which is no `Exception`. `OverflowError`
+    is an id that 32 bits do not hold.
+    """
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, OverflowError) and type(error).__name__ != "PanicException":
+        if type(error) is not Exception and type(error).__name__ not in ("OverflowError", "PanicException"):
             raise
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{path} is not a usable tokenizer ({reason}): copy or export the bundle again") from error

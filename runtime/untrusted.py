@@ -92,7 +92,7 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
     """
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        value = json.loads(text, parse_int=_integer, parse_constant=_constant, object_pairs_hook=_object)
+        value = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError(f"it is nested more than {_MOST_NESTED} deep") from None
     if not isinstance(value, dict):
@@ -115,20 +115,16 @@ def _regular(found: os.stat_result, path: Path) -> os.stat_result:
 
 
 def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > _MOST_DIGITS:
-        raise ValueError(f"it has an integer of {len(digits):,} digits: {digits[:20]}…")
+    if (count := len(digits.lstrip("-"))) > _MOST_DIGITS:
+        raise ValueError(f"it has an integer of {count:,} digits: {digits[:20]}…")
     return int(digits)
-
-
-def _constant(name: str) -> float:
-    raise ValueError(f"it has the number {name}, which JSON has not")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        left = set(made)
-        twice = next(name for name, _ in pairs if name not in left or left.discard(name))
+        left = dict(made)
+        twice = next(name for name, _ in pairs if left.pop(name, left) is left)
         raise ValueError(f"it has the field {shown(twice)} twice")
     return made
 

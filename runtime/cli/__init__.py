@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
+from moembed.cli.common import printable
 from moembed.errors import MoembedError, MoembedWarning
 from moembed.version import __version__
 
@@ -41,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("default", MoembedWarning)
-        warnings.showwarning = lambda message, *_args, **_kwargs: print(f"moembed: warning: {message}", file=sys.stderr)  # noqa: T201
+        warnings.showwarning = lambda message, *_args, **_kwargs: print(  # noqa: T201
+            printable(f"moembed: warning: {message}"), file=sys.stderr
+        )
         try:
             code: int = arguments.run(arguments)
             sys.stdout.flush()
         except MoembedError as error:
-            print(f"moembed: error: {error}", file=sys.stderr)  # noqa: T201
+            print(printable(f"moembed: error: {error}"), file=sys.stderr)  # noqa: T201
             return 2
         except KeyboardInterrupt:
             print("moembed: interrupted", file=sys.stderr)  # noqa: T201

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
 
+# C0 but for \t and \n, DEL and C1, what turns the direction of writing, and what no encoding takes.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 Subparsers = argparse._SubParsersAction  # the type that argparse itself gives no public name
 
 
@@ -57,14 +60,22 @@ def prompt_of(arguments: argparse.Namespace, embedder: "Embedder") -> str:
     return embedder.prompt_for(arguments.task)
 
 
+def printable(text: str) -> str:
+    r"""A text whose control characters are escaped as `\u001b`: a terminal would obey them, whoever wrote the text.
+
+    Line ends and tabs stay. What is escaped in a JSON document means the same there.
+    """
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def say(text: str) -> None:
     """Print words for the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def emit(text: str) -> None:
     """Print data, on stdout."""
-    print(text)  # noqa: T201
+    print(printable(text))  # noqa: T201
 
 
 def emit_json(value: Any) -> None:

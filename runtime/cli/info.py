@@ -1,14 +1,19 @@
 """`moembed info`."""
 
 import argparse
-import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, emit, emit_json
+from moembed.errors import BundleError
+from moembed.untrusted import parse_object, read_bounded, shown
 
 if TYPE_CHECKING:
     from moembed.certificate import Certificate, Quality
+
+_MOST_CONFIG = 1 << 20  # bytes
+_SIZES = ("n_layer", "num_experts", "moe_top_k", "moe_every_n_layers")
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -33,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit_json(asdict(manifest))
         return 0
-    network = json.loads((bundle.folder / "config.json").read_text("utf-8"))
+    network = _network(bundle.folder / "config.json")
     source = manifest.source
     origin = f"{source.repo} @ {source.revision}" if source.repo else "a local checkpoint"
     rows = {
@@ -50,20 +55,38 @@ def run(arguments: argparse.Namespace) -> int:
         "prompts": "mandatory" if manifest.prompt_required else "optional" if manifest.prompts else "none",
     }
     for name, value in rows.items():
-        emit(f"{name:<12} {value}")
+        _emit_line(f"{name:<12} {value}")
     for name, text in manifest.prompts.items():
-        emit(f"  {name:<26} {text!r}")
+        _emit_line(f"  {name:<26} {text!r}")
     certificate = manifest.certificate
-    emit(
+    _emit_line(
         f"{'certificate':<12} {certificate.texts} texts, {certificate.tokens:,} tokens, against {_reference(certificate)}"
     )
     for name, value in (_losses(certificate) | _checks(certificate)).items():
-        emit(f"  {name:<26} {value}")
-    emit(f"{'quality':<12} {_quality_head(certificate)}")
+        _emit_line(f"  {name:<26} {value}")
+    _emit_line(f"{'quality':<12} {_quality_head(certificate)}")
     width = max((len(name) for name in certificate.quality), default=0)
     for name, quality in sorted(certificate.quality.items()):
-        emit(f"  {name:<{max(width, 26)}} {_quality_line(quality)}")
+        _emit_line(f"  {name:<{max(width, 26)}} {_quality_line(quality)}")
     return 0
+
+
+def _emit_line(text: str) -> None:
+    emit(text.replace("\n", r"\n"))  # a name cannot pass for a line of its own
+
+
+def _network(path: Path) -> dict[str, int]:
+    """The sizes of the network, from a bundle's `config.json`."""
+    hint = "copy or export the bundle again"
+    try:
+        raw = parse_object(read_bounded(path, _MOST_CONFIG))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read as a JSON object: {error}; {hint}") from error
+    for name in _SIZES:
+        if not isinstance(raw.get(name), int) or isinstance(raw[name], bool):
+            found = shown(raw[name]) if name in raw else "missing"
+            raise BundleError(f"{path}: {name} is {found}, expected an integer; {hint}")
+    return {name: raw[name] for name in _SIZES}
 
 
 def _reference(certificate: "Certificate") -> str:
