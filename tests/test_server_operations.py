@@ -144,7 +144,7 @@ def test_answers_of_token_vectors_are_bounded():
 
 def test_more_requests_at_a_time_than_may_be():
     with serving(max_requests=1) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
-        slow.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        slow.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
         wait_until(lambda: server.post("/api/embed", {"model": "moembed:query", "input": "x"}).status == 429)
         assert server.get("/health").status == 200
         slow.close()
@@ -155,7 +155,7 @@ def test_a_client_that_goes_away_frees_its_place():
     with serving(call_tokens=64) as server:
         body = json.dumps(BODIES["/embed"](["word " * 400] * 100)).encode()
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-            raw.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            raw.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
             wait_until(lambda: server.figure("moembed_queue_texts") > 50)
         wait_until(lambda: server.figure("moembed_queue_texts") == 0, seconds=2)
         wait_until(lambda: server.figure("moembed_requests_total", status="499") == 1)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from moembed.errors import MoembedError
 from moembed.server.apis import APIS, api_of, ending
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod
+from moembed.server.hosts import Hosts
 from moembed.server.http import Bodies, endpoint, refused
 from moembed.server.logs import log
 from moembed.server.middleware import Door, Keys
@@ -36,7 +37,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         An ASGI application that loads the models when it is started, and drains when it is stopped.
 
     Raises:
-        InputError: the settings contradict each other, or the file of API keys cannot be read.
+        InputError: the settings contradict each other, a key or a host cannot be used, or the file of API keys cannot be read.
     """
     service = Service(settings, sources_of(settings.model))
     bodies = Bodies(settings.max_body_bytes, settings.body_timeout)
@@ -50,6 +51,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
     inner.state.service, inner.state.on_failure = service, on_failure
     door = Door(
         inner,
+        hosts=Hosts(settings),
         keys=Keys(settings.keys),
         public={(operation.method, operation.path) for api in APIS for operation in api.operations if operation.open},
         most=settings.max_requests,

@@ -63,6 +63,13 @@ class Unauthorized(Refusal):
     kind = "unauthorized"
 
 
+class Forbidden(Refusal):
+    """A host name that is none of the server's, or a page that may not call."""
+
+    status = HTTPStatus.FORBIDDEN
+    kind = "forbidden"
+
+
 class NotFound(Refusal):
     """No such path."""
 

@@ -1,7 +1,10 @@
 """Figures for Prometheus, from prometheus_client; with several workers it adds theirs up through files."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from moembed.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_FOLDER_PREFIX = "moembed-metrics-"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -42,6 +46,10 @@ class Metrics:
         self.texts = counter("texts", "Texts that were embedded", "model")
         self.tokens = counter("tokens", "Tokens that were read, prompts and special tokens included", "model")
         self.truncated = counter("truncated_texts", "Texts of which a part was left out", "model", "api")
+        self.dropped_texts = counter(
+            "dropped_texts", "Texts that left the queue uncomputed: nobody waited for them", "model"
+        )
+        self.dropped_tokens = counter("dropped_tokens", "Tokens of these texts", "model")
         self.queue_texts = gauge("queue_texts", "Texts that wait for a call", "model")
         self.queue_tokens = gauge("queue_tokens", "Tokens that wait for a call", "model")
         self.queue_seconds = histogram(
@@ -76,6 +84,52 @@ class Metrics:
         return generate_latest(everyone)
 
 
+@contextlib.contextmanager
+def shared_folder() -> Iterator[None]:
+    """Let the workers that are started in the block share their figures, in a temporary folder that goes with it.
+
+    Folders of servers that were killed are removed first, where the system has locks that end with their owner.
+    """
+    _sweep(Path(tempfile.gettempdir()))
+    # Nobody sweeps it before it is locked: it gets its final name afterwards.
+    fresh = Path(tempfile.mkdtemp(prefix=f".{_FOLDER_PREFIX}"))
+    lock = _lock(fresh)
+    folder = fresh.rename(fresh.with_name(fresh.name.removeprefix(".")))
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[FOLDER_VARIABLE]
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        lock = _lock(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that locks a folder until it is closed or its process ends, or None if that cannot be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
+
+
 def _forget_dead(folder: Path) -> None:
     """Take back what workers that are no longer there said of their present state."""
     for file in folder.glob("gauge_live*_*.db"):
@@ -97,12 +151,19 @@ class QueueMetrics:
         metrics, model = self.metrics, self.model
         self._texts, self._tokens = metrics.queue_texts.labels(model), metrics.queue_tokens.labels(model)
         self._call_texts, self._call_tokens = metrics.call_texts.labels(model), metrics.call_tokens.labels(model)
+        self._dropped_texts = metrics.dropped_texts.labels(model)
+        self._dropped_tokens = metrics.dropped_tokens.labels(model)
         self._call_seconds, self._waits = metrics.call_seconds.labels(model), metrics.queue_seconds.labels(model)
 
     def queued(self, tokens: int, texts: int) -> None:
         """The queue has changed."""
         self._tokens.set(tokens)
         self._texts.set(texts)
+
+    def dropped(self, tokens: int, texts: int) -> None:
+        """What a request had waiting was dropped."""
+        self._dropped_tokens.inc(tokens)
+        self._dropped_texts.inc(texts)
 
     def called(self, texts: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
         """A call is over."""

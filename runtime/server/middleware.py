@@ -1,4 +1,4 @@
-"""Around every request: a number, a key, a place among those in flight, figures and a line of the log."""
+"""Around every request: a number, a host and an origin, a key, a place among those in flight, figures and a line of the log."""
 
 import hashlib
 import hmac
@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moembed.server.apis import api_of
-from moembed.server.errors import Overloaded, Refusal, Unauthorized
+from moembed.server.errors import Forbidden, Overloaded, Refusal, Unauthorized
+from moembed.server.hosts import Hosts
 from moembed.server.http import refused
 from moembed.server.logs import log_request
 from moembed.server.metrics import Metrics
@@ -50,6 +51,7 @@ class Door:
 
     Args:
         app: what answers.
+        hosts: hosts and origins that may call.
         keys: keys, one of which is needed except for the paths in `public`.
         public: methods and paths that need none.
         most: requests that may be in flight.
@@ -60,12 +62,13 @@ class Door:
         self,
         app: ASGIApp,
         *,
+        hosts: Hosts,
         keys: Keys,
         public: Collection[tuple[str, str]],
         most: int,
         metrics: Metrics,
     ) -> None:
-        self._app, self._keys, self._public, self._most = app, keys, public, most
+        self._app, self._hosts, self._keys, self._public, self._most = app, hosts, keys, public, most
         self._metrics, self._telemetry = metrics, Telemetry()
         self._active = 0
 
@@ -104,6 +107,10 @@ class Door:
             log_request(record, scope, seconds)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+        try:
+            self._hosts.check(scope)
+        except Forbidden as refusal:
+            return refusal
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if (method, scope["path"]) in self._public:
             return None

@@ -13,6 +13,7 @@ from moembed.version import __version__
 _STATUSES = {
     "400": "The request cannot be used",
     "401": "No API key of this server",
+    "403": "A host name that is none of the server's, or a page of an origin that may not call",
     "404": "There is no such model",
     "408": "The body did not arrive in time",
     "413": "More bytes, characters or tokens than a request may have",

@@ -73,13 +73,15 @@ class FairQueue:
         self.texts += len(flow.waiting)
         self.tokens += flow.tokens
 
-    def drop(self, flow: Flow) -> None:
-        """Forget what a flow has waiting, if anything."""
+    def drop(self, flow: Flow) -> tuple[int, int]:
+        """Forget what a flow has waiting; its tokens and rows, 0 if nothing waited."""
         queue = self._new if flow in self._new else self._turns
-        if flow in queue:
-            del queue[flow]
-            self.texts -= len(flow.waiting)
-            self.tokens -= flow.tokens
+        if flow not in queue:
+            return 0, 0
+        del queue[flow]
+        self.texts -= len(flow.waiting)
+        self.tokens -= flow.tokens
+        return flow.tokens, len(flow.waiting)
 
     def take(self, budget: int) -> list[tuple[Flow, int]]:
         """The rows of the next call, all of one output, of `budget` tokens at most or one row that is longer.

@@ -4,9 +4,7 @@ import contextlib
 import functools
 import logging
 import os
-import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,31 +12,43 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
 from moembed.server.connection import Connection
+from moembed.server.hosts import Hosts, is_loopback
 from moembed.server.logs import configure, log
-from moembed.server.metrics import FOLDER_VARIABLE
+from moembed.server.metrics import shared_folder
+from moembed.server.process import Server
 from moembed.server.service import sources_of
-from moembed.server.settings import Settings
+from moembed.server.settings import Settings, service_variables
+from moembed.server.workers import Workers
 from moembed.sources import open_bundle
 
 _BACKLOG = 2048
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was accepted.
+    """Serve until SIGTERM or SIGINT, then answer what was accepted; a SIGINT after that does not wait for it.
 
     Raises:
+        KeyboardInterrupt: a SIGINT came; all is tidied up.
         MoembedError: a model cannot be loaded, the address cannot be listened on, or settings contradict each other.
     """
     configure(settings.log_level)
     threads = settings.threads or max(1, available_cpus() // settings.workers)
-    settings = replace(settings, threads=threads)
+    # Read once: workers that are started later have the same keys.
+    settings = replace(settings, threads=threads, api_keys=settings.keys, api_keys_file=None)
+    Hosts(settings)
+    if ignored := service_variables(os.environ):
+        log(
+            logging.WARNING,
+            event="ignored",
+            variables=ignored,
+            message="Kubernetes sets these for a Service whose name starts with moembed-serve; they are no settings. "
+            "`enableServiceLinks: false` in the pod's spec keeps them out",
+        )
     for source in dict.fromkeys(sources_of(settings.model).values()):
         open_bundle(source, local_files_only=settings.offline)
     with _listening(settings) as listening:
@@ -49,7 +59,7 @@ def serve(settings: Settings) -> None:
             workers=settings.workers,
             threads=threads,
         )
-        if not (settings.keys or settings.unix_socket or settings.host in _LOOPBACK):
+        if not (settings.api_keys or settings.unix_socket or is_loopback(settings.host)):
             log(
                 logging.WARNING,
                 event="open",
@@ -66,31 +76,24 @@ def _serve_here(settings: Settings, listening: socket.socket) -> None:
 
     def stop(failure: MoembedError) -> None:
         failures.append(failure)
-        signal.raise_signal(signal.SIGTERM)
+        server.should_exit = True
 
-    # uvicorn raises the signal once more when it is done; by then there is something to tidy up.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(_config(settings, functools.partial(create_app, settings, on_failure=stop))).run([listening])
+    server = Server(_config(settings, functools.partial(create_app, settings, on_failure=stop)))
+    server.run([listening])
     if failures:
         raise failures[0]
+    if server.interrupted:
+        raise KeyboardInterrupt
 
 
 def _serve_in_workers(settings: Settings, listening: socket.socket) -> None:
-    with tempfile.TemporaryDirectory(prefix="moembed-metrics-") as folder:
-        os.environ[FOLDER_VARIABLE] = folder
-        supervisor = _Workers(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
-        supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+    with shared_folder():
+        workers = Workers(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
+        workers.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         raise ProviderError("a worker could not load its models: its last line in the log says why")
-
-
-class _Workers(Multiprocess):
-    def terminate_all(self) -> None:
-        """Called when it stops."""
-        # Else connections would go on being made that no worker takes.
-        for listening in self.sockets:
-            listening.close()
-        super().terminate_all()
+    if workers.interrupted:
+        raise KeyboardInterrupt
 
 
 def _worker(settings: Settings) -> ASGIApp:

@@ -25,6 +25,9 @@ class Observer(Protocol):
     def queued(self, tokens: int, texts: int) -> None:
         """Called when the queue has changed."""
 
+    def dropped(self, tokens: int, texts: int) -> None:
+        """Called when what a request has waiting was dropped, because nobody waits for it any more."""
+
     def called(self, texts: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
         """Called after a call, with the seconds that each of its requests had waited for it."""
 
@@ -118,7 +121,7 @@ class Scheduler:
         finally:
             if self._futures.pop(flow, None):
                 with self._changed:
-                    self._queue.drop(flow)
+                    self._observer.dropped(*self._queue.drop(flow))
                     self._observer.queued(self._queue.tokens, self._queue.texts)
 
     async def close(self) -> None:

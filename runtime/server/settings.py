@@ -1,8 +1,10 @@
 """What can be set, and where it comes from: a flag, else the environment, else a TOML file, else the default."""
 
 import os
+import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,11 @@ from typing import Any, Literal
 from moembed.errors import InputError
 
 PREFIX = "MOEMBED_SERVE_"
+# What Kubernetes puts into the environment for a Service whose name starts with moembed-serve, as NAME=VALUE.
+_SERVICE_VARIABLE = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*|(\w+_)?PORT=(tcp|udp|sctp)://.*"
+)
+_KEY_FILE_AT_MOST = 2**20
 
 
 def _setting(default: Any, text: str, flag: bool = True) -> Any:
@@ -68,6 +75,11 @@ class Settings:
         (), "keys, one of which a request has to carry as Authorization: Bearer KEY", False
     )
     api_keys_file: str | None = _setting(None, "file with one key a line; # starts a comment")
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "host name under which clients and reverse proxies may ask, besides localhost and this machine's addresses; .example "
+        "for all names below it, * for any; repeat it for several (default: none more on a loopback address, else any)",
+    )
     cors_origins: tuple[str, ...] = _setting(
         (), "origin whose pages may call the server, or * for any; repeat it for several"
     )
@@ -80,20 +92,12 @@ class Settings:
         """All API keys; empty if anybody may call.
 
         Raises:
-            InputError: the file of keys cannot be read or holds none.
+            InputError: a key is blank or not printable, or the file of keys cannot be read or holds none.
         """
+        given = _checked_keys(self.api_keys, "api_keys")
         if self.api_keys_file is None:
-            return self.api_keys
-        try:
-            lines = Path(self.api_keys_file).read_text("utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise InputError(f"api_keys_file {self.api_keys_file} cannot be read: {error}") from error
-        found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not found:
-            raise InputError(
-                f"api_keys_file {self.api_keys_file} holds no key: write one a line, or leave the setting out"
-            )
-        return (*self.api_keys, *found)
+            return given
+        return (*given, *_keys_of_file(Path(self.api_keys_file)))
 
 
 def load_settings(
@@ -103,11 +107,13 @@ def load_settings(
 
     Args:
         flags: field -> value, those that were given on the command line.
-        environ: the environment; a variable that starts with `MOEMBED_SERVE_` and is no setting is refused.
+        environ: the environment; a variable that starts with `MOEMBED_SERVE_` and is no setting is refused, unless it is one
+            of `service_variables`.
         file: a TOML file of `field = value` lines.
 
     Raises:
-        InputError: a name is unknown, a value has the wrong type or is out of range, or the file cannot be read.
+        InputError: a name is unknown, a value has the wrong type or is out of range, the file cannot be read, or keys were
+            set that name none.
     """
     import msgspec
 
@@ -130,6 +136,8 @@ def load_settings(
             shown = "" if name == "api_keys" else f" = {value!r}"
             raise InputError(f"{name}{shown} in {sources[name]}: {str(error)[:1].lower()}{str(error)[1:]}") from None
     settings = Settings(**merged)
+    if "api_keys" in merged and not _checked_keys(settings.api_keys, f"api_keys in {sources['api_keys']}"):
+        raise InputError(f"api_keys in {sources['api_keys']} names no key: name one, or leave the setting out")
     for setting in fields(Settings):
         value = getattr(settings, setting.name)
         least = 0 if setting.name == "port" else 1
@@ -145,11 +153,56 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read as TOML: {error}") from error
 
 
+def service_variables(environ: Mapping[str, str]) -> list[str]:
+    """Names of the variables that Kubernetes makes of a Service called moembed-serve, and that are no settings."""
+    return [
+        name
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and _SERVICE_VARIABLE.fullmatch(f"{name.removeprefix(PREFIX)}={value}")
+    ]
+
+
 def _read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
+    ignored = set(service_variables(environ))
     for variable, value in environ.items():
-        if variable.startswith(PREFIX):
+        if variable.startswith(PREFIX) and variable not in ignored:
             name = variable.removeprefix(PREFIX).lower()
             many = name in known and known[name].default == ()
-            values[name] = [part.strip() for part in value.split(",") if part.strip()] if many else value
+            # An empty key must not pass for no key: it is refused by name.
+            keep_empty = name == "api_keys"
+            parts = [part.strip() for part in value.split(",")]
+            values[name] = [part for part in parts if part or keep_empty] if many else value
     return values
+
+
+def _keys_of_file(path: Path) -> tuple[str, ...]:
+    what = f"api_keys_file {str(path)!r}"
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _KEY_FILE_AT_MOST:
+            raise InputError(f"{what} is not a regular file of at most {_KEY_FILE_AT_MOST} bytes")
+        # Windows' editors put a byte order mark in front.
+        lines = path.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{what} is not UTF-8 text: save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} cannot be read: {error}") from error
+    numbered = {number: line.strip() for number, line in enumerate(lines, 1)}
+    found = {number: line for number, line in numbered.items() if line and not line.startswith("#")}
+    if not found:
+        raise InputError(f"{what} holds no key: write one a line, or leave the setting out")
+    return tuple(key for number, line in found.items() for key in _checked_keys([line], f"{what}, line {number}"))
+
+
+def _checked_keys(keys: Sequence[str], source: str) -> tuple[str, ...]:
+    """Keys without the spaces around them, which no header carries; the errors quote none of them."""
+    stripped = [key.strip() for key in keys]
+    for number, key in enumerate(stripped, 1):
+        if not key:
+            raise InputError(f"{source}: key {number} of {len(keys)} is blank, and would let anybody in: remove it")
+        if not key.isprintable():
+            raise InputError(
+                f"{source}: key {number} of {len(keys)} holds a character that cannot be printed: retype it"
+            )
+    return tuple(stripped)

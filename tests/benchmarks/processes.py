@@ -57,7 +57,7 @@ class Process:
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a GET, over a connection of its own."""
         with self.connect() as connection:
-            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
             response = http.client.HTTPResponse(connection)
             response.begin()
             return response.status, response.read()
