@@ -5,17 +5,18 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.arguments import array, flag, one_text, prompt_text, shown, text_list, text_stream, whole, word
 from moembed.batching import pad, plan
 from moembed.bundle import Bundle
 from moembed.errors import InputError, PromptWarning, TruncationWarning
-from moembed.overlong import Chunk, Overlong, Piece, merged, pieces, policy_of, pooled
-from moembed.precision import PRECISIONS, Precision, normalized, quantize_embeddings, shortened
+from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
+from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
 from moembed.progress import progress
 from moembed.routing import Routers, Routing
 from moembed.session import Session
@@ -76,6 +77,10 @@ class Embedder:
         threads: int | None = None,
         spin: bool = True,
     ) -> None:
+        if not isinstance(bundle, Bundle):
+            raise InputError(
+                f"bundle = {shown(bundle)}; expected a Bundle: Embedder.from_pretrained opens a folder or hub name"
+            )
         self.bundle = bundle
         self.session = Session(bundle, providers=providers, threads=threads, spin=spin)
         self.tokenizer = Tokenizer(bundle)
@@ -93,12 +98,12 @@ class Embedder:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path | None = None,
+        source: str | PathLike[str] | None = None,
         *,
         revision: str | None = None,
         providers: str | Sequence[str] = "cpu",
         threads: int | None = None,
-        cache_dir: str | Path | None = None,
+        cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> "Embedder":
         """Open a bundle.
@@ -112,6 +117,7 @@ class Embedder:
             local_files_only: never touch the network.
 
         Raises:
+            InputError: an argument cannot be used.
             SourceError: no such folder or hub name.
             BundleError: the bundle is missing something, altered or not a bundle.
             ProviderError: a provider that was asked for is not available; nothing falls back silently.
@@ -121,7 +127,7 @@ class Embedder:
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -135,7 +141,8 @@ class Embedder:
         """Embed texts; keywords and prompt names are those of sentence-transformers.
 
         Args:
-            texts: one text, or a sequence of them.
+            texts: one text, or several in a list, a tuple, a generator, a 1-d NumPy array, a Series of pandas or Polars, an
+                Arrow array, or any other ordered iterable of strings.
             prompt_name: which of the model's prompts to put in front; `encode_query` and `encode_document` choose it.
             prompt: a prompt of your own, `""` for none on purpose.
             batch_size: most texts of one call; also limited by a token budget. It changes memory, never a vector.
@@ -158,23 +165,23 @@ class Embedder:
         """
         if isinstance(overlong, Chunk) and not overlong.pooled:
             raise InputError("encode returns one row per text; use embed for one vector per window, or pooled=True")
-        single = isinstance(texts, str)
-        batch = [texts] if isinstance(texts, str) else list(texts)
-        dim = self._dim(truncate_dim, precision)
+        batch, single = text_list(texts)
+        dim, normalize = self._dim(truncate_dim, precision), flag("normalize_embeddings", normalize_embeddings)
+        show = None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar)
         todo = self._pieces(batch, self._prompt(prompt_name, prompt), overlong)
         if cut := tuple(piece.text for piece in todo if piece.truncated):
             shown = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
             message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {shown})"
             warnings.warn(TruncationWarning(message, cut), stacklevel=2)
-        vectors = pooled(todo, self._vectors(todo, batch_size, show_progress_bar), len(batch))
-        codes = quantize_embeddings(shortened(vectors, dim, normalize=normalize_embeddings), precision).codes
+        vectors = pooled(todo, self._vectors(todo, batch_size, show), len(batch))
+        codes = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision).codes
         return codes[0] if single else codes
 
-    def encode_query(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
+    def encode_query(self, texts: str | Iterable[str], **options: Any) -> NDArray[Any]:
         """`encode` with the model's prompt for queries; same options."""
         return self.encode(texts, **self._with_prompt("query", options))
 
-    def encode_document(self, texts: str | Sequence[str], **options: Any) -> NDArray[Any]:
+    def encode_document(self, texts: str | Iterable[str], **options: Any) -> NDArray[Any]:
         """`encode` with the model's prompt for documents (`document`, `passage` or `corpus`); same options."""
         return self.encode(texts, **self._with_prompt("document", options))
 
@@ -212,8 +219,9 @@ class Embedder:
         if isinstance(texts, str):
             raise InputError("embed takes an iterable of texts; for one text use encode, or embed([text])")
         dim, prefix, policy = self._dim(truncate_dim, precision), self._prompt(prompt_name, prompt), policy_of(overlong)
-        _positive("batch_size", batch_size)
-        return self._stream(iter(texts), prefix, policy, batch_size, dim, normalize_embeddings, precision)
+        check_room(self.tokenizer, prefix, self.max_tokens, policy)
+        batch_size, normalize = whole("batch_size", batch_size), flag("normalize_embeddings", normalize_embeddings)
+        return self._stream(text_stream(texts), prefix, policy, batch_size, dim, normalize, precision)
 
     def similarity(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
         """Cosine similarity of every vector of `a` `[n, dim]` with every one of `b` `[m, dim]`: `[n, m]` float32.
@@ -221,30 +229,21 @@ class Embedder:
         A single vector `[dim]` counts as one row.
 
         Raises:
-            InputError: the vectors are not floats (see `moembed.dequantize_embeddings`) or their widths differ.
+            InputError: the vectors are not finite floats (see `moembed.dequantize_embeddings`) or their widths differ.
         """
-        left, right = (np.atleast_2d(np.asarray(x)) for x in (a, b))
-        if left.dtype.kind != "f" or right.dtype.kind != "f":
-            raise InputError(
-                f"similarity takes float vectors, found {left.dtype} and {right.dtype}: dequantize_embeddings"
-            )
-        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
-            raise InputError(f"similarity takes [n, dim] and [m, dim], found {left.shape} and {right.shape}")
-        unit = [normalized(x.astype(np.float32)) for x in (left, right)]
-        return np.asarray(unit[0] @ unit[1].T)
+        return cosines(array("a", a), array("b", b))
 
     def count_tokens(
-        self, texts: str | Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+        self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> int | list[int]:
         """Tokens of each text as `encode` would count them against `max_tokens`: an int for a string, else a list."""
-        prefix = self._prompt(prompt_name, "" if prompt_name is None and prompt is None else prompt)
-        batch = [texts] if isinstance(texts, str) else list(texts)
-        counts = [len(ids) for ids in self.tokenizer.encode(batch, prefix=prefix)]
-        return counts[0] if isinstance(texts, str) else counts
+        batch, single = text_list(texts)
+        counts = [len(ids) for ids in self.tokenizer.encode(batch, prefix=self._prompt_or_none(prompt_name, prompt))]
+        return counts[0] if single else counts
 
     def token_embeddings(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -260,21 +259,20 @@ class Embedder:
             InputError: a text or an argument cannot be used.
             TextTooLongError: a text has more than `max_tokens`.
         """
-        batch = [texts] if isinstance(texts, str) else list(texts)
+        batch, single = text_list(texts)
         todo = self._pieces(batch, self._prompt(prompt_name, prompt), "error")
         states: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(todo)
         for indices, output in self._run("token_embeddings", todo, batch_size):
             for row, index in enumerate(indices):
                 states[index] = output[row, : len(todo[index].ids)].copy()
-        return states[0] if isinstance(texts, str) else states
+        return states[0] if single else states
 
-    def tokens(self, text: str, *, prompt_name: str | None = None, prompt: str = "") -> list[str]:
+    def tokens(self, text: str, *, prompt_name: str | None = None, prompt: str | None = None) -> list[str]:
         """The vocabulary pieces of a text, in the order of `token_embeddings`' rows."""
-        prefix = self._prompt(prompt_name, None if prompt_name else prompt)
-        (ids,) = self.tokenizer.encode([text], prefix=prefix)
+        (ids,) = self.tokenizer.encode([one_text(text)], prefix=self._prompt_or_none(prompt_name, prompt))
         return self.tokenizer.token_strings(ids.tolist())
 
-    def routing(self, text: str, *, prompt_name: str | None = None, prompt: str = "") -> Routing:
+    def routing(self, text: str, *, prompt_name: str | None = None, prompt: str | None = None) -> Routing:
         """Which experts read each token of a text, in every layer that has experts.
 
         The first call opens a second session over the bundle's graph; the weights are the same mapped file.
@@ -284,7 +282,7 @@ class Embedder:
             TextTooLongError: the text has more than `max_tokens`.
             BundleError: the bundle's graph has no routers that could be asked.
         """
-        (piece,) = self._pieces([text], self._prompt(prompt_name, None if prompt_name else prompt), "error")
+        (piece,) = self._pieces([one_text(text)], self._prompt_or_none(prompt_name, prompt), "error")
         return self.routers.run(piece.ids)
 
     def prompt_for(self, task: str) -> str:
@@ -296,12 +294,12 @@ class Embedder:
         Raises:
             InputError: the model has prompts, and none for this task.
         """
-        for name in _TASKS.get(task, (task,)):
+        for name in _TASKS.get(task, (task,)) if isinstance(task, str) else ():
             if name in self.prompts:
                 return self.prompts[name]
-        if task in _TASKS and not self.prompts:
+        if isinstance(task, str) and task in _TASKS and not self.prompts:
             return ""
-        raise InputError(f"no prompt named {task!r}; this model has {', '.join(self.prompts) or 'none'}")
+        raise InputError(f"no prompt named {shown(task)}; this model has {', '.join(self.prompts) or 'none'}")
 
     def _with_prompt(self, task: str, options: dict[str, Any]) -> dict[str, Any]:
         chosen = options.get("prompt_name") is not None or options.get("prompt") is not None
@@ -309,9 +307,9 @@ class Embedder:
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         if name is not None and prompt is not None:
-            raise InputError(f"prompt_name = {name!r} and prompt = {prompt!r}: give one of them")
+            raise InputError(f"prompt_name = {shown(name)} and prompt = {shown(prompt)}: give one of them")
         if prompt is not None:
-            return prompt
+            return prompt_text(prompt)
         if name is not None:
             return self.prompt_for(name)
         if self.bundle.manifest.prompt_required and self._warn_once.acquire(blocking=False):
@@ -323,16 +321,19 @@ class Embedder:
             warnings.warn(PromptWarning(message), stacklevel=3)
         return ""
 
+    def _prompt_or_none(self, name: str | None, prompt: str | None) -> str:
+        """As `_prompt`, with none where neither is given, and with room for a text behind it."""
+        found = self._prompt(name, "" if name is None and prompt is None else prompt)
+        check_room(self.tokenizer, found, self.max_tokens, "error")
+        return found
+
     def _dim(self, truncate_dim: int | None, precision: str) -> int:
-        if precision not in PRECISIONS:
-            raise InputError(f"precision = {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        chosen, trained = word("precision", precision, PRECISIONS), ", ".join(map(str, self.bundle.manifest.dims))
         dim = self.dim if truncate_dim is None else truncate_dim
-        if not isinstance(dim, int | np.integer) or isinstance(dim, bool) or not 1 <= dim <= self.dim:
-            trained = ", ".join(map(str, self.bundle.manifest.dims))
-            raise InputError(f"truncate_dim = {dim!r}; expected 1 to {self.dim} (trained: {trained})")
-        if precision.endswith("binary") and dim % 8:
-            raise InputError(f"{precision} packs 8 dimensions to a byte; {dim} is not a multiple of 8")
-        return int(dim)
+        dim = whole("truncate_dim", dim, f"1 to {self.dim} (trained: {trained})", most=self.dim)
+        if chosen.endswith("binary") and dim % 8:
+            raise InputError(f"{chosen} packs 8 dimensions to a byte; {dim} is not a multiple of 8")
+        return dim
 
     def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Piece]:
         limit = self.max_tokens
@@ -341,8 +342,7 @@ class Embedder:
     def _run(
         self, output: str, todo: Sequence[Piece], batch_size: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        _positive("batch_size", batch_size)
-        pad_id = self.tokenizer.pad
+        batch_size, pad_id = whole("batch_size", batch_size), self.tokenizer.pad
         for indices in plan([len(piece.ids) for piece in todo], batch_size=batch_size):
             yield indices, self.session.run(output, *pad([todo[i].ids for i in indices], pad_id))
 
@@ -382,8 +382,3 @@ class Embedder:
                     truncated=piece.truncated,
                 )
             first += len(batch)
-
-
-def _positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} = {value!r}; expected a positive integer")

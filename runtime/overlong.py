@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.arguments import flag, shown, whole
 from moembed.errors import InputError, TextTooLongError
 from moembed.precision import normalized
 from moembed.tokenizer import Ids, Tokenizer
@@ -20,12 +21,21 @@ class Chunk:
         overlap: tokens that a window shares with the one before.
         pooled: whether the windows' vectors are averaged, weighted by their tokens, into one vector per text
             (`encode` needs that); otherwise every window keeps its own.
+
+    Raises:
+        InputError: `overlap` is no integer of at least 0, or `pooled` no boolean.
     """
 
     overlap: int = 64
     pooled: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overlap", whole("overlap", self.overlap, "an integer of at least 0", least=0))
+        object.__setattr__(self, "pooled", flag("pooled", self.pooled))
 
+
+_Policy = Literal["error", "truncate", "truncate_start"]
+_POLICIES: tuple[_Policy, ...] = ("error", "truncate", "truncate_start")
 Overlong = Literal["error", "truncate", "truncate_start", "chunk"] | Chunk
 
 
@@ -48,19 +58,38 @@ class Piece:
     truncated: bool = False
 
 
-def policy_of(overlong: Overlong) -> Literal["error", "truncate", "truncate_start"] | Chunk:
+def policy_of(overlong: Overlong) -> _Policy | Chunk:
     """Check a policy and give `"chunk"` its defaults.
 
     Raises:
         InputError: it is none of the policies.
     """
-    if overlong == "chunk":
-        return Chunk()
-    if isinstance(overlong, Chunk) or overlong in ("error", "truncate", "truncate_start"):
+    if isinstance(overlong, Chunk):
         return overlong
+    for policy in _POLICIES if isinstance(overlong, str) else ():
+        if policy == overlong:
+            return policy
+    if isinstance(overlong, str) and overlong == "chunk":
+        return Chunk()
     raise InputError(
-        f"overlong = {overlong!r}; expected 'error', 'truncate', 'truncate_start', 'chunk' or a Chunk(overlap, pooled)"
+        f"overlong = {shown(overlong)}; expected 'error', 'truncate', 'truncate_start', 'chunk' or a Chunk(overlap, pooled)"
     )
+
+
+def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy | Chunk) -> None:
+    """Make sure that a prompt leaves room for a text, and for more of it than two windows share.
+
+    Args:
+        tokenizer: the model's.
+        prompt: put in front of every text and of every window.
+        limit: most tokens of a text.
+        policy: from `policy_of`.
+
+    Raises:
+        InputError: it does not.
+    """
+    (framed,) = tokenizer.encode([""], prefix=prompt)
+    _room(len(framed) - 2, limit, policy)
 
 
 def pieces(
@@ -78,9 +107,10 @@ def pieces(
 
     Raises:
         TextTooLongError: a text is too long under `"error"`.
-        InputError: the policy is unknown, or its windows have no room.
+        InputError: the policy is unknown, or leaves no room for a text.
     """
     policy = policy_of(overlong)
+    check_room(tokenizer, prompt, limit, policy)
     for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first)):
         text = texts[index]
         if len(ids) <= limit:
@@ -108,12 +138,9 @@ def _split(
     ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt)
     # Characters before the text belong to the prompt; a token that starts there is repeated in every window.
     head = int(np.searchsorted(offsets[:, 0], len(prompt))) if prompt else 0
-    room = limit - 2 - head
+    # A prompt may have a token less or more where it joins a text than it has alone, as `check_room` looks at it.
+    room = _room(head, limit, policy)
     overlap = policy.overlap if isinstance(policy, Chunk) else 0
-    if room < 1 or not 0 <= overlap < room:
-        raise InputError(
-            f"windows of {limit} tokens leave {room} for the text beside the prompt; an overlap of {overlap} does not fit"
-        )
     body, spans = ids[head:], offsets[head:] - len(prompt)
     if isinstance(policy, Chunk):
         starts = range(0, max(len(body) - overlap, 1), room - overlap)
@@ -124,6 +151,21 @@ def _split(
         framed = np.concatenate([[tokenizer.bos], ids[:head], body[first:last], [tokenizer.eos]]).astype(np.int32)
         start = max(int(spans[first, 0]), 0)
         yield Piece(index, framed, start, int(spans[last - 1, 1]), truncated=not isinstance(policy, Chunk))
+
+
+def _room(prompt_tokens: int, limit: int, policy: _Policy | Chunk) -> int:
+    room = limit - 2 - prompt_tokens
+    if room < 1:
+        raise InputError(
+            f"the prompt has {prompt_tokens} tokens and the model reads {limit}, 2 of them special tokens: nothing remains "
+            "for the text; use a shorter prompt"
+        )
+    if isinstance(policy, Chunk) and policy.overlap >= room:
+        raise InputError(
+            f"windows of {limit} tokens leave {room} for the text beside the prompt and the special tokens; an overlap of "
+            f"{policy.overlap} does not fit: pass a Chunk with a smaller overlap"
+        )
+    return room
 
 
 def pooled(todo: Sequence[Piece], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.arguments import array, word
 from moembed.errors import InputError
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -40,16 +41,13 @@ def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> Quant
     Raises:
         InputError: unknown precision, input that is not float, NaN or infinity, or a dim that does not fill bytes.
     """
-    vectors = np.asarray(embeddings)
-    if precision not in PRECISIONS:
-        raise InputError(f"precision = {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if vectors.ndim == 0 or vectors.dtype.kind != "f":
+    precision, vectors = word("precision", precision, PRECISIONS), array("embeddings", embeddings)
+    if 0 in (vectors.ndim, *vectors.shape[-1:]) or vectors.dtype.kind != "f":
         raise InputError(f"expected an array of float vectors, found {vectors.dtype} of shape {vectors.shape}")
-    if not np.isfinite(vectors).all():
-        raise InputError("the vectors hold NaN or infinity, which no precision can carry")
-    vectors = vectors.astype(np.float32, copy=False)
+    vectors = _finite("the vectors hold", vectors, np.float32)
     if precision in ("float32", "float16"):
-        return QuantizedEmbeddings(vectors.astype(precision), np.ones(vectors.shape[:-1], np.float32))
+        codes = _finite("float16 would hold", vectors, np.dtype(precision))
+        return QuantizedEmbeddings(codes, np.ones(vectors.shape[:-1], np.float32))
     if precision in ("int8", "uint8"):
         largest = np.abs(vectors).max(axis=-1, initial=0.0)
         # At least the smallest normal number: a subnormal vector's own scale would round to zero.
@@ -77,22 +75,43 @@ def dequantize_embeddings(
         `[..., dim]` float32; of unit length where `scales` is None.
 
     Raises:
-        InputError: the codes' dtype is not that of the precision.
+        InputError: unknown precision, codes of another dtype than it has, scales that are not one number per vector, or NaN
+            or infinity in either.
     """
-    codes = np.asarray(codes)
+    precision, codes = word("precision", precision, PRECISIONS), array("codes", codes)
     dtype = {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
-    if precision not in PRECISIONS or codes.dtype != dtype:
-        raise InputError(f"{precision} codes are {dtype} arrays; found {codes.dtype}")
+    if codes.ndim == 0 or codes.dtype != dtype:
+        raise InputError(f"{precision} codes are {dtype} arrays; found {codes.dtype} of shape {codes.shape}")
     if precision in ("float32", "float16"):
-        vectors = codes.astype(np.float32)
+        vectors = _finite("the codes hold", codes, np.float32)
     elif precision in ("int8", "uint8"):
         vectors = (codes if precision == "int8" else _offset(codes)).astype(np.float32)
     else:
         bits = np.unpackbits(codes if precision == "ubinary" else _offset(codes), axis=-1)
         vectors = bits.astype(np.float32) * 2 - 1
     if scales is not None:
-        return np.asarray(vectors * np.asarray(scales, np.float32)[..., None], np.float32)
+        factors = _finite("the scales hold", array("scales", scales), np.float32)
+        if factors.shape != codes.shape[:-1]:
+            raise InputError(f"{codes.shape} codes take scales of shape {codes.shape[:-1]}; found {factors.shape}")
+        return np.asarray(vectors * factors[..., None], np.float32)
     return normalized(vectors)
+
+
+def cosines(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
+    """Cosine similarity of every vector of `a` `[n, dim]` with every one of `b` `[m, dim]`: `[n, m]` float32.
+
+    A single vector `[dim]` counts as one row; a zero vector is similar to nothing.
+
+    Raises:
+        InputError: the vectors are not finite floats, or their widths differ.
+    """
+    left, right = np.atleast_2d(a), np.atleast_2d(b)
+    if left.dtype.kind != "f" or right.dtype.kind != "f":
+        raise InputError(f"similarity takes float vectors, found {left.dtype} and {right.dtype}: dequantize_embeddings")
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+        raise InputError(f"similarity takes [n, dim] and [m, dim], found {left.shape} and {right.shape}")
+    unit = [normalized(_finite("the vectors hold", x, np.float32)) for x in (left, right)]
+    return np.asarray(unit[0] @ unit[1].T)
 
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -108,6 +127,15 @@ def shortened(vectors: NDArray[np.float32], dim: int, *, normalize: bool) -> NDA
         return vectors
     shorter = np.ascontiguousarray(vectors[:, :dim])
     return normalized(shorter) if normalize else shorter
+
+
+def _finite(what: str, values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Values as another dtype, none of which is NaN, infinite or too large for it."""
+    with np.errstate(over="ignore"):
+        cast = values.astype(dtype, copy=False)
+    if not np.isfinite(cast).all():
+        raise InputError(f"{what} NaN or infinity, or numbers too large for {cast.dtype}")
+    return cast
 
 
 def _offset(codes: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.arguments import flag, shown, whole
 from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
@@ -25,6 +26,7 @@ _CUDA_HELP = (
     "CUDA needs onnxruntime-gpu in place of onnxruntime in this environment, and an NVIDIA driver with CUDA and cuDNN: "
     'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
 )
+_MOST_THREADS = 1024
 MINIMUM_ONNXRUNTIME = (1, 24)
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUTS = {"sentence_embedding": ("batch",), "token_embeddings": ("batch", "sequence")}
@@ -62,9 +64,8 @@ class Session:
         spin: bool = True,
     ) -> None:
         ort = import_onnxruntime()
-        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-            raise InputError(f"threads = {threads!r}; expected a positive integer, or None for the CPUs available")
-        self.threads = threads or available_cpus()
+        expected = f"an integer from 1 to {_MOST_THREADS}, or None for the CPUs available"
+        self.threads = available_cpus() if threads is None else whole("threads", threads, expected, most=_MOST_THREADS)
         self.providers = _resolve(providers, ort.get_available_providers())
         # On another provider than the CPU's, kernels would fetch every tensor back.
         chosen = choose_kernels(PORTABLE if self.providers != [_PROVIDERS["cpu"]] else None)
@@ -72,7 +73,7 @@ class Session:
         options = session_options(chosen)
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(flag("spin", spin))))
         self._graph, self._hidden = bundle.graph, bundle.manifest.hidden_size
         self._session = _opened(os.fspath(bundle.graph), str(bundle.graph), options, self.providers)
         _return_freed_memory()
@@ -254,10 +255,14 @@ def import_onnxruntime() -> ModuleType:
 
 
 def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[str]:
-    names = [providers] if isinstance(providers, str) else list(providers)
+    names = [providers] if isinstance(providers, str) else providers
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"providers = {shown(providers)}; expected 'cpu', 'cuda', or a list of ONNX Runtime's provider names"
+        )
     if not names:
         raise InputError("providers is empty; name at least one, for example 'cpu'")
-    resolved = [_PROVIDERS.get(str(name).lower(), str(name)) for name in names]
+    resolved = [_PROVIDERS.get(name.lower(), name) for name in names]
     for name in resolved:
         if name not in available:
             help_text = _CUDA_HELP if name == _PROVIDERS["cuda"] else "see `moembed doctor`"

@@ -1,7 +1,9 @@
 """From what a user names to a bundle: a path, a hub name, or the model inside the package."""
 
+import os
 from pathlib import Path
 
+from moembed.arguments import flag, optional_string, path, source_name
 from moembed.bundle import Bundle, read_manifest
 from moembed.errors import SourceError
 from moembed.hub import fetch, is_hub_name
@@ -11,10 +13,10 @@ DEFAULT_FOLDER = Path(__file__).parent / "default"
 
 
 def open_bundle(
-    source: str | Path | None,
+    source: str | os.PathLike[str] | None,
     *,
     revision: str | None = None,
-    cache_dir: str | Path | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     rehash: bool = False,
 ) -> Bundle:
@@ -28,16 +30,19 @@ def open_bundle(
         rehash: hash every file even if an unchanged one was hashed before.
 
     Raises:
+        InputError: an argument is of a type that cannot be used.
         SourceError: neither a folder nor a hub name that can be had.
         BundleError: the bundle is missing something, altered or not a bundle.
     """
+    revision, cache = optional_string("revision", revision), path("cache_dir", cache_dir)
+    local_files_only = flag("local_files_only", local_files_only)
     if source is None:
         return Bundle.open(DEFAULT_FOLDER, rehash=rehash)
-    if Path(source).exists():
+    source = source_name(source)
+    if os.path.exists(source):  # noqa: PTH110  (Path.exists raises where a name is too long or a folder is not ours to read)
         return Bundle.open(Path(source), rehash=rehash)
     if isinstance(source, Path) or not is_hub_name(source):
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
-    cache = None if cache_dir is None else Path(cache_dir)
     try:
         first = fetch(source, [MANIFEST_FILE], revision=revision, cache_dir=cache, local_files_only=local_files_only)
     except SourceError as error:

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.arguments import surrogate
 from moembed.bundle import Bundle
 from moembed.errors import BundleError, InputError
 from moembed.native_library import native_library, warn_unused
@@ -125,10 +126,5 @@ def _refuse(texts: Sequence[object], first: int) -> None:
     for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             raise InputError(f"text {index} is {type(text).__name__}, expected str")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text {index} has the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which is "
-                "not valid Unicode: decode its source with errors='replace', or text.encode('utf-8', 'replace').decode()"
-            ) from None
+        if found := surrogate(text):
+            raise InputError(f"text {index} has {found}")
