@@ -18,7 +18,6 @@ from moembed.kernels import PORTABLE, Kernels, choose_kernels
 from moembed.manifest import MANIFEST_FILE
 from moembed.native_calls import CALLS
 from moembed.telemetry import warn_if_started
-from moembed.untrusted import shown
 from moembed.wire import encoded
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
