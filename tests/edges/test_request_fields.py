@@ -1,8 +1,12 @@
 """Fields that the original APIs ignore or make optional are accepted; those that would change vectors are refused by name."""
 
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
 
+from moembed.server.apis import APIS
 from serving import message_of
 
 LONG = "word " * 600
@@ -72,6 +76,7 @@ WITHOUT_EFFECT = [
     ("/api/embed", {"input": "hello", "model": "moembed:query", "keep_alive": 0.5, "dimensions": 0, "x": [{}]}),
     ("/api/embed", {"input": "hello", "model": "moembed:query", "dimensions": -1, "raw": True, "template": "x"}),
     ("/api/embed", {"input": "hello", "model": "moembed:query", "options": {"num_ctx": 0, "temperature": "hot"}}),
+    ("/api/embed", {"input": "hello", "model": "moembed:query", "options": {"num_ctx": 1e300}}),
     ("/api/embed", {"input": "hello", "model": "moembed:query", "options": {"num_ctx": 4096.0, "num_gpu": None}}),
     ("/api/embeddings", {"prompt": "hello", "model": "moembed:query", "stream": True, "options": {}}),
     ("/v1/embed", {"texts": ["hello"], "input_type": "search_query"}),
@@ -190,3 +195,19 @@ def test_the_openapi_document_states_the_fields(server):
     ollama = schemas["moembed.server.ollama.EmbedRequest"]
     assert ollama["properties"]["stream"] == {"description": "accepted, without effect"}
     assert {"name", "model"} <= set(schemas["ShowRequest"]["properties"])
+
+
+def test_the_documentation_names_every_field():
+    text = (Path(__file__).parents[2] / "docs" / "apis.md").read_text("utf-8")
+    sections = dict(part.partition("\n## ")[0].split("\n", 1) for part in text.split("\n### ")[1:])
+    titles = {"openai": "OpenAI", "tei": "Text Embeddings Inference", "cohere": "Cohere", "ollama": "Ollama"}
+    for api in APIS:
+        for operation in api.operations:
+            if operation.request is None or api.name not in titles:
+                continue
+            section = sections[titles[api.name]]
+            assert f"`{operation.path}`" in section or operation.path == "/"
+            properties = msgspec.json.schema(operation.request)["$defs"][operation.request.__name__]["properties"]
+            for field, schema in properties.items():
+                if schema.get("type") != "null":  # a field that is refused
+                    assert f"`{field}`" in section, (operation.path, field)
