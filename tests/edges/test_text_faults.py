@@ -109,7 +109,7 @@ OFFERS = {
 @pytest.mark.parametrize("offer", OFFERS)
 def test_offers_of_other_protocols_are_ignored_without_a_word(server, offer, caplog):
     body = b'{"model":"moembed:query","input":"hello"}'
-    request = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (
+    request = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n%bcontent-length: %d\r\n\r\n%b" % (
         OFFERS[offer],
         len(body),
         body,
