@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moembed.batching import pad
 from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
-from moembed.overlong import Overlong, Piece, pieces, pooled
+from moembed.overlong import Overlong, Piece, check_room, pieces, pooled
 from moembed.precision import shortened
 from moembed.routing import Routing
 from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
@@ -110,6 +110,10 @@ class Engine:
         prompt = prompt_chosen(self.embedder, [""], task, self._settings.task)
 
         def checked() -> list[Piece]:
+            try:
+                check_room(tokenizer, prompt, limit, "error")
+            except InputError as error:
+                raise Invalid(str(error)) from None
             (head,) = tokenizer.encode([""], prefix=prompt)
             known = {token for row in rows for token in row if 0 <= token < 2**31}
             known = {token for token, name in zip(known, tokenizer.token_strings(list(known)), strict=True) if name}
