@@ -100,7 +100,7 @@ def test_the_server_says_so(long_prompt):
         # Ollama's own limit, where it leaves less room than the model does.
         few = {"model": "moembed:document", "input": "short", "options": {"num_ctx": 4}}
         answer = server.post("/api/embed", few)
-        assert (answer.status, "the prompt has 3 tokens and the model reads 4" in answer.json["error"]) == (400, True)
+        assert (answer.status, "the prompt has 2 tokens and the model reads 4" in answer.json["error"]) == (400, True)
         assert server.post("/v1/embeddings", {"model": "moembed:document", "input": "short"}).status == 200
 
 
