@@ -1,7 +1,8 @@
 """The `config.json` of the NomicBert-MoE family, read into a frozen dataclass.
 
 Mirrors the fields of nomic-ai/nomic-embed-text-v2-moe at revision 1066b6599d099fbb93dfcb64f9c37a7c9e503e85. A field that
-would change the network in a way this package does not implement is refused by name; nothing is guessed.
+would change the network in a way this package does not implement is refused by name; nothing is guessed. Which field is read,
+checked or ignored is data, in `moembed.models.config_fields`.
 """
 
 import json
@@ -10,39 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from moembed.errors import CheckpointError
+from moembed.models.config_fields import DERIVED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS
 
-# field -> the only values this implementation computes, and what another value would mean.
-_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "model_type": (("nomic_bert",), "another architecture"),
-    "activation_function": (("gelu",), "another activation (swiglu/geglu: a gated MLP, as in nomic-embed v1 and v1.5)"),
-    "use_rms_norm": ((None, False), "RMSNorm instead of LayerNorm"),
-    "prenorm": ((False,), "normalisation before instead of after each sub-layer"),
-    "parallel_block": ((False,), "attention and MLP computed side by side"),
-    "parallel_block_tied_norm": ((False,), "one norm shared by a parallel block"),
-    "causal": ((False,), "causal attention"),
-    "add_pooling_layer": ((False,), "a pooler with weights of its own"),
-    "qkv_proj_bias": ((True,), "attention without biases"),
-    "mlp_fc1_bias": ((True,), "a dense MLP without its first bias"),
-    "mlp_fc2_bias": ((True,), "a dense MLP without its second bias"),
-    "rotary_emb_fraction": ((1.0, 1), "partly rotated or absolute positions"),
-    "rotary_emb_interleaved": ((False,), "interleaved rotary pairs"),
-    "rotary_emb_scale_base": ((None,), "XPos scaling"),
-    "rotary_scaling_factor": ((None,), "dynamic-NTK rotary scaling"),
-    "scale_attn_weights": ((True,), "attention scores that are not divided by sqrt(head_dim)"),
-    "scale_attn_by_inverse_layer_idx": ((False,), "attention scores scaled by layer"),
-    "moe_normalize_expert_weights": ((False, None), "renormalised top-k weights"),
-    "expert_choice_router": ((False, None), "expert-choice routing"),
-    "num_shared_experts": ((0, None), "shared experts"),
-    "type_vocab_size": ((1,), "more than one token type"),
-}
-
-# Fields that are read below, or that change nothing at inference.
-_INERT = frozenset(
-    "_name_or_path architectures attn_pdrop auto_map bos_token_id dense_seq_output dtype embd_pdrop eos_token_id"
-    " fused_bias_fc fused_dropout_add_ln initializer_range max_trained_positions moe_impl moe_resid_pdrop"
-    " pad_vocab_size_multiple reorder_and_upcast_attn resid_pdrop router_aux_loss_coef summary_activation"
-    " summary_first_dropout summary_proj_to_labels summary_type summary_use_proj tie_word_embeddings"
-    " transformers_version use_cache use_flash_attn use_xentropy".split()
+_SAVE_AGAIN = (
+    "transformers' own class for nomic_bert has no experts and writes such fields; load the model with "
+    "trust_remote_code=True and save it again"
 )
 
 
@@ -64,7 +37,7 @@ class NomicMoeConfig:
         rotary_base: base of the rotary frequencies.
         max_positions: rows of the rotary table, hence the longest sequence the network computes.
         pad_token_id: id of `<pad>`.
-        dtype: dtype of every tensor in the checkpoint: `float32`, `float16` or `bfloat16`.
+        dtype: what the file says of its tensors, `float32`, `float16` or `bfloat16`; each tensor tells its own.
         projection: whether a linear layer turns the last hidden states before they are pooled. The published model has none; it
             lets a model that cannot turn its own residual stream put what tells texts apart into the leading components.
     """
@@ -109,19 +82,20 @@ class NomicMoeConfig:
             )
         refused = [
             f"  {name} = {raw[name]!r}: {meaning}; implemented: {' or '.join(map(repr, allowed))}"
-            for name, (allowed, meaning) in _IMPLEMENTED.items()
+            for name, (allowed, meaning) in IMPLEMENTED.items()
             if name in raw and not _is_one_of(raw[name], allowed)
         ]
         refused += [
             f"  {name} is missing; it must be {allowed[0]!r}"
-            for name, (allowed, _) in _IMPLEMENTED.items()
+            for name, (allowed, _) in IMPLEMENTED.items()
             if name not in raw and None not in allowed
         ]
-        known = _INERT | set(_IMPLEMENTED) | _READ
+        refused += _contradictions(raw)
+        known = READ | IMPLEMENTED.keys() | SAME_AS.keys() | DERIVED | IGNORED_NAMES
         refused += [
-            f"  {name} = {value!r}: an unknown field, which may change the network"
+            f"  {name} = {value!r}: an unknown field, which may change the network; remove it if it does not"
             for name, value in raw.items()
-            if name not in known and value not in (None, False)
+            if name not in known and value is not None and value is not False
         ]
         if refused:
             raise CheckpointError("config.json asks for a network that is not implemented:\n" + "\n".join(refused))
@@ -187,10 +161,24 @@ class NomicMoeConfig:
             raise CheckpointError(f"config.json: {found}")
 
 
-_READ = frozenset(
-    "vocab_size n_embd n_layer n_head n_inner ffn_div num_experts moe_top_k moe_every_n_layers layer_norm_epsilon"
-    " rotary_emb_base n_positions pad_token_id torch_dtype projection".split()
-)
+def _contradictions(raw: dict[str, Any]) -> list[str]:
+    """Fields that repeat what another says, and say something else."""
+    repeated = {name: raw.get(field) for name, field in SAME_AS.items()}
+    width, heads, base = (raw.get(name) for name in ("n_embd", "n_head", "rotary_emb_base"))
+    if isinstance(width, int) and isinstance(heads, int) and heads > 0:
+        repeated["head_dim"] = width // heads
+    found = [
+        f"  {name} = {raw[name]!r}: {SAME_AS.get(name, 'n_embd / n_head')} is {expected!r}. {_SAVE_AGAIN}"
+        for name, expected in repeated.items()
+        if raw.get(name) is not None and not _is_one_of(raw[name], (expected,))
+    ]
+    plain = {"rope_type": "default", "type": "default", "rope_theta": base, "partial_rotary_factor": 1}
+    rope = raw.get("rope_parameters") or {}
+    if not isinstance(rope, dict) or any(
+        value is not None and not (name in plain and _is_one_of(value, (plain[name],))) for name, value in rope.items()
+    ):
+        found.append(f"  rope_parameters = {rope!r}: implemented: default, of rotary_emb_base = {base!r}. {_SAVE_AGAIN}")
+    return found
 
 
 def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
