@@ -7,16 +7,18 @@ the one that was hashed before, on this machine by this user, is not hashed agai
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from moembed.errors import BundleError, OutputError
 from moembed.graph_check import check_graph
 from moembed.manifest import MANIFEST_FILE, FileRecord, Manifest
-from moembed.paths import cache_folder, replacing_file
+from moembed.paths import cache_file, replacing_file
 from moembed.untrusted import feed, read_bounded, stat_regular
 
 _MOST_MANIFEST = 4 << 20  # bytes
+_MOST_RECORDS = 64  # one is a few hundred bytes
 _TOLERATED = ("readme", "license", "licence", "notice")
 
 
@@ -144,24 +146,37 @@ def _check_hash(path: Path, name: str, record: FileRecord) -> None:
         )
 
 
-def _stamp_file(folder: Path) -> Path:
-    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
-    return cache_folder() / "checked" / f"{key}.json"
+def _stamp_file(folder: Path) -> Path | None:
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    return cache_file("checked", f"{key}.json")
 
 
 def _read_stamps(folder: Path) -> dict[str, list[int | str]]:
     try:
-        stamps = json.loads(_stamp_file(folder).read_text("utf-8"))
+        path = _stamp_file(folder)
+        stamps = json.loads(path.read_text("utf-8")) if path else {}
     except (OSError, ValueError):
         return {}
     return stamps if isinstance(stamps, dict) else {}
 
 
 def _write_stamps(folder: Path, stamps: dict[str, list[int | str]]) -> None:
-    path = _stamp_file(folder)
     try:
+        if (path := _stamp_file(folder)) is None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(path) as partial:
             partial.write_text(json.dumps(stamps), "utf-8")
+        _forget(path.parent)
     except (OSError, OutputError):
         return  # a read-only home only means that the next start hashes again
+
+
+def _forget(records: Path) -> None:
+    """Keep the newest records only: whose is gone and is asked for again is hashed again, and is a new one then."""
+    written = {}
+    for path in records.glob("*.json"):
+        with suppress(FileNotFoundError):  # another process forgets as well
+            written[path] = path.stat().st_mtime_ns
+    for path in sorted(written, key=lambda path: written[path])[:-_MOST_RECORDS]:
+        path.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def fetch(
     """
     folder = None
     may_lack = tuple(optional)
-    cache_dir = cache_dir and cache_dir.expanduser()
+    cache_dir = _cache(repo, cache_dir)
     # The optional files are small: an interrupted download should lack the weights, not them.
     for name in (*may_lack, *filenames):
         try:
@@ -60,6 +60,24 @@ def fetch(
     if folder is None:
         raise SourceError(f"nothing was asked of {repo}")
     return folder
+
+
+def _cache(repo: str, chosen: Path | None) -> Path | None:
+    """The chosen cache, None for huggingface_hub's own; either may be said to lie in a home folder that there is not."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "cpu", f"Fetching {repo}") from None
+    try:
+        if chosen is None:
+            Path(constants.HF_HUB_CACHE).expanduser()  # it would make a folder "~" in the current one
+            return None
+        return chosen.expanduser()
+    except RuntimeError:
+        raise SourceError(
+            f"{repo} cannot be kept: the cache is in a home folder, and this user has none; set HF_HOME or HOME, "
+            "or give a cache folder"
+        ) from None
 
 
 class _AbsentError(SourceError):

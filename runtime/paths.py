@@ -1,77 +1,80 @@
-"""Where moembed keeps what it may lose: the per-user cache folder, and safe writing of files.
+"""Where moembed keeps what it may lose: the per-user cache folder, and safe replacing of files and folders.
 
 tempfile and shutil take longer to import than a bundle takes to open, and opening one writes nothing on most starts.
 """
 
 import os
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from moembed.errors import OutputError
+from moembed.errors import MoembedError, OutputError
 
 
-def cache_folder() -> Path:
-    """The per-user cache: `$MOEMBED_CACHE`, else the platform's own place. It may not exist yet."""
-    if chosen := os.environ.get("MOEMBED_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "moembed"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "moembed"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moembed"
+def cache_folder() -> Path | None:
+    """The per-user cache: `$MOEMBED_CACHE`, else the platform's own place; it may not exist yet.
+
+    None if the user has no home folder: whatever only saves time then does without.
+    """
+    try:
+        if chosen := os.environ.get("MOEMBED_CACHE"):
+            return Path(chosen).expanduser()
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "moembed"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "moembed"
+        chosen = os.environ.get("XDG_CACHE_HOME", "")
+        # The XDG specification has relative paths ignored.
+        return (Path(chosen) if Path(chosen).is_absolute() else Path.home() / ".cache") / "moembed"
+    except RuntimeError:
+        return None
+
+
+def cache_file(*parts: str) -> Path | None:
+    """A path below the cache folder, or None if there is none."""
+    folder = cache_folder()
+    return folder.joinpath(*parts) if folder else None
 
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path` on success, remove it on any failure.
+    """Yield a path to write to; what was written replaces `path` on success, and is removed on any failure.
+
+    A file that is replaced hands on its mode and, as far as allowed, its owner, group and extended attributes. A symbolic
+    link is replaced itself; `moembed.destination` is for paths that users name.
 
     Raises:
-        OutputError: the folder is missing or not writable, or the rename failed.
+        OutputError: the folder is missing or not writable, `path` is read-only or no file, or the rename failed.
     """
-    import tempfile
-
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
-        ) from error
-    partial = Path(name)
-    try:
+    with _beside(path) as aside:
+        before = _file_at(path)
+        partial = aside / "new"
         yield partial
-        partial.chmod(0o666 & ~_umask())
+        if before:
+            _hand_on(path, before, partial)
         partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on any failure.
+    """Yield a new folder to fill; it becomes `path` on success, and is removed on any failure.
 
-    An existing folder at `path` is replaced; whether it may be is the caller's decision.
+    An existing folder at `path`, or where a symbolic link there leads to, is replaced and hands on its mode as a file does;
+    whether it may be replaced is the caller's decision.
 
     Raises:
         OutputError: the parent is missing or not writable, or the rename failed.
     """
-    import shutil
-    import tempfile
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose a writable place") from error
-    old = partial.with_name(partial.name + ".old")
-    try:
+    path = Path(os.path.realpath(path))
+    with _beside(path, parents=True) as aside:
+        partial, old = aside / "new", aside / "old" / path.name
+        partial.mkdir()
         yield partial
-        partial.chmod(0o777 & ~_umask())
         if path.exists():
+            _hand_on(path, path.stat(), partial)
+            old.parent.mkdir()
             path.rename(old)
         try:
             partial.rename(path)
@@ -79,15 +82,68 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(path)
             raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def _umask() -> int:
-    # The only portable way to read it is to set it; temporary files are private (0600), published ones should not be.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+@contextmanager
+def _beside(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    from moembed.aside import aside_folder
+
+    with ExitStack() as stack:
+        try:
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            aside = stack.enter_context(aside_folder(path.parent))
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
+            ) from error
+        try:
+            yield aside
+        except MoembedError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _file_at(path: Path) -> os.stat_result | None:
+    """The stat of the file at a path, None if there is nothing or a symbolic link.
+
+    Raises:
+        OutputError: it must not be replaced.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(found.st_mode):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise OutputError(f"cannot write {path}: it is {what}; name a file")
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"cannot write {path}: it is read-only; name another file, or make it writable")
+    return found
+
+
+def _hand_on(path: Path, before: os.stat_result, partial: Path) -> None:
+    """Give what takes the place of `path` what belongs to the place, not to the content."""
+    if sys.platform != "win32":
+        own = partial.stat()
+        if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
+            _allowed(lambda: os.chown(partial, before.st_uid, before.st_gid))
+    partial.chmod(stat.S_IMODE(before.st_mode))
+    _allowed(lambda: _copy_attributes(path, partial))
+
+
+def _copy_attributes(path: Path, partial: Path) -> None:
+    """Copy extended attributes, among them access-control lists and labels."""
+    if sys.platform == "linux":
+        for name in os.listxattr(path):
+            os.setxattr(partial, name, os.getxattr(path, name))
+
+
+def _allowed(change: Callable[[], object]) -> None:
+    try:
+        change()
+    except OSError:
+        return  # not ours to give, or not known to this file system

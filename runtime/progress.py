@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 _QUIET_SECONDS = 1.5
@@ -21,12 +21,33 @@ def progress(total: int | None, unit: str, *, show: bool | None) -> Iterator[Adv
     Args:
         total: units in all, or None when unknown.
         unit: what is counted.
-        show: True, False, or None for: on a terminal, once the work has taken a second and a half.
+        show: True, False, or None for: on a terminal, once the work has taken a second and a half. Without a stderr, as in
+            a windowed program, there is never one.
     """
-    if show is False or (show is None and not sys.stderr.isatty()):
+    if sys.stderr is None or show is False or (show is None and not is_terminal(sys.stderr)):
         yield lambda _units: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=unit, delay=0 if show else _QUIET_SECONDS, file=sys.stderr, leave=False) as bar:
+    with tqdm(total=total, unit=unit, delay=0 if show else _QUIET_SECONDS, file=_Words(), leave=False) as bar:
         yield bar.update
+
+
+def is_terminal(stream: object) -> bool:
+    """Tell a terminal from all else that may stand in for a standard stream: None, a closed one, an object of few methods."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return False
+
+
+class _Words:
+    """stderr as it is when written to; a bar that cannot be shown must not end the work."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()

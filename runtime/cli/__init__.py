@@ -1,18 +1,21 @@
 """The command line. Data goes to stdout, words go to stderr."""
 
 import argparse
-import os
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
-from moembed.cli.common import printable
-from moembed.errors import MoembedError, MoembedWarning
+from moembed.cli.common import say
+from moembed.cli.streams import flush_stdout, standard_streams
+from moembed.errors import InputError, MoembedError, MoembedWarning
 from moembed.version import __version__
 
 _COMMANDS = (embed, search, similarity, serve, export, quantize, verify, evaluate, info, doctor)
+_OF_TEXTS = ("embed", "similarity")
 _EPILOG = """exit codes:
   0    done
   1    a check said no (verify, doctor)
@@ -39,23 +42,46 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = parser().parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", MoembedWarning)
-        warnings.showwarning = lambda message, *_args, **_kwargs: print(  # noqa: T201
-            printable(f"moembed: warning: {message}"), file=sys.stderr
-        )
+    with standard_streams():
         try:
-            code: int = arguments.run(arguments)
-            sys.stdout.flush()
+            try:
+                return _run(argv)
+            finally:  # also after --help, with which argparse leaves
+                flush_stdout()
         except MoembedError as error:
-            print(printable(f"moembed: error: {error}"), file=sys.stderr)  # noqa: T201
+            say(f"moembed: error: {error}")
             return 2
         except KeyboardInterrupt:
-            print("moembed: interrupted", file=sys.stderr)  # noqa: T201
+            say("moembed: interrupted")
             return 130
         except BrokenPipeError:
-            # Whatever is still buffered has no reader; keep the interpreter's last flush from complaining.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = parser().parse_args(argv)
+    if arguments.command in _OF_TEXTS:
+        _refuse_files(arguments, sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", MoembedWarning)
+        warnings.showwarning = lambda message, *_args, **_kwargs: say(f"moembed: warning: {message}")
+        code: int = arguments.run(arguments)
     return code
+
+
+def _refuse_files(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Refuse a TEXT that is the name of a file and hardly meant as a text, unless `--` came before it."""
+    meant = len(argv) - argv.index("--") - 1 if "--" in argv else 0
+    for text in arguments.texts[: len(arguments.texts) - meant]:
+        if _is_file(text):
+            hint = f"; -i {text} embeds what it holds" if arguments.command == "embed" else ""
+            raise InputError(
+                f"{text} is a file, and a text was expected{hint}; put -- before it if it is meant as a text"
+            )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return not stat.S_ISDIR(Path(text).stat().st_mode)
+    except (OSError, ValueError):  # such as a text too long for a name
+        return False

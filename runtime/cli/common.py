@@ -3,8 +3,9 @@
 import argparse
 import json
 import re
-import sys
 from typing import TYPE_CHECKING, Any
+
+from moembed.cli.streams import stdout, write_words
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
@@ -70,12 +71,13 @@ def printable(text: str) -> str:
 
 def say(text: str) -> None:
     """Print words for the user, on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+    write_words(printable(text))
 
 
 def emit(text: str) -> None:
-    """Print data, on stdout."""
-    print(printable(text))  # noqa: T201
+    """Print a line of data, on stdout."""
+    with stdout() as out:
+        out.write(printable(text) + "\n")
 
 
 def emit_json(value: Any) -> None:

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         "int8 products": integer_products(),
         "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
         "kernels": f"of {', '.join(usable_kernels())}",
-        "cache": str(cache_folder()),
+        "cache": str(cache_folder() or "none: this user has no home folder; MOEMBED_CACHE names one"),
     }
     problems = []
     if _version("onnxruntime") and _version("onnxruntime-gpu"):

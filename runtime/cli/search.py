@@ -12,7 +12,7 @@ from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
 from moembed.errors import InputError
 from moembed.overlong import Chunk
 from moembed.passages import Passage, passages
-from moembed.paths import cache_folder
+from moembed.paths import cache_file
 from moembed.progress import progress
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     embedder = open_embedder(arguments)
     query = embedder.encode_query(arguments.query)
-    path = None if arguments.no_cache else cache_folder() / "search.sqlite3"
+    path = None if arguments.no_cache else cache_file("search.sqlite3")
+    if path is None and not arguments.no_cache:
+        say("moembed: vectors are not kept: this user has no home folder; MOEMBED_CACHE names a folder to keep them in")
     with VectorStore(path, say=lambda text: say(f"moembed: {text}")) as store:
         windows = _windows(embedder, store, found)
     rows = [(passage, window) for passage, own in zip(found, windows, strict=True) for window in own]

@@ -1,0 +1,144 @@
+"""Vectors that `moembed embed` writes, with their texts and ids: JSONL, npy and CSV."""
+
+import csv
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from moembed.cli.inputs import Record
+from moembed.cli.streams import stdout
+from moembed.errors import OutputError
+from moembed.progress import is_terminal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from moembed.embedder import Embedding
+
+    Rows = Iterable[tuple[Record, Embedding]]
+
+FORMATS = ("jsonl", "npy", "csv")
+STDOUT = "-"
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jl": "jsonl", ".npy": "npy", ".csv": "csv", "": "jsonl"}
+_MOST_MEMORY = 64 << 20  # bytes of vectors whose count has to be known before the first one is written
+
+
+def format_of(output: str | None, chosen: str | None) -> str:
+    """The format to write: the chosen one, else what the output's suffix says.
+
+    Raises:
+        OutputError: the suffix says nothing that is known here, or the output cannot take the format.
+    """
+    suffix = Path(output or STDOUT).suffix.lower()
+    form = chosen or _SUFFIXES.get(suffix)
+    if form is None:
+        raise OutputError(
+            f"-o {output}: no format has the suffix {suffix}; known are .jsonl, .npy and .csv, or choose with --format "
+            f"{', '.join(FORMATS)}"
+        )
+    if form == "npy" and output is None:
+        with stdout() as out:
+            if is_terminal(out):
+                raise OutputError("npy is not for a terminal: -o vectors.npy, or redirect stdout")
+    return form
+
+
+def write(output: str | None, form: str, rows: "Rows", empty: "NDArray[Any]") -> None:
+    """Write vectors as they come.
+
+    Args:
+        output: path, or None for stdout.
+        form: one of `FORMATS`.
+        rows: what to write.
+        empty: `[0, dim]` of the dtype of the vectors, which is what no rows make.
+
+    Raises:
+        OutputError: the output cannot be written.
+        BrokenPipeError: the reader of the output is gone.
+    """
+    if form == "npy":
+        with _bytes(output) as out:
+            _write_npy(out, rows, empty)
+        return
+    with _text(output) as text:
+        _TEXT_WRITERS[form](text, rows, empty)
+
+
+@contextmanager
+def _bytes(output: str | None) -> Iterator[IO[bytes]]:
+    if output is None:
+        with stdout() as out:
+            if not hasattr(out, "buffer"):
+                raise OutputError("stdout takes text only here: -o vectors.npy")
+            yield out.buffer
+        return
+    from moembed.destination import writing
+
+    with writing(output) as file:
+        yield file
+
+
+@contextmanager
+def _text(output: str | None) -> Iterator[IO[str]]:
+    if output is None:
+        with stdout() as out:
+            yield out
+        return
+    with _bytes(output) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # after flushing it; the file is closed by who opened it
+
+
+def _write_jsonl(out: IO[str], rows: "Rows", _empty: "NDArray[Any]") -> None:
+    for record, row in rows:
+        head: dict[str, Any] = {"index": row.index} | ({} if record.id is None else {"id": record.id})
+        head |= {"text": record.text, "tokens": row.tokens, "truncated": row.truncated}
+        if (row.start, row.end) != (0, len(record.text)):
+            head |= {"start": row.start, "end": row.end}
+        if row.vector.dtype.kind != "f":
+            head["scale"] = row.scale
+        out.write(json.dumps(head | {"embedding": row.vector.tolist()}, ensure_ascii=False) + "\n")
+
+
+def _write_csv(out: IO[str], rows: "Rows", empty: "NDArray[Any]") -> None:
+    writer = csv.writer(out)
+    writer.writerow(["index", "id", "text", "tokens", "truncated", "scale", *(f"d{i}" for i in range(empty.shape[1]))])
+    for record, row in rows:
+        own_id = "" if record.id is None else record.id
+        writer.writerow(
+            [row.index, own_id, record.text, row.tokens, int(row.truncated), row.scale, *row.vector.tolist()]
+        )
+
+
+def _write_npy(out: IO[bytes], rows: "Rows", empty: "NDArray[Any]") -> None:
+    """Stream rows; numpy's header leaves room for the first axis to grow, so it is written again at the end."""
+    if not out.readable():  # a pipe or the like: the header has to be right at once
+        with tempfile.SpooledTemporaryFile(_MOST_MEMORY) as spooled:
+            _write_npy(spooled, rows, empty)
+            spooled.seek(0)
+            shutil.copyfileobj(spooled, out)
+        return
+    import numpy as np
+
+    def header(count: int) -> None:
+        shape = (count, empty.shape[1])
+        np.lib.format.write_array_header_1_0(out, {"fortran_order": False, "descr": empty.dtype.str, "shape": shape})
+
+    count = 0
+    header(count)
+    for _, row in rows:
+        out.write(row.vector.tobytes())
+        count += 1
+    out.seek(0)
+    header(count)
+
+
+_TEXT_WRITERS: dict[str, Callable[[IO[str], "Rows", "NDArray[Any]"], None]] = {"jsonl": _write_jsonl, "csv": _write_csv}
