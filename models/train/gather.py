@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from moembed.destination import writing
 from moembed.errors import InputError, MoembedError
 from moembed.models.train.public import SOURCES
 from moembed.models.train.repeats import measured
-from moembed.paths import replacing_file
 
 _LEAST = 2  # characters
 _T = TypeVar("_T")
@@ -94,8 +94,7 @@ def _plain(text: str) -> str:
 def _jsonl(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
     """A file that is the same bytes whenever and wherever it is written."""
     with (
-        replacing_file(path) as partial,
-        partial.open("wb") as raw,
+        writing(path) as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file,
     ):
         yield lambda row: file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure  # without pyplot: no window system, savefig draws with Agg
 
-from moembed.paths import replacing_file
+from moembed.destination import writing
 from moembed.quantize.evaluation.results import MAIN, Result, Table
 from moembed.quantize.evaluation.variants import Variant
 
@@ -50,8 +50,8 @@ def draw(path: Path, title: str, results: Sequence[Result]) -> None:
         panel.set_xticks([], minor=True)
         panel.grid(visible=True, alpha=0.3)
     figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper")
-    with replacing_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def _mean(tables: Sequence[Table], variant: Variant, name: str) -> float:

@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
 from moembed.cli.common import say
-from moembed.cli.streams import flush_stdout, standard_streams
+from moembed.cli.streams import flush_stdout, standard_streams, stdout
 from moembed.errors import InputError, MoembedError, MoembedWarning
 from moembed.version import __version__
 
@@ -25,9 +26,19 @@ _EPILOG = """exit codes:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse passes over a stdout that takes no more, and would say nothing with exit code 0.
+        if file is None or file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        with stdout() as out:
+            out.write(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="moembed",
         description="Text embeddings with nomic-embed-text-v2-moe on ONNX Runtime.",
         epilog=_EPILOG,

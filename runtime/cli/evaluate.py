@@ -64,11 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         draw = _draw() if arguments.plot else None
     except ImportError as error:
         raise MissingExtraError(error.name or "ir-measures", "eval", "evaluate") from error
-    from moembed.paths import replacing_file
+    from moembed.destination import writing
 
-    for path in (arguments.json, arguments.plot):
-        if path is not None and not path.parent.is_dir():
-            raise OutputError(f"cannot write {path}: no folder {path.parent}; choose one that exists and is writable")
+    _check_outputs(arguments.json, arguments.plot)
     root = arguments.data or (
         Path(os.environ[datasets.ROOT_VARIABLE]) if os.environ.get(datasets.ROOT_VARIABLE) else None
     )
@@ -94,14 +92,22 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             complete = len(done) == len(tasks)
             means = list(results.means(found, done)) if complete else []
-            with replacing_file(arguments.json) as partial:
+            with writing(arguments.json) as file:
                 text = report.document(model, baseline, list(done.values()), means, complete=complete)
-                partial.write_text(text, "utf-8")
+                file.write(text.encode())
     emit(report.markdown(list(done.values()), list(results.means(found, done))))
     if draw:
         manifest = model.bundle.manifest
         draw(arguments.plot, f"{manifest.name} ({manifest.recipe})", list(done.values()))
     return 0
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    for path in paths:
+        if path == Path("-"):
+            raise OutputError("stdout is for the table: give --json and --plot the name of a file")
+        if path is not None and not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: no folder {path.parent}; choose one that exists and is writable")
 
 
 def _baseline(arguments: argparse.Namespace) -> "Embedder | None":

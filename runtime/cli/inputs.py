@@ -59,11 +59,14 @@ def read(source: str, form: str | None, *, field: str, id_field: str) -> Iterato
         return _jsonl(lines, name, field, id_field)
     if form in _DELIMITERS:
         return _csv(lines, name, field, id_field, _DELIMITERS[form])
-    return _plain(lines if form else _certainly_plain(lines, name))
+    return _plain(lines if form else _certainly_plain(lines, name), name)
 
 
-def _plain(lines: Iterator[str]) -> Iterator[Record]:
-    return (Record(line.rstrip("\r\n")) for line in lines)
+def _plain(lines: Iterator[str], name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise InputError(f"{name}:{number}: a NUL byte, so this is not text; convert it to UTF-8 text first")
+        yield Record(line.rstrip("\r\n"))
 
 
 def _certainly_plain(lines: Iterator[str], name: str) -> Iterator[str]:
@@ -102,7 +105,8 @@ def _jsonl(lines: Iterator[str], name: str, field: str, id_field: str) -> Iterat
             raise InputError(f"{place}: expected a JSON object with a field {field!r}, found {_kind(record)}")
         text = record.only(field, place)
         if not isinstance(text, str):
-            found = f"it is {_kind(text)}" if record.has(field) else f"found {', '.join(record.names()) or 'none'}"
+            names = ", ".join(map(repr, record.names())) or "no field at all"
+            found = f"it is {_kind(text)}" if record.has(field) else f"found {names}"
             raise InputError(f"{place}: expected a field {field!r} that is a string, {found}; --field names another")
         yield Record(text, _id(record.only(id_field, place), id_field, place))
 
@@ -132,6 +136,8 @@ def _id(value: Any, name: str, place: str) -> str | int | float | None:
 
 def _kind(value: Any) -> str:
     kinds = {str: "a string", bool: "a truth value", int: "a number", float: "a number", list: "an array"}
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}"
     return "an object" if isinstance(value, _Members) else kinds.get(type(value), "null")
 
 
@@ -172,8 +178,8 @@ def _lines(source: str, name: str) -> Iterator[str]:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     raise _no_text(f"{name}:{number}: not UTF-8 at byte {error.start} of the line", start) from None
-                if "\0" in text or (number == 1 and text.startswith("%PDF-")):
-                    raise _no_text(f"{name}:{number}: not text", start)
+                if number == 1 and text.startswith("%PDF-"):
+                    raise _no_text(f"{name} is not text", start)
                 yield text
         except OSError as error:
             raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
