@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from moembed.bundle import Bundle, read_manifest, sha256_of
 from moembed.certificate import Certificate, Reference
 from moembed.errors import BundleError, OutputError, VerificationError
+from moembed.hub import is_snapshot
 from moembed.machine import this_machine
 from moembed.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.stability import check_stability
@@ -38,6 +39,8 @@ def check_replaceable(out: Path, *, force: bool) -> None:
         read_manifest(out)
     except BundleError:
         raise OutputError(f"{out} exists and is not a bundle: choose another place, it is left as it is") from None
+    if is_snapshot(out):
+        raise OutputError(f"{out} is in the hub's cache, which other programs share: choose another place")
     if not force:
         raise OutputError(f"{out} is a bundle already: choose another place, or replace it with --force")
 

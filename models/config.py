@@ -177,7 +177,9 @@ def _contradictions(raw: dict[str, Any]) -> list[str]:
     if not isinstance(rope, dict) or any(
         value is not None and not (name in plain and _is_one_of(value, (plain[name],))) for name, value in rope.items()
     ):
-        found.append(f"  rope_parameters = {rope!r}: implemented: default, of rotary_emb_base = {base!r}. {_SAVE_AGAIN}")
+        found.append(
+            f"  rope_parameters = {rope!r}: implemented: default, of rotary_emb_base = {base!r}. {_SAVE_AGAIN}"
+        )
     return found
 
 

@@ -23,6 +23,7 @@ from moembed.export.writer import (
     write_manifest,
     writer_versions,
 )
+from moembed.external_data import read_graph
 from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids, probe_texts
@@ -73,6 +74,7 @@ def quantize(
         raise InputError("no calibration text; give some, or none at all for the built-in ones")
     check_replaceable(out, force=force)
     need_extras()
+    import onnx
     import onnx_ir as ir
 
     from moembed.export.parity import compare, observe_graph
@@ -88,7 +90,9 @@ def quantize(
     probes = probe_ids(tokenizer, limit)
     values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
     say("quantising")
-    model = ir.load(bundle.graph)
+    content, folder = read_graph(bundle.graph)
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
+    ir.external_data.set_base_dir(model.graph, folder)
     factors = factors_of(model, chosen, values)
     keep = _most_sensitive(bundle, chosen, factors, probes)
     model = Rewriter(model, chosen, values, factors, keep).run()

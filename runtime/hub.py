@@ -18,6 +18,12 @@ def is_hub_name(source: str) -> bool:
     return _NAME.fullmatch(source) is not None
 
 
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder is a snapshot in the hub's cache, which belongs to every program that uses it."""
+    real = folder.resolve()
+    return real.parent.name == "snapshots" and (real.parent.parent / "blobs").is_dir()
+
+
 def fetch(
     repo: str,
     filenames: Iterable[str],

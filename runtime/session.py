@@ -14,6 +14,7 @@ from moembed.arguments import flag, shown, whole
 from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
+from moembed.external_data import follow_links, has_links, read_graph
 from moembed.kernels import PORTABLE, Kernels, choose_kernels
 from moembed.manifest import MANIFEST_FILE
 from moembed.native_calls import CALLS
@@ -30,6 +31,7 @@ MINIMUM_ONNXRUNTIME = (1, 24)
 _INPUTS = ("input_ids", "attention_mask")
 _OUTPUTS = {"sentence_embedding": ("batch",), "token_embeddings": ("batch", "sequence")}
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ONNX's ModelProto, GraphProto and ValueInfoProto
 
 
@@ -74,7 +76,7 @@ class Session:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(flag("spin", spin))))
         self._graph, self._hidden = bundle.graph, bundle.manifest.hidden_size
-        self._session = _opened(os.fspath(bundle.graph), str(bundle.graph), options, self.providers)
+        self._session = _opened(_source(bundle.graph, options), str(bundle.graph), options, self.providers)
         _return_freed_memory()
         _check_interface(self._session, bundle)
         active = self._session.get_providers()
@@ -162,7 +164,9 @@ def observing(
     Raises:
         BundleError: ONNX Runtime refuses the graph.
     """
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder))
+    if has_links(folder):
+        graph, folder = follow_links(graph, folder)
+    options.add_session_config_entry(_WEIGHTS_FOLDER, os.fspath(folder))
     # Messages merge when one is put behind the other: model.graph.output grows by a ValueInfoProto with a name.
     outputs = b"".join(encoded(_OUTPUT, encoded(_NAME, name.encode())) for name in values)
     return _opened(graph + encoded(_GRAPH, outputs), f"the graph of {folder}", options, providers)
@@ -216,6 +220,15 @@ def _check_batch(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
         raise InputError(f"the mask has values from {mask.min()} to {mask.max()}; expected 1 for tokens, 0 for padding")
     if ids.size and ids.min() < 0:
         raise InputError(f"ids has {ids.min()}; token ids are at least 0")
+
+
+def _source(graph: Path, options: Any) -> str | bytes:
+    """What ONNX Runtime is to load for a graph: its path or, where links are in the way, its bytes and an option."""
+    if not has_links(graph.parent):
+        return os.fspath(graph)
+    content, folder = read_graph(graph)
+    options.add_session_config_entry(_WEIGHTS_FOLDER, os.fspath(folder))
+    return content
 
 
 def _return_freed_memory() -> None:

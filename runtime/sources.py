@@ -6,7 +6,7 @@ from pathlib import Path
 from moembed.arguments import flag, optional_string, path, source_name
 from moembed.bundle import Bundle, read_manifest
 from moembed.errors import SourceError
-from moembed.hub import fetch, is_hub_name
+from moembed.hub import fetch, is_hub_name, is_snapshot
 from moembed.manifest import MANIFEST_FILE
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
@@ -40,7 +40,7 @@ def open_bundle(
         return Bundle.open(DEFAULT_FOLDER, rehash=rehash)
     source = source_name(source)
     if os.path.exists(source):  # noqa: PTH110  (Path.exists raises where a name is too long or a folder is not ours to read)
-        return Bundle.open(Path(source), rehash=rehash)
+        return Bundle.open(Path(source), rehash=rehash, exclusive=not is_snapshot(Path(source)))
     if isinstance(source, Path) or not is_hub_name(source):
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
     try:

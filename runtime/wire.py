@@ -4,7 +4,7 @@ A message is a sequence of fields: a varint of number and kind, then the value. 
 put one behind the other (a repeated field grows, a submessage merges), so that a model is extended by appending to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from moembed.errors import BundleError
 
@@ -25,13 +25,19 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     Raises:
         BundleError: these are not the bytes of a message.
     """
+    for number, value, _ in _fields(message):
+        yield number, value
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, int]]:
+    """The same, each with where it ends."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:
             value, at = _varint(message, at)
-            yield number, value
+            yield number, value, at
             continue
         if kind == _BYTES:
             size, at = _varint(message, at)
@@ -41,8 +47,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise BundleError(f"the graph has a field of kind {kind} at byte {at}: it is damaged; export it again")
         if size > len(message) - at:
             raise BundleError(f"the graph ends within a field of {size} bytes: it is damaged; export it again")
-        yield number, message[at : at + size]
         at += size
+        yield number, message[at - size : at], at
 
 
 def submessages(message: memoryview, number: int) -> Iterator[memoryview]:
@@ -91,6 +97,28 @@ def numbers(message: memoryview, number: int) -> Iterator[int]:
 def encoded(number: int, value: bytes) -> bytes:
     """A field that holds a message, a string or bytes."""
     return _as_varint(number << 3 | _BYTES) + _as_varint(len(value)) + value
+
+
+def rewritten(message: memoryview, path: Sequence[int], change: Callable[[memoryview], bytes]) -> bytes:
+    """A message in which submessages are exchanged.
+
+    Args:
+        message: its bytes.
+        path: numbers of the fields that lead to the submessages.
+        change: gives a submessage's new bytes.
+
+    Raises:
+        BundleError: these are not the bytes of a message.
+    """
+    parts: list[bytes | memoryview] = []
+    start = 0
+    for number, value, end in _fields(message):
+        if number == path[0] and isinstance(value, memoryview):
+            parts.append(encoded(number, change(value) if len(path) == 1 else rewritten(value, path[1:], change)))
+        else:
+            parts.append(message[start:end])
+        start = end
+    return b"".join(parts)
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moembed.errors import CheckpointError, InputError
+from moembed.external_data import read_graph
 from moembed.models.checkpoint import WEIGHTS_FILE, load_network
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
@@ -107,7 +108,10 @@ def _decoded(folder: Path) -> dict[str, Tensor]:
     config = NomicMoeConfig.from_file(folder / "config.json")
     path = folder / GRAPH
     try:
-        graph = onnx.load(path).graph
+        content, data = read_graph(path)
+        model = onnx.ModelProto.FromString(content)
+        onnx.load_external_data_for_model(model, str(data))
+        graph = model.graph
         stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
         (embedding,) = (node for node in graph.node if node.op_type in EMBEDDINGS.values())
     except Exception as error:  # onnx raises what it pleases

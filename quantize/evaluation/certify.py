@@ -10,6 +10,7 @@ from moembed.certificate import Quality
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
 from moembed.export.findings import of_reference
+from moembed.hub import is_snapshot
 from moembed.manifest import MANIFEST_FILE
 from moembed.paths import replacing_file
 from moembed.quantize.evaluation.datasets import find
@@ -48,6 +49,11 @@ def check_certifiable(
         )
     if rooted := [task.name for task in tasks if Path(task.name).is_absolute() or ".." in Path(task.name).parts]:
         raise InputError(f"--certify keeps the names of sets: give {rooted[0]} by its name below --data")
+    if is_snapshot(model.bundle.folder) or (model.bundle.folder / MANIFEST_FILE).is_symlink():
+        raise OutputError(
+            f"{model.bundle.folder} is in the hub's cache, which other programs share, or consists of links into another "
+            f"place: certify a copy of it, made with `cp -rL`"
+        )
     if not os.access(model.bundle.folder, os.W_OK):
         raise OutputError(f"cannot write {model.bundle.folder / MANIFEST_FILE}: certify a bundle in a writable folder")
 

@@ -16,7 +16,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         description="Quantise an fp32 bundle by the role of its tensors: weights int8 per output channel, activations int8 per "
         "token row, router, softmax, norms and biases float32. The result is compared with the fp32 bundle before it appears.",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="fp32 bundle folder")
+    parser.add_argument("bundle", metavar="BUNDLE", help="fp32 bundle folder, or hub name")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write, complete or not at all"
     )
@@ -24,14 +24,15 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate", type=Path, metavar="FILE", help="texts like yours, one a line (default: built-in ones)"
     )
+    parser.add_argument("--offline", action="store_true", help="never touch the network")
     parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise the bundle."""
-    from moembed.bundle import Bundle
     from moembed.quantize.pipeline import quantize
+    from moembed.sources import open_bundle
 
     texts = None
     if arguments.calibrate is not None:
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{arguments.calibrate} cannot be read as UTF-8 text: {error}") from error
     bundle = quantize(
-        Bundle.open(arguments.bundle),
+        open_bundle(arguments.bundle, local_files_only=arguments.offline),
         arguments.output,
         recipe=arguments.recipe,
         calibration=texts,

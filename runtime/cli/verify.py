@@ -1,6 +1,7 @@
 """`moembed verify`."""
 
 import argparse
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     )
     parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the embedded model)")
     parser.add_argument(
-        "--against", metavar="REFERENCE", help="checkpoint folder or hub name, or fp32 bundle folder, to compare with"
+        "--against", metavar="REFERENCE", help="checkpoint or fp32 bundle to compare with, by folder or hub name"
     )
     parser.add_argument(
         "--texts", type=int, default=12, metavar="N", help="texts for the numpy implementation, 1 to 40 (default: 12)"
@@ -85,15 +86,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     """The fp32 bundle that is asked for, if it is a bundle that is asked for."""
-    from moembed.bundle import Bundle
+    from moembed.errors import SourceError
+    from moembed.hub import is_hub_name
     from moembed.manifest import MANIFEST_FILE
+    from moembed.sources import open_bundle
 
-    against = arguments.against
-    if against is None or not (Path(against) / MANIFEST_FILE).is_file():
+    against, reference = arguments.against, None
+    if against is not None and (Path(against) / MANIFEST_FILE).is_file():
+        reference = open_bundle(against)
+    elif against is not None and not Path(against).exists() and is_hub_name(against):
+        with suppress(SourceError):  # it is no bundle; it may be a checkpoint
+            reference = open_bundle(against, local_files_only=arguments.offline)
+    if reference is None:
         if arguments.data is not None:
-            raise InputError("--data compares with an fp32 bundle: give its folder with --against")
+            raise InputError("--data compares with an fp32 bundle: name it with --against")
         return None
-    reference = Bundle.open(Path(against))
     if reference.manifest.recipe != "fp32":
         raise InputError(
             f"--against {against} has recipe {reference.manifest.recipe}; a bundle to compare with is fp32"

@@ -1,0 +1,70 @@
+"""Weights of a graph that lie behind links, as in the hub's cache: ONNX Runtime reads none that leave the graph's folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from moembed.errors import BundleError
+from moembed.manifest import safe_path
+from moembed.wire import encoded, rewritten, strings, submessages
+
+_GRAPH, _INITIALIZER, _EXTERNAL_DATA = 7, 5, 13  # fields of ONNX's ModelProto, GraphProto and TensorProto
+_KEY, _VALUE = 1, 2  # StringStringEntryProto
+
+
+def read_graph(path: Path) -> tuple[bytes, Path]:
+    """An ONNX file as bytes, and the real folder that its external data is relative to.
+
+    Raises:
+        BundleError: as `follow_links`.
+    """
+    graph, folder = path.read_bytes(), path.parent
+    return follow_links(graph, folder) if has_links(folder) else (graph, folder)
+
+
+def has_links(folder: Path) -> bool:
+    """Whether anything in a folder is a symbolic link."""
+    return any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def follow_links(graph: bytes, folder: Path) -> tuple[bytes, Path]:
+    """A graph that names the files which links lead to.
+
+    Args:
+        graph: the bytes of an ONNX model.
+        folder: what the locations in it are relative to.
+
+    Returns:
+        The bytes of the same model with other locations, and the folder that those are relative to.
+
+    Raises:
+        BundleError: the model is damaged, a location leaves the folder by its name, or its files have no folder in common.
+    """
+    files = {}
+    for location in set(_locations(memoryview(graph))):
+        if not safe_path(location):
+            raise BundleError(f"the graph in {folder} reads {location!r}, a path that leaves the bundle: do not use it")
+        files[location] = os.path.realpath(folder / location)
+    if not files:
+        return graph, folder
+    try:
+        common = os.path.commonpath([os.path.dirname(file) for file in files.values()])  # noqa: PTH120
+    except ValueError:
+        raise BundleError(f"the links in {folder} lead to several drives: copy the files to one") from None
+    targets = {location: Path(file).relative_to(common).as_posix() for location, file in files.items()}
+
+    def change(entry: memoryview) -> bytes:
+        if strings(entry, _KEY) != ["location"]:
+            return bytes(entry)
+        (location,) = strings(entry, _VALUE)
+        return encoded(_KEY, b"location") + encoded(_VALUE, os.fsencode(targets[location]))
+
+    return rewritten(memoryview(graph), (_GRAPH, _INITIALIZER, _EXTERNAL_DATA), change), Path(common)
+
+
+def _locations(model: memoryview) -> Iterator[str]:
+    for graph in submessages(model, _GRAPH):
+        for tensor in submessages(graph, _INITIALIZER):
+            for entry in submessages(tensor, _EXTERNAL_DATA):
+                if strings(entry, _KEY) == ["location"]:
+                    yield from strings(entry, _VALUE)
