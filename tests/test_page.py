@@ -97,7 +97,7 @@ def test_routing_refuses_in_words(server):
         ({"input": ["a"], "input_type": "query"}, 400, "input: expected `str`"),
         ({"input": "a", "layers": 3}, 400, "unknown field `layers`"),
         ({"input": "a" * 5_000_000, "input_type": "query"}, 413, "5000000 characters"),
-        (b'{"input": "\xff"}', 400, "not JSON that can be read"),
+        (b'{"input": "\xff"}', 400, "input: at character 0, byte 0xff is not UTF-8"),
     ):
         answer = server.post("/routing", body)
         assert (answer.status, words in answer.json["error"]) == (status, True), answer.json
