@@ -1,5 +1,6 @@
 """Which text goes in front of a request's texts."""
 
+import contextlib
 from collections.abc import Sequence
 
 from moembed.embedder import Embedder
@@ -54,8 +55,8 @@ def suffixes(embedder: Embedder, default: str | None) -> list[str]:
         default: the server's default task.
     """
     by_prompt: dict[str, str] = {}
-    for task in ("query", "document", *embedder.prompts):
-        if embedder.prompts:
+    for task in ("query", "document", *embedder.prompts) if embedder.prompts else ():
+        with contextlib.suppress(Invalid):  # a model may have prompts, and none for queries
             by_prompt.setdefault(prompt_named(embedder, task), task)
     alone = default is not None or not embedder.bundle.manifest.prompt_required
     return [*([""] if alone else []), *by_prompt.values()]

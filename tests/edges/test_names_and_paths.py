@@ -8,7 +8,9 @@ import ollama
 import openai
 import pytest
 
-from moembed.server.paths import canonical, methods
+from moembed import Embedder
+from moembed.server.paths import canonical, methods, put_right
+from moembed.server.tasks import suffixes
 from serving import message_of, serving
 
 KEY = {"authorization": "Bearer k"}
@@ -181,8 +183,6 @@ def test_an_absolute_target_says_which_host(locked):
 
 
 def test_the_host_of_an_absolute_target_replaces_the_header():
-    from moembed.server.paths import put_right
-
     scope = {"path": "HTTP://h:1/v1//models", "headers": [(b"host", b"other"), (b"accept", b"*/*")]}
     put_right(scope)
     assert scope == {"path": "/v1/models", "headers": [(b"host", b"h:1"), (b"accept", b"*/*")]}
@@ -228,3 +228,23 @@ def test_wrong_methods_are_told_in_the_apis_form(server, path, api, allowed):
     if "HEAD" in allowed:
         answer = server.ask("HEAD", path)
         assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "listed"),
+    [
+        ({"query": "q: ", "passage": "p: "}, ["query", "document"]),
+        (
+            {"query": "q: ", "passage": "p: ", "Classification": "c: ", "STS": "c: "},
+            ["query", "document", "Classification"],
+        ),
+        ({"query": "same: ", "document": "same: "}, ["query"]),
+        ({"Clustering": "c: "}, ["Clustering"]),
+        ({}, []),
+    ],
+)
+def test_a_suffix_is_listed_for_each_prompt_that_the_model_has(prompts, listed):
+    embedder = Embedder.from_pretrained()
+    embedder.prompts = prompts
+    assert suffixes(embedder, None) == listed
+    assert suffixes(embedder, "none") == ["", *listed]
