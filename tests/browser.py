@@ -34,10 +34,10 @@ needs_browser = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def chromium(executable: str) -> Iterator[Browser]:
+def chromium(executable: str, *flags: str) -> Iterator[Browser]:
     """A browser with an empty profile; every page of it is of its own context."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(Path(executable)), args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=str(Path(executable)), args=[*_FLAGS, *flags])
         try:
             yield browser
         finally:

@@ -106,7 +106,7 @@ HEADS = {
     "CONNECT": (b"CONNECT example.com:443 HTTP/1.1\r\nhost: localhost\r\n\r\n", (404,)),
     "a path upwards": (b"GET /../../etc/passwd HTTP/1.1\r\nhost: localhost\r\n\r\n", (404,)),
     "a path that is not UTF-8": (b"GET /%ff%fe%00 HTTP/1.1\r\nhost: localhost\r\n\r\n", (404,)),
-    "an address of another": (b"GET http://example.com/latest HTTP/1.1\r\nhost: example.com\r\n\r\n", (404,)),
+    "an address of another": (b"GET http://example.com/latest HTTP/1.1\r\nhost: example.com\r\n\r\n", (403,)),
     "an upgrade": (b"GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", (404,)),
     "wrong type of content": (post(b"<a/>", "content-type: application/xml"), (422,)),
 }

@@ -139,6 +139,9 @@ class Silent:
     def queued(self, tokens, texts):
         self.last = (tokens, texts)
 
+    def dropped(self, tokens, texts):
+        pass
+
     def called(self, texts, tokens, seconds, waits):
         self.calls = [*getattr(self, "calls", []), texts]
 

@@ -8,7 +8,7 @@ from moembed.server.operations import OPERATIONS
 from moembed.server.page import PAGE
 from moembed.server.tei import TEI
 
-# The last one's prefix is that of every path.
+# The last one has every path that no other has, and what is no path: `*`, a whole URL.
 APIS: tuple[Api, ...] = (OPENAI, TEI, COHERE, OLLAMA, PAGE, OPERATIONS)
 
 
