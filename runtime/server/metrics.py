@@ -99,7 +99,7 @@ def shared_folder() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[FOLDER_VARIABLE]
+        os.environ.pop(FOLDER_VARIABLE, None)
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)

@@ -108,7 +108,6 @@ def test_the_figures_of_a_server_that_lives_are_left_alone(tmp_path, monkeypatch
             assert living.exists()
             assert len(list(tmp_path.glob("*"))) == 4
         assert not (tmp_path / "moembed-metrics-dead").exists()
-        os.environ[FOLDER_VARIABLE] = str(living)
     assert {path.name for path in tmp_path.iterdir()} == {"moembed-metrics-file", "moembed-metrics-link"}
 
 
