@@ -5,9 +5,9 @@ of its own, made when it is first asked for; its weights are the same mapped fil
 """
 
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moembed.bundle import Bundle
 from moembed.errors import BundleError
+from moembed.forks import PerProcess
 from moembed.kernels import Kernels
 from moembed.session import observing, run, session_options
 from moembed.tokenizer import Ids, Tokenizer
@@ -71,9 +72,7 @@ class Routers:
         self, bundle: Bundle, tokenizer: Tokenizer, *, providers: Sequence[str], threads: int, kernels: str
     ) -> None:
         self._tokenizer = tokenizer
-        self._bundle, self._providers, self._threads, self._kernels = bundle, providers, threads, kernels
-        self._opening = threading.Lock()
-        self._opened: _Opened | None = None
+        self._opened = PerProcess(partial(_open, bundle, tuple(providers), threads, kernels))
 
     def open(self) -> "_Opened":
         """Get ready to run, unless that was done before.
@@ -81,9 +80,7 @@ class Routers:
         Raises:
             BundleError: the graph is damaged, or has no routers.
         """
-        with self._opening:
-            self._opened = self._opened or self._open()
-            return self._opened
+        return self._opened.get()
 
     def run(self, ids: Ids) -> Routing:
         """Run one text.
@@ -102,17 +99,6 @@ class Routers:
         tokens = tuple(self._tokenizer.token_strings(ids.tolist()))
         return Routing(tokens, tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])
 
-    def _open(self) -> "_Opened":
-        graph = self._bundle.graph.read_bytes()
-        routers, num_experts = _routers(memoryview(graph))
-        options = session_options(Kernels(self._kernels))
-        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        # It is asked now and then: its threads are not to spin beside those of the bundle's main session.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        values = [name for router in routers.values() for name in router]
-        session = observing(graph, self._bundle.graph.parent, values, options, self._providers)
-        return _Opened(session, routers, num_experts)
-
 
 class _Opened(NamedTuple):
     """An ONNX Runtime session, and by layer, in order, what a router calls its weights and its chosen experts."""
@@ -120,6 +106,18 @@ class _Opened(NamedTuple):
     session: Any
     routers: dict[int, tuple[str, str]]
     num_experts: int
+
+
+def _open(bundle: Bundle, providers: tuple[str, ...], threads: int, kernels: str) -> _Opened:
+    graph = bundle.graph.read_bytes()
+    routers, num_experts = _routers(memoryview(graph))
+    options = session_options(Kernels(kernels))
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # It is asked now and then: its threads are not to spin beside those of the bundle's main session.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    values = [name for router in routers.values() for name in router]
+    session = observing(graph, bundle.graph.parent, values, options, providers)
+    return _Opened(session, routers, num_experts)
 
 
 def _routers(model: memoryview) -> tuple[dict[int, tuple[str, str]], int]:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
 from moembed.external_data import follow_links, has_links, read_graph
+from moembed.forks import PerProcess
 from moembed.kernels import PORTABLE, Kernels, choose_kernels
 from moembed.manifest import MANIFEST_FILE
 from moembed.native_calls import CALLS
@@ -36,7 +38,7 @@ _GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ONNX's ModelProto, GraphProto and
 
 
 class Session:
-    """Runs the graph of a bundle; safe to share between threads.
+    """Runs the graph of a bundle; safe to share between threads, and usable in a forked child, which opens it anew.
 
     Args:
         bundle: a checked bundle.
@@ -71,17 +73,9 @@ class Session:
         # On another provider than the CPU's, kernels would fetch every tensor back.
         chosen = choose_kernels(PORTABLE if self.providers != [_PROVIDERS["cpu"]] else None)
         self.kernels = chosen.name
-        options = session_options(chosen)
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(flag("spin", spin))))
         self._graph, self._hidden = bundle.graph, bundle.manifest.hidden_size
-        self._session = _opened(_source(bundle.graph, options), str(bundle.graph), options, self.providers)
-        _return_freed_memory()
-        _check_interface(self._session, bundle)
-        active = self._session.get_providers()
-        if lost := [name for name in self.providers if name not in active]:
-            raise ProviderError(f"asked for {lost[0]}, ONNX Runtime started only {active}. {_CUDA_HELP}")
+        arguments = bundle, chosen, tuple(self.providers), self.threads, flag("spin", spin)
+        self._session = PerProcess(partial(_reopen, *arguments), _open(*arguments))
 
     def run(self, output: str, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run one padded batch.
@@ -102,7 +96,7 @@ class Session:
         shape = (len(ids), self._hidden) if output == "sentence_embedding" else (*ids.shape, self._hidden)
         if not mask.any():
             return np.zeros(shape, np.float32)
-        (result,) = run(self._session, [output], ids, mask, str(self._graph))
+        (result,) = run(self._session.get(), [output], ids, mask, str(self._graph))
         if result.shape != shape:
             raise BundleError(
                 f"{self._graph}: {output} came out as {list(result.shape)}, expected {list(shape)}: "
@@ -131,6 +125,29 @@ def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDAr
             return session.run(outputs, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise BundleError(f"{name}: ONNX Runtime cannot run it: {error}") from error
+
+
+def _open(bundle: Bundle, kernels: Kernels, providers: tuple[str, ...], threads: int, spin: bool) -> Any:
+    options = session_options(kernels)
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    session = _opened(_source(bundle.graph, options), str(bundle.graph), options, providers)
+    _return_freed_memory()
+    _check_interface(session, bundle)
+    active = session.get_providers()
+    if lost := [name for name in providers if name not in active]:
+        raise ProviderError(f"asked for {lost[0]}, ONNX Runtime started only {active}. {_CUDA_HELP}")
+    return session
+
+
+def _reopen(bundle: Bundle, *arguments: Any) -> Any:
+    if Bundle.open(bundle.folder, exclusive=False).fingerprint != bundle.fingerprint:
+        raise BundleError(
+            f"{bundle.folder} holds another bundle now than when the process that this one was forked from opened it: "
+            "start that process again"
+        )
+    return _open(bundle, *arguments)
 
 
 def session_options(kernels: Kernels | None = None) -> Any:

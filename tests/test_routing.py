@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed import Embedder, Routing
+from moembed import Embedder, Routing, routing
 from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.export.parity import observe_graph, observe_network, observe_oracle
 from moembed.export.tolerances import TOLERANCES
@@ -95,9 +95,9 @@ def test_bad_input(model):
 
 
 def test_threads_share_one_session_that_is_opened_when_it_is_asked_for(monkeypatch):
-    opened, model = [], Embedder.from_pretrained()
-    once = Routers._open
-    monkeypatch.setattr(Routers, "_open", lambda self: opened.append(1) or once(self))
+    opened, once = [], routing._open
+    monkeypatch.setattr(routing, "_open", lambda *arguments: opened.append(1) or once(*arguments))
+    model = Embedder.from_pretrained()
     model.encode_query("a")
     assert not opened
     found: list[Routing] = []
