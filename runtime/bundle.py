@@ -24,10 +24,17 @@ _TOLERATED = ("readme", "license", "licence", "notice")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle folder whose files have been checked against its manifest."""
+    """A bundle folder whose files have been checked against its manifest.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what `moembed.json` says.
+        hub: name and commit, of a bundle that came from the hub.
+    """
 
     folder: Path
     manifest: Manifest
+    hub: tuple[str, str] | None = None
 
     @classmethod
     def open(cls, folder: Path, *, rehash: bool = False, exclusive: bool = True) -> "Bundle":

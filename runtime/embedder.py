@@ -16,6 +16,7 @@ from moembed.batching import pad, plan
 from moembed.bundle import Bundle
 from moembed.errors import InputError, PromptWarning, TruncationWarning
 from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
+from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
 from moembed.progress import progress
 from moembed.routing import Routers, Routing
@@ -51,8 +52,8 @@ class Embedding:
     truncated: bool
 
 
-class Embedder:
-    """A bundle, ready to embed. Safe to share between threads.
+class Embedder(Picklable):
+    """A bundle, ready to embed. Safe to share between threads; a pickle or a copy of it shares its session.
 
     The same text gives the same bytes alone, in any batch, in any order and with any number of threads.
 
@@ -93,6 +94,7 @@ class Embedder:
         self.routers = Routers(
             bundle, self.tokenizer, providers=self.providers, threads=self.threads, kernels=self.kernels
         )
+        self._options = Options.of(providers, threads, spin)
         self._warn_once = threading.Lock()
 
     @classmethod

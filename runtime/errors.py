@@ -3,9 +3,24 @@
 Every message says what was asked, what was found, and what to do.
 """
 
+from typing import Any
+
+
+def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
+
+
+def _reduce(self: Exception) -> tuple[Any, ...]:
+    """Pickle what an error holds: an initialiser that wants more than a message could not be called again."""
+    return _restored, (type(self), self.args, self.__dict__)
+
 
 class MoembedError(Exception):
     """Base of every error raised on purpose by moembed."""
+
+    __reduce__ = _reduce
 
 
 class InputError(MoembedError, ValueError):
@@ -59,6 +74,8 @@ class MissingExtraError(MoembedError, ImportError):
 
 class MoembedWarning(UserWarning):
     """Base of every warning issued by moembed."""
+
+    __reduce__ = _reduce
 
 
 class PromptWarning(MoembedWarning):

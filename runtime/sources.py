@@ -1,6 +1,7 @@
 """From what a user names to a bundle: a path, a hub name, or the model inside the package."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from moembed.arguments import flag, optional_string, path, source_name
@@ -51,4 +52,4 @@ def open_bundle(
     files, commit = read_manifest(first).files, first.name
     folder = fetch(source, files, revision=commit, cache_dir=cache, local_files_only=local_files_only)
     # A snapshot is shared with every program that fetches from this repository: more files in it are nobody's fault.
-    return Bundle.open(folder, rehash=rehash, exclusive=False)
+    return replace(Bundle.open(folder, rehash=rehash, exclusive=False), hub=(source, commit))
