@@ -38,13 +38,13 @@ def writing(name: str | Path) -> Iterator[BinaryIO]:
         OutputError: it is a folder, read-only, in a folder that is missing or not writable, or takes no more.
         BrokenPipeError: it is a pipe whose reader is gone.
     """
-    path = _followed(Path(name))
-    number = _descriptor(path)
-    if number is None and not _is_stream(path):
-        with replacing_file(path) as partial, partial.open("w+b") as file:
-            yield file
-        return
     try:
+        path = _followed(Path(name))
+        number = _descriptor(path)
+        if number is None and not _is_stream(path):
+            with replacing_file(path) as partial, partial.open("w+b") as file:
+                yield file
+            return
         # Not created, which Linux refuses for a FIFO in a folder like /tmp; a copy of a descriptor can be closed.
         opened = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
         with os.fdopen(opened, "wb") as file:

@@ -58,6 +58,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate the model."""
+    _check_outputs(arguments.json, arguments.plot)
     try:
         from moembed.quantize.evaluation import certify, datasets, report, results, variants
 
@@ -66,7 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise MissingExtraError(error.name or "ir-measures", "eval", "evaluate") from error
     from moembed.destination import writing
 
-    _check_outputs(arguments.json, arguments.plot)
     root = arguments.data or (
         Path(os.environ[datasets.ROOT_VARIABLE]) if os.environ.get(datasets.ROOT_VARIABLE) else None
     )
