@@ -1,17 +1,14 @@
-"""The paragraphs of text and Markdown files, each with the line it starts at."""
+"""Paragraphs of text and Markdown files, each with the line it starts at."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moembed.errors import InputError
+from moembed.text_files import Skipped, text_files
 
-SUFFIXES = (".md", ".markdown", ".txt", ".rst")
 _ITEM = re.compile(r"([-*+]|\d+[.)]) ")
 _FENCES = ("```", "~~~")
-_SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages"})
 
 
 @dataclass(frozen=True)
@@ -31,46 +28,13 @@ class Passage:
     text: str
 
 
-def text_files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Yield each file once, in order, and whether it was named itself rather than found in a folder.
-
-    Raises:
-        InputError: a path does not exist.
-    """
-    seen = set()
-    for path in paths:
-        if path.is_dir():
-            found = [(file, False) for file in _walk(path)]
-        elif path.exists():
-            found = [(path, True)]
-        else:
-            raise InputError(f"no file or folder {path}")
-        for file, named in found:
-            if (real := file.resolve()) not in seen:
-                seen.add(real)
-                yield file, named
-
-
-def passages(paths: Sequence[Path], *, skipped: Callable[[str], None]) -> Iterator[Passage]:
-    """Yield the paragraphs of the files under the paths.
-
-    Args:
-        paths: files of any suffix, and folders, which are searched for `SUFFIXES`; hidden folders are left out.
-        skipped: told of a file in a folder that is not UTF-8 text.
+def passages(paths: Sequence[Path], *, skipped: Callable[[Skipped], None]) -> Iterator[Passage]:
+    """Yield the paragraphs of the text files under the paths; arguments as for `text_files`.
 
     Raises:
         InputError: a path does not exist, or a file that was named itself is not UTF-8 text.
     """
-    for file, named in text_files(paths):
-        try:
-            text = file.read_bytes().decode("utf-8-sig")
-            if "\0" in text:
-                raise ValueError("it holds NUL bytes")
-        except (OSError, ValueError) as error:
-            if named:
-                raise InputError(f"{file} cannot be read as UTF-8 text: {error}") from error
-            skipped(f"{file}: not UTF-8 text")
-            continue
+    for file, text in text_files(paths, skipped=skipped):
         yield from split(file, text)
 
 
@@ -114,9 +78,3 @@ def _blocks(lines: Sequence[str], *, markdown: bool) -> Iterator[tuple[int, str,
         heading = line.strip("# \t") if title else heading
     if block:
         yield start, heading, block
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
-        yield from (Path(root) / name for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)

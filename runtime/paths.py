@@ -38,6 +38,14 @@ def cache_file(*parts: str) -> Path | None:
     return folder.joinpath(*parts) if folder else None
 
 
+def readable(path: Path) -> str:
+    """A path as text that can be printed and is valid in JSON: bytes that are not UTF-8, and control characters, escaped."""
+    from unicodedata import category
+
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c.encode("unicode_escape").decode() if category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+
+
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; what was written replaces `path` on success, and is removed on any failure.

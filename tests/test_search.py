@@ -77,7 +77,7 @@ def test_which_files_are_read(tmp_path):
         "b.py": b"no",
         ".hidden/c.md": b"no",
         "sub/d.txt": b"delta",
-        "sub/bad.txt": b"\xff\xfe",
+        "sub/bad.txt": b"\xff",
         "sub/nul.txt": b"a\0b",
         "node_modules/e.md": b"no",
     }.items():
@@ -87,7 +87,7 @@ def test_which_files_are_read(tmp_path):
     found = [p.text for p in passages([tmp_path, tmp_path / "a.md", tmp_path / "b.py"], skipped=skipped.append)]
     assert found == ["alpha", "delta", "no"], "a file once, and one that is named whatever its suffix"
     assert len(skipped) == 2
-    with pytest.raises(InputError, match="bad.txt cannot be read"):
+    with pytest.raises(InputError, match="bad.txt cannot be searched: it is not UTF-8"):
         list(passages([tmp_path / "sub/bad.txt"], skipped=skipped.append))
     with pytest.raises(InputError, match="no file or folder"):
         list(passages([tmp_path / "nothing"], skipped=skipped.append))

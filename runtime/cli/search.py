@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,14 +13,16 @@ from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
 from moembed.errors import InputError
 from moembed.overlong import Chunk
 from moembed.passages import Passage, passages
-from moembed.paths import cache_file
+from moembed.paths import cache_file, readable
 from moembed.progress import progress
+from moembed.text_files import Skipped
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
     from moembed.store import VectorStore, Window
 
 _SHOWN_LINES = 6
+_SHOWN_SKIPPED = 5
 _SAVED_AT_ONCE = 64
 
 
@@ -50,13 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.top_k < 1:
         raise InputError(f"--top-k {arguments.top_k}: expected at least 1")
-    found = list(passages(arguments.paths, skipped=lambda text: say(f"moembed: skipped {text}")))
+    skipped: list[Skipped] = []
+    found = list(passages(arguments.paths, skipped=skipped.append))
+    if skipped:
+        say(_summary(skipped))
     if not found:
         raise InputError(
             f"no text in {', '.join(map(str, arguments.paths))} (looked for .md, .markdown, .txt and .rst files)"
         )
     embedder = open_embedder(arguments)
-    query = embedder.encode_query(arguments.query)
+    query = embedder.encode_query(unicodedata.normalize("NFC", arguments.query))
     path = None if arguments.no_cache else cache_file("search.sqlite3")
     if path is None and not arguments.no_cache:
         say("moembed: vectors are not kept: this user has no home folder; MOEMBED_CACHE names a folder to keep them in")
@@ -98,19 +104,25 @@ def _key(model: str, prompt: str, passage: Passage) -> bytes:
     return hashlib.sha256(json.dumps([model, prompt, passage.heading, passage.text]).encode()).digest()
 
 
+def _summary(skipped: Sequence[Skipped]) -> str:
+    listed = ", ".join(f"{readable(one.path)} ({one.reason})" for one in skipped[:_SHOWN_SKIPPED])
+    more = f" and {len(skipped) - _SHOWN_SKIPPED} more" if len(skipped) > _SHOWN_SKIPPED else ""
+    return f"moembed: skipped what is not text: {listed}{more}"
+
+
 def _print(rank: int, score: float, passage: Passage, text: str, start: int, *, as_json: bool) -> None:
     line = passage.line + passage.text.count("\n", 0, start)
     if as_json:
         record = {
             "rank": rank,
             "score": round(score, 6),
-            "path": str(passage.path),
+            "path": readable(passage.path),
             "line": line,
             "heading": passage.heading,
         }
         emit(json.dumps(record | {"text": text}, ensure_ascii=False))
         return
-    emit(f"{score:.3f}  {passage.path}:{line}" + (f"  ({passage.heading})" if passage.heading else ""))
+    emit(f"{score:.3f}  {readable(passage.path)}:{line}" + (f"  ({passage.heading})" if passage.heading else ""))
     lines = text.strip("\n").splitlines()
     for shown in lines[:_SHOWN_LINES]:
         emit(f"       {shown}")
