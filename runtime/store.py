@@ -25,6 +25,8 @@ _FORMAT = 2
 _TABLE = "CREATE TABLE texts (key BLOB PRIMARY KEY, windows BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
 _CHECKSUM_BYTES = 16
 _IN_USE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+# Of a damaged file, sqlite3 may fail to decode the name in its own message, or ask for the memory of a length gone wild.
+_ERRORS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 # Faults of the disk, or of our rights to it. Every other error means that the file is not a database of ours any more.
 _OF_THE_DISK = {
     sqlite3.SQLITE_PERM,
@@ -63,7 +65,7 @@ class VectorStore:
     ) -> None:
         if self._db is not None and self._stale:
             # Only the day of use is lost.
-            with suppress(sqlite3.Error), self._db:
+            with suppress(*_ERRORS), self._db:
                 today = ((self._today, key) for key in self._stale)
                 self._db.executemany("UPDATE texts SET used = ? WHERE key = ?", today)
         self._close()
@@ -110,7 +112,7 @@ class VectorStore:
                 if self._db is None:
                     self._db = self._opened(self._path)
                 return work(self._db)
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, *_ERRORS) as error:
                 self._remedy(self._path, error, writing=writing)
         return None
 
@@ -130,12 +132,12 @@ class VectorStore:
                 _create(db)
             if _schema(db) != [(_TABLE.encode(), _FORMAT)]:
                 raise sqlite3.DatabaseError("it is not a cache of this version of moembed")
-        except sqlite3.Error:
+        except _ERRORS:
             db.close()
             raise
         return db
 
-    def _remedy(self, path: Path, error: OSError | sqlite3.Error, *, writing: bool) -> None:
+    def _remedy(self, path: Path, error: Exception, *, writing: bool) -> None:
         """Do about an error what can be done; every remedy is tried once."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _IN_USE:
@@ -156,7 +158,7 @@ class VectorStore:
         else:
             self._replace(path, error)
 
-    def _replace(self, path: Path, error: sqlite3.Error) -> None:
+    def _replace(self, path: Path, error: Exception) -> None:
         self._replaced = True
         self._close()
         try:

@@ -189,6 +189,18 @@ def test_each_damage_hurts(sound, tmp_path):
         assert min(kept) < len(ENTRIES), damage.__name__
 
 
+def test_a_schema_that_is_not_text(sound, tmp_path):
+    """sqlite3 itself fails to decode its message about it."""
+    path = tmp_path / "search.sqlite3"
+    path.write_bytes(sound.replace(b"textstexts", b"text\xc9text\xc9", 1))
+    with contextlib.closing(sqlite3.connect(path)) as db, pytest.raises(UnicodeDecodeError):
+        db.execute("SELECT * FROM sqlite_master")
+    said = []
+    with VectorStore(path, say=said.append) as store:
+        assert store.read([key for key, _ in ENTRIES], DIM) == {}
+    assert "it is started anew" in said[0]
+
+
 def test_a_row_of_another_width_is_no_row(sound, tmp_path):
     path = tmp_path / "search.sqlite3"
     path.write_bytes(sound)
