@@ -20,7 +20,6 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.manifest import Manifest, Source
-from moembed.models.checkpoint import WEIGHTS_FILE
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids
@@ -64,16 +63,17 @@ def export(
     from moembed.export.graph import finish
     from moembed.export.parity import compare, observe_graph, observe_network
     from moembed.export.trace import trace
-    from moembed.models.checkpoint import load_network
+    from moembed.models.checkpoint import load_network, stored_dtypes
 
     _check_tokenizer(checkpoint)
-    say(f"reading {checkpoint.folder}")
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(stored_dtypes(checkpoint.folder).items()))
+    say(f"reading {checkpoint.folder} (tensors: {dtypes})")
     network = load_network(checkpoint.folder)
     say("tracing the encoder")
     model = finish(trace(network), checkpoint.config)
     with replacing_folder(out) as partial:
         say(f"writing {out}")
-        write_graph(model, partial / GRAPH, _properties(checkpoint))
+        write_graph(model, partial / GRAPH, _properties(checkpoint) | {"weights_dtypes": dtypes})
         del model
         _write_companions(checkpoint, partial)
         write_vocabulary(partial)
@@ -159,8 +159,7 @@ def _properties(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _manifest(checkpoint: Checkpoint, report: "ParityReport", folder: Path) -> Manifest:
     spec, files = checkpoint.spec, file_records(folder)
-    size = (checkpoint.folder / WEIGHTS_FILE).stat().st_size
-    reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=size)
+    reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=checkpoint.weights_size)
     return Manifest(
         name=spec.name,
         recipe=RECIPE,

@@ -2,23 +2,24 @@
 
 The names are those of the published `model.safetensors` (148 tensors for 12 layers, flat, no prefix), and `projection.weight`
 and `projection.bias` where a model has a projection. A loader that only logs what is missing gives another network:
-transformers 5 does, silently.
+transformers 5 does, silently. Each tensor may be float32, float16 or bfloat16; float32 holds all of their values exactly.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moembed.errors import CheckpointError, MissingExtraError
 from moembed.models.config import NomicMoeConfig
+from moembed.models.weights import WEIGHTS_FILE, Weights, advice, find_weights, open_weights, paths_in
 
 if TYPE_CHECKING:
     from moembed.models.network import NomicMoe
 
-WEIGHTS_FILE = "model.safetensors"
-_SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names, and ours
 _LISTED = 12
 
 
@@ -74,38 +75,37 @@ def parameter_count(config: NomicMoeConfig) -> int:
 
 
 @contextmanager
-def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NomicMoeConfig, Any]]:
-    """Open `config.json` and `model.safetensors` of a folder after checking names, shapes and dtypes.
+def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NomicMoeConfig, Weights]]:
+    """Open `config.json` and the weight files of a folder after checking names, shapes and dtypes.
 
     Args:
         folder: a checkpoint in the published layout.
-        framework: `"pt"` or `"np"`, the kind of tensor that the handle's `get_tensor(name)` returns.
+        framework: `"pt"` or `"np"`, the kind of the tensors.
 
     Yields:
-        The configuration and the open safetensors handle (memory-mapped).
+        The configuration and the open weights (memory-mapped).
 
     Raises:
         CheckpointError: the folder does not hold exactly this network.
         MissingExtraError: safetensors is not installed.
     """
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError:
-        raise MissingExtraError("safetensors", "export", "Reading a checkpoint") from None
     config = NomicMoeConfig.from_file(folder / "config.json")
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise CheckpointError(f"no {WEIGHTS_FILE} in {folder}{_other_weights(folder)}")
-    try:
-        with safe_open(path, framework=framework) as handle:
-            found = {}
-            for name in handle.keys():  # noqa: SIM118  (a handle, not a dict)
-                view = handle.get_slice(name)
-                found[name] = (tuple(view.get_shape()), view.get_dtype())
-            _compare(config, found)
-            yield config, handle
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file (truncated or corrupt?): {error}") from error
+    files = find_weights(folder)
+    if files is None:
+        raise CheckpointError(f"{folder} lacks {WEIGHTS_FILE}{advice(paths_in(folder))}")
+    with open_weights(files, framework) as weights:
+        _compare(config, weights.shapes())
+        yield config, weights
+
+
+def stored_dtypes(folder: Path) -> dict[str, int]:
+    """Number of tensors that a checkpoint stores in each dtype.
+
+    Raises:
+        CheckpointError: as `open_checkpoint`.
+    """
+    with open_checkpoint(folder, "np") as (_, weights):
+        return dict(Counter(_DTYPES[dtype] for _, dtype in weights.shapes().values()))
 
 
 def load_network(folder: Path) -> "NomicMoe":
@@ -121,11 +121,11 @@ def load_network(folder: Path) -> "NomicMoe":
         raise MissingExtraError("torch", "export", "Loading a checkpoint") from None
     from moembed.models.network import NomicMoe
 
-    with open_checkpoint(folder, "pt") as (config, handle):
-        tensors = {name: handle.get_tensor(name).to(torch.float32) for name in expected_tensors(config)}
+    with open_checkpoint(folder, "pt") as (config, weights):
+        tensors = {name: weights.get_tensor(name).to(torch.float32) for name in expected_tensors(config)}
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} holds NaN or infinity in {_some(broken)}")
+        raise CheckpointError(f"{folder} holds NaN or infinity in {_some(broken)}")
     with torch.device("meta"):
         network = NomicMoe(config)
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -133,7 +133,6 @@ def load_network(folder: Path) -> "NomicMoe":
 
 
 def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    dtype = _SAFETENSORS_DTYPE[config.dtype]
     expected = expected_tensors(config)
     in_file = {
         int(m[1]) for name in found if (m := re.match(r"encoder\.layers\.(\d+)\.mlp\.(?:router|experts)\.", name))
@@ -147,24 +146,19 @@ def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str
     problems += [f"missing: {_some(names)}" for names in [[n for n in expected if n not in found]] if names]
     problems += [f"unexpected: {_some(names)}" for names in [[n for n in found if n not in expected]] if names]
     for name, shape in expected.items():
-        if name in found and found[name] != (shape, dtype):
-            got_shape, got_dtype = found[name]
-            problems.append(f"{name}: expected {list(shape)} {dtype}, found {list(got_shape)} {got_dtype}")
+        got_shape, dtype = found.get(name, (shape, "F32"))
+        if got_shape != shape:
+            problems.append(f"{name}: expected {list(shape)}, found {list(got_shape)}")
+        if dtype not in _DTYPES:
+            problems.append(
+                f"{name}: its dtype is {dtype}, expected one of {', '.join(_DTYPES)}: export the checkpoint before it was "
+                "quantised, or save it in one of these"
+            )
     if problems:
         shown = problems[:_LISTED] + ([f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
-        raise CheckpointError(f"{WEIGHTS_FILE} is not the network that config.json describes:\n  " + "\n  ".join(shown))
+        raise CheckpointError("the weights are not the network that config.json describes:\n  " + "\n  ".join(shown))
 
 
 def _some(names: list[str]) -> str:
     rest = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f", ... and {rest} more" if rest > 0 else "")
-
-
-def _other_weights(folder: Path) -> str:
-    if (folder / "pytorch_model.bin").exists():
-        return "; pytorch_model.bin is a pickle, which is never loaded: convert it to safetensors"
-    if (folder / f"{WEIGHTS_FILE}.index.json").exists():
-        return "; it is sharded: merge the shards into one file (the published model is one file)"
-    if any(folder.glob("*.gguf")):
-        return "; a GGUF cannot be the source: it has lost the expert bias"
-    return ""

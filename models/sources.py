@@ -1,17 +1,20 @@
 """From what a user names to a checkpoint folder: a path, or a hub name at its pinned revision with checked digests."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from moembed.arguments import source_name
 from moembed.bundle import sha256_of
 from moembed.errors import CheckpointError, SourceError
-from moembed.hub import fetch, is_hub_name
-from moembed.models.checkpoint import WEIGHTS_FILE
+from moembed.hub import AbsentError, fetch, file_names, is_hub_name
 from moembed.models.config import NomicMoeConfig
 from moembed.models.modules import check_modules
 from moembed.models.spec import ModelSpec, known_specs, spec_of
+from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, advice, find_weights, paths_in, read_index
 
-REQUIRED_FILES = ("config.json", WEIGHTS_FILE, "tokenizer.json")
+REQUIRED_FILES = ("config.json", "tokenizer.json")
 OPTIONAL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -31,7 +34,8 @@ class Checkpoint:
         config: the network's configuration.
         spec: the model's facts; `spec.repo` and `spec.revision` say where it came from, if anyone knows.
         config_sha256: digest of `config.json`.
-        weights_sha256: digest of `model.safetensors`.
+        weights_sha256: digest of `model.safetensors`, or of its shards together; see `moembed.models.weights`.
+        weights_size: bytes of the weight files.
     """
 
     folder: Path
@@ -39,10 +43,11 @@ class Checkpoint:
     spec: ModelSpec
     config_sha256: str
     weights_sha256: str
+    weights_size: int
 
 
 def locate(
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
     revision: str | None = None,
     cache_dir: Path | None = None,
@@ -60,9 +65,9 @@ def locate(
         SourceError: neither a folder nor a hub name that can be had.
         CheckpointError: a required file is missing, a digest differs from the pinned one, or its vectors are not means of tokens.
     """
-    folder = Path(source)
-    if folder.is_dir():
-        return _local(folder)
+    source = source_name(source)
+    if os.path.isdir(source):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
+        return _local(Path(source))
     if isinstance(source, Path) or not is_hub_name(source):
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
     pinned = next((spec for spec in known_specs() if spec.repo == source), None)
@@ -70,15 +75,11 @@ def locate(
         revision = pinned.revision
     else:
         pinned = None
-
-    folder = fetch(
-        source,
-        REQUIRED_FILES,
-        optional=OPTIONAL_FILES,  # the export writes what is missing
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    try:
+        folder = _fetched(source, revision, pinned, cache_dir=cache_dir, local_files_only=local_files_only)
+    except AbsentError as error:
+        found = [] if local_files_only else file_names(source, revision)
+        raise SourceError(f"{error}{advice(found)}") from error
     checkpoint = _local(folder)
     if pinned is None:
         # The snapshot folder of huggingface_hub's cache is named after the commit that the revision resolved to.
@@ -89,16 +90,33 @@ def locate(
 
 
 def _local(folder: Path) -> Checkpoint:
-    if missing := [name for name in REQUIRED_FILES if not (folder / name).is_file()]:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}; a checkpoint has {', '.join(REQUIRED_FILES)}")
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    weights = find_weights(folder)
+    if missing or weights is None:
+        lacks = ", ".join(missing + ([] if weights else [WEIGHTS_FILE]))
+        has = ", ".join((*REQUIRED_FILES, WEIGHTS_FILE))
+        raise CheckpointError(f"{folder} lacks {lacks}; a checkpoint has {has}{advice(paths_in(folder))}")
     config = NomicMoeConfig.from_file(folder / "config.json")
     check_modules(folder)
-    config_sha256, weights_sha256 = (sha256_of(folder / name) for name in ("config.json", WEIGHTS_FILE))
+    config_sha256, weights_sha256 = sha256_of(folder / "config.json"), weights.sha256()
     spec = spec_of(folder, config, config_sha256)
     published = next((s for s in known_specs() if s.sha256.get(WEIGHTS_FILE) == weights_sha256), None)
     if published is not None:
         spec = replace(spec, repo=published.repo, revision=published.revision)
-    return Checkpoint(folder, config, spec, config_sha256, weights_sha256)
+    return Checkpoint(folder, config, spec, config_sha256, weights_sha256, weights.size)
+
+
+def _fetched(name: str, revision: str | None, pinned: ModelSpec | None, **options: Any) -> Path:
+    """The snapshot folder with the files of a checkpoint on the hub: its weights in one file, or in shards."""
+    # The export writes what is missing of the optional ones.
+    folder = fetch(name, REQUIRED_FILES, optional=(*OPTIONAL_FILES, INDEX_FILE), revision=revision, **options)
+    commit, index = folder.name, folder / INDEX_FILE
+    if pinned or not index.is_file():
+        return fetch(name, [WEIGHTS_FILE], revision=commit, **options)
+    fetch(name, REQUIRED_FILES, optional=[WEIGHTS_FILE], revision=commit, **options)
+    if not (folder / WEIGHTS_FILE).is_file():
+        fetch(name, sorted(set(read_index(index).values())), revision=commit, **options)
+    return folder
 
 
 def _check_digests(folder: Path, pinned: ModelSpec) -> None:

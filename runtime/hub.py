@@ -57,7 +57,7 @@ def fetch(
     for name in (*may_lack, *filenames):
         try:
             path = _file(repo, name, revision, cache_dir, local_files_only)
-        except _AbsentError:
+        except AbsentError:
             if name in may_lack:
                 continue
             raise
@@ -86,8 +86,18 @@ def _cache(repo: str, chosen: Path | None) -> Path | None:
         ) from None
 
 
-class _AbsentError(SourceError):
+class AbsentError(SourceError):
     """The repository, or the cache where it alone may be asked, does not hold the file."""
+
+
+def file_names(repo: str, revision: str | None) -> list[str]:
+    """Paths of all files of a hub repository, or none where the hub does not tell; asked only to explain an error."""
+    try:
+        from huggingface_hub import HfApi
+
+        return HfApi().list_repo_files(repo, revision=revision)
+    except Exception:  # whatever it is, the error that it was to explain is raised
+        return []
 
 
 def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, local_files_only: bool) -> Path:
@@ -112,7 +122,7 @@ def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, lo
     if (offline or _COMMIT.fullmatch(revision or "")) and (found := _cached(repo, name, revision, cache_dir)):
         return found
     if offline:
-        raise _AbsentError(uncached)
+        raise AbsentError(uncached)
     try:
         return Path(hf_hub_download(repo, name, revision=revision, cache_dir=cache_dir))
     except LocalEntryNotFoundError as error:
@@ -124,7 +134,7 @@ def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, lo
     except RevisionNotFoundError as error:
         raise SourceError(f"{repo} has no revision {revision}: give a commit, tag or branch of it") from error
     except EntryNotFoundError as error:
-        raise _AbsentError(f"{at} holds no {name}") from error
+        raise AbsentError(f"{at} holds no {name}") from error
     except Exception as error:  # errors of the HTTP library pass through, and which library it is has changed twice
         raise SourceError(f"{name} of {at} could not be downloaded: {error}") from error
 
@@ -139,4 +149,4 @@ def _cached(repo: str, name: str, revision: str | None, cache_dir: Path | None) 
         raise SourceError(f"{repo} is not a hub name: {error}") from error
     if found is None or isinstance(found, str):
         return Path(found) if found else None
-    raise _AbsentError(f"{repo} at revision {revision} holds no {name}")  # huggingface_hub keeps note of that
+    raise AbsentError(f"{repo} at revision {revision} holds no {name}")  # huggingface_hub keeps note of that

@@ -1,7 +1,8 @@
-"""A local stand-in for the Hugging Face hub: the addresses that `huggingface_hub.hf_hub_download` asks for, no more.
+"""A local stand-in for the Hugging Face hub: the addresses that `huggingface_hub.hf_hub_download` asks for, and one more.
 
 That is HEAD and GET of `/{owner}/{name}/resolve/{revision}/{path}`, with the headers and error codes it reads; it asks
 nothing else, except once a day for a list of coding agents (`/api/agent-harnesses`) unless telemetry is switched off.
+`list_repo_files` asks for `/api/models/{owner}/{name}/tree/{revision}`.
 Repositories are local folders, requests are recorded, and downloads can be broken on purpose.
 
 `python tests/hub_server.py NAME=FOLDER ...` serves folders until interrupted.
@@ -9,6 +10,7 @@ Repositories are local folders, requests are recorded, and downloads can be brok
 
 import argparse
 import hashlib
+import json
 import re
 import shutil
 import socket
@@ -21,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+_TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
@@ -107,6 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, *, body: bool) -> None:
+        if tree := _TREE.fullmatch(urlsplit(self.path).path):
+            self._list(self.hub.repos.get(tree["repo"]), tree["revision"])
+            return
         parts = _FILE.fullmatch(urlsplit(self.path).path)
         if parts is None:
             self._refuse(404, None, {})
@@ -124,6 +130,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(503, None, asked)
         else:
             self._send(repo, asked, body=body)
+
+    def _list(self, repo: Repo | None, revision: str) -> None:
+        if repo is None or revision not in (repo.commit, *repo.refs):
+            self._refuse(404, "RevisionNotFound", {})
+            return
+        paths = [path for path in repo.folder.rglob("*") if path.is_file()]
+        listed = [
+            {
+                "type": "file",
+                "path": path.relative_to(repo.folder).as_posix(),
+                "size": path.stat().st_size,
+                "oid": "0" * 40,
+            }
+            for path in paths
+        ]
+        content = json.dumps(listed).encode()
+        self._head(200, {}, {"Content-Type": "application/json", "Content-Length": str(len(content))})
+        self.wfile.write(content)
 
     def _fault(self, path: str, *kinds: str) -> Fault | None:
         fault = self.hub.faults.get(path)

@@ -50,8 +50,11 @@ def test_names_are_the_published_ones(network):
     [
         (lambda t: t.pop("encoder.layers.1.mlp.experts.bias"), "missing: encoder.layers.1.mlp.experts.bias"),
         (lambda t: t.update({"lm_head.weight": np.zeros(3, np.float32)}), "unexpected: lm_head.weight"),
-        (lambda t: t.update({"emb_ln.weight": np.zeros(49, np.float32)}), r"emb_ln.weight: expected \[48\] F32"),
-        (lambda t: t.update({"emb_ln.weight": np.ones(48, np.float16)}), "found .48. F16"),
+        (
+            lambda t: t.update({"emb_ln.weight": np.zeros(49, np.float32)}),
+            r"emb_ln.weight: expected \[48\], found \[49\]",
+        ),
+        (lambda t: t.update({"emb_ln.weight": np.ones(48, np.float64)}), "emb_ln.weight: its dtype is F64"),
         (
             lambda t: t.update({n.replace("layers.1.mlp", "layers.2.mlp"): t.pop(n) for n in list(t) if "1.mlp" in n}),
             r"the names say \[2, 3\], config.json's rule",
@@ -88,20 +91,9 @@ def test_a_truncated_file_is_refused(checkpoint, tmp_path, keep):
 def test_a_pickle_is_never_loaded(checkpoint, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pickle"):
-        load_network(folder)
-    with pytest.raises(CheckpointError, match="lacks model.safetensors"):
-        locate(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("w.gguf", "lost the expert bias"), ("model.safetensors.index.json", "sharded")]
-)
-def test_other_weight_files_get_a_reason(checkpoint, tmp_path, name, said):
-    folder = shutil.copytree(checkpoint, tmp_path / "other")
-    (folder / "model.safetensors").rename(folder / name)
-    with pytest.raises(CheckpointError, match=said):
-        load_network(folder)
+    for read in (load_network, locate):
+        with pytest.raises(CheckpointError, match="lacks model.safetensors.*Found pytorch_model.bin: a pickle"):
+            read(folder)
 
 
 def test_half_precision_widens_exactly(tmp_path):

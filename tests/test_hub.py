@@ -21,6 +21,7 @@ from moembed.errors import BundleError, CheckpointError, SourceError
 from moembed.manifest import MANIFEST_FILE
 from moembed.models.sources import OPTIONAL_FILES, REQUIRED_FILES, locate
 from moembed.models.spec import known_specs
+from moembed.models.weights import WEIGHTS_FILE
 from moembed.sources import DEFAULT_FOLDER, open_bundle
 
 WEIGHTS = "onnx/model_int8.onnx_data"
@@ -241,7 +242,7 @@ def test_a_checkpoint_by_name(hub, checkpoint, monkeypatch):
         local.spec.max_tokens,
     )
     assert (found.config_sha256, found.weights_sha256) == (local.config_sha256, local.weights_sha256)
-    held = {name for name in (*REQUIRED_FILES, *OPTIONAL_FILES) if (checkpoint / name).exists()}
+    held = {name for name in (*REQUIRED_FILES, WEIGHTS_FILE, *OPTIONAL_FILES) if (checkpoint / name).exists()}
     assert set(OPTIONAL_FILES) - held, "some optional files are missing, and that is fine"
     assert sorted(asked_of(hub)) == sorted(held)
     hub.stop()

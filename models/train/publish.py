@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from moembed.models.checkpoint import WEIGHTS_FILE
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.teacher import Teacher
+from moembed.models.weights import WEIGHTS_FILE
 from moembed.paths import replacing_folder
 from moembed.sources import DEFAULT_FOLDER
 

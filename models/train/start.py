@@ -9,11 +9,12 @@ from torch import Tensor
 
 from moembed.errors import CheckpointError, InputError
 from moembed.external_data import read_graph
-from moembed.models.checkpoint import WEIGHTS_FILE, load_network
+from moembed.models.checkpoint import load_network
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.train.student import PROJECTION
 from moembed.models.train.teacher import Teacher
+from moembed.models.weights import WEIGHTS_FILE, find_weights
 from moembed.quantize.functions import EMBEDDINGS
 from moembed.quantize.layout import decode_blocks, unpack
 from moembed.quantize.pipeline import GRAPH
@@ -31,8 +32,9 @@ class Start(NamedTuple):
 
 def files(folder: Path) -> list[Path]:
     """The files that a start is read from."""
-    names = ("tokenizer.json", WEIGHTS_FILE, GRAPH, f"{GRAPH}_data")
-    return [folder / name for name in names if (folder / name).is_file()]
+    weights = find_weights(folder)
+    paths = (folder / "tokenizer.json", *(weights.paths if weights else ()), folder / GRAPH, folder / f"{GRAPH}_data")
+    return [path for path in paths if path.is_file()]
 
 
 def read(folder: Path) -> Start:
@@ -45,8 +47,7 @@ def read(folder: Path) -> Start:
         vocabulary = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} has no readable tokenizer.json: {error!r}") from error
-    whole = (folder / WEIGHTS_FILE).is_file()
-    parameters = dict(load_network(folder).state_dict()) if whole else _decoded(folder)
+    parameters = _decoded(folder) if find_weights(folder) is None else dict(load_network(folder).state_dict())
     return Start(parameters, [piece for piece, _ in vocabulary])
 
 

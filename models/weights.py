@@ -1,0 +1,216 @@
+"""The files that hold a checkpoint's tensors: one safetensors file, or several shards with an index, as transformers saves them.
+
+What else lies where they are missing is named, with what to do about it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from moembed.bundle import sha256_of
+from moembed.errors import CheckpointError, MissingExtraError
+from moembed.manifest import MANIFEST_FILE
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_FILE = "adapter_config.json"
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors")
+_PICKLE = (
+    "a pickle, which is never loaded because loading one runs code: load it where you trust it and save it with "
+    "save_pretrained(FOLDER, safe_serialization=True)"
+)
+# Pattern of a path -> what such a file is and what to do; the first that matches speaks.
+_OTHER = (
+    (MANIFEST_FILE, "the manifest of a bundle: it is exported already, open it with Embedder.from_pretrained or -m"),
+    (ADAPTER_FILE, "an adapter (PEFT), which holds changes to a base model only: merge it with merge_and_unload(), save the "
+     "result with save_pretrained(FOLDER), and export that folder"),
+    ("model-*-of-*.safetensors", f"a shard without its {INDEX_FILE}: copy that file too"),
+    ("*.gguf", "a GGUF, which cannot be the source because it has lost the expert bias: export the checkpoint it was made of"),
+    ("*pytorch_model*.bin*", _PICKLE),
+    ("tf_model*.h5", "weights of TensorFlow: load them with transformers 4 (from_tf=True) and save_pretrained"),
+    ("flax_model*.msgpack", "weights of Flax: load them with transformers 4 (from_flax=True) and save_pretrained"),
+    (f"*/{WEIGHTS_FILE}", "a checkpoint in a folder of its own: export that folder"),
+    (f"*/{INDEX_FILE}", "a checkpoint in a folder of its own: export that folder"),
+    ("*.safetensors", f"tensors under another name: if they are the model's, rename the file to {WEIGHTS_FILE}"),
+    ("*.onnx", "an ONNX graph, of which no bundle can be made: export the checkpoint it was made of"),
+    ("*.pt", _PICKLE),
+    ("*.pth", _PICKLE),
+    ("*.ckpt", _PICKLE),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files of one checkpoint's tensors.
+
+    Attributes:
+        paths: the safetensors files, by name.
+        index: tensor name -> name of its file, where there is an index.
+    """
+
+    paths: tuple[Path, ...]
+    index: dict[str, str] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together, without the index."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def sha256(self) -> str:
+        """Digest by which the weights are known.
+
+        It is that of the file where there is one; of several, it is the sha256 of what `sha256sum` prints for the shards in
+        order of their names, a line `DIGEST  NAME` for each.
+        """
+        digests = [(sha256_of(path), path.name) for path in self.paths]
+        if self.index is None:
+            return digests[0][0]
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+
+
+class Weights:
+    """The tensors of open safetensors files by name, memory-mapped.
+
+    Args:
+        handles: tensor name -> the open file that holds it.
+    """
+
+    def __init__(self, handles: dict[str, Any]) -> None:
+        self._handles = handles
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and safetensors' name of the dtype, of every tensor."""
+        found = {}
+        for name in self._handles:
+            view = self.get_slice(name)
+            found[name] = (tuple(view.get_shape()), str(view.get_dtype()))
+        return found
+
+    def get_tensor(self, name: str) -> Any:
+        """A whole tensor, in the dtype it is stored in."""
+        return self._handles[name].get_tensor(name)
+
+    def get_slice(self, name: str) -> Any:
+        """A tensor of which parts are read by indexing."""
+        return self._handles[name].get_slice(name)
+
+
+def find_weights(folder: Path) -> WeightFiles | None:
+    """The weight files of a folder, or None where there are none; a single file is preferred to shards, as transformers does.
+
+    Raises:
+        CheckpointError: the index cannot be read or names files that are not there, or an adapter would change the weights.
+    """
+    whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
+    if not whole.is_file() and not index.is_file():
+        return None
+    if (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} holds both {ADAPTER_FILE} and weights, and transformers would apply the adapter to them: merge it, or "
+            "move it away if it is merged already"
+        )
+    if whole.is_file():
+        return WeightFiles((whole,))
+    files = read_index(index)
+    names = sorted(set(files.values()))
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {INDEX_FILE} names: copy the shards too")
+    return WeightFiles(tuple(folder / name for name in names), files)
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """The file of every tensor, as an index tells it.
+
+    Raises:
+        CheckpointError: it is no index, or names a file outside its folder.
+    """
+    try:
+        read = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a readable index of shards ({error}): copy or save it again") from error
+    files = read.get("weight_map") if isinstance(read, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f"{path}: weight_map is no object of tensor names: copy or save it again")
+    for tensor, name in files.items():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name) or name == WEIGHTS_FILE:
+            raise CheckpointError(
+                f"{path}: the file of {tensor} is {name!r}; expected the name of a .safetensors file beside the index"
+            )
+    return files
+
+
+@contextmanager
+def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
+    """Open weight files, each tensor of which must be where the index says, once.
+
+    Args:
+        files: from `find_weights`.
+        framework: `"pt"` or `"np"`, the kind of tensors.
+
+    Raises:
+        CheckpointError: a file is damaged, or index and files contradict each other.
+        MissingExtraError: safetensors is not installed, or ml_dtypes, by which NumPy knows bfloat16.
+    """
+    try:
+        import ml_dtypes  # noqa: F401
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingExtraError(error.name or "safetensors", "export", "Reading a checkpoint") from None
+    place: dict[str, tuple[Path, Any]] = {}
+    path = files.paths[0]
+    with ExitStack() as stack:
+        try:
+            for path in files.paths:
+                handle = stack.enter_context(safe_open(path, framework=framework))
+                for name in handle.keys():  # noqa: SIM118  (a handle, not a dict)
+                    if name in place:
+                        raise CheckpointError(
+                            f"{name} is in both {place[name][0].name} and {path.name} of {path.parent}"
+                        )
+                    place[name] = path, handle
+            _compare_index(files, {name: path.name for name, (path, _) in place.items()})
+            yield Weights({name: handle for name, (_, handle) in place.items()})
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path} is not a readable safetensors file (truncated or corrupt?): {error}"
+            ) from error
+
+
+def _compare_index(files: WeightFiles, found: dict[str, str]) -> None:
+    if files.index is None or files.index == found:
+        return
+    name = next(n for n in sorted(files.index.keys() | found.keys()) if files.index.get(n) != found.get(n))
+    said, held = files.index.get(name, "none"), found.get(name, "none")
+    raise CheckpointError(
+        f"{INDEX_FILE} says that the file of {name} is {said}, and it is {held}: shards of different checkpoints are mixed; "
+        f"copy all files of {files.paths[0].parent} again"
+    )
+
+
+def advice(paths: Iterable[str]) -> str:
+    """Words about what a checkpoint without weights holds in their place, or none.
+
+    Args:
+        paths: paths relative to the checkpoint, `/` between their parts.
+    """
+    listed = sorted(paths)
+    if WEIGHTS_FILE in listed or INDEX_FILE in listed:
+        return ""
+    for pattern, words in _OTHER:
+        for path in listed:
+            if fnmatchcase(path, pattern):
+                return f". Found {path}: {words}"
+    return ""
+
+
+def paths_in(folder: Path) -> list[str]:
+    """Paths of the files of a folder and of its folders, relative to it."""
+    return [
+        path.relative_to(folder).as_posix() for glob in ("*", "*/*") for path in folder.glob(glob) if path.is_file()
+    ]
