@@ -186,10 +186,10 @@ def _compare_index(files: WeightFiles, found: dict[str, str]) -> None:
     if files.index is None or files.index == found:
         return
     name = next(n for n in sorted(files.index.keys() | found.keys()) if files.index.get(n) != found.get(n))
-    said, held = files.index.get(name, "none"), found.get(name, "none")
+    said, held = (names.get(name, "none of the files that it names") for names in (files.index, found))
     raise CheckpointError(
-        f"{INDEX_FILE} says that the file of {name} is {said}, and it is {held}: shards of different checkpoints are mixed; "
-        f"copy all files of {files.paths[0].parent} again"
+        f"by {INDEX_FILE}, {name} should be in {said} and is in {held}: shards of different checkpoints are mixed; copy all "
+        f"files of {files.paths[0].parent} again"
     )
 
 

@@ -7,8 +7,8 @@ and compares. The source, the recipe and the versions that wrote the bundle are 
 | field | type | meaning |
 |---|---|---|
 | `reference.kind` | string | what the bundle was compared with: `checkpoint` (the torch network) or `bundle` (an fp32 bundle) |
-| `reference.sha256` | string | of the checkpoint's `model.safetensors`, or of the fp32 bundle's graph, weights and tokenizer |
-| `reference.size` | integer | bytes of the checkpoint's `model.safetensors`, or of the fp32 bundle without its manifest |
+| `reference.sha256` | string | of the checkpoint's weights, or of the fp32 bundle's graph, weights and tokenizer |
+| `reference.size` | integer | bytes of the checkpoint's weight files, or of the fp32 bundle without its manifest |
 | `texts` | integer | texts compared, each alone, cut to the model's limit |
 | `tokens` | integer | their tokens in all |
 | `embedding_mean_cosine` | number | mean over the texts of the cosine of the two embeddings |

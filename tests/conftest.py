@@ -1,12 +1,15 @@
 """Fixtures: a small random checkpoint, its bundles, and the embedded default model, each made once per run."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from browser import chromium, installed
 from checkpoints import small_config, write_checkpoint
+from hub_server import Hub
 from moembed import Embedder
 from moembed.bundle import Bundle
 from moembed.export.pipeline import export
@@ -68,6 +71,22 @@ def small(bundle) -> Embedder:
 def model() -> Embedder:
     """The embedded default model."""
     return Embedder.from_pretrained()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub and an empty cache for one test, and no waiting between huggingface_hub's attempts."""
+    with Hub() as server:
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        yield server
 
 
 @pytest.fixture(scope="session")

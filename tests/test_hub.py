@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,22 +26,6 @@ from moembed.sources import DEFAULT_FOLDER, open_bundle
 WEIGHTS = "onnx/model_int8.onnx_data"
 LISTED = set(read_manifest(DEFAULT_FOLDER).files)
 PUBLISHED_CONFIG_FILE = Path(__file__).parent / "data" / "published_config.json"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A hub and an empty cache for one test, and no waiting between huggingface_hub's attempts."""
-    with Hub() as server:
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(time, "sleep", lambda _: None)
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_the_longest_prompt_that_leaves_room(model):
     """510 tokens beside the special ones: 509 of a prompt leave one for a text."""
     prompt = "a " * 509
     assert model.count_tokens("", prompt=prompt) == 511
-    for policy in ("error", "truncate", "truncate_start", Chunk(overlap=0)):
+    for policy in ("error", Chunk(overlap=0)):
         assert model.encode("b", prompt=prompt, overlong=policy).shape == (384,)
     windows = list(model.embed(["b c d"], prompt=prompt, overlong=Chunk(0, pooled=False)))
     assert [window.tokens for window in windows] == [512] * 3
@@ -124,3 +124,10 @@ def test_composed_and_decomposed_text_differ_without_it(model, text):
     decomposed = unicodedata.normalize("NFD", text)
     assert model.tokens(decomposed) != model.tokens(text)
     assert not np.array_equal(model.encode_query(decomposed), model.encode_query(text))
+
+
+@pytest.mark.parametrize(
+    ("form", "plain"), [("Ｈｅｌｌｏ", "Hello"), ("ｶﾀｶﾅ", "カタカナ"), ("ﬁne", "fine"), ("①", "1")]
+)
+def test_compatible_forms_are_the_same_text(model, form, plain):
+    assert model.tokens(form) == model.tokens(plain)
