@@ -32,6 +32,7 @@ def _session(name, kinds, attributes, experts, settings, constants, kernels, thr
     onnx.checker.check_model(model)
     options = session_options(Kernels(kernels))
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # every tensor has an allocation of its own, which a sanitizer can watch
     for key, value in settings:
         options.add_session_config_entry(key, value)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -26,7 +26,13 @@ _COMPILERS = ("c++", "g++", "clang++", "cl")
 _NAMES = {"linux": "libmoembed_native.so", "darwin": "libmoembed_native.dylib", "windows": "moembed_native.dll"}
 _SYSTEMS = {"manylinux": "linux", "musllinux": "linux", "linux": "linux", "macosx": "darwin", "win": "windows"}
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-_SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+_SANITIZE = [
+    "-g",
+    "-O1",
+    "-fsanitize=address,undefined,float-cast-overflow",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
 
 
 class BuildError(Exception):

@@ -11,6 +11,9 @@ std::string text(const Shape& shape) {
     return out + "]";
 }
 
+// Products of a few axes fit 64 bits. More than this has only a tensor without elements.
+constexpr int64_t kLongestAxis = (int64_t{1} << 31) - 1;
+
 bool matches(const Shape& found, const Shape& expected) {
     if (found.size() != expected.size()) return false;
     for (size_t i = 0; i < found.size(); ++i) {
@@ -44,6 +47,9 @@ const void* Call::raw_input(size_t index, const char* name, const Shape& expecte
     }
     invoke<void>(api_, Place::ReleaseTensorTypeAndShapeInfo, info);
     check(api_, status);
+    for (const int64_t axis : found) {
+        if (axis > kLongestAxis) refuse(std::string(name) + " is " + text(found) + ", longer than any tensor of a model");
+    }
     if (!matches(found, expected)) refuse(std::string(name) + " is " + text(found) + ", expected " + text(expected));
     void* data = nullptr;
     check(api_, invoke(api_, Place::GetTensorMutableData, const_cast<OrtValue*>(value), &data));
