@@ -4,14 +4,14 @@ import http.client
 import json
 import random
 import re
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from serving import BODIES
+from serving import BODIES, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 GROWTH = 24  # MB
@@ -23,9 +23,14 @@ def memory(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
-def free_port():
-    import socket
+def ready(connection):
+    connection.request("GET", "/ready")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status == 200
 
+
+def free_port():
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         return made.getsockname()[1]
@@ -36,15 +41,8 @@ def test_memory_over_many_requests(count):
     command = [sys.executable, "-m", "moembed", "serve", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-                connection.request("GET", "/ready")
-                if connection.getresponse().read() is not None:
-                    break
-            except OSError:
-                time.sleep(0.1)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        wait_until(lambda: ready(connection), 60)
         rng, measured = random.Random(17), []
         for number in range(count):
             path = rng.choice(tuple(BODIES))

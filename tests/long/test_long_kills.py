@@ -11,7 +11,7 @@ import pytest
 from moembed.cli import main
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")]
-LINES = [f"line {number} about bridges, rivers and {number * 7919} stones" for number in range(400)]
+LINES = [f"line {number} about bridges, rivers and {number * 7919} stones" for number in range(120)]
 
 
 def killed(command, seconds):
