@@ -1,7 +1,6 @@
 """`export`: a checkpoint becomes a bundle, checked before it is published."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.manifest import Manifest, Source
+from moembed.models.companions import copy_companion
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids
@@ -115,7 +115,7 @@ def _write_companions(checkpoint: Checkpoint, folder: Path) -> None:
         source, target = checkpoint.folder / name, folder / name
         target.parent.mkdir(exist_ok=True)
         if source.is_file():
-            shutil.copyfile(source, target)
+            copy_companion(source, target, name=name)
         elif (content := _default_companion(name, checkpoint)) is not None:
             target.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 

@@ -1,6 +1,5 @@
 """`quantize`: an fp32 bundle becomes an INT8 bundle, compared with it before it is published."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -24,6 +23,7 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.external_data import read_graph
+from moembed.models.companions import copy_companion
 from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.paths import replacing_folder
 from moembed.probes import probe_ids, probe_texts
@@ -104,7 +104,7 @@ def quantize(
         for name in bundle.manifest.files:
             if not name.startswith("onnx/"):
                 (partial / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(bundle.folder / name, partial / name)
+                copy_companion(bundle.folder / name, partial / name, name=name)
         if VOCABULARY_FILE not in bundle.manifest.files:
             write_vocabulary(partial)
         say("comparing with the fp32 bundle")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from moembed.models.companions import with_common_names
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.train.recipe import Recipe
@@ -25,7 +26,7 @@ _ROWS = 64
 def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
     """The student's `config.json`: the embedded model's, with the recipe's and the teacher's sizes."""
     raw: dict[str, Any] = json.loads((DEFAULT_FOLDER / "config.json").read_text("utf-8"))
-    return raw | {
+    sizes = {
         "_name_or_path": recipe.name,
         "n_embd": teacher.hidden,
         "n_head": teacher.heads,
@@ -43,6 +44,7 @@ def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
         "torch_dtype": "float16",
         "projection": True,
     }
+    return with_common_names(raw | sizes)
 
 
 def write(
