@@ -1,8 +1,9 @@
 """Folder in which a file or folder is made before it takes its place, and removal of those that killed processes left.
 
 Beside a destination, `.moembed-XXXXXXXX.partial/` holds `new`, what is being written; `old/NAME`, while a folder NAME is
-exchanged for a new one; and `lock`, which its owner keeps locked. The kernel unlocks it whenever the owner ends, so that
-who finds it unlocked may clean up: process ids tell less, as they mean nothing in another container and are used again.
+exchanged for a new one; and `lock`, which its owner keeps locked. The kernel unlocks it when the owner ends, however it
+ends, so whoever finds it unlocked may clean up. Process ids would not do: they mean nothing in another container, and are
+used again.
 """
 
 import os
@@ -80,7 +81,7 @@ def _owned(parent: Path) -> tuple[Path, int]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Tell a folder of this user's, which nobody else can have put anything into, from all else of such a name."""
+    """Check for a folder of this user, into which nobody else can have put anything."""
     try:
         found = folder.lstat()
     except OSError:

@@ -180,10 +180,10 @@ def _write_stamps(folder: Path, stamps: dict[str, list[int | str]]) -> None:
 
 
 def _forget(records: Path) -> None:
-    """Keep the newest records only: whose is gone and is asked for again is hashed again, and is a new one then."""
+    """Keep only the newest records; a bundle whose record was dropped is hashed again when it is opened."""
     written = {}
     for path in records.glob("*.json"):
-        with suppress(FileNotFoundError):  # another process forgets as well
+        with suppress(FileNotFoundError):  # another process was faster
             written[path] = path.stat().st_mtime_ns
     for path in sorted(written, key=lambda path: written[path])[:-_MOST_RECORDS]:
         path.unlink(missing_ok=True)

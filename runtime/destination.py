@@ -18,6 +18,7 @@ from moembed.paths import replacing_file
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows only
 _MOST_LINKS = 40  # as Linux has it
 
 
@@ -46,7 +47,7 @@ def writing(name: str | Path) -> Iterator[BinaryIO]:
                 yield file
             return
         # Not created, which Linux refuses for a FIFO in a folder like /tmp; a copy of a descriptor can be closed.
-        opened = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
+        opened = os.open(path, os.O_WRONLY | _BINARY) if number is None else os.dup(number)
         with os.fdopen(opened, "wb") as file:
             yield file
     except (MoembedError, BrokenPipeError):

@@ -138,9 +138,9 @@ def _hand_on(path: Path, before: os.stat_result, partial: Path) -> None:
     if sys.platform != "win32":
         own = partial.stat()
         if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
-            _allowed(lambda: os.chown(partial, before.st_uid, before.st_gid))
+            _best_effort(lambda: os.chown(partial, before.st_uid, before.st_gid))
     partial.chmod(stat.S_IMODE(before.st_mode))
-    _allowed(lambda: _copy_attributes(path, partial))
+    _best_effort(lambda: _copy_attributes(path, partial))
 
 
 def _copy_attributes(path: Path, partial: Path) -> None:
@@ -150,7 +150,7 @@ def _copy_attributes(path: Path, partial: Path) -> None:
             os.setxattr(partial, name, os.getxattr(path, name))
 
 
-def _allowed(change: Callable[[], object]) -> None:
+def _best_effort(change: Callable[[], object]) -> None:
     try:
         change()
     except OSError:

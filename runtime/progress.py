@@ -34,7 +34,7 @@ def progress(total: int | None, unit: str, *, show: bool | None) -> Iterator[Adv
 
 
 def is_terminal(stream: object) -> bool:
-    """Tell a terminal from all else that may stand in for a standard stream: None, a closed one, an object of few methods."""
+    """Check for a terminal; None, a closed stream and an object without `isatty` are none."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
     except (AttributeError, ValueError):

@@ -28,7 +28,7 @@ _EPILOG = """exit codes:
 
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
-        # argparse passes over a stdout that takes no more, and would say nothing with exit code 0.
+        # argparse ignores errors of writing: --help on a full stdout would end with exit code 0.
         if file is None or file is not sys.stdout:
             super()._print_message(message, file)
             return

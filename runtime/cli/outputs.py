@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +119,9 @@ def _write_csv(out: IO[str], rows: "Rows", empty: "NDArray[Any]") -> None:
 def _write_npy(out: IO[bytes], rows: "Rows", empty: "NDArray[Any]") -> None:
     """Stream rows; numpy's header leaves room for the first axis to grow, so it is written again at the end."""
     if not out.readable():  # a pipe or the like: the header has to be right at once
+        import shutil
+        import tempfile
+
         with tempfile.SpooledTemporaryFile(_MOST_MEMORY) as spooled:
             _write_npy(spooled, rows, empty)
             spooled.seek(0)

@@ -1,6 +1,6 @@
-"""Standard streams of a command, whatever was made of them: closed, full, without a reader, or of another encoding.
+"""Standard streams of a command, which may be closed, full, without a reader, or of any encoding.
 
-Data on stdout is UTF-8 everywhere, so that it does not depend on a locale. Words on stderr can be lost; the work goes on.
+Data on stdout is always UTF-8, independent of the locale. Words that stderr cannot take are lost; the work goes on.
 """
 
 import os
@@ -66,7 +66,7 @@ def write_words(text: str) -> None:
 
 
 def _reserve_descriptors() -> None:
-    """Open what is closed of the descriptors 0 to 2, lest the next file or socket gets one and C libraries write into it."""
+    """Open those of the descriptors 0 to 2 that are closed: a file or socket that got one would receive C libraries' words."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -76,7 +76,7 @@ def _reserve_descriptors() -> None:
 
 
 def _drain(stream: TextIO | None) -> None:
-    """Flush a stream; what it cannot take is dropped, or the interpreter would complain of it and change the exit code."""
+    """Flush a stream, and drop what it cannot take: at exit the interpreter would complain and change the exit code."""
     if stream is None:
         return
     try:
