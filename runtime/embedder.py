@@ -1,7 +1,6 @@
 """`Embedder`: text in, vectors out."""
 
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from moembed.arguments import array, flag, one_text, prompt_text, shown, text_list, text_stream, whole, word
 from moembed.batching import pad, plan
 from moembed.bundle import Bundle
-from moembed.errors import InputError, PromptWarning, TruncationWarning
+from moembed.errors import InputError, PromptWarning, TruncationWarning, warn
 from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
 from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
@@ -174,7 +173,7 @@ class Embedder(Picklable):
         if cut := tuple(piece.text for piece in todo if piece.truncated):
             shown = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
             message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {shown})"
-            warnings.warn(TruncationWarning(message, cut), stacklevel=2)
+            warn(TruncationWarning(message, cut))
         vectors = pooled(todo, self._vectors(todo, batch_size, show), len(batch))
         codes = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision).codes
         return codes[0] if single else codes
@@ -320,7 +319,7 @@ class Embedder(Picklable):
                 "encode_query for queries and encode_document for passages, or prompt_name=... "
                 f"({', '.join(self.prompts)}); prompt='' says that you mean it"
             )
-            warnings.warn(PromptWarning(message), stacklevel=3)
+            warn(PromptWarning(message))
         return ""
 
     def _prompt_or_none(self, name: str | None, prompt: str | None) -> str:

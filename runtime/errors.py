@@ -3,7 +3,13 @@
 Every message says what was asked, what was found, and what to do.
 """
 
+import os
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
@@ -76,6 +82,14 @@ class MoembedWarning(UserWarning):
     """Base of every warning issued by moembed."""
 
     __reduce__ = _reduce
+
+
+def warn(warning: MoembedWarning) -> None:
+    """Issue a warning that points at the line which called moembed, however deep inside it is found."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(warning, stacklevel=level)
 
 
 class PromptWarning(MoembedWarning):

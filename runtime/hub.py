@@ -51,8 +51,10 @@ def fetch(
         MissingExtraError: huggingface_hub is not installed.
     """
     folder = None
-    may_lack = tuple(optional)
+    may_lack, filenames = tuple(optional), tuple(filenames)
     cache_dir = _cache(repo, cache_dir)
+    if (*may_lack, *filenames) and not local_files_only:
+        _reach(repo, (*may_lack, *filenames)[0], revision, cache_dir)
     # The optional files are small: an interrupted download should lack the weights, not them.
     for name in (*may_lack, *filenames):
         try:
@@ -86,6 +88,31 @@ def _cache(repo: str, chosen: Path | None) -> Path | None:
         ) from None
 
 
+def _reach(repo: str, name: str, revision: str | None, cache_dir: Path | None) -> None:
+    """Ask the hub once for a file of which nothing is cached: hf_hub_download would try for half a minute.
+
+    A name such as `models/x` may be meant as a folder, and there may be no network: then this is said at once.
+    """
+    import logging
+
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.HF_HUB_OFFLINE or _cached(repo, name, revision or "main", cache_dir):
+        return
+    logging.getLogger("moembed").warning("moembed: no folder %s here: asking the hub for it", repo)
+    try:
+        address = hf_hub_url(repo, name, revision=revision)
+        get_hf_file_metadata(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except (HfHubHTTPError, HFValidationError):
+        return  # it answers, or will never; the download says what is wrong
+    except Exception as error:  # errors of the HTTP library, and which library it is has changed twice
+        raise SourceError(
+            f"{name} of {repo} at revision {revision or 'main'} is not in the cache and the network was not reachable "
+            f"({error}); no folder {repo} is here either: check the name, or download it once while online"
+        ) from error
+
+
 class AbsentError(SourceError):
     """The repository, or the cache where it alone may be asked, does not hold the file."""
 
@@ -115,7 +142,7 @@ def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, lo
     at = f"{repo} at revision {revision or 'main'}"
     uncached = (
         f"{name} of {at} is not in the cache and the network was not allowed or not reachable: "
-        "download it once while online, or give a local folder"
+        f"download it once while online, or give a local folder (there is none of the name {repo})"
     )
     offline = local_files_only or constants.HF_HUB_OFFLINE
     # Even for a cached file hf_hub_download asks the hub for a list of coding agents, its telemetry: look first.

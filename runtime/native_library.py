@@ -8,12 +8,11 @@ Runtime's own kernels, only later.
 import ctypes
 import sys
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from moembed.errors import NativeWarning
+from moembed.errors import NativeWarning, warn
 
 ABI = 2  # kAbi of native/api.h
 _NAMES = {"win32": "moembed_native.dll", "darwin": "libmoembed_native.dylib"}
@@ -69,4 +68,4 @@ def warn_unused(reason: str) -> None:
     """Warn, once per process, that the native library is not used."""
     if _warn_once.acquire(blocking=False):
         message = f"starting and embedding take longer than they have to, the native library is not used: {reason}"
-        warnings.warn(NativeWarning(message), stacklevel=2)
+        warn(NativeWarning(message))

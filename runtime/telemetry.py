@@ -9,9 +9,8 @@ thread. The variable `ORT_DISABLE_TELEMETRY` prevents all of it, if it is set be
 import os
 import sys
 import threading
-import warnings
 
-from moembed.errors import TelemetryWarning
+from moembed.errors import TelemetryWarning, warn
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 FIRST_VERSION = (1, 32)  # of onnxruntime, whose builds for Linux and macOS report home
@@ -40,4 +39,4 @@ def warn_if_started(version: tuple[int, ...]) -> None:
             f"ends, and a forked child of it may not exit. Import moembed first, or set {VARIABLE}=1 in the environment "
             f"({VARIABLE}=0 says that you want it)"
         )
-        warnings.warn(TelemetryWarning(message), stacklevel=2)
+        warn(TelemetryWarning(message))

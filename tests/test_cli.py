@@ -233,7 +233,7 @@ def test_wrong_usage_is_exit_code_2(cli):
     for argv in ([], ["nonsense"], ["embed", "x", "--dim", "many"], ["search", "README.md"], ["export", "x"]):
         assert cli(*argv)[0] == 2
     assert cli("embed", "x", "--provider", "cuda")[0] == 2
-    assert "truncate_dim = 769" in cli("embed", "x", "--dim", "769")[2]
+    assert "--dim 769" in cli("embed", "x", "--dim", "769")[2]
 
 
 def test_a_broken_pipe_is_silent():

@@ -164,7 +164,7 @@ def test_a_cache_of_the_callers_choice(hub, repository, tmp_path):
         ("acme/incomplete", None, "acme/incomplete at revision .* holds no tokenizer.json"),
         ("acme/checkpoint", None, "holds no moembed.json; .* moembed export acme/checkpoint -o BUNDLE"),
         ("acme/../bundle", None, "no folder acme/../bundle, and it is not a hub name"),
-        ("acme/bun--dle", None, "acme/bun--dle .* could not be downloaded: .*--"),
+        ("acme/bun--dle", None, "acme/bun--dle is not a hub name: .*--"),
     ],
 )
 def test_what_cannot_be_had_is_said(hub, repository, checkpoint, tmp_path, name, revision, said):

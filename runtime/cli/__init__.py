@@ -12,6 +12,7 @@ from typing import Any
 from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
 from moembed.cli.common import say
 from moembed.cli.streams import flush_stdout, standard_streams, stdout
+from moembed.cli.wording import in_options
 from moembed.errors import InputError, MoembedError, MoembedWarning
 from moembed.version import __version__
 
@@ -76,7 +77,10 @@ def _run(argv: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("default", MoembedWarning)
         warnings.showwarning = lambda message, *_args, **_kwargs: say(f"moembed: warning: {message}")
-        code: int = arguments.run(arguments)
+        try:
+            code: int = arguments.run(arguments)
+        except InputError as error:
+            raise InputError(in_options(error, arguments.command)) from error
     return code
 
 

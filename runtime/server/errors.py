@@ -50,6 +50,20 @@ class TooLarge(Refusal):
     kind = "too_large"
 
 
+class UnsupportedEncoding(Refusal):
+    """A body in a Content-Encoding that is not read."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    kind = "encoding"
+
+    def __init__(self, coding: str) -> None:
+        shown = coding if len(coding) <= 40 else f"{coding[:40]}..."
+        super().__init__(
+            f"the Content-Encoding {shown!r} is not read here: send gzip, deflate, or no compression",
+            headers={"accept-encoding": "gzip, deflate, identity"},
+        )
+
+
 class TooLong(Invalid):
     """A text of more tokens than the model reads."""
 

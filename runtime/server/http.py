@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from moembed.server.api import Api, Operation, Reply
+from moembed.server.content_encoding import decoded
 from moembed.server.encoding_faults import fault_in
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready
 from moembed.server.fields import REFUSED
@@ -32,10 +33,12 @@ class Bodies:
         self._most, self._seconds, self._arriving = most, seconds, 0
 
     async def read(self, request: Request) -> bytes:
-        """The body of a request.
+        """The body of a request, decoded.
 
         Raises:
-            TooLarge: it has more bytes than a body may have.
+            TooLarge: it has more bytes than a body may have, as it arrives or decoded.
+            UnsupportedEncoding: it is in a Content-Encoding that is not read.
+            Invalid: it is not what its Content-Encoding says.
             Overloaded: too many bytes are arriving already.
             Timeout: it did not arrive in time.
             ClientDisconnect: the client went away.
@@ -58,7 +61,14 @@ class Bodies:
             raise Timeout(f"the body did not arrive within {self._seconds:g} seconds") from None
         finally:
             self._arriving -= size
-        return b"".join(parts)
+        body = b"".join(parts)
+        coding = request.headers.get("content-encoding", "")
+        if not coding:
+            return body
+        plain = await asyncio.to_thread(decoded, coding, body, self._most)
+        if plain is None:
+            raise self._too_large()
+        return plain
 
     def _too_large(self) -> TooLarge:
         return TooLarge(

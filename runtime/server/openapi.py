@@ -17,6 +17,7 @@ _STATUSES = {
     "404": "There is no such model",
     "408": "The body did not arrive in time",
     "413": "More bytes, characters or tokens than a request may have",
+    "415": "The body is in a Content-Encoding that is not read",
     "422": "More texts than a request may have, or a value that cannot be used",
     "429": "The queue is full; the header Retry-After says when to try again",
     "503": "The model is being loaded",

@@ -17,6 +17,7 @@ _SERVICE_VARIABLE = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*|(\w+_)?PORT=(tcp|udp|sctp)://.*"
 )
 _KEY_FILE_AT_MOST = 2**20
+_LAST_PORT = 2**16 - 1
 
 
 def _setting(default: Any, text: str, flag: bool = True) -> Any:
@@ -135,15 +136,23 @@ def load_settings(
         except msgspec.ValidationError as error:
             shown = "" if name == "api_keys" else f" = {value!r}"
             raise InputError(f"{name}{shown} in {sources[name]}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    if (host := merged.get("host", "")).startswith("[") and host.endswith("]"):
+        merged["host"] = host[1:-1]  # an IPv6 address as it stands in an address bar
     settings = Settings(**merged)
     if "api_keys" in merged and not _checked_keys(settings.api_keys, f"api_keys in {sources['api_keys']}"):
         raise InputError(f"api_keys in {sources['api_keys']} names no key: name one, or leave the setting out")
+    _check_ranges(settings)
+    return settings
+
+
+def _check_ranges(settings: Settings) -> None:
     for setting in fields(Settings):
         value = getattr(settings, setting.name)
-        least = 0 if setting.name == "port" else 1
-        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value < 2**40:
-            raise InputError(f"{setting.name} = {value}; expected at least {least}")
-    return settings
+        port = setting.name == "port"
+        least, most = (0, _LAST_PORT) if port else (1, 2**40)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
+            expected = f"{least} (any free one) to {most}" if port else f"at least {least}"
+            raise InputError(f"{setting.name} = {value}; expected {expected}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""Bodies that a client compressed, decoded within the limit of what a body may have."""
+
+import zlib
+
+from moembed.server.errors import Invalid, UnsupportedEncoding
+
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # told apart by their heads
+CODINGS = ("gzip", "x-gzip", "deflate")
+
+
+def decoded(coding: str, body: bytes, most: int) -> bytes | None:
+    """A body without its Content-Encoding.
+
+    Args:
+        coding: value of the header; "" or `identity` for none.
+        body: what arrived.
+        most: bytes that may come out.
+
+    Returns:
+        The decoded bytes, or None if they are more than `most`.
+
+    Raises:
+        UnsupportedEncoding: another coding than `CODINGS`, or several.
+        Invalid: these are not the bytes of the coding.
+    """
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    if coding not in CODINGS:
+        raise UnsupportedEncoding(coding)
+    parts: list[bytes] = []
+    room = most
+    try:
+        while body or not parts:  # gzip may consist of several members
+            decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+            part = decoder.decompress(body, room + 1)
+            room -= len(part)
+            if room < 0:
+                return None
+            if not decoder.eof:
+                raise Invalid(f"the body ends in the middle of its {coding} data: send all of it")
+            parts.append(part)
+            body = decoder.unused_data
+    except zlib.error as error:
+        raise Invalid(f"the body is not {coding} data, as its Content-Encoding says: {error}") from None
+    return b"".join(parts)
