@@ -1,9 +1,12 @@
 """What this machine's processor can do, as far as the arithmetic of small integers is concerned."""
 
 import functools
+import math
 import os
 import platform
 from pathlib import Path
+
+from moembed.cgroups import cpu_quota
 
 # Flag in /proc/cpuinfo -> what people call it, best first.
 _INSTRUCTIONS = {
@@ -20,15 +23,10 @@ _PRODUCTS = _VNNI | {"NEON i8mm", "NEON dot product"}
 
 
 def available_cpus() -> int:
-    """CPUs this process may use: its affinity, further limited by a container's quota (cgroup v2)."""
+    """CPUs this process may use: its affinity, further limited by the quota of its control groups, rounded up."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        if quota != "max":
-            cpus = min(cpus, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cpus
-    return max(cpus, 1)
+    quota = cpu_quota()
+    return cpus if quota is None else max(min(cpus, math.ceil(quota)), 1)
 
 
 @functools.cache
