@@ -38,13 +38,14 @@ class TextTooLongError(InputError):
 
     Attributes:
         index: position of the first such text in the caller's order.
-        tokens: its token count, prompt and special tokens included.
+        tokens: its token count, prompt and special tokens included; of a text of many times the limit at least so many.
         limit: the most tokens the model reads.
+        counted: the count in words, `"600 tokens"` or `"more than 4096 tokens"`.
     """
 
-    def __init__(self, message: str, *, index: int, tokens: int, limit: int) -> None:
+    def __init__(self, message: str, *, index: int, tokens: int, limit: int, counted: str) -> None:
         super().__init__(message)
-        self.index, self.tokens, self.limit = index, tokens, limit
+        self.index, self.tokens, self.limit, self.counted = index, tokens, limit, counted
 
 
 class BundleError(MoembedError, ValueError):

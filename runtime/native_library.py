@@ -14,7 +14,7 @@ from pathlib import Path
 
 from moembed.errors import NativeWarning, warn
 
-ABI = 2  # kAbi of native/api.h
+ABI = 3  # kAbi of native/api.h
 _NAMES = {"win32": "moembed_native.dll", "darwin": "libmoembed_native.dylib"}
 LIBRARY_FILE = Path(__file__).parent / _NAMES.get(sys.platform, "libmoembed_native.so")
 _warn_once = threading.Lock()

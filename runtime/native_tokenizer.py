@@ -75,22 +75,24 @@ class NativeTokenizer:
                 f"{path} was made from another tokenizer.json than the one beside it: export the bundle again"
             )
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The ids of each text, special tokens around.
+    def encode(self, texts: Sequence[str], most: int | None = None) -> list[NDArray[np.int32]]:
+        """The ids of each text, special tokens around; without these, its first `most`.
 
         Raises:
             UnicodeEncodeError: a text has a lone surrogate.
         """
-        rows, ids, _ = self._tokens(texts, spans=False)
+        rows, ids, _ = self._tokens(texts, spans=False, most=most)
         return [ids[start:end] for start, end in pairwise(rows)]
 
-    def encode_with_spans(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The ids of a text without special tokens, and the characters `[n, 2]` each comes from.
+    def encode_with_spans(
+        self, text: str, most: int | None = None, *, last: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of a text without special tokens, its first or last `most`, and the characters `[n, 2]` each comes from.
 
         Raises:
             UnicodeEncodeError: the text has a lone surrogate.
         """
-        _, ids, spans = self._tokens([text], spans=True)
+        _, ids, spans = self._tokens([text], spans=True, most=most, last=last)
         return ids, spans
 
     def token_string(self, token: int) -> str:
@@ -99,12 +101,14 @@ class NativeTokenizer:
         size = self._library.moembed_tokenizer_piece(self._handle, token, ctypes.byref(text))
         return ctypes.string_at(text.value or 0, size).decode(errors="replace") if size else ""
 
-    def _tokens(self, texts: Sequence[str], *, spans: bool) -> tuple[list[int], NDArray[np.int32], NDArray[np.int64]]:
+    def _tokens(
+        self, texts: Sequence[str], *, spans: bool, most: int | None, last: bool = False
+    ) -> tuple[list[int], NDArray[np.int32], NDArray[np.int64]]:
         encoded = [text.encode() for text in texts]
         starts = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(text) for text in encoded], out=starts[1:])
         found = self._library.moembed_tokenizer_encode(
-            self._handle, b"".join(encoded), starts.ctypes.data, len(texts), spans
+            self._handle, b"".join(encoded), starts.ctypes.data, len(texts), spans, -1 if most is None else most, last
         )
         if not found:
             raise MemoryError(f"no memory to tokenise {starts[-1]} bytes of text")
@@ -138,7 +142,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "moembed_tokenizer_piece": (ctypes.c_uint32, [_Pointer, ctypes.c_int64, ctypes.POINTER(_Pointer)]),
         "moembed_tokenizer_encode": (
             ctypes.POINTER(_Tokens),
-            [_Pointer, ctypes.c_char_p, _Pointer, ctypes.c_int64, ctypes.c_int32],
+            [_Pointer, ctypes.c_char_p, _Pointer, ctypes.c_int64, ctypes.c_int32, ctypes.c_int64, ctypes.c_int32],
         ),
         "moembed_tokens_free": (None, [ctypes.POINTER(_Tokens)]),
     }

@@ -36,6 +36,8 @@ class Chunk:
 
 _Policy = Literal["error", "truncate", "truncate_start"]
 _POLICIES: tuple[_Policy, ...] = ("error", "truncate", "truncate_start")
+# Tokens of a text that is too long are counted to so many times the limit.
+COUNTED = 8
 Overlong = Literal["error", "truncate", "truncate_start", "chunk"] | Chunk
 
 
@@ -93,9 +95,18 @@ def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy | 
 
 
 def pieces(
-    tokenizer: Tokenizer, texts: Sequence[str], *, prompt: str, limit: int, overlong: Overlong, first: int = 0
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    prompt: str,
+    limit: int,
+    overlong: Overlong,
+    first: int = 0,
+    windows: int | None = None,
 ) -> Iterator[Piece]:
     """Tokenise texts and apply the policy; every text gives one piece, over-long ones more under `Chunk`.
+
+    No more of a text is read than its pieces need.
 
     Args:
         tokenizer: the model's.
@@ -104,27 +115,31 @@ def pieces(
         limit: most tokens of a piece.
         overlong: the policy.
         first: what to call the first text's index in an error.
+        windows: leave a text at so many windows; None reads all of it.
 
     Raises:
-        TextTooLongError: a text is too long under `"error"`.
+        TextTooLongError: a text is too long under `"error"`; its tokens are counted to `COUNTED` times the limit.
         InputError: the policy is unknown, or leaves no room for a text.
     """
     policy = policy_of(overlong)
     check_room(tokenizer, prompt, limit, policy)
-    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first)):
+    most = (COUNTED if policy == "error" else 1) * limit
+    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first, most=most)):
         text = texts[index]
         if len(ids) <= limit:
             yield Piece(index, ids, 0, len(text))
         elif policy == "error":
+            counted = f"{len(ids)} tokens" if len(ids) <= most else f"more than {most} tokens"
             raise TextTooLongError(
-                f"text {first + index} has {len(ids)} tokens, prompt and special tokens included; the model reads {limit}. "
+                f"text {first + index} has {counted}, prompt and special tokens included; the model reads {limit}. "
                 "Pass overlong='truncate' to cut it, or overlong='chunk' to read all of it in windows",
                 index=first + index,
                 tokens=len(ids),
                 limit=limit,
+                counted=counted,
             )
         else:
-            yield from _split(tokenizer, text, index, prompt, limit, policy)
+            yield from _split(tokenizer, text, index, prompt, limit, policy, windows)
 
 
 def _split(
@@ -134,8 +149,10 @@ def _split(
     prompt: str,
     limit: int,
     policy: Literal["truncate", "truncate_start"] | Chunk,
+    windows: int | None,
 ) -> Iterator[Piece]:
-    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt)
+    most = limit * (windows or 1) if windows is not None or not isinstance(policy, Chunk) else None
+    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=most)
     # Characters before the text belong to the prompt; a token that starts there is repeated in every window.
     head = int(np.searchsorted(offsets[:, 0], len(prompt))) if prompt else 0
     # A prompt may have a token less or more where it joins a text than it has alone, as `check_room` looks at it.
@@ -143,9 +160,12 @@ def _split(
     overlap = policy.overlap if isinstance(policy, Chunk) else 0
     body, spans = ids[head:], offsets[head:] - len(prompt)
     if isinstance(policy, Chunk):
-        starts = range(0, max(len(body) - overlap, 1), room - overlap)
+        starts = range(0, max(len(body) - overlap, 1), room - overlap)[:windows]
     else:
-        starts = range(1) if policy == "truncate" else range(len(body) - room, len(body) - room + 1)
+        starts = range(1)
+        if policy == "truncate_start":
+            body, spans = tokenizer.encode_end(prompt + text, room)
+            spans -= len(prompt)
     for first in starts:
         last = min(first + room, len(body))
         framed = np.concatenate([[tokenizer.bos], ids[:head], body[first:last], [tokenizer.eos]]).astype(np.int32)

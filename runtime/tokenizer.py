@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moembed.arguments import surrogate
 from moembed.bundle import Bundle
 from moembed.errors import BundleError, InputError
+from moembed.excerpts import ExcerptTokenizer, ending, growing
 from moembed.native_library import native_library, warn_unused
 from moembed.native_tokenizer import VOCABULARY_FILE, NativeTokenizer
 
@@ -28,8 +29,10 @@ class _Implementation(Protocol):
     eos: int
     pad: int
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]: ...
-    def encode_with_spans(self, text: str) -> tuple[Ids, NDArray[np.int64]]: ...
+    def encode(self, texts: Sequence[str], most: int | None = None) -> list[Ids]: ...
+    def encode_with_spans(
+        self, text: str, most: int | None = None, *, last: bool = False
+    ) -> tuple[Ids, NDArray[np.int64]]: ...
     def token_string(self, token: int) -> str: ...
 
 
@@ -60,13 +63,16 @@ class Tokenizer:
         self._implementation = native or _reference(bundle)
         self.bos, self.eos, self.pad = (getattr(self._implementation, name) for name in ("bos", "eos", "pad"))
 
-    def encode(self, texts: Sequence[str], *, prefix: str = "", first: int = 0) -> Iterable[Ids]:
+    def encode(
+        self, texts: Sequence[str], *, prefix: str = "", first: int = 0, most: int | None = None
+    ) -> Iterable[Ids]:
         """Yield the ids of each text, `prefix` in front and special tokens around, int32 of any length.
 
         Args:
             texts: the texts.
             prefix: put in front of each.
             first: what to call the first text's index in an error.
+            most: most tokens of each, special ones not counted: those at its beginning. What lies behind them is not read.
 
         Raises:
             InputError: an item is not a string, or not valid Unicode.
@@ -74,14 +80,21 @@ class Tokenizer:
         for start in range(0, len(texts), _AT_ONCE):
             batch = texts[start : start + _AT_ONCE]
             try:
-                found = self._implementation.encode([prefix + text for text in batch])
+                found = self._implementation.encode([prefix + text for text in batch], most)
             except (TypeError, UnicodeEncodeError):
                 _refuse(batch, first + start)
                 raise
             yield from found
 
-    def encode_with_offsets(self, text: str, *, prefix: str = "") -> tuple[Ids, NDArray[np.int64]]:
+    def encode_with_offsets(
+        self, text: str, *, prefix: str = "", most: int | None = None
+    ) -> tuple[Ids, NDArray[np.int64]]:
         """Ids of one text without special tokens around, and where each token lies.
+
+        Args:
+            text: the text.
+            prefix: put in front of it.
+            most: most tokens: those at its beginning. What lies behind them is not read.
 
         Returns:
             ids `[n]` and character offsets `[n, 2]` into `prefix + text`.
@@ -90,10 +103,24 @@ class Tokenizer:
             InputError: the text is not a string, or not valid Unicode.
         """
         try:
-            return self._implementation.encode_with_spans(prefix + text)
+            return self._implementation.encode_with_spans(prefix + text, most)
         except (TypeError, UnicodeEncodeError):
             _refuse([text], 0)
             raise
+
+    def encode_end(self, text: str, most: int) -> tuple[Ids, NDArray[np.int64]]:
+        """The last `most` ids of one text, special tokens not counted, and where each token lies.
+
+        Returns:
+            ids `[n]` and character offsets `[n, 2]` into `text`.
+        """
+
+        def part(characters: int) -> tuple[Ids, NDArray[np.int64]] | None:
+            start = ending(text, characters)
+            ids, offsets = self._implementation.encode_with_spans(text[start:], most, last=True)
+            return None if len(ids) < most and start else (ids, offsets + start)
+
+        return growing(most, part)
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's pieces for ids."""
@@ -119,7 +146,7 @@ def _native(bundle: Bundle | Path, *, needed: bool) -> _Implementation | None:
 def _reference(bundle: Bundle | Path) -> _Implementation:
     from moembed.reference_tokenizer import ReferenceTokenizer
 
-    return ReferenceTokenizer(bundle.folder / _JSON if isinstance(bundle, Bundle) else bundle)
+    return ExcerptTokenizer(ReferenceTokenizer(bundle.folder / _JSON if isinstance(bundle, Bundle) else bundle))
 
 
 def _refuse(texts: Sequence[object], first: int) -> None:

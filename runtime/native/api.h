@@ -12,7 +12,7 @@
 #endif
 
 namespace moembed {
-constexpr int32_t kAbi = 2;
+constexpr int32_t kAbi = 3;
 }
 
 struct moembed_tokenizer;
@@ -41,10 +41,12 @@ MOEMBED_API void moembed_tokenizer_special(const moembed_tokenizer* tokenizer, m
 MOEMBED_API uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer, int64_t id, const uint8_t** text);
 
 // Tokens of texts[starts[i] .. starts[i + 1]] for each i, which are valid UTF-8: framed by the two special tokens, or,
-// with `spans`, bare and with the characters they come from. Null if there is not enough memory. Any number of threads may
+// with `spans`, bare and with the characters they come from. Unless `most` is negative, only the first `most` of each text,
+// or with `last` the last ones, special tokens not counted. Null if there is not enough memory. Any number of threads may
 // call it at once.
 MOEMBED_API const moembed_tokens* moembed_tokenizer_encode(
-    const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans);
+    const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans, int64_t most,
+    int32_t last);
 MOEMBED_API void moembed_tokens_free(const moembed_tokens* tokens);
 
 // Kernels for ONNX Runtime, one set for each instruction set of this kind of machine, best first. Whether the processor can

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
 from moembed.server.apis import APIS, api_of, ending
-from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod
+from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
 from moembed.server.hosts import Hosts
 from moembed.server.http import Bodies, endpoint, refused
 from moembed.server.logs import log
@@ -96,12 +96,12 @@ async def _load(service: Service, on_failure: Callable[[MoembedError], None]) ->
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
-    path: str = request.scope["path"]
+    path: str = clipped(request.scope["path"])
     api = api_of(path)
     if isinstance(error, HTTPException) and error.status_code == WrongMethod.status:
         allowed = ", ".join(methods(path))
         refusal: Refusal = WrongMethod(
-            f"{path} is not for {request.method}, but for {allowed}", headers={"allow": allowed}
+            f"{path} is not for {clipped(request.method)}, but for {allowed}", headers={"allow": allowed}
         )
     else:
         meant = f"did you mean {found}? " if (found := ending(path)) else ""

@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 EMBEDDING, TOKENS, MEANS, ROUTING = "sentence_embedding", "token_embeddings", "means", "routing"
 # Fewer characters are tokenised sooner than another thread is woken for them.
 _INLINE_CHARACTERS = 4096
-# Numbers of an answer of token vectors: about 100 MB of JSON.
+# Numbers of an answer of token vectors: 32 MB, and about 100 MB of JSON, which is written text by text.
 _NUMBERS_AT_MOST = 2**23
 
 
@@ -115,8 +115,7 @@ class Engine:
             except InputError as error:
                 raise Invalid(str(error)) from None
             (head,) = tokenizer.encode([""], prefix=prompt)
-            known = {token for row in rows for token in row if 0 <= token < 2**31}
-            known = {token for token, name in zip(known, tokenizer.token_strings(list(known)), strict=True) if name}
+            known: set[int] = set()
             todo = []
             for index, row in enumerate(rows):
                 framed = len(row) > 1 and (row[0], row[-1]) == (tokenizer.bos, tokenizer.eos)
@@ -127,8 +126,10 @@ class Engine:
                         f"{limit}: send shorter arrays",
                         param="input",
                     )
-                if not known.issuperset(body):
+                new = set(body) - known
+                if not all(0 <= token < 2**31 for token in new) or "" in tokenizer.token_strings(list(new)):
                     raise Invalid(f"text {index} holds a token id that {self.name} has not", param="input")
+                known |= new
                 todo.append(Piece(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
             return todo
 
@@ -174,14 +175,27 @@ class Engine:
         prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
         most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
 
+        windows = self._settings.max_inputs
+
         def tokenised() -> list[Piece]:
-            return list(pieces(self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong))
+            todo = []
+            # One window more than a request may have tells that there are more.
+            for piece in pieces(
+                self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong, windows=windows + 1
+            ):
+                if len(todo) == windows:
+                    raise TooMany(
+                        f"the texts are more than {windows} windows of {most} tokens; this server takes {windows} texts or "
+                        "windows at most: send less at a time"
+                    )
+                todo.append(piece)
+            return todo
 
         try:
             return await self.aside(texts, tokenised)
         except TextTooLongError as error:
             raise TooLong(
-                f"text {error.index} has {error.tokens} tokens, prompt and special tokens included; the model reads "
+                f"text {error.index} has {error.counted}, prompt and special tokens included; the model reads "
                 f"{error.limit}: send less, or let it be cut or read in windows (see the API's own field for that, or "
                 "`moembed serve --overlong`)",
             ) from None

@@ -4,6 +4,20 @@ from http import HTTPStatus
 
 from moembed.errors import InputError, MoembedError
 
+# What an error quotes of a client's words, and its greatest length, in characters.
+_QUOTED = 200
+_LONGEST_MESSAGE = 4000
+
+
+def clipped(text: str, most: int = _QUOTED) -> str:
+    """A text as an error quotes it: its start, if it is long, and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def quoted(text: str) -> str:
+    """A text in quotes as an error shows it, control characters escaped, clipped if it is long."""
+    return repr(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!r}... ({len(text)} characters)"
+
 
 class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault of ours
     """A request that is not answered.
@@ -22,6 +36,7 @@ class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault o
     kind = "invalid"
 
     def __init__(self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None) -> None:
+        message = clipped(message, _LONGEST_MESSAGE)
         super().__init__(message)
         self.message, self.param, self.headers = message, param, headers or {}
 

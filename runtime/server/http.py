@@ -1,22 +1,24 @@
 """From an HTTP request to a handler and back: reads the body, decodes it, gives up when the client does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.content_encoding import decoded
 from moembed.server.encoding_faults import fault_in
-from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready
+from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready, clipped
 from moembed.server.fields import REFUSED
 from moembed.server.logs import warn_default_task
+from moembed.server.outline import SMALL, outline
 from moembed.server.record import GONE, Record
 from moembed.server.service import Service
+from moembed.server.settings import Settings
 
 _T = TypeVar("_T")
 _JSON = "application/json"
@@ -87,7 +89,7 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
         service: Service = request.app.state.service
         try:
             given = request.path_params.get(operation.parameter)
-            body = given if decoder is None else _decoded(decoder, await bodies.read(request))
+            body = given if decoder is None else await _read(decoder, await bodies.read(request), service.settings)
             reply = await unless_gone(request, operation.handle(service, body))
         except ClientDisconnect:
             return Response(status_code=GONE)
@@ -115,6 +117,8 @@ def answer(reply: Reply) -> Response:
         headers["x-moembed-task"] = f"{quote(reply.default_task)} (default)"
     if reply.truncated:
         headers["x-truncated-inputs"] = str(len(reply.truncated))
+    if isinstance(reply.body, AsyncIterator):
+        return StreamingResponse(reply.body, reply.status, headers, media_type=_JSON)
     if isinstance(reply.body, bytes):
         return Response(reply.body, reply.status, headers)
     return Response(_encode(reply.body), reply.status, headers, media_type=_JSON)
@@ -148,13 +152,25 @@ async def _gone(request: Request) -> None:
         pass
 
 
+async def _read(decoder: "msgspec.json.Decoder[Any]", raw: bytes, settings: Settings) -> Any:
+    """Decode a body, a large one beside the event loop and not before its values are counted."""
+    if len(raw) <= SMALL:
+        return _decoded(decoder, raw)
+
+    def checked(raw: bytes) -> Any:
+        outline(raw).check(settings)
+        return _decoded(decoder, raw)
+
+    return await asyncio.to_thread(checked, raw)
+
+
 def _decoded(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         field = place.strip("`").removeprefix("$").lstrip(".") or None
-        message = message[:1].lower() + message[1:]
+        message, field = clipped(message[:1].lower() + message[1:]), field and clipped(field)
         if message.startswith("expected `null`,"):
             message = f"{REFUSED}: leave it out"
         elif not field and "unknown field" in message:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.server.errors import Overloaded, TooLarge
+from moembed.server.errors import Overloaded
 from moembed.server.queue import FairQueue, Flow
 from moembed.tokenizer import Ids
 
@@ -44,7 +44,8 @@ class Scheduler:
         run: computes an output for rows; what it gives for a row must not depend on the others.
         call_tokens: most tokens of a call.
         queue_tokens: most tokens that wait.
-        queue_texts: most rows that wait.
+        queue_texts: most rows that wait. One request at a time may be more than either: its rows take turns with those of
+            others, and are not counted against them.
         observer: is told what happens.
     """
 
@@ -56,6 +57,7 @@ class Scheduler:
         self._queue_tokens, self._queue_texts = queue_tokens, queue_texts
         self._observer = observer
         self._queue = FairQueue()
+        self._oversized: Flow | None = None
         self._futures: dict[Flow, asyncio.Future[Vectors]] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -70,17 +72,19 @@ class Scheduler:
 
         Raises:
             Overloaded: not now.
-            TooLarge: never, it is more than the whole queue.
         """
+        large = self._oversized
         for count, most, waiting, what in (
-            (texts, self._queue_texts, self._queue.texts, "texts"),
-            (tokens, self._queue_tokens, self._queue.tokens, "tokens"),
+            (texts, self._queue_texts, self._queue.texts - (len(large.waiting) if large else 0), "texts"),
+            (tokens, self._queue_tokens, self._queue.tokens - (large.tokens if large else 0), "tokens"),
         ):
-            if count > most:
-                raise TooLarge(
-                    f"{count} {what} in one request; this server queues {most} {what} at most: send fewer at a time"
+            if count > most and large is not None and large.waiting:
+                raise Overloaded(
+                    f"{count} {what} in one request, more than a queue of {most}, and such a request is being answered: try "
+                    "again later, or send fewer at a time",
+                    retry_after=self.backlog,
                 )
-            if waiting + count > most:
+            if waiting >= most if count > most else waiting + count > most:
                 raise Overloaded(
                     f"{waiting} {what} are waiting and {count} more do not fit into a queue of {most}: try again later",
                     retry_after=self.backlog,
@@ -101,8 +105,7 @@ class Scheduler:
         """Compute an output for rows. If the caller is cancelled, what still waits is forgotten.
 
         Raises:
-            Overloaded: the queue is full.
-            TooLarge: the rows are more than the queue may hold.
+            Overloaded: the queue is full, or the rows are more than it may hold and so are those of another request.
         """
         if not rows:
             return []
@@ -112,6 +115,8 @@ class Scheduler:
             if self._closing:
                 raise Overloaded("the server is stopping: try again later", retry_after=1)
             self.admit(len(rows), flow.tokens)
+            if len(rows) > self._queue_texts or flow.tokens > self._queue_tokens:
+                self._oversized = flow
             self._futures[flow] = future
             self._queue.push(flow)
             self._observer.queued(self._queue.tokens, self._queue.texts)
@@ -119,6 +124,8 @@ class Scheduler:
         try:
             return await future
         finally:
+            if flow is self._oversized:
+                self._oversized = None
             if self._futures.pop(flow, None):
                 with self._changed:
                     self._observer.dropped(*self._queue.drop(flow))

@@ -9,7 +9,7 @@ import numpy as np
 from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.server.engine import Engine
-from moembed.server.errors import Failed, NoModel, Unready
+from moembed.server.errors import Failed, NoModel, Unready, quoted
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
 from moembed.server.tasks import prompt_named, suffixes
@@ -19,6 +19,8 @@ _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0
 # What Ollama's clients append to a name.
 LATEST = "latest"
+# Characters that suffixes may add to a name.
+_LONGEST_SUFFIX = 256
 # What stands for the bundle inside the package.
 EMBEDDED = "embedded"
 
@@ -42,6 +44,7 @@ class Service:
         self.names = list(sources)
         self.started = int(time.time())
         self._engines: dict[str, Engine] = {}
+        self._longest = max(map(len, self.names)) + _LONGEST_SUFFIX
 
     async def load(self) -> None:
         """Open every model and let it answer a probe; one bundle under several names is opened once.
@@ -70,13 +73,13 @@ class Service:
             Unready: the model is still being loaded.
         """
         wanted, task = name or self.names[0], None
-        while wanted not in self._sources and ":" in wanted:
+        while len(wanted) <= self._longest and wanted not in self._sources and ":" in wanted:
             wanted, _, suffix = wanted.rpartition(":")
             task = task if suffix == LATEST else suffix
         if wanted not in self._sources:
             raise NoModel(
-                f"no model {name!r}; this server has {', '.join(self.names)} (add :query, :document or another task's name "
-                "to choose the prompt)",
+                f"no model {quoted(name or wanted)}; this server has {', '.join(self.names)} (add :query, :document or another "
+                "task's name to choose the prompt)",
                 param="model",
             )
         if wanted not in self._engines:

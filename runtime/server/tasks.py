@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from moembed.embedder import Embedder
 from moembed.errors import InputError
-from moembed.server.errors import Invalid
+from moembed.server.errors import Invalid, quoted
 
 # Names that other APIs use for the tasks of sentence-transformers' prompts.
 _SYNONYMS = {
@@ -25,7 +25,8 @@ def task_named(input_type: str | None, prompt_name: str | None, suffix: str | No
     """
     if input_type is not None and prompt_name is not None and input_type != prompt_name:
         raise Invalid(
-            f"input_type = {input_type!r} and prompt_name = {prompt_name!r}: send one of them", param="input_type"
+            f"input_type = {quoted(input_type)} and prompt_name = {quoted(prompt_name)}: send one of them",
+            param="input_type",
         )
     return next((task for task in (input_type, prompt_name, suffix) if task is not None), None)
 
@@ -43,7 +44,7 @@ def prompt_named(embedder: Embedder, task: str) -> str:
     except InputError:
         known = ", ".join(dict.fromkeys(["query", "document", *embedder.prompts, NO_PROMPT]))
         raise Invalid(
-            f"no prompt for the task {task!r}; expected one of {known} (none: the texts as they are)"
+            f"no prompt for the task {quoted(task)}; expected one of {known} (none: the texts as they are)"
         ) from None
 
 

@@ -3,20 +3,29 @@
 Written against its `router/src/http/types.rs` (265deb2a) and huggingface_hub 2.4 (`inference/_client.py`).
 """
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from moembed.overlong import Overlong
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers
 from moembed.server.engine import Engine
-from moembed.server.errors import Empty, Invalid, Refusal
+from moembed.server.errors import Empty, Invalid, Refusal, TooLarge
 from moembed.server.fields import Ignored, LenientRequest, ignored
 from moembed.server.openai import IDS_REFUSED
 from moembed.server.service import Service
 from moembed.server.tasks import prompt_named, task_named
+from moembed.tokenizer import Ids
 from moembed.version import __version__
+
+# Tokens of an answer of `/tokenize`: about 18 MB of JSON.
+_TOKENS_AT_MOST = 2**18
+_TOKENS_AT_ONCE = 4096
+_json = msgspec.json.Encoder().encode
 
 Inputs = str | list[str | int | list[int]]
 Direction = Literal["left", "right", "Left", "Right"]
@@ -183,8 +192,16 @@ async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
     texts = _texts(body.inputs)
     states, todo = await engine.token_embeddings(texts, task=task, overlong=_policy(body))
     truncated = [piece.text for piece in todo if piece.truncated]
-    written = [await each(numbers, state) for state in states]
-    return _replied(written, engine, [len(piece.ids) for piece in todo], truncated, engine.default_task(texts, task))
+    return _replied(
+        _written(states), engine, [len(piece.ids) for piece in todo], truncated, engine.default_task(texts, task)
+    )
+
+
+async def _written(states: list[NDArray[np.float32]]) -> AsyncIterator[bytes]:
+    """The JSON of all texts' token vectors, one text after another."""
+    for count, state in enumerate(states):
+        yield (b"," if count else b"[") + msgspec.json.encode(await each(numbers, state))
+    yield b"]"
 
 
 async def _similarity(service: Service, body: SimilarityRequest) -> Reply:
@@ -201,28 +218,43 @@ async def _tokenize(service: Service, body: TokenizeRequest) -> Reply:
     engine, suffix = service.engine(body.model)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     prefix = prompt_named(engine.embedder, task_named(None, body.prompt_name, suffix) or "none")
-    return Reply(
-        await engine.aside(texts, lambda: [_tokens(engine, prefix, text, body) for text in texts]), engine.name
-    )
+    tokens = await engine.aside(texts, lambda: b"".join(_tokens(engine, prefix, texts, body)))
+    return Reply(tokens, engine.name, headers={"content-type": "application/json"})
 
 
-def _tokens(engine: Engine, prefix: str, text: str, body: TokenizeRequest) -> list[Token]:
+def _tokens(engine: Engine, prefix: str, texts: list[str], body: TokenizeRequest) -> Iterator[bytes]:
+    """The JSON of all texts' tokens, in parts."""
     tokenizer = engine.embedder.tokenizer
-    ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix)
-    whole = prefix + text
-    tokens = [
-        Token(token, whole[start:stop], False, start, stop)
-        for token, (start, stop) in zip(ids.tolist(), spans.tolist(), strict=True)
-    ]
-    if body.add_special_tokens is False:
-        return tokens
     first, last = (
-        Token(token, name, True, None, None)
-        for token, name in zip(
-            (tokenizer.bos, tokenizer.eos), tokenizer.token_strings([tokenizer.bos, tokenizer.eos]), strict=True
-        )
+        _json([Token(token, name, True, None, None)] if body.add_special_tokens is not False else [])[1:-1]
+        for token, name in ((token, tokenizer.token_strings([token])[0]) for token in (tokenizer.bos, tokenizer.eos))
     )
-    return [first, *tokens, last]
+    room = _TOKENS_AT_MOST
+    yield b"["
+    for count, text in enumerate(texts):
+        ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix, most=room + 1)
+        room -= len(ids)
+        if room < 0:
+            raise TooLarge(
+                f"the texts have more than {_TOKENS_AT_MOST} tokens, the most of an answer: send fewer or shorter texts",
+                param="inputs",
+            )
+        parts = (part for part in (first, *_spans(prefix + text, ids, spans), last) if part)
+        yield b",[" if count else b"["
+        yield b",".join(parts)
+        yield b"]"
+    yield b"]"
+
+
+def _spans(text: str, ids: Ids, spans: NDArray[np.int64]) -> Iterator[bytes]:
+    """The JSON of a text's tokens, in parts without the brackets around."""
+    for first in range(0, len(ids), _TOKENS_AT_ONCE):
+        rows = slice(first, first + _TOKENS_AT_ONCE)
+        tokens = [
+            Token(token, text[start:stop], False, start, stop)
+            for token, (start, stop) in zip(ids[rows].tolist(), spans[rows].tolist(), strict=True)
+        ]
+        yield _json(tokens)[1:-1]
 
 
 async def _info(service: Service, _body: None) -> Reply:

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "normalizer.h"
@@ -11,7 +12,14 @@
 
 namespace moembed {
 
-// Reads an open vocabulary; safe to share between threads.
+// Which tokens of a text are wanted.
+struct Wanted {
+    size_t most = std::numeric_limits<size_t>::max();
+    bool last = false;  // the last ones of the text rather than the first
+};
+
+// Reads an open vocabulary; safe to share between threads. A text is read part by part: no more memory is used than the
+// wanted tokens and the longest word need, and nothing is read behind the last token that is wanted.
 class Encoder {
 public:
     explicit Encoder(const Vocabulary& vocabulary);
@@ -20,26 +28,28 @@ public:
     struct Workspace {
         explicit Workspace(const Vocabulary& vocabulary) : unigram(vocabulary) {}
         Unigram unigram;
-        Normalized normalized;
-        std::vector<uint8_t> word;
+        Normalized part;
+        Normalized word;  // what is kept of the word that is being read
+        size_t word_limit = 0;
         std::vector<Token> tokens;
     };
 
     // Appends the ids of a text with its two special tokens around.
-    void encode(Bytes text, Workspace* work, std::vector<int32_t>* ids) const;
+    void encode(Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids) const;
 
     // Appends the ids of a text without special tokens, and of each the characters [start, end) it comes from.
-    void encode_with_spans(Bytes text, Workspace* work, std::vector<int32_t>* ids, std::vector<int64_t>* spans) const;
+    void encode_with_spans(
+        Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids, std::vector<int64_t>* spans) const;
 
 private:
-    struct Sink {
-        std::vector<int32_t>* ids;
-        std::vector<Span>* origins;  // null if not asked for
-    };
+    class Sink;
 
-    void pieces(Bytes text, Workspace* work, const Sink& sink) const;
-    void plain(const uint8_t* text, size_t begin, size_t end, Workspace* work, const Sink& sink) const;
-    void word(const uint8_t* text, size_t begin, size_t end, Workspace* work, const Sink& sink) const;
+    void pieces(Bytes text, Workspace* work, Sink* sink) const;
+    void plain(const uint8_t* text, size_t begin, size_t end, Workspace* work, Sink* sink) const;
+    void words(size_t known, Workspace* work, Sink* sink) const;
+    void extend_word(size_t begin, size_t end, Workspace* work, Sink* sink) const;
+    void end_word(Workspace* work, Sink* sink) const;
+    static void tell(const Workspace& work, Sink* sink);
     const AddedToken* added_at(const uint8_t* text, const uint8_t* end) const;
 
     const Vocabulary& vocabulary_;

@@ -1,11 +1,11 @@
 #include "normalizer.h"
 
-#include "graphemes.h"
-#include "utf8.h"
+#include <algorithm>
 
 namespace moembed {
 namespace {
 
+constexpr size_t kPart = 4096;             // bytes of the text that are read at a time
 constexpr size_t kLongestWholeCluster = 5;  // longer ones are looked up character by character
 
 size_t characters(const uint8_t* text, size_t size) {
@@ -21,17 +21,9 @@ struct Appender {
     void replace(const uint8_t*, size_t, Bytes by) { keep(by.data, by.size); }
 };
 
-// What the Rust library notes of every character it emits: 1 for an inserted one, else minus the characters that vanish
-// after the one it replaces. A part that vanishes is charged to the character before it; at the start there is none, and
-// the note is lost.
-struct Change {
-    uint32_t length;
-    int64_t change;
-};
-
 struct Recorder {
     std::vector<uint8_t>& text;
-    std::vector<Change> changes;
+    std::vector<Change>& changes;
 
     void keep(const uint8_t* part, size_t size) {
         text.insert(text.end(), part, part + size);
@@ -49,27 +41,6 @@ struct Recorder {
     }
 };
 
-void trace(const std::vector<Change>& changes, const uint8_t* text, size_t size, size_t shift, std::vector<Span>* origins) {
-    const uint8_t *p = text, *const end = text + size;
-    Span previous{shift, shift};
-    const auto next = [&] {
-        if (p == end) return;
-        const size_t start = shift + static_cast<size_t>(p - text);
-        const uint32_t length = character_at(p, end).length;
-        previous = {start, start + length};
-        p += length;
-    };
-    for (const Change& change : changes) {
-        Span origin = previous;
-        if (change.change <= 0) {
-            next();
-            origin = previous;
-            for (int64_t i = 0; i < -change.change; ++i) next();
-        }
-        origins->insert(origins->end(), change.length, origin);
-    }
-}
-
 }  // namespace
 
 Normalizer::Normalizer(const Charsmap& charsmap) : charsmap_(charsmap) {
@@ -80,60 +51,118 @@ Normalizer::Normalizer(const Charsmap& charsmap) : charsmap_(charsmap) {
     }
 }
 
-void Normalizer::run(const uint8_t* text, size_t size, Normalized* out) const {
-    out->text.clear();
-    out->origins.clear();
-    Appender sink{out->text};
-    each_part(text, size, sink);
-}
+NormalizedParts::NormalizedParts(
+    const Normalizer& normalizer, const uint8_t* text, size_t begin, size_t end, bool origins)
+    : normalizer_(normalizer),
+      text_(text),
+      p_(text + begin),
+      end_(text + end),
+      origins_(origins),
+      traced_(p_),
+      previous_{begin, begin} {}
 
-void Normalizer::run_with_origins(const uint8_t* text, size_t size, size_t shift, Normalized* out) const {
-    out->text.clear();
-    out->origins.clear();
-    Recorder sink{out->text, {}};
-    each_part(text, size, sink);
-    trace(sink.changes, text, size, shift, &out->origins);
+bool NormalizedParts::read(Normalized* out) {
+    if (p_ == end_) return false;
+    if (origins_) {
+        Recorder sink{out->text, changes_};
+        read_into(sink);
+        // What vanishes later may be charged to the last character.
+        if (!changes_.empty()) trace(changes_.size() - (p_ < end_ ? 1 : 0), &out->origins);
+    } else {
+        Appender sink{out->text};
+        read_into(sink);
+    }
+    return true;
 }
 
 template <class Sink>
-void Normalizer::each_part(const uint8_t* text, size_t size, Sink& sink) const {
-    const uint8_t* const end = text + size;
-    Bytes by;
-    for (const uint8_t* p = text; p < end;) {
-        const uint8_t* run = p;
-        while (p < end && *p < 128 && plain_[*p] && (p + 1 == end || p[1] < 128)) ++p;
-        if (p > run) {
-            sink.keep(run, static_cast<size_t>(p - run));
-            continue;
-        }
-        // From here to the next plain run; a cluster never reaches over the start of one.
-        ClusterBreaks breaks;
-        Character next = character_at(p, end);
-        breaks.before(next.code);
-        while (p < end) {
-            const uint8_t* const cluster = p;
-            do {
-                p += next.length;
-                if (p == end) break;
-                next = character_at(p, end);
-            } while (!breaks.before(next.code));
-            const auto length = static_cast<size_t>(p - cluster);
-            if (length <= kLongestWholeCluster && charsmap_.replacement(cluster, length, &by)) {
-                sink.replace(cluster, length, by);
-            } else {
-                for (const uint8_t* c = cluster; c < p;) {
-                    const uint32_t one = character_at(c, p).length;
-                    if (charsmap_.replacement(c, one, &by)) {
-                        sink.replace(c, one, by);
-                    } else {
-                        sink.keep(c, one);
-                    }
-                    c += one;
-                }
-            }
-            if (p < end && *p < 128 && plain_[*p] && (p + 1 == end || p[1] < 128)) break;
+void NormalizedParts::read_into(Sink& sink) {
+    const uint8_t* const until = p_ + std::min(kPart, static_cast<size_t>(end_ - p_));
+    while (p_ < until) {
+        if (in_clusters_) {
+            read_cluster(sink);
+        } else {
+            read_plain(sink);
         }
     }
+}
+
+bool NormalizedParts::is_plain(const uint8_t* p) const {
+    return *p < 128 && normalizer_.plain_[*p] && (p + 1 == end_ || p[1] < 128);
+}
+
+// A run of plain characters, or the first step into clusters.
+template <class Sink>
+void NormalizedParts::read_plain(Sink& sink) {
+    const uint8_t *const run = p_, *p = p_;
+    const uint8_t* const until = p + std::min(kPart, static_cast<size_t>(end_ - p));
+    while (p < until && is_plain(p)) ++p;
+    p_ = p;
+    if (p > run) {
+        sink.keep(run, static_cast<size_t>(p - run));
+        return;
+    }
+    // From here to the next plain run.
+    in_clusters_ = true;
+    breaks_ = ClusterBreaks();
+    next_ = character_at(p, end_);
+    breaks_.before(next_.code);
+}
+
+// A cluster, or a part of one that is too long to be looked up as a whole.
+template <class Sink>
+void NormalizedParts::read_cluster(Sink& sink) {
+    const Charsmap& charsmap = normalizer_.charsmap_;
+    const uint8_t* const cluster = p_;
+    bool is_end = false;
+    while (!is_end && static_cast<size_t>(p_ - cluster) <= kLongestWholeCluster) {
+        p_ += next_.length;
+        if (p_ == end_) {
+            is_end = true;
+        } else {
+            next_ = character_at(p_, end_);
+            is_end = breaks_.before(next_.code);
+        }
+    }
+    const auto length = static_cast<size_t>(p_ - cluster);
+    Bytes by;
+    if (!in_long_cluster_ && length <= kLongestWholeCluster && charsmap.replacement(cluster, length, &by)) {
+        sink.replace(cluster, length, by);
+    } else {
+        for (const uint8_t* c = cluster; c < p_;) {
+            const uint32_t one = character_at(c, p_).length;
+            if (charsmap.replacement(c, one, &by)) {
+                sink.replace(c, one, by);
+            } else {
+                sink.keep(c, one);
+            }
+            c += one;
+        }
+    }
+    in_long_cluster_ = !is_end;
+    if (is_end && p_ < end_ && is_plain(p_)) in_clusters_ = false;
+}
+
+// Tells the origins of the first `count` characters in `changes_`, and forgets them.
+void NormalizedParts::trace(size_t count, std::vector<Span>* origins) {
+    const auto next = [&] {
+        if (traced_ == end_) return;
+        const auto start = static_cast<size_t>(traced_ - text_);
+        const uint32_t length = character_at(traced_, end_).length;
+        previous_ = {start, start + length};
+        traced_ += length;
+    };
+    for (size_t i = 0; i < count; ++i) {
+        const Change& change = changes_[i];
+        Span origin = previous_;
+        if (change.change <= 0) {
+            next();
+            origin = previous_;
+            for (int64_t vanished = 0; vanished < -change.change; ++vanished) next();
+        }
+        origins->insert(origins->end(), change.length, origin);
+    }
+    changes_.erase(changes_.begin(), changes_.begin() + static_cast<std::ptrdiff_t>(count));
 }
 
 }  // namespace moembed

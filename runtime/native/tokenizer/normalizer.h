@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "charsmap.h"
+#include "graphemes.h"
+#include "utf8.h"
 
 namespace moembed {
 
@@ -16,25 +18,62 @@ struct Span {
 
 struct Normalized {
     std::vector<uint8_t> text;
-    std::vector<Span> origins;  // of every byte of `text`; only if they were asked for
+    // Of every byte of `text`, only if they were asked for. The last character's come with the next part.
+    std::vector<Span> origins;
 };
 
+// The rules; safe to share between threads.
 class Normalizer {
 public:
     explicit Normalizer(const Charsmap& charsmap);
 
-    // Replaces `out` by the normal form of `text`.
-    void run(const uint8_t* text, size_t size, Normalized* out) const;
-
-    // The same with origins; `shift` is where `text` begins in the text as it was given.
-    void run_with_origins(const uint8_t* text, size_t size, size_t shift, Normalized* out) const;
-
 private:
-    template <class Sink>
-    void each_part(const uint8_t* text, size_t size, Sink& sink) const;
+    friend class NormalizedParts;
 
     const Charsmap& charsmap_;
     bool plain_[128];  // ASCII that stays as it is when another ASCII character follows
+};
+
+// What the Rust library notes of every character it emits: 1 for an inserted one, else minus the characters that vanish
+// after the one it replaces. A part that vanishes is charged to the character before it; at the start there is none, and
+// the note is lost.
+struct Change {
+    uint32_t length;
+    int64_t change;
+};
+
+// The normal form of a stretch of text, part by part: its memory does not grow with the stretch.
+class NormalizedParts {
+public:
+    // Bytes [begin, end) of `text`, which must outlive this.
+    NormalizedParts(const Normalizer& normalizer, const uint8_t* text, size_t begin, size_t end, bool origins);
+
+    // Appends the normal form of the next few kilobytes. False: nothing was left.
+    bool read(Normalized* out);
+
+private:
+    template <class Sink>
+    void read_into(Sink& sink);
+    template <class Sink>
+    void read_plain(Sink& sink);
+    template <class Sink>
+    void read_cluster(Sink& sink);
+    bool is_plain(const uint8_t* p) const;
+    void trace(size_t count, std::vector<Span>* origins);
+
+    const Normalizer& normalizer_;
+    const uint8_t* const text_;
+    const uint8_t *p_, *const end_;
+    // Within clusters: where the next one begins, and its first character.
+    bool in_clusters_ = false;
+    bool in_long_cluster_ = false;
+    ClusterBreaks breaks_;
+    Character next_{0, 1};
+    // Of characters whose origins are not known yet, and how far those of the others reach.
+    const bool origins_;
+    std::vector<Change> changes_;
+    const uint8_t* traced_;
+    Span previous_;
 };
 
 }  // namespace moembed

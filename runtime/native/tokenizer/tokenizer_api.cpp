@@ -50,7 +50,10 @@ uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer, int64_t id,
 }
 
 const moembed_tokens* moembed_tokenizer_encode(
-    const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans) try {
+    const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans, int64_t most,
+    int32_t last) try {
+    moembed::Wanted wanted;
+    if (most >= 0) wanted = {static_cast<size_t>(most), last != 0};
     auto tokens = std::make_unique<OwnedTokens>();
     moembed::Encoder::Workspace work(tokenizer->vocabulary);
     tokens->all_rows.reserve(static_cast<size_t>(count) + 1);
@@ -58,9 +61,9 @@ const moembed_tokens* moembed_tokenizer_encode(
     for (int64_t i = 0; i < count; ++i) {
         const moembed::Bytes text{texts + starts[i], static_cast<size_t>(starts[i + 1] - starts[i])};
         if (spans) {
-            tokenizer->encoder->encode_with_spans(text, &work, &tokens->all_ids, &tokens->all_spans);
+            tokenizer->encoder->encode_with_spans(text, wanted, &work, &tokens->all_ids, &tokens->all_spans);
         } else {
-            tokenizer->encoder->encode(text, &work, &tokens->all_ids);
+            tokenizer->encoder->encode(text, wanted, &work, &tokens->all_ids);
         }
         tokens->all_rows.push_back(static_cast<int64_t>(tokens->all_ids.size()));
     }
