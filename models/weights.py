@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from moembed.arguments import shown
 from moembed.bundle import sha256_of
 from moembed.errors import CheckpointError, MissingExtraError
 from moembed.manifest import MANIFEST_FILE
@@ -140,7 +141,7 @@ def read_index(path: Path) -> dict[str, str]:
     for tensor, name in files.items():
         if not isinstance(name, str) or not _SHARD.fullmatch(name) or name == WEIGHTS_FILE:
             raise CheckpointError(
-                f"{path}: the file of {tensor} is {name!r}; expected the name of a .safetensors file beside the index"
+                f"{path}: the file of {shown(tensor)} is {shown(name)}; expected the name of a .safetensors file beside the index"
             )
     return files
 

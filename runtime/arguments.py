@@ -121,7 +121,7 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
-def word(name: str, value: object, words: Sequence[_Word], also: str = "") -> _Word:
+def word(name: str, value: object, words: Sequence[_Word]) -> _Word:
     """An argument that is one of a few words.
 
     Raises:
@@ -130,7 +130,7 @@ def word(name: str, value: object, words: Sequence[_Word], also: str = "") -> _W
     for one in words:
         if isinstance(value, str) and value == one:
             return one
-    raise InputError(f"{name} = {shown(value)}; expected one of {', '.join(words)}{also}")
+    raise InputError(f"{name} = {shown(value)}; expected one of {', '.join(words)}")
 
 
 def optional_string(name: str, value: object) -> str | None:
