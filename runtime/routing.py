@@ -71,7 +71,7 @@ class Routers:
     def __init__(
         self, bundle: Bundle, tokenizer: Tokenizer, *, providers: Sequence[str], threads: int, kernels: str
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._graph = tokenizer, bundle.graph
         self._opened = PerProcess(partial(_open, bundle, tuple(providers), threads, kernels))
 
     def open(self) -> "_Opened":
@@ -94,7 +94,7 @@ class Routers:
         opened = self.open()
         names = ["sentence_embedding", *(name for router in opened.routers.values() for name in router)]
         row, mask = ids[None].astype(np.int64), np.ones((1, len(ids)), np.int64)
-        vectors, *values = run(opened.session, names, row, mask, str(self._bundle.graph))
+        vectors, *values = run(opened.session, names, row, mask, str(self._graph))
         weights, experts = np.stack(values[0::2]), np.stack(values[1::2])
         tokens = tuple(self._tokenizer.token_strings(ids.tolist()))
         return Routing(tokens, tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])

@@ -174,11 +174,10 @@ class Engine:
         """
         prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
         most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
-
         windows = self._settings.max_inputs
 
         def tokenised() -> list[Piece]:
-            todo = []
+            todo: list[Piece] = []
             # One window more than a request may have tells that there are more.
             for piece in pieces(
                 self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong, windows=windows + 1
