@@ -21,10 +21,10 @@ def progress(total: int | None, unit: str, *, show: bool | None) -> Iterator[Adv
     Args:
         total: units in all, or None when unknown.
         unit: what is counted.
-        show: True, False, or None for: on a terminal, once the work has taken a second and a half. Without a stderr, as in
-            a windowed program, there is never one.
+        show: True, False, or None for: on a terminal, once the work has taken a second and a half. A stderr that is missing,
+            as in a windowed program, closed or full only loses the bar.
     """
-    if sys.stderr is None or show is False or (show is None and not is_terminal(sys.stderr)):
+    if show is False or (show is None and not is_terminal(sys.stderr)):
         yield lambda _units: None
         return
     from tqdm import tqdm

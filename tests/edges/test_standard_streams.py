@@ -77,6 +77,19 @@ def test_words_that_cannot_be_said_are_lost_and_nothing_else(command, code, star
 
 
 @posix
+@pytest.mark.parametrize("redirection", [">&- 2>&-", "2>&-", "<&- >&- 2>&-"])
+def test_words_of_c_libraries_do_not_get_into_a_file(tmp_path, redirection):
+    """The next file that is opened would have the number of a closed stream."""
+    script = (
+        "import os\nfrom moembed.cli.streams import standard_streams\n"
+        "with standard_streams(), open('data', 'w') as data:\n os.write(1, b'words')\n os.write(2, b'words')\n data.write('data')"
+    )
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} {redirection}"
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "data").read_text() == "data"
+
+
+@posix
 def test_a_closed_stdin_is_told():
     assert "stdin is closed: give texts as arguments" in told(shell("embed", "<&-"))
     assert shell(EMBED, "<&-").returncode == 0
