@@ -35,6 +35,9 @@ class _Worker(multiprocess.Process):
         if sys.platform == "win32":
             super().start()
             return
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # else `start` starts it, which unblocks them
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
         try:
             super().start()

@@ -185,6 +185,25 @@ def test_signals_end_it_without_a_traceback(flags, signals, code, scratch):
     assert not list(scratch.glob("*moembed-metrics-*"))
 
 
+@pytest.mark.parametrize(
+    "seconds", [0.25, *(pytest.param(delay, marks=pytest.mark.long) for delay in (0.0, 0.1, 0.5, 1.0))]
+)
+def test_ctrl_c_in_a_terminal_finds_workers_that_are_importing(seconds):
+    """The terminal sends it to the workers too."""
+    command = [sys.executable, "-m", "moembed", "serve", "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert "listening" in process.stderr.readline()
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGINT)
+            rest = process.communicate(timeout=60)[1]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, rest.splitlines()[-1]) == (130, "moembed: interrupted")
+    assert "Traceback" not in rest
+
+
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one", "workers"])
 @pytest.mark.long
 def test_signals_at_any_time(flags, count, scratch):
