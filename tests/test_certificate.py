@@ -75,7 +75,7 @@ def test_a_certificate_survives_a_round_trip(certificate):
         ({"embedding_mean_cosine": "1"}, "certificate.embedding_mean_cosine = '1'; expected a finite number"),
         ({"hidden_max_abs": float("nan")}, "certificate.hidden_max_abs = nan"),
         ({"hidden_max_abs": float("inf")}, "certificate.hidden_max_abs = inf"),
-        ({"hidden_max_abs": 10**400}, "expected a finite number"),
+        ({"hidden_max_abs": 10**400}, "an integer of 401 digits"),
         ({"same_experts": [1]}, "certificate.same_experts = .*expected an object"),
         ({"same_experts": {"one": 1.0}}, "certificate.same_experts.one = 'one'; expected a layer's number"),
         ({"same_experts": {"01": 1.0}}, "certificate.same_experts.01"),

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,9 @@ def memory(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
-def ready(connection):
-    connection.request("GET", "/ready")
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status == 200
+def ready(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=60) as answer:  # its errors are OSErrors
+        return answer.status == 200
 
 
 def free_port():
@@ -41,8 +40,8 @@ def test_memory_over_many_requests(count):
     command = [sys.executable, "-m", "moembed", "serve", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        wait_until(lambda: ready(port), 60)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        wait_until(lambda: ready(connection), 60)
         rng, measured = random.Random(17), []
         for number in range(count):
             path = rng.choice(tuple(BODIES))
