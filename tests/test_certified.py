@@ -264,8 +264,8 @@ def test_a_bundle_replaced_meanwhile_is_left_alone(cli, copy, bundle, data, monk
 
 
 def test_data_and_sets_that_make_no_sense(cli, copy, bundle, checkpoint, data):
-    assert "give its folder with --against" in cli("verify", copy, "--data", data)[2]
-    assert "give its folder with --against" in cli("verify", copy, "--data", data, "--against", checkpoint)[2]
+    assert "name it with --against" in cli("verify", copy, "--data", data)[2]
+    assert "name it with --against" in cli("verify", copy, "--data", data, "--against", checkpoint)[2]
     assert "needs --data" in cli("verify", copy, "--sets", "tiny")[2]
     against = ("--against", bundle.folder, "--data", data)
     assert "no certified set" in cli("verify", copy, *against)[2]

@@ -182,7 +182,7 @@ def test_what_a_model_gives(model):
 @pytest.mark.parametrize(
     "error",
     [
-        TextTooLongError("too long", index=3, tokens=600, limit=512),
+        TextTooLongError("too long", index=3, tokens=600, limit=512, counted="600 tokens"),
         MissingExtraError("torch", "export", "Exporting"),
         SourceError("no folder"),
         TruncationWarning("cut", (1, 2)),
