@@ -13,9 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from moembed.arguments import shown
 from moembed.bundle import sha256_of
-from moembed.errors import CheckpointError, MissingExtraError
+from moembed.errors import CheckpointError, MissingExtraError, shown
 from moembed.manifest import MANIFEST_FILE
 
 WEIGHTS_FILE = "model.safetensors"

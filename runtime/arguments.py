@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.errors import InputError
+from moembed.errors import InputError, shown
 
 _Word = TypeVar("_Word", bound=str)
 _EXPECTED = "expected a string, or a list, tuple, 1-d array or other iterable of strings"
-_SHOWN = 80
 _MISSING = "fill or drop missing values first"
 # Type of an item that is no string -> what to do about it.
 _ITEM_ADVICE = {
@@ -221,13 +220,3 @@ def _strings(items: Iterator[Any]) -> Iterator[str]:
 
 def _type_of(value: object) -> str:
     return f"of type {type(value).__name__}"
-
-
-def shown(value: object) -> str:
-    """A value as an error quotes it: short, whatever it is."""
-    try:
-        text = repr(value)
-    except Exception:  # a foreign object's own fault
-        text = f"<{type(value).__name__}>"
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

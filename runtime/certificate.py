@@ -41,8 +41,7 @@ import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from moembed.errors import BundleError
-from moembed.untrusted import shown
+from moembed.errors import BundleError, shown
 
 
 @dataclass(frozen=True, kw_only=True)

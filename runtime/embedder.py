@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.arguments import array, flag, one_text, prompt_text, shown, text_list, text_stream, whole, word
+from moembed.arguments import array, flag, one_text, prompt_text, text_list, text_stream, whole, word
 from moembed.batching import pad, plan
 from moembed.bundle import Bundle
-from moembed.errors import InputError, PromptWarning, TruncationWarning, warn
+from moembed.errors import InputError, PromptWarning, TruncationWarning, shown, warn
 from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
 from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened

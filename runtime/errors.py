@@ -10,6 +10,17 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+_QUOTED = 120
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: its `repr` in printable characters, cut to 120 of them."""
+    try:
+        text = repr(value)
+    except Exception:  # a foreign object's own fault
+        text = f"<{type(value).__name__}>"
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text):,} characters)"
 
 
 def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:

@@ -1,12 +1,12 @@
 """Weights of a graph that lie behind links, as in the hub's cache: ONNX Runtime reads none that leave the graph's folder."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from moembed.errors import BundleError
+from moembed.graph_check import locations
 from moembed.manifest import safe_path
-from moembed.wire import encoded, rewritten, strings, submessages
+from moembed.wire import encoded, rewritten, strings
 
 _GRAPH, _INITIALIZER, _EXTERNAL_DATA = 7, 5, 13  # fields of ONNX's ModelProto, GraphProto and TensorProto
 _KEY, _VALUE = 1, 2  # StringStringEntryProto
@@ -41,7 +41,7 @@ def follow_links(graph: bytes, folder: Path) -> tuple[bytes, Path]:
         BundleError: the model is damaged, a location leaves the folder by its name, or its files have no folder in common.
     """
     files = {}
-    for location in set(_locations(memoryview(graph))):
+    for location in set(locations(memoryview(graph))):
         if not safe_path(location):
             raise BundleError(f"the graph in {folder} reads {location!r}, a path that leaves the bundle: do not use it")
         files[location] = os.path.realpath(folder / location)
@@ -60,11 +60,3 @@ def follow_links(graph: bytes, folder: Path) -> tuple[bytes, Path]:
         return encoded(_KEY, b"location") + encoded(_VALUE, os.fsencode(targets[location]))
 
     return rewritten(memoryview(graph), (_GRAPH, _INITIALIZER, _EXTERNAL_DATA), change), Path(common)
-
-
-def _locations(model: memoryview) -> Iterator[str]:
-    for graph in submessages(model, _GRAPH):
-        for tensor in submessages(graph, _INITIALIZER):
-            for entry in submessages(tensor, _EXTERNAL_DATA):
-                if strings(entry, _KEY) == ["location"]:
-                    yield from strings(entry, _VALUE)

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from moembed.errors import BundleError
+from moembed.errors import BundleError, shown
 from moembed.manifest import MANIFEST_FILE, Manifest
-from moembed.untrusted import open_regular, shown
+from moembed.untrusted import open_regular
 from moembed.wire import fields, numbers, strings, submessages
 
 _TABLE = "embeddings.word_embeddings.weight"
@@ -51,7 +51,7 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
             model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if len(model) > _MOST_BYTES:
             raise BundleError(f"it has {len(model):,} bytes, an ONNX model has at most {_MOST_BYTES:,}")
-        locations = set(_locations(model))
+        locations = set(locations(model))
         sizes, rotary = _sizes(model)
     except (OSError, ValueError, OverflowError) as error:  # BundleError is a ValueError; an empty file's is one of mmap
         raise BundleError(f"{path}: {error}: it is no usable graph; copy or export the bundle again") from None
@@ -80,7 +80,7 @@ def _check_files(path: Path, manifest: Manifest, locations: set[str]) -> None:
             )
 
 
-def _locations(model: memoryview) -> Iterator[str]:
+def locations(model: memoryview) -> Iterator[str]:
     """The files of external data that any tensor of a model names."""
     # A stack, since a message may nest deeper than Python calls.
     left: list[tuple[str, memoryview]] = [("model", model)]

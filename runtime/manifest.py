@@ -32,8 +32,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from moembed.certificate import Certificate
-from moembed.errors import BundleError
-from moembed.untrusted import parse_object, shown
+from moembed.errors import BundleError, shown
+from moembed.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 1

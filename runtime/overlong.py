@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.arguments import flag, shown, whole
-from moembed.errors import InputError, TextTooLongError
+from moembed.arguments import flag, whole
+from moembed.errors import InputError, TextTooLongError, shown
 from moembed.precision import normalized
 from moembed.tokenizer import Ids, Tokenizer
 

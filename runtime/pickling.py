@@ -120,11 +120,9 @@ def _opened(reference: Reference) -> "Embedder":
 
 
 def _bundle(reference: Reference) -> Bundle:
-    folder = Path(reference.folder) if reference.folder else DEFAULT_FOLDER
-    if reference.hub is None:
-        return Bundle.open(folder)
-    if folder.exists():
-        return Bundle.open(folder, exclusive=False)
+    folder = Path(reference.folder) if reference.folder else None
+    if reference.hub is None or (folder and folder.exists()):
+        return open_bundle(folder)
     name, commit = reference.hub
     return open_bundle(name, revision=commit)
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.arguments import flag, shown, whole
+from moembed.arguments import flag, whole
 from moembed.bundle import Bundle
 from moembed.cpu import available_cpus, saturates
-from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError
+from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError, shown
 from moembed.external_data import follow_links, has_links, read_graph
 from moembed.forks import PerProcess
 from moembed.kernels import PORTABLE, Kernels, choose_kernels

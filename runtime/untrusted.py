@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from moembed.errors import shown
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -23,7 +25,6 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _CHUNK = 1 << 18
 _MOST_DIGITS = 18  # what 64 bits hold, whatever the digits
 _MOST_NESTED = 32
-_SHOWN = 120
 
 
 def stat_regular(path: Path) -> os.stat_result:
@@ -99,12 +100,6 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
         raise ValueError(f"it holds {shown(value)}, not an object")
     _check(value, "", _MOST_NESTED)
     return value
-
-
-def shown(value: Any) -> str:
-    """A value as an error quotes it: its `repr`, cut to 120 characters."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
 def _regular(found: os.stat_result, path: Path) -> os.stat_result:

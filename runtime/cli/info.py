@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, emit, emit_json
-from moembed.errors import BundleError
-from moembed.untrusted import parse_object, read_bounded, shown
+from moembed.errors import BundleError, shown
+from moembed.untrusted import parse_object, read_bounded
 
 if TYPE_CHECKING:
     from moembed.certificate import Certificate, Quality
