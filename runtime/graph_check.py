@@ -51,11 +51,11 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
             model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if len(model) > _MOST_BYTES:
             raise BundleError(f"it has {len(model):,} bytes, an ONNX model has at most {_MOST_BYTES:,}")
-        locations = set(locations(model))
+        files = set(locations(model))
         sizes, rotary = _sizes(model)
     except (OSError, ValueError, OverflowError) as error:  # BundleError is a ValueError; an empty file's is one of mmap
         raise BundleError(f"{path}: {error}: it is no usable graph; copy or export the bundle again") from None
-    _check_files(path, manifest, locations)
+    _check_files(path, manifest, files)
     positions = min((sizes[name] for name in rotary if name in sizes), default=manifest.max_tokens)
     if positions < manifest.max_tokens:
         raise BundleError(
@@ -70,9 +70,9 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_files(path: Path, manifest: Manifest, locations: set[str]) -> None:
+def _check_files(path: Path, manifest: Manifest, files: set[str]) -> None:
     beside = PurePosixPath(manifest.graph).parent
-    for location in sorted(locations):
+    for location in sorted(files):
         if (beside / location).as_posix() not in manifest.files:
             raise BundleError(
                 f"{path} cannot be loaded: it reads the external data {shown(location)}, which {MANIFEST_FILE} does not "

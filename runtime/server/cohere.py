@@ -5,6 +5,7 @@ Written against cohere 7.3 (`base_client.py`, `v2/raw_client.py`, `types/embed_r
 there; what was left out is told in `meta.warnings`.
 """
 
+import builtins
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -73,7 +74,7 @@ class EmbedRequestV1(msgspec.Struct, forbid_unknown_fields=True):
 class Embeddings(msgspec.Struct, omit_defaults=True):
     """One list for each type that was asked for."""
 
-    float: list[list[float]] | None = None
+    float: list[list[builtins.float]] | None = None
     int8: list[list[int]] | None = None
     uint8: list[list[int]] | None = None
     binary: list[list[int]] | None = None
