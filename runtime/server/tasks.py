@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from moembed.embedder import Embedder
 from moembed.errors import InputError
-from moembed.server.errors import Invalid, quoted
+from moembed.server.errors import Invalid, clipped, quoted
 
 # Names that other APIs use for the tasks of sentence-transformers' prompts.
 _SYNONYMS = {
@@ -40,7 +40,8 @@ def prompt_named(embedder: Embedder, task: str) -> str:
     if task == NO_PROMPT:
         return ""
     try:
-        return embedder.prompt_for(task if task in embedder.prompts else _SYNONYMS.get(task, task))
+        # Clipped, so that the error that is thrown away does not quote megabytes.
+        return embedder.prompt_for(task if task in embedder.prompts else clipped(_SYNONYMS.get(task, task)))
     except InputError:
         known = ", ".join(dict.fromkeys(["query", "document", *embedder.prompts, NO_PROMPT]))
         raise Invalid(

@@ -236,7 +236,8 @@ def _tokens(engine: Engine, prefix: str, texts: list[str], body: TokenizeRequest
         room -= len(ids)
         if room < 0:
             raise TooLarge(
-                f"the texts have more than {_TOKENS_AT_MOST} tokens, the most of an answer: send fewer or shorter texts",
+                f"the texts have more than {_TOKENS_AT_MOST} tokens, the most of an answer: send fewer or shorter texts at a "
+                "time",
                 param="inputs",
             )
         parts = (part for part in (first, *_spans(prefix + text, ids, spans), last) if part)

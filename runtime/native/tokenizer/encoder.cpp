@@ -48,8 +48,8 @@ public:
     const bool has_spans;
     std::vector<Span> spans;
 
-    // No token that follows is wanted.
-    bool is_full() const { return !wanted_.last && count() >= wanted_.most; }
+    // No token that follows is wanted. That there is one tells where the last of the others ends.
+    bool is_full() const { return !wanted_.last && count() > wanted_.most; }
 
     void add(int32_t id, Span span) {
         ids_->push_back(id);
@@ -57,8 +57,13 @@ public:
         if (wanted_.last && count() >= kSpare && count() / 2 >= wanted_.most) trim();
     }
 
-    void extend(size_t end) {
-        if (has_spans) spans.back().end = end;
+    // A token of a word whose bytes have these origins.
+    void add(const Token& token, const std::vector<Span>& origins) {
+        if (!token.goes_on) {
+            add(token.id, has_spans ? Span{origins[token.start].start, origins[token.end - 1].end} : Span{0, 0});
+        } else if (has_spans) {
+            spans.back().end = origins[token.end - 1].end;
+        }
     }
 
     void finish() {
@@ -194,23 +199,11 @@ void Encoder::extend_word(size_t begin, size_t end, Workspace* work, Sink* sink)
     word.text.insert(word.text.end(), text + begin, text + end);
     if (sink->has_spans) word.origins.insert(word.origins.end(), origins + begin, origins + end);
     if (word.text.size() < work->word_limit) return;
-    const size_t settled = work->unigram.settle(word.text.data(), word.text.size(), &work->tokens);
-    tell(*work, sink);
+    const size_t settled = work->unigram.settle(
+        word.text.data(), word.text.size(), [&](const Token& token) { sink->add(token, word.origins); });
     drop_front(&word.text, settled);
     if (sink->has_spans) drop_front(&word.origins, settled);
     work->word_limit = 2 * word.text.size() + kLongWord;
-}
-
-void Encoder::tell(const Workspace& work, Sink* sink) {
-    const std::vector<Span>& origins = work.word.origins;
-    for (const Token& token : work.tokens) {
-        const Span span = sink->has_spans ? Span{origins[token.start].start, origins[token.end - 1].end} : Span{0, 0};
-        if (token.goes_on) {
-            sink->extend(span.end);
-        } else {
-            sink->add(token.id, span);
-        }
-    }
 }
 
 void Encoder::end_word(Workspace* work, Sink* sink) const {
@@ -218,8 +211,8 @@ void Encoder::end_word(Workspace* work, Sink* sink) const {
     if (sink->is_full()) {
         work->unigram.reset();
     } else if (!word.text.empty()) {
-        work->unigram.finish(word.text.data(), word.text.size(), &work->tokens);
-        tell(*work, sink);
+        work->unigram.finish(
+            word.text.data(), word.text.size(), [&](const Token& token) { sink->add(token, word.origins); });
     }
     word.text.clear();
     word.origins.clear();

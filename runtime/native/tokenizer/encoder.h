@@ -30,8 +30,7 @@ public:
         Unigram unigram;
         Normalized part;
         Normalized word;  // what is kept of the word that is being read
-        size_t word_limit = 0;
-        std::vector<Token> tokens;
+        size_t word_limit = 0;  // bytes of it after which tokens are settled
     };
 
     // Appends the ids of a text with its two special tokens around.
@@ -49,7 +48,6 @@ private:
     void words(size_t known, Workspace* work, Sink* sink) const;
     void extend_word(size_t begin, size_t end, Workspace* work, Sink* sink) const;
     void end_word(Workspace* work, Sink* sink) const;
-    static void tell(const Workspace& work, Sink* sink);
     const AddedToken* added_at(const uint8_t* text, const uint8_t* end) const;
 
     const Vocabulary& vocabulary_;

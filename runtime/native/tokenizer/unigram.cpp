@@ -6,41 +6,10 @@
 
 namespace moembed {
 
-void Unigram::finish(const uint8_t* word, size_t size, std::vector<Token>* out) {
-    read(word, size, size);
-    out->clear();
-    walk_back(word, size, out);
-    reset();
-}
-
 void Unigram::reset() {
     lengths_.clear();
     read_ = forgotten_ = 0;
     in_run_ = false;
-}
-
-size_t Unigram::settle(const uint8_t* word, size_t size, std::vector<Token>* out) {
-    out->clear();
-    if (size <= kLongestPiece) return 0;
-    read(word, size, size - kLongestPiece);
-    walk_back(word, common(), out);
-    if (out->empty()) return 0;
-    const Token last = out->back();
-    size_t covered = last.end;
-    bool in_run = false;
-    if (last.is_run) {
-        // More unknown characters may follow, and together they are one token: of a short run, which may be a piece, all
-        // has to be seen.
-        in_run = last.goes_on || last.end - last.start > kLongestPiece;
-        if (!in_run) {
-            covered = last.start;
-            out->pop_back();
-        }
-    }
-    if (covered == 0) return 0;
-    in_run_ = in_run;
-    forget(covered);
-    return covered;
 }
 
 // Finds the best ways over the pieces that begin before `until`.
@@ -67,6 +36,20 @@ void Unigram::read(const uint8_t* word, size_t size, size_t until) {
     }
 }
 
+// The end of the part of a word whose tokens do not depend on what follows, and whether it is within a run of unknown
+// characters: more may follow, and all together are one token. Of a short run, which may be a piece, nothing is settled.
+size_t Unigram::settled(const uint8_t* word, size_t size, bool* in_run) {
+    if (size <= kLongestPiece) return 0;
+    read(word, size, size - kLongestPiece);
+    const size_t end = common();
+    size_t start = end;
+    while (start > 0 && piece(word + start - lengths_[start], lengths_[start]) == vocabulary_.unknown()) {
+        start -= lengths_[start];
+    }
+    *in_run = end > start && (end - start > kLongestPiece || (start == 0 && in_run_));
+    return *in_run ? end : start;
+}
+
 // The last end that every way to go on has passed.
 size_t Unigram::common() const {
     bool met[kNear] = {};
@@ -88,29 +71,9 @@ size_t Unigram::common() const {
     }
 }
 
-// Appends the tokens of the best way to `end`.
-void Unigram::walk_back(const uint8_t* word, size_t end, std::vector<Token>* out) const {
-    size_t unknown_end = 0;  // end of the run of unknown pieces that is being walked back; they become one token
-    const auto flush = [&](size_t start) {
-        if (unknown_end == 0) return;
-        const bool goes_on = in_run_ && start == 0;
-        const int64_t id = goes_on ? -1 : vocabulary_.find(word + start, unknown_end - start);
-        out->push_back({id < 0 ? vocabulary_.unknown() : static_cast<int32_t>(id), start, unknown_end, true, goes_on});
-        unknown_end = 0;
-    };
-    while (end > 0) {  // every character's end has a way
-        const size_t length = lengths_[end];
-        const int64_t id = vocabulary_.find(word + end - length, length);
-        if (id < 0 || id == vocabulary_.unknown()) {
-            if (unknown_end == 0) unknown_end = end;
-        } else {
-            flush(end);
-            out->push_back({static_cast<int32_t>(id), end - length, end, false, false});
-        }
-        end -= length;
-    }
-    flush(0);
-    std::reverse(out->begin(), out->end());
+int32_t Unigram::piece(const uint8_t* text, size_t size) const {
+    const int64_t id = vocabulary_.find(text, size);
+    return id < 0 ? vocabulary_.unknown() : static_cast<int32_t>(id);
 }
 
 void Unigram::forget(size_t count) {
