@@ -1,5 +1,6 @@
 """Fields that the original APIs ignore or make optional are accepted; those that would change vectors are refused by name."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -211,3 +212,9 @@ def test_the_documentation_names_every_field():
             for field, schema in properties.items():
                 if schema.get("type") != "null":  # a field that is refused
                     assert f"`{field}`" in section, (operation.path, field)
+
+
+def test_the_document_describes_vectors_as_numbers(server):
+    schemas = server.get("/openapi.json").json["components"]["schemas"]
+    (embeddings,) = (schema for name, schema in schemas.items() if "ubinary" in schema.get("properties", {}))
+    assert '"type": "number"' in json.dumps(embeddings["properties"]["float"])
