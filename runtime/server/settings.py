@@ -141,18 +141,18 @@ def load_settings(
     settings = Settings(**merged)
     if "api_keys" in merged and not _checked_keys(settings.api_keys, f"api_keys in {sources['api_keys']}"):
         raise InputError(f"api_keys in {sources['api_keys']} names no key: name one, or leave the setting out")
-    _check_ranges(settings)
+    _check_ranges(settings, sources)
     return settings
 
 
-def _check_ranges(settings: Settings) -> None:
+def _check_ranges(settings: Settings, sources: Mapping[str, str]) -> None:
     for setting in fields(Settings):
         value = getattr(settings, setting.name)
         port = setting.name == "port"
         least, most = (0, _LAST_PORT) if port else (1, 2**40)
         if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
             expected = f"{least} (any free one) to {most}" if port else f"at least {least}"
-            raise InputError(f"{setting.name} = {value}; expected {expected}")
+            raise InputError(f"{setting.name} = {value} in {sources[setting.name]}; expected {expected}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def failing(capsys):
         (("similarity", LONG, "b"), "the model reads 512: shorten it"),
         (("similarity", "a", "b", "--task", "nope"), "no prompt named 'nope'"),
         (("search", __file__, LONG, "--no-cache"), "the model reads 512: shorten it"),
-        (("serve", "--port", "99999"), "port = 99999; expected 0 (any free one) to 65535"),
+        (("serve", "--port", "99999"), "--port 99999; expected 0 (any free one) to 65535"),
         (("serve", "--port", "-1"), "expected 0 (any free one) to 65535"),
         (("serve", "--port", "http"), "--port 'http': expected"),
         (("serve", "--max-inputs", "many"), "--max-inputs 'many': expected"),
