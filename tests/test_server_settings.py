@@ -45,7 +45,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path):
             {"MOEMBED_SERVE_TASK": "x", "MOEMBED_SERVE_OVERLONG": "cut"},
             "overlong = 'cut' in the environment: invalid enum",
         ),
-        ({"workers": 0}, {}, "workers = 0; expected at least 1"),
+        ({"workers": 0}, {}, "workers = 0 in the command line; expected at least 1"),
         ({"queue_tokens": "-5"}, {}, "queue_tokens = -5"),
         ({"body_timeout": "nan"}, {}, "body_timeout = nan"),
     ],
