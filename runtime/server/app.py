@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
 from moembed.server.apis import APIS, api_of, ending
+from moembed.server.connections import DEFAULT_CONNECTIONS, SPARE
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
 from moembed.server.hosts import Hosts
 from moembed.server.http import Bodies, endpoint, refused
@@ -54,7 +55,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         hosts=Hosts(settings),
         keys=Keys(settings.keys),
         public={(operation.method, operation.path) for api in APIS for operation in api.operations if operation.open},
-        most=settings.max_requests,
+        most=_most_requests(settings),
         metrics=service.metrics,
     )
     if not settings.cors_origins:
@@ -68,6 +69,11 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         allow_private_network=True,
         expose_headers=["retry-after", "x-moembed-task", "x-request-id", "x-truncated-inputs"],
     )
+
+
+def _most_requests(settings: Settings) -> int:
+    connections = settings.max_connections or DEFAULT_CONNECTIONS
+    return min(settings.max_requests, max(1, connections - SPARE))
 
 
 @contextlib.asynccontextmanager

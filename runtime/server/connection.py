@@ -5,6 +5,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from moembed.server.connections import Connections
+
 # Tells a client not to send another request on the connection.
 _LAST = (b"connection", b"close")
 # How long a stopping server waits for requests that clients sent before they could know.
@@ -18,22 +20,29 @@ class Connection(H11Protocol):
         arguments: what uvicorn gives.
         seconds: in which the head of a request has to arrive, and the rest of one that was refused before its end, and in which
             a client has to read some of an answer.
+        connections: those of this process; None for any number.
         options: what uvicorn gives.
     """
 
-    def __init__(self, *arguments: Any, seconds: float, **options: Any) -> None:
+    def __init__(self, *arguments: Any, seconds: float, connections: Connections | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._seconds = seconds
+        self._seconds, self._members = seconds, connections
+        self._heard = 0.0
         self._head: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio: somebody has connected."""
         super().connection_made(transport)
-        self._expect_head()
+        self._heard = self.loop.time()
+        if self._members is None or self._members.admit(self):
+            self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio: bytes of a request."""
+        if self.transport.is_closing():
+            return
+        self._heard = self.loop.time()
         super().data_received(data)
         self._expect_head()
 
@@ -67,7 +76,19 @@ class Connection(H11Protocol):
         _cancel(self._head)
         _cancel(self._reading)
         self._head = self._reading = None
+        if self._members is not None:
+            self._members.forget(self)
         super().connection_lost(exc)
+
+    @property
+    def idle_since(self) -> float | None:
+        """The loop's time since when it waits for a request, or None if one is being answered."""
+        return None if self._answering or self.transport.get_write_buffer_size() else self._heard
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn: a request was answered."""
+        self._heard = self.loop.time()
+        super().on_response_complete()
 
     @property
     def _answering(self) -> bool:

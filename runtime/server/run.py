@@ -17,6 +17,7 @@ from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
 from moembed.server.connection import Connection
+from moembed.server.connections import DEFAULT_CONNECTIONS, Connections, backlog, most_connections, open_files
 from moembed.server.hosts import Hosts, is_loopback
 from moembed.server.logs import configure, log
 from moembed.server.metrics import shared_folder
@@ -25,8 +26,6 @@ from moembed.server.service import sources_of
 from moembed.server.settings import Settings, service_variables
 from moembed.server.workers import Workers
 from moembed.sources import open_bundle
-
-_BACKLOG = 2048
 
 
 def serve(settings: Settings) -> None:
@@ -39,7 +38,13 @@ def serve(settings: Settings) -> None:
     configure(settings.log_level)
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     # Read once: workers that are started later have the same keys.
-    settings = replace(settings, threads=threads, api_keys=settings.keys, api_keys_file=None)
+    settings = replace(
+        settings,
+        threads=threads,
+        api_keys=settings.keys,
+        api_keys_file=None,
+        max_connections=most_connections(settings.max_connections, open_files()),
+    )
     Hosts(settings)
     if ignored := service_variables(os.environ):
         log(
@@ -111,8 +116,13 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         access_log=False,
         server_header=False,
         ws="none",
+        backlog=backlog(open_files()),
         # uvicorn only calls it.
-        http=functools.partial(Connection, seconds=settings.body_timeout),  # type: ignore[arg-type]
+        http=functools.partial(  # type: ignore[arg-type]
+            Connection,
+            seconds=settings.body_timeout,
+            connections=Connections(settings.max_connections or DEFAULT_CONNECTIONS),
+        ),
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
 
@@ -132,7 +142,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             else:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind((settings.host, settings.port))
-            listening.listen(_BACKLOG)
+            listening.listen(backlog(open_files()))
         except OSError as error:
             raise OutputError(f"cannot listen on {path or f'{settings.host}:{settings.port}'}: {error}") from error
         try:

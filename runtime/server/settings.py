@@ -62,8 +62,15 @@ class Settings:
     max_characters: int = _setting(4_000_000, "most characters of a request, over all of its texts")
     max_body_bytes: int = _setting(16 * 2**20, "most bytes of a request's body")
     max_requests: int = _setting(1024, "most requests at a time, in each worker; one more is answered 429")
+    max_connections: int | None = _setting(
+        None,
+        "most connections at a time, in each worker; beyond, those that are idle for longest are closed (default: 4096, less "
+        "where the limit of open files is low)",
+    )
     queue_tokens: int = _setting(
-        262_144, "most tokens waiting for a model, in each worker; what does not fit is answered 429"
+        262_144,
+        "most tokens waiting for a model, in each worker, beside those of one request that has more; what does not fit is "
+        "answered 429",
     )
     queue_texts: int = _setting(16_384, "most texts waiting for a model, in each worker")
     call_tokens: int = _setting(1024, "tokens of one call of the model: more is no faster, and short texts wait longer")
