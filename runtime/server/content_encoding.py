@@ -6,6 +6,8 @@ from moembed.server.errors import Invalid, UnsupportedEncoding
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # told apart by their heads
 CODINGS = ("gzip", "x-gzip", "deflate")
+# Each gzip member costs a copy of what follows it; those who write several write some for each 64 kB.
+_MEMBERS = 1024
 
 
 def decoded(coding: str, body: bytes, most: int) -> bytes | None:
@@ -32,6 +34,8 @@ def decoded(coding: str, body: bytes, most: int) -> bytes | None:
     room = most
     try:
         while body or not parts:  # gzip may consist of several members
+            if len(parts) == _MEMBERS:
+                raise Invalid(f"the body has more than {_MEMBERS} members of {coding} data: send it as one")
             decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
             part = decoder.decompress(body, room + 1)
             room -= len(part)

@@ -61,12 +61,12 @@ class Outline:
             )
 
 
-def outline(raw: bytes) -> Outline:
-    """Count what a JSON body holds."""
+def outline(raw: bytes, block_size: int = _BLOCK) -> Outline:
+    """Count what a JSON body holds, a block at a time."""
     found = Outline()
     inside = escaped = False  # a string, and by a backslash at the end of the block before
-    for start in range(0, len(raw), _BLOCK):
-        block = raw[start : start + _BLOCK]
+    for start in range(0, len(raw), block_size):
+        block = raw[start : start + block_size]
         if escaped:
             block = block[1:]
             found.characters += 1

@@ -21,6 +21,7 @@ class Process:
     Args:
         flags: of `moembed serve`.
         keep_log: whether lines about single requests are kept too.
+        files: its limit of open files; None for that of this process.
 
     Attributes:
         log: the lines of its log.
@@ -28,7 +29,7 @@ class Process:
         pid: process id; with several workers, of their parent.
     """
 
-    def __init__(self, *flags: str, keep_log: bool = False) -> None:
+    def __init__(self, *flags: str, keep_log: bool = False, files: int | None = None) -> None:
         self.log: list[dict[str, Any]] = []
         self._keep_log = keep_log
         self._listening: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -36,6 +37,8 @@ class Process:
         if "--unix-socket" not in flags:
             command += ["--port", "0"]
         self._started = time.perf_counter()
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *command]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.pid = self._process.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -136,9 +139,9 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(*flags: str, keep_log: bool = False) -> Iterator[Process]:
+def running(*flags: str, keep_log: bool = False, files: int | None = None) -> Iterator[Process]:
     """A server that is ready, until the block is left; it has to end well then."""
-    process = Process(*flags, keep_log=keep_log)
+    process = Process(*flags, keep_log=keep_log, files=files)
     try:
         process.wait_until_ready()
         yield process

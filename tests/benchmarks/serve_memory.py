@@ -119,7 +119,24 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "half flags, cut": ("/api/embed", lambda: _ollama(_FLAGS)),
     "spaces, cut": ("/api/embed", lambda: _ollama(_SPACES)),
     "special tokens, cut": ("/api/embed", lambda: _ollama(_SPECIAL)),
-    "2048 texts, cut": ("/api/embed", lambda: _ollama(_many(MOST_CHARACTERS // Settings().max_inputs))),
+    "2048 texts, cut": (
+        "/api/embed",
+        lambda: _ollama(_many(MOST_CHARACTERS // Settings().max_inputs), options={"num_ctx": 32}),
+    ),
+    "2048 texts (OpenAI)": ("/v1/embeddings", lambda: _json(model="moembed:query", input=["a"] * 2048)),
+    "2048 texts in all types (Cohere)": (
+        "/v2/embed",
+        lambda: _json(
+            model="moembed",
+            input_type="search_query",
+            texts=["a"] * 2048,
+            embedding_types=["float", "int8", "uint8", "binary", "ubinary", "base64"],
+        ),
+    ),
+    "all tokens of 40 texts (TEI)": (
+        "/embed_all",
+        lambda: _json(inputs=["word " * 600] * 40, prompt_name="query", truncate=True),
+    ),
     "2048 texts, windows": (
         "/v1/embeddings",
         lambda: _json(model="moembed:query", input=_many(MOST_CHARACTERS // Settings().max_inputs), overlong="chunk"),
@@ -212,7 +229,8 @@ def measure(name: str) -> Measured:
     path, make = CASES[name]
     body = make()
     with running("--threads", "1") as server:
-        _exchange(server, "/embed", _json(inputs="a " * 100, prompt_name="query"))
+        # A server at rest has been called: a call of the greatest size needs the same memory whatever the body.
+        _exchange(server, "/embed", _json(inputs=["word " * 600] * 4, prompt_name="query", truncate=True))
         slowest, over = [0.0], threading.Event()
         watching = threading.Thread(target=_watch, args=(server, slowest, over))
         watching.start()
@@ -235,8 +253,8 @@ def measure(name: str) -> Measured:
 
 def _exchange(server: Process, path: str, body: bytes) -> tuple[int, int]:
     with server.connect() as connection:
-        connection.settimeout(120)
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.settimeout(600)
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode())
         connection.sendall(body)
         response = http.client.HTTPResponse(connection)
@@ -248,7 +266,7 @@ def _exchange(server: Process, path: str, body: bytes) -> tuple[int, int]:
 
 
 def _watch(server: Process, slowest: list[float], over: threading.Event) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", int(server.address), timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.address), timeout=600)
     while not over.is_set():
         start = time.perf_counter()
         connection.request("GET", "/health")
