@@ -29,7 +29,11 @@ WORK = {
 work = WORK[sys.argv[1]]
 turning = threading.Barrier(4)
 def loop():
-    work()
+    try:
+        work()
+    except BaseException:
+        turning.abort()
+        raise
     turning.wait()
     while True:
         work()
