@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from moembed.bundle import Bundle
 from moembed.errors import BundleError, SourceError
 from moembed.forks import PerProcess
+from moembed.hub import is_snapshot
 from moembed.sources import DEFAULT_FOLDER, open_bundle
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ def _opened(reference: Reference) -> "Embedder":
 
 
 def _bundle(reference: Reference) -> Bundle:
-    folder = Path(reference.folder) if reference.folder else None
-    if reference.hub is None or (folder and folder.exists()):
-        return open_bundle(folder)
+    folder = Path(reference.folder) if reference.folder else DEFAULT_FOLDER
+    if reference.hub is None or folder.exists():
+        return Bundle.open(folder, exclusive=not is_snapshot(folder))
     name, commit = reference.hub
     return open_bundle(name, revision=commit)
 

@@ -90,7 +90,7 @@ def test_bad_input(model):
         model.routing("word " * 600)
     with pytest.raises(InputError, match=r"text 0 has the lone surrogate U\+D800"):
         model.routing("\ud800")
-    with pytest.raises(InputError, match="text 0 is int, expected str"):
+    with pytest.raises(InputError, match="the text is of type int; expected one string"):
         model.routing(7)
 
 
