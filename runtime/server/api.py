@@ -16,8 +16,8 @@ class Reply:
     """An answer.
 
     Attributes:
-        body: anything that msgspec encodes; bytes for a body that is written already, which the header content-type has to
-            describe; or an iterator over the parts of a JSON body that is large.
+        body: anything that msgspec encodes, with `Rows` where an array is long; or bytes of a body that is written already,
+            which the header content-type has to describe.
         model: name of the model that was used.
         texts: how many texts it read.
         tokens: how many tokens it read.

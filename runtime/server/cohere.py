@@ -164,19 +164,19 @@ async def _answered(
         meta.warnings = [f"texts[{index}] was cut to {result.tokens[index]} tokens" for index in result.truncated]
     reply: EmbedReply | EmbedFloatsReply
     if kinds:
-        embeddings = Embeddings(**{kind: await _typed(result.vectors, kind) for kind in dict.fromkeys(kinds)})
+        embeddings = Embeddings(**{kind: _typed(result.vectors, kind) for kind in dict.fromkeys(kinds)})
         reply = EmbedReply(str(uuid.uuid4()), embeddings, texts, meta)
     else:
-        reply = EmbedFloatsReply(str(uuid.uuid4()), await _typed(result.vectors, "float"), texts, meta)
+        reply = EmbedFloatsReply(str(uuid.uuid4()), _typed(result.vectors, "float"), texts, meta)
     truncated, default_task = tuple(result.truncated), engine.default_task(texts, task)
     return Reply(reply, engine.name, len(texts), used, truncated, default_task)
 
 
-async def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
+def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
     if kind == "base64":
-        return await each(base64_floats, vectors)
+        return each(base64_floats, vectors)
     precision: Precision = "float32" if kind == "float" else kind
-    return await each(numbers, quantize_embeddings(vectors, precision).codes)
+    return each(numbers, quantize_embeddings(vectors, precision).codes)
 
 
 def _texts(body: EmbedRequest) -> list[str]:

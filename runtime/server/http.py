@@ -1,7 +1,7 @@
 """From an HTTP request to a handler and back: reads the body, decodes it, gives up when the client does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.content_encoding import decoded
+from moembed.server.encoding import encoded
 from moembed.server.encoding_faults import fault_in
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready, clipped
 from moembed.server.fields import REFUSED
@@ -117,11 +118,12 @@ def answer(reply: Reply) -> Response:
         headers["x-moembed-task"] = f"{quote(reply.default_task)} (default)"
     if reply.truncated:
         headers["x-truncated-inputs"] = str(len(reply.truncated))
-    if isinstance(reply.body, AsyncIterator):
-        return StreamingResponse(reply.body, reply.status, headers, media_type=_JSON)
     if isinstance(reply.body, bytes):
         return Response(reply.body, reply.status, headers)
-    return Response(_encode(reply.body), reply.status, headers, media_type=_JSON)
+    written = encoded(reply.body)
+    if isinstance(written, bytes):
+        return Response(written, reply.status, headers, media_type=_JSON)
+    return StreamingResponse(written, reply.status, headers, media_type=_JSON)
 
 
 def refused(api: Api, refusal: Refusal) -> Response:

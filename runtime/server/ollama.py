@@ -145,7 +145,7 @@ async def _embed(service: Service, body: EmbedRequest) -> Reply:
     engine, task, result = await _vectors(service, body, texts)
     reply = EmbedReply(
         body.model,
-        await each(numbers, result.vectors),
+        each(numbers, result.vectors),
         time.perf_counter_ns() - started,
         0,
         sum(result.tokens),

@@ -4,6 +4,7 @@ Written against openai 3.57 (`types/embedding_create_params.py`, `lib/_parsing/_
 langchain-openai 1.7 (`embeddings/base.py`).
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -106,12 +107,12 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
         result = await engine.embed_ids(ids, task=task, dim=body.dimensions)
     else:
         result = await engine.embed(texts, task=task, dim=body.dimensions, overlong=body.overlong)
-    write = base64_floats if body.encoding_format == "base64" else numbers
-    vectors = await each(write, result.vectors)
+    write: Callable[[Any], Any] = base64_floats if body.encoding_format == "base64" else numbers
+    vectors = result.vectors
     used = sum(result.tokens)
     return Reply(
         EmbeddingsReply(
-            [Embedding(index, vector) for index, vector in enumerate(vectors)],
+            each(lambda index: Embedding(index, write(vectors[index])), range(len(vectors))),
             body.model or engine.name,
             Usage(used, used),
             truncated=list(result.truncated) or msgspec.UNSET,

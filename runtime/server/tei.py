@@ -3,7 +3,7 @@
 Written against its `router/src/http/types.rs` (265deb2a) and huggingface_hub 2.4 (`inference/_client.py`).
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -182,7 +182,7 @@ async def _embed(service: Service, body: EmbedRequest) -> Reply:
         dim=body.dimensions,
         normalize=body.normalize is not False,
     )
-    vectors = await each(numbers, result.vectors)
+    vectors = each(numbers, result.vectors)
     return _replied(vectors, engine, result.tokens, result.truncated, engine.default_task(texts, task))
 
 
@@ -193,15 +193,12 @@ async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
     states, todo = await engine.token_embeddings(texts, task=task, overlong=_policy(body))
     truncated = [piece.text for piece in todo if piece.truncated]
     return _replied(
-        _written(states), engine, [len(piece.ids) for piece in todo], truncated, engine.default_task(texts, task)
+        [each(numbers, state) for state in states],
+        engine,
+        [len(piece.ids) for piece in todo],
+        truncated,
+        engine.default_task(texts, task),
     )
-
-
-async def _written(states: list[NDArray[np.float32]]) -> AsyncIterator[bytes]:
-    """The JSON of all texts' token vectors, one text after another."""
-    for count, state in enumerate(states):
-        yield (b"," if count else b"[") + msgspec.json.encode(await each(numbers, state))
-    yield b"]"
 
 
 async def _similarity(service: Service, body: SimilarityRequest) -> Reply:

@@ -52,6 +52,7 @@ public:
     bool is_full() const { return !wanted_.last && count() > wanted_.most; }
 
     void add(int32_t id, Span span) {
+        if (is_full()) return;
         ids_->push_back(id);
         if (has_spans) spans.push_back(span);
         if (wanted_.last && count() >= kSpare && count() / 2 >= wanted_.most) trim();
@@ -61,7 +62,7 @@ public:
     void add(const Token& token, const std::vector<Span>& origins) {
         if (!token.goes_on) {
             add(token.id, has_spans ? Span{origins[token.start].start, origins[token.end - 1].end} : Span{0, 0});
-        } else if (has_spans) {
+        } else if (has_spans && !is_full()) {
             spans.back().end = origins[token.end - 1].end;
         }
     }
