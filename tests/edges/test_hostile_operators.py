@@ -112,8 +112,8 @@ def tried(examples):
 
 
 def test_some_hostile_tensors():
-    outcomes = tried(150)
-    assert min(outcomes.values()) > 20, outcomes
+    outcomes = tried(60)
+    assert min(outcomes.values()) > 8, outcomes
 
 
 @pytest.mark.long
