@@ -105,6 +105,12 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: _json(model="moembed:query", input=_ONE_WORD, overlong="truncate_start"),
     ),
     "one word, tokens": ("/tokenize", lambda: _json(inputs=_ONE_WORD)),
+    "one letter, cut": ("/api/embed", lambda: _ollama("a" * (MOST_CHARACTERS - 100))),
+    "one letter, cut at the start": (
+        "/v1/embeddings",
+        lambda: _json(model="moembed:query", input="a" * (MOST_CHARACTERS - 100), overlong="truncate_start"),
+    ),
+    "quadruple primes, cut": ("/api/embed", lambda: _ollama("\u2057" * (MOST_CHARACTERS - 100))),
     "short words, cut": ("/api/embed", lambda: _ollama(_WORDS)),
     "short words, cut at the start": (
         "/v1/embeddings",

@@ -145,7 +145,7 @@ void Encoder::pieces(Bytes text, Workspace* work, Sink* sink) const {
         }
         plain(begin, static_cast<size_t>(done - begin), static_cast<size_t>(start - begin), work, sink);
         p += token->text.size;
-        sink->add(token->id, {static_cast<size_t>(start - begin), static_cast<size_t>(p - begin)});
+        sink->add(token->id, {static_cast<uint32_t>(start - begin), static_cast<uint32_t>(p - begin)});
         done = p;
     }
     plain(begin, static_cast<size_t>(done - begin), text.size, work, sink);

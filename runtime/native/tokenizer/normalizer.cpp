@@ -59,7 +59,7 @@ NormalizedParts::NormalizedParts(
       end_(text + end),
       origins_(origins),
       traced_(p_),
-      previous_{begin, begin} {}
+      previous_{static_cast<uint32_t>(begin), static_cast<uint32_t>(begin)} {}
 
 bool NormalizedParts::read(Normalized* out) {
     if (p_ == end_) return false;
@@ -147,7 +147,7 @@ void NormalizedParts::read_cluster(Sink& sink) {
 void NormalizedParts::trace(size_t count, std::vector<Span>* origins) {
     const auto next = [&] {
         if (traced_ == end_) return;
-        const auto start = static_cast<size_t>(traced_ - text_);
+        const auto start = static_cast<uint32_t>(traced_ - text_);
         const uint32_t length = character_at(traced_, end_).length;
         previous_ = {start, start + length};
         traced_ += length;

@@ -11,10 +11,11 @@
 
 namespace moembed {
 
-// Bytes [start, end) of the text as it was given.
+// Bytes [start, end) of the text as it was given. A word of megabytes has one for each of its bytes.
 struct Span {
-    size_t start, end;
+    uint32_t start, end;
 };
+constexpr size_t kMostBytesWithSpans = UINT32_MAX;
 
 struct Normalized {
     std::vector<uint8_t> text;

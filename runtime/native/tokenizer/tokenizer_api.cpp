@@ -61,6 +61,7 @@ const moembed_tokens* moembed_tokenizer_encode(
     for (int64_t i = 0; i < count; ++i) {
         const moembed::Bytes text{texts + starts[i], static_cast<size_t>(starts[i + 1] - starts[i])};
         if (spans) {
+            if (text.size > moembed::kMostBytesWithSpans) return nullptr;
             tokenizer->encoder->encode_with_spans(text, wanted, &work, &tokens->all_ids, &tokens->all_spans);
         } else {
             tokenizer->encoder->encode(text, wanted, &work, &tokens->all_ids);
