@@ -15,7 +15,7 @@ import pytest
 from serving import BODIES, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
-GROWTH = 24  # MB
+GROWTH = 8  # MB
 REFUSED = (b"{", b'{"inputs": 5}', json.dumps({"inputs": "word " * 3000}).encode(), b"\xff")
 
 
