@@ -131,7 +131,9 @@ def test_overload_is_answered_429_and_passes():
         assert refused[0].json["error"]["code"] == "rate_limit_exceeded"
         assert server.figure("moembed_refused_requests_total", reason="overloaded") == len(refused)
         assert ask(0).status == 200
-        assert server.post("/embed", {"inputs": texts * 4, "prompt_name": "query"}).status == 200, "nobody waits meanwhile"
+        assert server.post("/embed", {"inputs": texts * 4, "prompt_name": "query"}).status == 200, (
+            "nobody waits meanwhile"
+        )
         assert server.figure("moembed_queue_tokens") == server.figure("moembed_queue_texts") == 0
 
 
