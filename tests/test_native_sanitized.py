@@ -21,7 +21,10 @@ library = native_library.native_library()
 assert library.functions is not None, library.reason
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", sys.argv[2], "-k", sys.argv[3], *sys.argv[4:]]))
 """
-_TESTS = "harm or wrong or cut or adversarial or random or code_point or small_vocabularies or threads or every_piece"
+_TESTS = (
+    "harm or wrong or cut or adversarial or random or code_point or small_vocabularies or threads or every_piece "
+    "or last_tokens"
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,8 @@ def checked(tmp_path_factory):
 
 
 def test_the_tokenizer_again(checked):
-    files = [str(ROOT / "tests" / name) for name in ("test_vocabulary.py", "test_native_tokenizer.py")]
+    names = ("test_vocabulary.py", "test_native_tokenizer.py", "edges/test_tokenizer_excerpts.py")
+    files = [str(ROOT / "tests" / name) for name in names]
     checked("not exhaustive", _TESTS, *files)
 
 
