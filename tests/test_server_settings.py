@@ -173,4 +173,4 @@ def test_what_cannot_be_served_is_told_at_once(tmp_path, capsys):
         assert done.returncode == 2, arguments
         assert words in done.stderr
     assert main(["serve", "--queue-tokens", "0"]) == 2
-    assert "queue_tokens = 0" in capsys.readouterr().err
+    assert "--queue-tokens 0" in capsys.readouterr().err
