@@ -14,7 +14,10 @@ SPARE = 8
 _OTHER_FILES = 64
 # A process that waits with epoll or kqueue has no use for a low limit; a higher one than this serves no purpose here.
 _MOST_FILES = 65_536
-_BACKLOG = 2048
+# Connections that may wait to be accepted, and that are accepted before others are looked at again: where there are no files
+# left, asyncio tries and fails so many times in a row.
+BACKLOG, ACCEPTED_AT_ONCE = 2048, 16
+_CLOSING_SECONDS = 0.1
 _LOG_SECONDS = 10.0
 _BODY = b'{"error":"too many connections: try again later"}'
 _REFUSED = (
@@ -45,7 +48,7 @@ class Connections:
         self._open: set[Member] = set()
         self._watching = False
         self._refused = self._closed = self._failed = 0
-        self._next_line = float("-inf")
+        self._next_line = self._next_closing = float("-inf")
 
     def admit(self, member: Member) -> bool:
         """Count a new connection; at the limit, those that were idle for longest are closed for it.
@@ -86,9 +89,10 @@ class Connections:
         if not isinstance(context.get("exception"), OSError) or "accept" not in context.get("message", ""):
             loop.default_exception_handler(context)
             return
-        if not self._failed:
-            self._close_idle(loop)
         self._failed += 1
+        if loop.time() >= self._next_closing:
+            self._next_closing = loop.time() + _CLOSING_SECONDS
+            self._close_idle(loop)
         self._tell(loop)
 
     def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -128,11 +132,6 @@ def open_files() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def backlog(files: int | None) -> int:
-    """Connections that may wait to be accepted, and are accepted in one go: no more than are left of so many files."""
-    return _BACKLOG if files is None else max(1, min(_BACKLOG, files // 8))
-
-
 def most_connections(wanted: int | None, files: int | None) -> int:
     """Connections at a time, in each process.
 
@@ -145,7 +144,7 @@ def most_connections(wanted: int | None, files: int | None) -> int:
     """
     if files is None:
         return wanted or DEFAULT_CONNECTIONS
-    possible = files - backlog(files) - _OTHER_FILES
+    possible = files - ACCEPTED_AT_ONCE - _OTHER_FILES
     if possible < 2 * SPARE:
         raise InputError(
             f"the limit of open files is {files}, which leaves {max(possible, 0)} for connections: raise it (ulimit -n) to at "

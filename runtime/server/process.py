@@ -9,6 +9,8 @@ from types import FrameType
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
+from moembed.server.connections import BACKLOG
+
 
 class Server(uvicorn.Server):
     """uvicorn's server, which signals stop without raising an exception in it, however many come and when.
@@ -38,6 +40,13 @@ class Server(uvicorn.Server):
         """Called for a signal."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Called by uvicorn when it starts to listen."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            # asyncio has one number for the connections that wait and for those that it accepts in a row.
+            listening.listen(BACKLOG)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Called by uvicorn when it stops."""

@@ -17,7 +17,14 @@ from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
 from moembed.server.connection import Connection
-from moembed.server.connections import DEFAULT_CONNECTIONS, Connections, backlog, most_connections, open_files
+from moembed.server.connections import (
+    ACCEPTED_AT_ONCE,
+    BACKLOG,
+    DEFAULT_CONNECTIONS,
+    Connections,
+    most_connections,
+    open_files,
+)
 from moembed.server.hosts import Hosts, is_loopback
 from moembed.server.logs import configure, log
 from moembed.server.metrics import shared_folder
@@ -116,7 +123,7 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         access_log=False,
         server_header=False,
         ws="none",
-        backlog=backlog(open_files()),
+        backlog=ACCEPTED_AT_ONCE,
         # uvicorn only calls it.
         http=functools.partial(  # type: ignore[arg-type]
             Connection,
@@ -142,7 +149,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             else:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind((settings.host, settings.port))
-            listening.listen(backlog(open_files()))
+            listening.listen(BACKLOG)
         except OSError as error:
             raise OutputError(f"cannot listen on {path or f'{settings.host}:{settings.port}'}: {error}") from error
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moembed.errors import InputError
-from moembed.server.connections import Connections, backlog, most_connections
+from moembed.server.connections import Connections, most_connections
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from processes import Process, running
@@ -66,6 +66,7 @@ def test_requests_that_are_answered_are_kept_and_health_finds_a_place():
             connection.close()
 
 
+@pytest.mark.long
 def test_a_lower_limit_than_it_was_started_with_is_survived():
     """Where accepting fails all the same, as when the whole system is out of files: a line per interval, no spinning."""
     resource = pytest.importorskip("resource")
@@ -73,11 +74,12 @@ def test_a_lower_limit_than_it_was_started_with_is_survived():
         pytest.skip("prlimit is Linux's")
     with running("--threads", "1") as server:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
-        flood = [server.connect() for _ in range(100)]
-        cpu, start = server.cpu_seconds(), time.monotonic()
-        assert server.get("/health")[0] == 200
-        time.sleep(1)
-        assert server.cpu_seconds() - cpu < 0.6 * (time.monotonic() - start), "it spins"
+        cpu, start, flood = server.cpu_seconds(), time.monotonic(), []
+        for _ in range(3):
+            flood += [server.connect() for _ in range(100)]
+            assert server.get("/health")[0] == 200
+            time.sleep(0.5)
+        assert server.cpu_seconds() - cpu < 0.5 * (time.monotonic() - start), "it spins"
         assert sum(line["not_accepted"] for line in warnings_of(server)) > 0
         assert len(server.log) < 20
         for connection in flood:
@@ -123,15 +125,14 @@ def test_the_longest_idle_are_closed_first_and_the_busy_never():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "files", "expected"), [(None, None, 4096), (None, 20_000, 4096), (None, 1024, 832), (9, 1024, 9)]
+    ("wanted", "files", "expected"), [(None, None, 4096), (None, 20_000, 4096), (None, 1024, 944), (9, 1024, 9)]
 )
 def test_the_default_follows_the_limit_of_open_files(wanted, files, expected):
     assert most_connections(wanted, files) == expected
-    assert backlog(files) <= 2048
 
 
 def test_limits_that_cannot_be_are_refused():
-    with pytest.raises(InputError, match=r"max_connections = 1000; the limit of open files is 1024, which leaves 832"):
+    with pytest.raises(InputError, match=r"max_connections = 1000; the limit of open files is 1024, which leaves 944"):
         most_connections(1000, 1024)
     with pytest.raises(InputError, match="the limit of open files is 64"):
         most_connections(None, 64)
@@ -141,7 +142,7 @@ def test_an_answer_that_is_being_read_is_not_idle():
     """The answer was written and is not sent yet, or not all of it: closing would cut it."""
     with running("--threads", "1", "--max-connections", "20") as server, server.connect() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        texts = json.dumps({"inputs": ["a"] * 2000, "prompt_name": "query"}).encode()
+        texts = json.dumps({"inputs": ["a"] * 800, "prompt_name": "query"}).encode()
         reader.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(texts), texts))
         answer = reader.recv(1000)
         flood = [server.connect() for _ in range(60)]
