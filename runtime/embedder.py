@@ -171,8 +171,8 @@ class Embedder(Picklable):
         show = None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar)
         todo = self._pieces(batch, self._prompt(prompt_name, prompt), overlong)
         if cut := tuple(piece.text for piece in todo if piece.truncated):
-            shown = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
-            message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {shown})"
+            indices = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
+            message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {indices})"
             warn(TruncationWarning(message, cut))
         vectors = pooled(todo, self._vectors(todo, batch_size, show), len(batch))
         codes = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision).codes

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from repeatable import repeatable
 from serving import serving, wait_until
 
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
@@ -38,14 +39,7 @@ def fuzzed(server, examples):
     for operation in schemathesis.openapi.from_url(f"{server.url}/openapi.json").get_all_operations():
         right, wrong = (operation.ok().as_strategy(mode) for mode in schemathesis.GenerationMode)
 
-        @hypothesis.settings(
-            max_examples=examples,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            phases=[hypothesis.Phase.generate],
-        )
+        @repeatable(examples)
         @hypothesis.given(case=right | wrong)
         def every_answer_is_described(case):
             statuses[case.call_and_validate(checks=CHECKS).status_code] += 1

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from starlette.types import Scope
 
 from moembed.errors import InputError
-from moembed.server.errors import Forbidden
+from moembed.server.errors import Forbidden, quoted
 from moembed.server.settings import Settings
 
 _HOST = r"\[[0-9a-f:.]+\]|[0-9a-z_.-]+"
@@ -22,7 +22,6 @@ _PATTERN = re.compile(rf"\*|\*?\.[0-9a-z_.-]+|{_HOST}|[0-9a-f:.]+", re.ASCII)
 _LOCAL_NAMES = ("localhost", ".localhost", "host.docker.internal", "host.containers.internal")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_QUOTED_AT_MOST = 100
 
 
 class Hosts:
@@ -60,7 +59,7 @@ class Hosts:
         for authority in authorities:
             if not (self._any or self._allows(authority, scope)):
                 raise Forbidden(
-                    f"the host {_quoted(authority)} is none of this server's: ask for it as localhost, or allow the name with "
+                    f"the host {quoted(authority)} is none of this server's: ask for it as localhost, or allow the name with "
                     "`moembed serve --allowed-hosts NAME`"
                 )
         if same or "*" in self._origins:
@@ -68,7 +67,7 @@ class Hosts:
         for origin in origins:
             if origin and origin not in self._origins and not _is_origin_of(origin, authorities):
                 raise Forbidden(
-                    f"pages of the origin {_quoted(origin)} may not call this server: allow them with `moembed serve "
+                    f"pages of the origin {quoted(origin)} may not call this server: allow them with `moembed serve "
                     "--cors-origins ORIGIN`; if the page is this server's own, let the reverse proxy pass the Host header on"
                 )
 
@@ -138,7 +137,3 @@ def _is_origin_of(origin: str, authorities: list[str]) -> bool:
     scheme, _, own = origin.partition("://")
     port = _DEFAULT_PORTS.get(scheme, ":")
     return bool(own) and own.removesuffix(port) in [authority.removesuffix(port) for authority in authorities]
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _QUOTED_AT_MOST else text[:_QUOTED_AT_MOST] + "...")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from graph_ops import run_graph
 from moembed.kernels import usable_kernels
+from repeatable import repeatable
 from test_kernels import MAKERS
 
 NATIVE = usable_kernels()[:-1]
@@ -82,14 +83,7 @@ def tried(examples):
     """How many calls ended in a result and how many in an error."""
     outcomes = {"result": 0, "error": 0}
 
-    @hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        phases=[hypothesis.Phase.generate],
-    )
+    @repeatable(examples)
     @hypothesis.given(calls(), st.sampled_from(NATIVE), st.sampled_from((1, 3)))
     def one(call, kernels, threads):
         op, arrays, attributes = call
