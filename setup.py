@@ -1,4 +1,6 @@
-"""Adds the native library to what setuptools builds, if there is a C++ compiler; without one the package is pure Python.
+"""Finds the packages below their folders, and adds the native library if there is a C++ compiler.
+
+Without a compiler the package is pure Python.
 
 `MOEMBED_NATIVE=off` leaves the library out, `require` makes its failure an error. `MOEMBED_PLATFORM` is the platform tag
 of a wheel for another machine, for which `CXX` has to compile.
@@ -7,10 +9,11 @@ of a wheel for another machine, for which `CXX` has to compile.
 import importlib.util
 import os
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
-from setuptools import Distribution, setup
+from setuptools import Distribution, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -44,6 +47,19 @@ def library() -> Path | None:
         return None
 
 
+def packages() -> list[str]:
+    """Every package in the folders that pyproject.toml maps."""
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-dir"]
+    by_folder: dict[str, str] = {}
+    # Outer folders first: what lies in models/train belongs to its own entry, not to that of models.
+    for package, folder in sorted(folders.items(), key=lambda item: len(item[1])):
+        by_folder[folder] = package
+        by_folder |= {
+            f"{folder}/{name.replace('.', '/')}": f"{package}.{name}" for name in find_packages(ROOT / folder)
+        }
+    return sorted(by_folder.values())
+
+
 class NativeDistribution(Distribution):
     """A distribution that is for one platform if it has the library."""
 
@@ -72,4 +88,8 @@ class AnyPythonWheel(bdist_wheel):
         return "py3", "none", TAG or platform if library() else platform
 
 
-setup(distclass=NativeDistribution, cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": AnyPythonWheel})
+setup(
+    packages=packages(),
+    distclass=NativeDistribution,
+    cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": AnyPythonWheel},
+)
