@@ -18,10 +18,10 @@ from moembed.export.writer import (
     write_manifest,
     writer_versions,
 )
+from moembed.files.paths import replacing_folder
 from moembed.manifest import Manifest, Source
 from moembed.models.companions import copy_companion
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
-from moembed.paths import replacing_folder
 from moembed.probes import probe_ids
 from moembed.reference_tokenizer import ReferenceTokenizer
 from moembed.tokenizer import Tokenizer

@@ -23,9 +23,9 @@ from moembed.bundle import Bundle
 from moembed.certificate import Quality
 from moembed.embedder import Embedder
 from moembed.errors import InputError, MissingExtraError, MoembedError, OutputError
+from moembed.files.paths import replacing_file
 from moembed.models.train import corpus
 from moembed.models.train.publish import RECIPE_FILE
-from moembed.paths import replacing_file
 
 CARD_FILE, PLOT_FILE = "CARD.md", "routing.png"
 TEXTS = 40  # of each language

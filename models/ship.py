@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from moembed.bundle import Bundle
 from moembed.cli import main as moembed
 from moembed.errors import InputError, MoembedError, OutputError
+from moembed.files.paths import replacing_folder
 from moembed.models import card
 from moembed.models.train import corpus
-from moembed.paths import replacing_folder
 
 LIMIT = 40_000_000  # bytes of the bundle, tokenizer included
 

@@ -23,9 +23,9 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.external_data import read_graph
+from moembed.files.paths import replacing_folder
 from moembed.models.companions import copy_companion
 from moembed.native_tokenizer import VOCABULARY_FILE
-from moembed.paths import replacing_folder
 from moembed.probes import probe_ids, probe_texts
 from moembed.tokenizer import Tokenizer
 

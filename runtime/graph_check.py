@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from moembed.errors import BundleError, shown
+from moembed.files.untrusted import open_regular
 from moembed.manifest import MANIFEST_FILE, Manifest
-from moembed.untrusted import open_regular
 from moembed.wire import fields, numbers, strings, submessages
 
 _TABLE = "embeddings.word_embeddings.weight"

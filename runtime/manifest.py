@@ -33,7 +33,7 @@ from typing import Any
 
 from moembed.certificate import Certificate
 from moembed.errors import BundleError, shown
-from moembed.untrusted import parse_object
+from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 1

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.errors import BundleError
-from moembed.untrusted import open_regular
+from moembed.files.untrusted import open_regular
 
 VOCABULARY_FILE = "vocabulary.bin"
 

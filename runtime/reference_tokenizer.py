@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from moembed.errors import BundleError
-from moembed.untrusted import read_bounded
+from moembed.files.untrusted import read_bounded
 
 _MOST_BYTES = 256 << 20  # fifteen times the published one
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from moembed.files.paths import replacing_file
 from moembed.models.network import Block, DenseMlp, MoeMlp, NomicMoe
 from moembed.models.train import experts, rotary, student
 from moembed.models.train.experts import Rows
@@ -23,7 +24,6 @@ from moembed.models.train.moments import Fit, Moments, ridge
 from moembed.models.train.precision import reduced
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.teacher import Step, Teacher, TeacherLayer
-from moembed.paths import replacing_file
 from moembed.progress import Advance
 
 SIDES = ("learned", "held")

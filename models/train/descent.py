@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from moembed.files.paths import replacing_file
 from moembed.models.network import Block, NomicMoe
 from moembed.models.train.muon import Muon
 from moembed.models.train.recipe import Steps
 from moembed.models.train.student import PROJECTION
-from moembed.paths import replacing_file
 from moembed.progress import Advance
 
 

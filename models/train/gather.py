@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from moembed.destination import writing
 from moembed.errors import InputError, MoembedError
+from moembed.files.destination import writing
 from moembed.models.train.public import SOURCES
 from moembed.models.train.repeats import measured
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moembed.bundle import sha256_of
 from moembed.errors import InputError, OutputError
+from moembed.files.paths import replacing_file
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.train import corpus, pairs, publish, rotation, student, targets, vocabulary
@@ -26,7 +27,6 @@ from moembed.models.train.pairs import Pair
 from moembed.models.train.recipe import Recipe, load_recipe
 from moembed.models.train.targets import Targets
 from moembed.models.train.teacher import Teacher, teacher_path
-from moembed.paths import replacing_file
 from moembed.progress import progress
 from moembed.sources import DEFAULT_FOLDER
 

@@ -15,9 +15,9 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
+from moembed.files.paths import replacing_file
 from moembed.models.train.precision import reduced
 from moembed.models.train.teacher import Teacher
-from moembed.paths import replacing_file
 
 _TEXTS = 16384  # in a file: of so many, many are of one length
 _TOKENS = 4096  # in a batch

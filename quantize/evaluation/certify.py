@@ -10,9 +10,9 @@ from moembed.certificate import Quality
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
 from moembed.export.findings import of_reference
+from moembed.files.paths import replacing_file
 from moembed.hub import is_snapshot
 from moembed.manifest import MANIFEST_FILE
-from moembed.paths import replacing_file
 from moembed.quantize.evaluation.datasets import find
 from moembed.quantize.evaluation.results import MAIN, Result, measure
 from moembed.quantize.evaluation.tasks import Task

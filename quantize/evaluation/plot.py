@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure  # without pyplot: no window system, savefig draws with Agg
 
-from moembed.destination import writing
+from moembed.files.destination import writing
 from moembed.quantize.evaluation.results import MAIN, Result, Table
 from moembed.quantize.evaluation.variants import Variant
 

@@ -27,9 +27,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
     from moembed.cpu import available_cpus, instruction_sets, integer_products
+    from moembed.files.paths import cache_folder
     from moembed.kernels import usable_kernels
     from moembed.native_library import LIBRARY_FILE, native_library
-    from moembed.paths import cache_folder
 
     library = native_library()
     found: dict[str, Any] = {

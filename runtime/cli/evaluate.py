@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         draw = _draw() if arguments.plot else None
     except ImportError as error:
         raise MissingExtraError(error.name or "ir-measures", "eval", "evaluate") from error
-    from moembed.destination import writing
+    from moembed.files.destination import writing
 
     root = arguments.data or (
         Path(os.environ[datasets.ROOT_VARIABLE]) if os.environ.get(datasets.ROOT_VARIABLE) else None

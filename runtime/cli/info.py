@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, emit, emit_json
 from moembed.errors import BundleError, shown
-from moembed.untrusted import parse_object, read_bounded
+from moembed.files.untrusted import parse_object, read_bounded
 
 if TYPE_CHECKING:
     from moembed.certificate import Certificate, Quality

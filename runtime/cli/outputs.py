@@ -75,7 +75,7 @@ def _bytes(output: str | None) -> Iterator[IO[bytes]]:
                 raise OutputError("stdout takes text only here: -o vectors.npy")
             yield out.buffer
         return
-    from moembed.destination import writing
+    from moembed.files.destination import writing
 
     with writing(output) as file:
         yield file

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
 from moembed.errors import InputError
+from moembed.files.paths import cache_file, readable
 from moembed.overlong import Chunk
 from moembed.passages import Passage, passages
-from moembed.paths import cache_file, readable
 from moembed.progress import progress
 from moembed.text_files import Skipped
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from moembed.cli import main
-from moembed.destination import writing
 from moembed.errors import OutputError
+from moembed.files.destination import writing
 
 if sys.platform == "win32":
     pytest.skip("what these tests write to is POSIX", allow_module_level=True)

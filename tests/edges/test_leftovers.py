@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from moembed.aside import sweep
 from moembed.bundle import Bundle
 from moembed.cli import main
-from moembed.paths import replacing_file, replacing_folder
+from moembed.files.paths import replacing_file, replacing_folder
+from moembed.files.staging import sweep
 
 kills = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 DIE = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -80,7 +80,7 @@ def test_a_destination_of_a_killed_process_is_as_it_was(tmp_path, function):
         (path / "f").write_text("old")
     write = "p.write_text('new')" if function == "replacing_file" else "(p / 'f').write_text('new')"
     dying(
-        f"from pathlib import Path\nfrom moembed.paths import *\nwith {function}(Path('b')) as p:\n {write}; {DIE}",
+        f"from pathlib import Path\nfrom moembed.files.paths import *\nwith {function}(Path('b')) as p:\n {write}; {DIE}",
         tmp_path,
     )
     assert (path if path.is_file() else path / "f").read_text() == "old"
@@ -96,7 +96,7 @@ def test_a_folder_whose_exchange_was_cut_short_comes_back(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "f").write_text("old")
     dying(
-        "from pathlib import Path\nfrom moembed.paths import *\nrename = Path.rename\n"
+        "from pathlib import Path\nfrom moembed.files.paths import *\nrename = Path.rename\n"
         f"def dies(*paths):\n rename(*paths)\n {DIE}\nPath.rename = dies\n"
         "with replacing_folder(Path('b')) as p: (p / 'f').write_text('new')",
         tmp_path,

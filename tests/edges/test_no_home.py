@@ -13,15 +13,15 @@ import pytest
 from moembed import bundle as bundles
 from moembed.bundle import Bundle
 from moembed.errors import SourceError
+from moembed.files.paths import cache_file, cache_folder
 from moembed.hub import fetch
-from moembed.paths import cache_file, cache_folder
 
 _NOBODY = 54321  # of no account
 _SCRIPT = """
 import sys
 from moembed import Embedder
 from moembed.cli import main
-from moembed.paths import cache_folder
+from moembed.files.paths import cache_folder
 assert cache_folder() is None
 assert Embedder.from_pretrained().encode_query("x").shape == (384,)
 for command in (["embed", "x", "--dim", "8"], ["info"], ["similarity", "a", "b"], ["search", sys.argv[1], "cats"], ["doctor"]):

@@ -18,7 +18,7 @@ import pytest
 from moembed import text_files as text_files_module
 from moembed.cli import main
 from moembed.errors import InputError
-from moembed.paths import readable
+from moembed.files.paths import readable
 from moembed.text_files import text_files
 
 NOTEBOOK = {

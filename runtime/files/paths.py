@@ -51,7 +51,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; what was written replaces `path` on success, and is removed on any failure.
 
     A file that is replaced hands on its mode and, as far as allowed, its owner, group and extended attributes. A symbolic
-    link is replaced itself; `moembed.destination` is for paths that users name.
+    link is replaced itself; `moembed.files.destination` is for paths that users name.
 
     Raises:
         OutputError: the folder is missing or not writable, `path` is read-only or no file, or the rename failed.
@@ -94,7 +94,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    from moembed.aside import aside_folder
+    from moembed.files.staging import aside_folder
 
     with ExitStack() as stack:
         try:

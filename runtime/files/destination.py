@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from moembed.errors import MoembedError, OutputError
-from moembed.paths import replacing_file
+from moembed.files.paths import replacing_file
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}

@@ -1,0 +1,1 @@
+"""Files as moembed reads and writes them: untrusted ones bounded, its own complete or not at all."""
