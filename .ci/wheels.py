@@ -41,7 +41,7 @@ _IMPORT = """
 import sys
 import moembed, moembed.cli
 from moembed.native_library import native_library
-from moembed.sources import open_bundle
+from moembed.bundle.locate import open_bundle
 from moembed.tokenizer import Tokenizer
 assert sys.argv[1] in moembed.__file__
 loaded = native_library().functions is not None

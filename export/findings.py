@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from moembed.bundle import Bundle
-from moembed.certificate import Certificate, Quality, Stability
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.certificate import Certificate, Quality, Stability
 from moembed.export.tolerances import CERTIFICATE, QUALITY, Allowance
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moembed.bundle import Bundle
-from moembed.certificate import Reference
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.certificate import Reference
+from moembed.bundle.manifest import Manifest, Source
 from moembed.errors import BundleError, CheckpointError, MissingExtraError
 from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
@@ -19,7 +20,6 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.files.paths import replacing_folder
-from moembed.manifest import Manifest, Source
 from moembed.models.companions import copy_companion
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.probes import probe_ids

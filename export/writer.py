@@ -6,12 +6,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moembed.bundle import Bundle, read_manifest, sha256_of
-from moembed.certificate import Certificate, Reference
+from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
+from moembed.bundle.certificate import Certificate, Reference
+from moembed.bundle.hub import is_snapshot
+from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
-from moembed.hub import is_snapshot
 from moembed.machine import this_machine
-from moembed.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.stability import check_stability
 from moembed.version import __version__
 

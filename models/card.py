@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.bundle import Bundle
-from moembed.certificate import Quality
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.certificate import Quality
 from moembed.embedder import Embedder
 from moembed.errors import InputError, MissingExtraError, MoembedError, OutputError
 from moembed.files.paths import replacing_file

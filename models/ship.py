@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.cli import main as moembed
 from moembed.errors import InputError, MoembedError, OutputError
 from moembed.files.paths import replacing_folder

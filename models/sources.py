@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from moembed.arguments import source_name
-from moembed.bundle import sha256_of
+from moembed.bundle.bundle import sha256_of
+from moembed.bundle.hub import AbsentError, fetch, file_names, is_hub_name
 from moembed.errors import CheckpointError, SourceError
-from moembed.hub import AbsentError, fetch, file_names, is_hub_name
 from moembed.models.config import NomicMoeConfig
 from moembed.models.modules import check_modules
 from moembed.models.spec import ModelSpec, known_specs, spec_of

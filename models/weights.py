@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from moembed.bundle import sha256_of
+from moembed.bundle.bundle import sha256_of
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import CheckpointError, MissingExtraError, shown
-from moembed.manifest import MANIFEST_FILE
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moembed.bundle import Bundle
-from moembed.certificate import Reference
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.certificate import Reference
+from moembed.bundle.external_data import read_graph
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
 from moembed.export.tolerances import TOLERANCES
@@ -22,7 +23,6 @@ from moembed.export.writer import (
     write_manifest,
     writer_versions,
 )
-from moembed.external_data import read_graph
 from moembed.files.paths import replacing_folder
 from moembed.models.companions import copy_companion
 from moembed.native_tokenizer import VOCABULARY_FILE

@@ -4,7 +4,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from moembed.certificate import Machine
+from moembed.bundle.certificate import Machine
 from moembed.cpu import available_cpus, instruction_sets
 from moembed.kernels import choose_kernels
 from moembed.session import import_onnxruntime

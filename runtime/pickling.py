@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.hub import is_snapshot
+from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
 from moembed.forks import PerProcess
-from moembed.hub import is_snapshot
-from moembed.sources import DEFAULT_FOLDER, open_bundle
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.protobuf import numbers, strings, submessages
 from moembed.errors import BundleError
 from moembed.forks import PerProcess
 from moembed.kernels import Kernels
 from moembed.session import observing, run, session_options
 from moembed.tokenizer import Ids, Tokenizer
-from moembed.wire import numbers, strings, submessages
 
 _ROUTER = re.compile(r"encoder\.layers\.(\d{1,4})\.mlp\.router\.layer\.weight")
 # Numbers of the fields of ONNX's messages (onnx.proto).

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.arguments import flag, whole
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.external_data import follow_links, has_links, read_graph
+from moembed.bundle.manifest import MANIFEST_FILE
+from moembed.bundle.protobuf import encoded
 from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError, shown
-from moembed.external_data import follow_links, has_links, read_graph
 from moembed.forks import PerProcess
 from moembed.kernels import PORTABLE, Kernels, choose_kernels
-from moembed.manifest import MANIFEST_FILE
 from moembed.native_calls import CALLS
 from moembed.telemetry import warn_if_started
-from moembed.wire import encoded
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_HELP = (

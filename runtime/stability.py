@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.batching import pad
-from moembed.bundle import Bundle
-from moembed.certificate import Stability
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.certificate import Stability
 from moembed.cpu import available_cpus
 from moembed.probes import probe_ids
 from moembed.session import Session

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.arguments import surrogate
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError, InputError
 from moembed.excerpts import ExcerptTokenizer, ending, growing
 from moembed.native_library import native_library, warn_unused

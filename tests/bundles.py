@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from moembed.bundle import sha256_of
-from moembed.manifest import MANIFEST_FILE
+from moembed.bundle.bundle import sha256_of
+from moembed.bundle.manifest import MANIFEST_FILE
 
 
 def change_bundle(folder: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from moembed.manifest import MANIFEST_FILE
+from moembed.bundle.manifest import MANIFEST_FILE
 
 
 def edit(folder: Path, **changes: Any) -> None:

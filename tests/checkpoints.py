@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
-from moembed.sources import DEFAULT_FOLDER
 
 PUBLISHED_CONFIG = json.loads((Path(__file__).parent / "data" / "published_config.json").read_text())
 # Widths that are multiples of nothing convenient, few enough weights to be quick; the default model's vocabulary.

@@ -11,7 +11,7 @@ from browser import chromium, installed
 from checkpoints import small_config, write_checkpoint
 from hub_server import Hub
 from moembed import Embedder
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
 from moembed.models.network import NomicMoe

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from moembed.batching import pad
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.session import Session
 from moembed.tokenizer import Ids, Tokenizer
 

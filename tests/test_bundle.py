@@ -10,10 +10,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from moembed import Embedder, manifest
-from moembed.bundle import Bundle, sha256_of
+from moembed import Embedder
+from moembed.bundle import manifest
+from moembed.bundle.bundle import Bundle, sha256_of
+from moembed.bundle.manifest import MANIFEST_FILE, Manifest
 from moembed.errors import BundleError, SourceError
-from moembed.manifest import MANIFEST_FILE, Manifest
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_missing_truncated_altered(copy, name):
 
 
 def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(copy, monkeypatch):
-    from moembed import bundle as module
+    from moembed.bundle import bundle as module
 
     hashed = []
     monkeypatch.setattr(module, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from moembed import Embedder
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models import card, ship
 from moembed.models.train.recipe import load_recipe
 from moembed.probes import probe_texts
-from moembed.sources import DEFAULT_FOLDER
 
 
 @pytest.fixture(scope="module")

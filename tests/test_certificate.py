@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certified import edit
-from moembed import certificate as page
-from moembed.bundle import read_manifest
-from moembed.certificate import Certificate, Machine, Quality, Reference, Stability
+from moembed.bundle import certificate as page
+from moembed.bundle.bundle import read_manifest
+from moembed.bundle.certificate import Certificate, Machine, Quality, Reference, Stability
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError
-from moembed.manifest import MANIFEST_FILE
 
 _COUNT = st.integers(0, 2**53)
 _NUMBER = st.floats(allow_nan=False, allow_infinity=False)

@@ -13,13 +13,13 @@ from certified import edit
 from checkpoints import small_config, write_checkpoint
 from evaluation_sets import write_beir
 from moembed import stability
-from moembed.bundle import Bundle, read_manifest
-from moembed.certificate import Reference, Stability
+from moembed.bundle.bundle import Bundle, read_manifest
+from moembed.bundle.certificate import Reference, Stability
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.export import writer
 from moembed.export.parity import neighbour_overlap
 from moembed.export.pipeline import export
-from moembed.manifest import MANIFEST_FILE
 from moembed.models.sources import locate
 
 

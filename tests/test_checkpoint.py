@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from checkpoints import small_config, write_checkpoint
-from moembed.bundle import sha256_of
+from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import expected_tensors, load_network
 from moembed.models.config import NomicMoeConfig

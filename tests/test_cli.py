@@ -186,7 +186,7 @@ def test_doctor(cli, monkeypatch, tmp_path):
     assert code == 0
     for fact in ("CPUExecutionProvider", "portable", "onnxruntime 1.", "works"):
         assert fact in out
-    from moembed import sources
+    from moembed.bundle import locate as sources
 
     monkeypatch.setattr(sources, "DEFAULT_FOLDER", tmp_path)
     code, out, _ = cli("doctor", "--json")

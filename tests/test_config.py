@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import PUBLISHED_CONFIG, small_config
-from moembed.bundle import sha256_of
+from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError
 from moembed.models.checkpoint import expected_tensors, parameter_count
 from moembed.models.config import NomicMoeConfig

@@ -14,13 +14,13 @@ import onnx
 import pytest
 
 from checkpoints import small_config, write_checkpoint
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import CheckpointError, OutputError, VerificationError
 from moembed.export import pipeline
 from moembed.export.parity import Observation, Routing, compare, observe_graph, observe_network, observe_oracle
 from moembed.export.pipeline import export
 from moembed.export.tolerances import TOLERANCES
-from moembed.manifest import MANIFEST_FILE
 from moembed.models.checkpoint import load_network
 from moembed.models.oracle import Oracle
 from moembed.models.sources import locate

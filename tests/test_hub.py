@@ -15,13 +15,13 @@ from huggingface_hub import constants
 
 from hub_server import Fault, Hub
 from moembed import Embedder
-from moembed.bundle import Bundle, read_manifest, sha256_of
+from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
+from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError, CheckpointError, SourceError
-from moembed.manifest import MANIFEST_FILE
 from moembed.models.sources import OPTIONAL_FILES, REQUIRED_FILES, locate
 from moembed.models.spec import known_specs
 from moembed.models.weights import WEIGHTS_FILE
-from moembed.sources import DEFAULT_FOLDER, open_bundle
 
 WEIGHTS = "onnx/model_int8.onnx_data"
 LISTED = set(read_manifest(DEFAULT_FOLDER).files)
@@ -107,7 +107,9 @@ def test_what_is_cached_needs_no_request(used, arguments, environment):
 def test_the_offline_switch_of_huggingface_hub_with_nothing_cached(used, tmp_path):
     hub = used[0]
     before = len(hub.requests)
-    ran = run(hub, tmp_path, "from moembed.sources import open_bundle; open_bundle('acme/bundle')", HF_HUB_OFFLINE="1")
+    ran = run(
+        hub, tmp_path, "from moembed.bundle.locate import open_bundle; open_bundle('acme/bundle')", HF_HUB_OFFLINE="1"
+    )
     said = ran.stderr.splitlines()[-1]
     assert said.startswith(
         "moembed.errors.SourceError: moembed.json of acme/bundle at revision main is not in the cache"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from checkpoints import small_config, write_checkpoint
 from moembed import Embedder
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.cli import main
 from moembed.errors import InputError, OutputError, VerificationError
 from moembed.export import tolerances as product_tolerances

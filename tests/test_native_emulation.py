@@ -11,7 +11,7 @@ import pytest
 
 from emulation.processors import CORTEX_A72
 from emulation.sysroot import SysrootError
-from moembed.sources import open_bundle
+from moembed.bundle.locate import open_bundle
 from moembed.tokenizer import Tokenizer
 from test_tokenizer import VECTORS
 from unicode_texts import ADVERSARIAL, random_texts
@@ -23,7 +23,7 @@ _SCRIPT = """
 import hashlib, json, platform, sys
 from pathlib import Path
 from moembed import native_library, tokenizer
-from moembed.sources import open_bundle
+from moembed.bundle.locate import open_bundle
 library = native_library.open_library(Path(sys.argv[1]))
 assert library.functions is not None, library.reason
 tokenizer.native_library = lambda: library

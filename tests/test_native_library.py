@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from moembed import native_library as library_module
+from moembed.bundle.locate import open_bundle
 from moembed.cli import main
 from moembed.errors import BundleError, NativeWarning
 from moembed.native_library import LIBRARY_FILE, NativeLibrary, native_library, open_library
-from moembed.sources import open_bundle
 from moembed.tokenizer import Tokenizer
 
 NATIVE = Path(__file__).parents[1] / "runtime" / "native"

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moembed import Embedder, Routing, routing
+from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.bundle.protobuf import encoded, fields, numbers, strings, submessages
 from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.export.parity import observe_graph, observe_network, observe_oracle
 from moembed.export.tolerances import TOLERANCES
 from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.oracle import Oracle
 from moembed.routing import Routers
-from moembed.sources import DEFAULT_FOLDER
 from moembed.tokenizer import Tokenizer
-from moembed.wire import encoded, fields, numbers, strings, submessages
 
 TEXTS = ["", "骆驼很酷", "How long does bread stay in the oven?", "a longer text about bridges and rivers " * 5]
 GRAPH = (DEFAULT_FOLDER / "onnx" / "model_int8.onnx").read_bytes()

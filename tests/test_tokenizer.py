@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed.bundle import sha256_of
+from moembed.bundle.bundle import sha256_of
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import BundleError, InputError
 from moembed.models.spec import known_specs
-from moembed.sources import DEFAULT_FOLDER
 from moembed.tokenizer import Tokenizer
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "token_id_vectors.json").read_text())

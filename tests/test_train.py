@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
 from moembed.models.train import (
@@ -26,7 +27,6 @@ from moembed.models.train.moments import Moments, ridge
 from moembed.models.train.recipe import Attend
 from moembed.models.train.teacher import Teacher
 from moembed.probes import probe_texts
-from moembed.sources import DEFAULT_FOLDER
 from teachers import HEADS, HIDDEN, write_teacher
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}

@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 import torch
 
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
@@ -19,7 +20,6 @@ from moembed.models.train.descent import Descent
 from moembed.models.train.recipe import load_recipe
 from moembed.probes import probe_texts
 from moembed.quantize.pipeline import quantize
-from moembed.sources import DEFAULT_FOLDER
 from teachers import HIDDEN, write_teacher
 
 CHECKPOINTS = ("converted", "distilled", "turned", "contrasted")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from moembed import Embedder
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.double_array import double_array
 from moembed.export.vocabulary import vocabulary_of
 from moembed.native_library import native_library
 from moembed.native_tokenizer import VOCABULARY_FILE, NativeTokenizer
-from moembed.sources import DEFAULT_FOLDER
 from moembed.tokenizer import Tokenizer
 from test_bundle import edit, relist
 from unicode_texts import ADVERSARIAL

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.files.paths import replacing_folder
 from moembed.models.companions import with_common_names
 from moembed.models.config import NomicMoeConfig
@@ -17,7 +18,6 @@ from moembed.models.network import NomicMoe
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.teacher import Teacher
 from moembed.models.weights import WEIGHTS_FILE
-from moembed.sources import DEFAULT_FOLDER
 
 RECIPE_FILE = "recipe.json"
 _ROWS = 64

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moembed.bundle import sha256_of
+from moembed.bundle.bundle import sha256_of
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError, OutputError
 from moembed.files.paths import replacing_file
 from moembed.models.config import NomicMoeConfig
@@ -28,7 +29,6 @@ from moembed.models.train.recipe import Recipe, load_recipe
 from moembed.models.train.targets import Targets
 from moembed.models.train.teacher import Teacher, teacher_path
 from moembed.progress import progress
-from moembed.sources import DEFAULT_FOLDER
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 Say = Callable[[str], None]

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from moembed.bundle.external_data import read_graph
 from moembed.errors import CheckpointError, InputError
-from moembed.external_data import read_graph
 from moembed.models.checkpoint import load_network
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from moembed.bundle import Bundle, read_manifest
-from moembed.certificate import Quality
+from moembed.bundle.bundle import Bundle, read_manifest
+from moembed.bundle.certificate import Quality
+from moembed.bundle.hub import is_snapshot
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
 from moembed.export.findings import of_reference
 from moembed.files.paths import replacing_file
-from moembed.hub import is_snapshot
-from moembed.manifest import MANIFEST_FILE
 from moembed.quantize.evaluation.datasets import find
 from moembed.quantize.evaluation.results import MAIN, Result, measure
 from moembed.quantize.evaluation.tasks import Task

@@ -10,7 +10,7 @@ from moembed.errors import BundleError, shown
 from moembed.files.untrusted import parse_object, read_bounded
 
 if TYPE_CHECKING:
-    from moembed.certificate import Certificate, Quality
+    from moembed.bundle.certificate import Certificate, Quality
 
 _MOST_CONFIG = 1 << 20  # bytes
 _SIZES = ("n_layer", "num_experts", "moe_top_k", "moe_every_n_layers")
@@ -31,7 +31,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Describe the bundle."""
-    from moembed.sources import open_bundle
+    from moembed.bundle.locate import open_bundle
 
     bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline)
     manifest = bundle.manifest

@@ -31,8 +31,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise the bundle."""
+    from moembed.bundle.locate import open_bundle
     from moembed.quantize.pipeline import quantize
-    from moembed.sources import open_bundle
 
     texts = None
     if arguments.calibrate is not None:

@@ -10,7 +10,7 @@ from moembed.cli.common import Subparsers, emit, emit_json, say
 from moembed.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from moembed.bundle import Bundle
+    from moembed.bundle.bundle import Bundle
     from moembed.export.findings import Finding
     from moembed.export.parity import ParityReport
 
@@ -46,8 +46,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if everything holds, 1 if not."""
+    from moembed.bundle.locate import open_bundle
     from moembed.export import findings
-    from moembed.sources import open_bundle
     from moembed.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
@@ -86,10 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     """The fp32 bundle that is asked for, if it is a bundle that is asked for."""
+    from moembed.bundle.hub import is_hub_name
+    from moembed.bundle.locate import open_bundle
+    from moembed.bundle.manifest import MANIFEST_FILE
     from moembed.errors import SourceError
-    from moembed.hub import is_hub_name
-    from moembed.manifest import MANIFEST_FILE
-    from moembed.sources import open_bundle
 
     against, reference = arguments.against, None
     if against is not None and (Path(against) / MANIFEST_FILE).is_file():

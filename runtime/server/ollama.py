@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from moembed.manifest import MANIFEST_FILE
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.overlong import Overlong
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers

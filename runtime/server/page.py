@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.errors import Refusal
 from moembed.server.operations import ErrorReply
 from moembed.server.service import Service
 from moembed.server.tasks import task_named
-from moembed.sources import DEFAULT_FOLDER
 from moembed.version import __version__
 
 _FOLDER = Path(__file__).parent / "static"

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from moembed.bundle.locate import open_bundle
 from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.server.app import create_app
@@ -32,7 +33,6 @@ from moembed.server.process import Server
 from moembed.server.service import sources_of
 from moembed.server.settings import Settings, service_variables
 from moembed.server.workers import Workers
-from moembed.sources import open_bundle
 
 
 def serve(settings: Settings) -> None:

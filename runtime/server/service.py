@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from moembed.bundle.locate import open_bundle
 from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.server.engine import Engine
@@ -13,7 +14,6 @@ from moembed.server.errors import Failed, NoModel, Unready, quoted
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
 from moembed.server.tasks import prompt_named, suffixes
-from moembed.sources import open_bundle
 
 _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0

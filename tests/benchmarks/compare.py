@@ -32,7 +32,7 @@ from limits import limits, work
 from report import GROWING, markdown, plot, write_readme
 
 from moembed.batching import plan
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.machine import this_machine
 from moembed.probes import probe_texts
 from moembed.tokenizer import Tokenizer

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.export.parity import compare, observe_graph
 from moembed.export.tolerances import Tolerance
 from moembed.export.writer import write_graph

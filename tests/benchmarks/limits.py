@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 
 
 def limits(threads: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from limits import least_ms, limits
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.session import import_onnxruntime, session_options
 
 CALLS = 8

@@ -19,10 +19,10 @@ from typing import Any
 
 from common import SHAPES, calls, interleaved
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.machine import this_machine
 from moembed.session import Session
-from moembed.sources import DEFAULT_FOLDER
 
 RESULT = Path(__file__).with_name("table.json")
 README = Path(__file__).parents[2] / "README.md"

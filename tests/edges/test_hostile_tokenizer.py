@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from moembed import Embedder
+from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.vocabulary import VOCABULARY_FILE
 from moembed.reference_tokenizer import ReferenceTokenizer
-from moembed.sources import DEFAULT_FOLDER
 
 TEXTS = ["hello ☃ zz \u0301", "x" * 100, ""]
 PANICS = {
@@ -83,7 +83,7 @@ def test_a_tokenizer_that_fails(case, text, tmp_path):
 
 def test_a_panic_in_a_bundle_and_in_another_thread(copy, text, tmp_path):
     manifest = json.loads((copy / "moembed.json").read_text("utf-8"))
-    from moembed.bundle import sha256_of
+    from moembed.bundle.bundle import sha256_of
 
     written(text, PANICS["a template without its tokens"], copy / "tokenizer.json")
     del manifest["files"][VOCABULARY_FILE]

@@ -12,13 +12,13 @@ from huggingface_hub import constants
 
 from evaluation_sets import write_beir
 from moembed import Embedder
+from moembed.bundle.external_data import follow_links
+from moembed.bundle.locate import open_bundle
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.errors import BundleError
 from moembed.export.writer import check_replaceable
-from moembed.external_data import follow_links
-from moembed.manifest import MANIFEST_FILE
 from moembed.models.train.start import read
-from moembed.sources import open_bundle
 from serving import serving
 
 TEXTS = ["one text", "another, somewhat longer text", "word " * 700]

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.cli import main
 from moembed.files.paths import replacing_file, replacing_folder
 from moembed.files.staging import sweep

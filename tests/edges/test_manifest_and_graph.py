@@ -15,11 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from moembed import Embedder
-from moembed.bundle import Bundle, sha256_of
+from moembed.bundle.bundle import Bundle, sha256_of
+from moembed.bundle.manifest import MANIFEST_FILE, Manifest
 from moembed.cli import main
 from moembed.errors import BundleError, MoembedError
 from moembed.export.vocabulary import VOCABULARY_FILE
-from moembed.manifest import MANIFEST_FILE, Manifest
 
 posix = pytest.mark.skipif(os.name != "posix", reason="files of POSIX")
 LISTED = ("config.json", "tokenizer.json", VOCABULARY_FILE, "onnx/model_int8.onnx", "onnx/model_int8.onnx_data")
@@ -184,7 +184,7 @@ SPECIAL = {
 _OPEN = """
 import sys
 from moembed import Embedder
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError
 for folder in sys.argv[1:]:
     for way in (Embedder.from_pretrained, Bundle.open, lambda f: Bundle.open(f, rehash=True, exclusive=False)):
@@ -253,7 +253,7 @@ def test_a_graph_beyond_what_onnx_can_hold(copy):
     with (copy / "onnx/model_int8.onnx").open("r+b") as file:
         file.truncate(2 << 30)
     edit(copy, lambda raw: raw["files"]["onnx/model_int8.onnx"].update(size=2 << 30))
-    from moembed.graph_check import check_graph
+    from moembed.bundle.graph_check import check_graph
 
     with pytest.raises(BundleError, match="at most 2,147,483,647"):
         check_graph(copy, Manifest.from_json((copy / MANIFEST_FILE).read_text("utf-8")))

@@ -15,9 +15,9 @@ import pytest
 from bundles import change_bundle
 from hub_server import Hub
 from moembed import Chunk, Embedder, MoembedError, errors
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, MissingExtraError, SourceError, TextTooLongError, TruncationWarning
-from moembed.sources import DEFAULT_FOLDER, open_bundle
 
 TEXTS = ["hello", "a text of some more words"]
 

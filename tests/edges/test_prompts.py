@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from moembed import Chunk, Embedder
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import InputError
-from moembed.manifest import MANIFEST_FILE
 from serving import BODIES, message_of, serving
 
 TOO_LONG = "a " * 600

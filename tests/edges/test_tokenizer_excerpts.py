@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from moembed.bundle.locate import open_bundle
 from moembed.native_library import native_library
 from moembed.overlong import Chunk, pieces
-from moembed.sources import open_bundle
 from moembed.tokenizer import Tokenizer
 from unicode_texts import ADVERSARIAL, random_texts
 

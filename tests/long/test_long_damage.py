@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from moembed import Embedder
-from moembed.bundle import Bundle, sha256_of
+from moembed.bundle.bundle import Bundle, sha256_of
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError, MoembedError
-from moembed.manifest import MANIFEST_FILE
 
 TEXTS = ["hello", "骆驼 zebra 0 9", "x" * 300]
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from moembed.bundle import Bundle
+from moembed.bundle.bundle import Bundle
 from moembed.kernels import VARIABLE
 from moembed.session import Session, import_onnxruntime
 from peers.padded import Embed, padded

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from moembed.arguments import flag, optional_string, path, source_name
-from moembed.bundle import Bundle, read_manifest
+from moembed.bundle.bundle import Bundle, read_manifest
+from moembed.bundle.hub import fetch, is_hub_name, is_snapshot
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import SourceError
-from moembed.hub import fetch, is_hub_name, is_snapshot
-from moembed.manifest import MANIFEST_FILE
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 

@@ -15,7 +15,7 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 | `prompt_required` | boolean | whether the model is wrong without a prompt |
 | `source` | object | `repo` and `revision` (or null), `config_sha256`, `weights_sha256` of the checkpoint |
 | `made_with` | object | package -> version that wrote the bundle |
-| `certificate` | object | what was measured when the bundle was written, field by field in `moembed.certificate` |
+| `certificate` | object | what was measured when the bundle was written, field by field in `moembed.bundle.certificate` |
 | `files` | object | relative path -> `size` in bytes and `sha256`, for every other file of the folder |
 
 Beside the manifest lie `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a form that opens at once; older bundles
@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
-from moembed.certificate import Certificate
+from moembed.bundle.certificate import Certificate
 from moembed.errors import BundleError, shown
 from moembed.files.untrusted import parse_object
 

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from moembed.bundle.graph_check import check_graph
+from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError
 from moembed.files.paths import cache_file, replacing_file
 from moembed.files.untrusted import feed, read_bounded, stat_regular
-from moembed.graph_check import check_graph
-from moembed.manifest import MANIFEST_FILE, FileRecord, Manifest
 
 _MOST_MANIFEST = 4 << 20  # bytes
 _MOST_RECORDS = 64  # one is a few hundred bytes

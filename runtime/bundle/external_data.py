@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from moembed.bundle.graph_check import locations
+from moembed.bundle.manifest import safe_path
+from moembed.bundle.protobuf import encoded, rewritten, strings
 from moembed.errors import BundleError
-from moembed.graph_check import locations
-from moembed.manifest import safe_path
-from moembed.wire import encoded, rewritten, strings
 
 _GRAPH, _INITIALIZER, _EXTERNAL_DATA = 7, 5, 13  # fields of ONNX's ModelProto, GraphProto and TensorProto
 _KEY, _VALUE = 1, 2  # StringStringEntryProto

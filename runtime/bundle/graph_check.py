@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from moembed.bundle.manifest import MANIFEST_FILE, Manifest
+from moembed.bundle.protobuf import fields, numbers, strings, submessages
 from moembed.errors import BundleError, shown
 from moembed.files.untrusted import open_regular
-from moembed.manifest import MANIFEST_FILE, Manifest
-from moembed.wire import fields, numbers, strings, submessages
 
 _TABLE = "embeddings.word_embeddings.weight"
 _TABLES = (_TABLE, f"{_TABLE}.int8", f"{_TABLE}.int4")

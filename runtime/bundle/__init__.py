@@ -1,0 +1,1 @@
+"""Bundles: their format, their files checked, their certificate, and where they come from."""
