@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.batching import pad
 from moembed.export.parity import instrumented
+from moembed.inference.batching import pad
 from moembed.tokenizer import Ids
 
 Values = dict[str, NDArray[Any]]

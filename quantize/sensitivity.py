@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from moembed.batching import pad
 from moembed.export.functions import DOMAIN, HEADER
 from moembed.export.parity import instrumented
+from moembed.inference.batching import pad
 from moembed.quantize.smoothing import Factors
 from moembed.tokenizer import Ids
 

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.arguments import array, flag, one_text, prompt_text, text_list, text_stream, whole, word
-from moembed.batching import pad, plan
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import open_bundle
 from moembed.errors import InputError, PromptWarning, TruncationWarning, shown, warn
+from moembed.inference.batching import pad, plan
+from moembed.inference.routing import Routers, Routing
+from moembed.inference.session import Session
 from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
 from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
 from moembed.progress import progress
-from moembed.routing import Routers, Routing
-from moembed.session import Session
 from moembed.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 64

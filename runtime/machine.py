@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 from moembed.bundle.certificate import Machine
-from moembed.cpu import available_cpus, instruction_sets
-from moembed.kernels import choose_kernels
-from moembed.session import import_onnxruntime
+from moembed.inference.cpu import available_cpus, instruction_sets
+from moembed.inference.kernels import choose_kernels
+from moembed.inference.session import import_onnxruntime
 
 
 def this_machine() -> Machine:

@@ -18,7 +18,7 @@ from moembed.bundle.bundle import Bundle
 from moembed.bundle.hub import is_snapshot
 from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
-from moembed.forks import PerProcess
+from moembed.inference.forks import PerProcess
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder

@@ -5,12 +5,12 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.batching import pad
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Stability
-from moembed.cpu import available_cpus
+from moembed.inference.batching import pad
+from moembed.inference.cpu import available_cpus
+from moembed.inference.session import Session
 from moembed.probes import probe_ids
-from moembed.session import Session
 from moembed.tokenizer import Ids, Tokenizer
 
 _SIZES = (2, 3, 8, 16)

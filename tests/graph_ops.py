@@ -8,9 +8,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
-from moembed.kernels import PORTABLE, Kernels
+from moembed.inference.kernels import PORTABLE, Kernels
+from moembed.inference.session import session_options
 from moembed.quantize.functions import int8_functions
-from moembed.session import session_options
 
 _TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7), (np.float16, 10))}
 _OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}

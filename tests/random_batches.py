@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from moembed.batching import pad
 from moembed.bundle.bundle import Bundle
-from moembed.session import Session
+from moembed.inference.batching import pad
+from moembed.inference.session import Session
 from moembed.tokenizer import Ids, Tokenizer
 
 SENTENCES = tuple((Path(__file__).parent / "data" / "sentences.txt").read_text("utf-8").splitlines())

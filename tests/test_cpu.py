@@ -2,8 +2,8 @@
 
 import pytest
 
-from moembed import cpu
 from moembed.cli import main
+from moembed.inference import cpu
 
 
 @pytest.mark.parametrize(

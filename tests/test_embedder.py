@@ -351,7 +351,7 @@ def test_cuda_that_does_not_start_is_an_error_too(monkeypatch, model):
     """onnxruntime-gpu without a driver lists CUDA, then quietly runs on the CPU; no GPU exists here to show the rest."""
     import onnxruntime as ort
 
-    from moembed.session import Session
+    from moembed.inference.session import Session
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     with warnings.catch_warnings():

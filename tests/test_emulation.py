@@ -17,7 +17,7 @@ from emulation.processors import BOASTER, HASWELL, PROCESSORS
 from emulation.sysroot import SysrootError
 from moembed import Embedder
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION
-from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.quantize.functions import int8_functions
 from moembed.quantize.layout import pack
 from tolerances import PROCESSORS_MIN_COSINE
@@ -33,7 +33,8 @@ TEXTS = [
 
 _EMBED = """
 import json, sys
-from moembed import Embedder, cpu
+from moembed import Embedder
+from moembed.inference import cpu
 folder, *texts = sys.argv[1:]
 alone, together = (Embedder.from_pretrained(folder, threads=threads) for threads in (1, 2))
 vectors = b"".join(alone.encode_query(text).tobytes() for text in texts)
@@ -48,7 +49,7 @@ print(json.dumps({
 _PRODUCTS = """
 import sys
 import numpy as np, onnxruntime as ort
-from moembed.session import session_options
+from moembed.inference.session import session_options
 model, inputs, output = sys.argv[1:]
 session = ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
 np.save(output, session.run(None, dict(np.load(inputs)))[0])

@@ -21,10 +21,10 @@ from moembed.export import pipeline
 from moembed.export.parity import Observation, Routing, compare, observe_graph, observe_network, observe_oracle
 from moembed.export.pipeline import export
 from moembed.export.tolerances import TOLERANCES
+from moembed.inference.session import Session
 from moembed.models.checkpoint import load_network
 from moembed.models.oracle import Oracle
 from moembed.models.sources import locate
-from moembed.session import Session
 from moembed.stability import check_stability
 from tolerances import INVARIANCE_MAX_ABS
 

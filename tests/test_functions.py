@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph_ops import run_graph
-from moembed.kernels import usable_kernels
+from moembed.inference.kernels import usable_kernels
 from moembed.models import ops
 from tolerances import OP_MAX_ABS
 

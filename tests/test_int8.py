@@ -21,7 +21,7 @@ from moembed.export.parity import observe_graph
 from moembed.export.pipeline import export
 from moembed.export.tolerances import Tolerance
 from moembed.export.writer import write_graph
-from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.sources import locate
 from moembed.probes import probe_ids
 from moembed.quantize import sensitivity
@@ -107,7 +107,7 @@ def test_company_order_and_batch_size_do_not_matter(int8_model, texts, order, ba
 
 def test_a_cpu_without_vnni_gives_the_same_bytes(int8, monkeypatch):
     """ONNX Runtime's way for such CPUs, taken here on purpose; tests/test_emulation.py takes it on such a CPU."""
-    from moembed import session
+    from moembed.inference import session
 
     texts = ["hello", "骆驼很酷", "word " * 300]
     expected = Embedder(int8).encode_query(texts)

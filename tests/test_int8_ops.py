@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from graph_ops import run_graph
 from moembed.errors import InputError
-from moembed.kernels import usable_kernels
+from moembed.inference.kernels import usable_kernels
 from moembed.quantize.functions import GELU_MIDDLE
 from moembed.quantize.layout import decode_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
 from tolerances import OP_MAX_ABS, STEP_RELATIVE

@@ -10,11 +10,11 @@ import pytest
 
 from graph_ops import run_graph
 from moembed import Embedder
-from moembed import kernels as kernels_module
 from moembed import native_library as library_module
 from moembed.cli import main
 from moembed.errors import InputError, NativeWarning, ProviderError
-from moembed.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
+from moembed.inference import kernels as kernels_module
+from moembed.inference.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
 from moembed.native_library import NativeLibrary
 from moembed.quantize.layout import pack, quantize_blocks, quantize_rows
 from moembed.stability import check_stability

@@ -15,7 +15,8 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 import pytest
-from moembed import kernels, native_library
+from moembed import native_library
+from moembed.inference import kernels
 native_library.LIBRARY_FILE = kernels.LIBRARY_FILE = Path(sys.argv[1])
 library = native_library.native_library()
 assert library.functions is not None, library.reason

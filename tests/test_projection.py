@@ -14,7 +14,7 @@ from moembed.cli import main
 from moembed.errors import CheckpointError
 from moembed.export.parity import compare, observe_network, observe_oracle
 from moembed.export.pipeline import export
-from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.checkpoint import load_network
 from moembed.models.oracle import Oracle
 from moembed.models.sources import locate

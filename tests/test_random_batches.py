@@ -52,7 +52,7 @@ def test_the_batches_are_what_they_should_be(model):
 
 def test_a_difference_of_one_bit_is_found_and_named(int8, monkeypatch):
     """What the property would say of a runtime whose sums depend on the company."""
-    from moembed.session import Session
+    from moembed.inference.session import Session
 
     run = Session.run
 

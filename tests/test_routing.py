@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed import Embedder, Routing, routing
+from moembed import Embedder, Routing
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.bundle.protobuf import encoded, fields, numbers, strings, submessages
 from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.export.parity import observe_graph, observe_network, observe_oracle
 from moembed.export.tolerances import TOLERANCES
-from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference import routing
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference.routing import Routers
 from moembed.models.oracle import Oracle
-from moembed.routing import Routers
 from moembed.tokenizer import Tokenizer
 
 TEXTS = ["", "骆驼很酷", "How long does bread stay in the oven?", "a longer text about bridges and rivers " * 5]

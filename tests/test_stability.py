@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moembed import stability as stability_module
-from moembed.batching import TOKENS_PER_CALL, plan
+from moembed.inference.batching import TOKENS_PER_CALL, plan
 from moembed.probes import probe_ids, probe_texts
 from moembed.stability import check_stability
 from moembed.tokenizer import Tokenizer

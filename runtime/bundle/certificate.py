@@ -28,7 +28,7 @@ and compares. The source, the recipe and the versions that wrote the bundle are 
 | `machine.threads` | integer | CPUs it could use |
 | `machine.system` | string | operating system and architecture |
 | `machine.onnxruntime` | string | version of ONNX Runtime |
-| `machine.kernels` | string | what computed the bundle's own operators, see `moembed.kernels` |
+| `machine.kernels` | string | what computed the bundle's own operators, see `moembed.inference.kernels` |
 | `quality` | object | name of a set -> `figure`, `value`, `baseline`; empty until certified |
 
 A text's 10 nearest are those of greatest cosine among the other texts that were compared, of equal ones the first. In

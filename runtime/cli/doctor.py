@@ -26,9 +26,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look around; exit code 0 if the default model embeds a text, 1 if not."""
-    from moembed.cpu import available_cpus, instruction_sets, integer_products
     from moembed.files.paths import cache_folder
-    from moembed.kernels import usable_kernels
+    from moembed.inference.cpu import available_cpus, instruction_sets, integer_products
+    from moembed.inference.kernels import usable_kernels
     from moembed.native_library import LIBRARY_FILE, native_library
 
     library = native_library()
@@ -75,7 +75,7 @@ def _version(package: str) -> str | None:
 
 
 def _providers() -> list[str]:
-    from moembed.session import import_onnxruntime
+    from moembed.inference.session import import_onnxruntime
 
     try:
         return list(import_onnxruntime().get_available_providers())

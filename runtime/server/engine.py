@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.batching import pad
 from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
+from moembed.inference.batching import pad
+from moembed.inference.routing import Routing
 from moembed.overlong import Overlong, Piece, check_room, pieces, pooled
 from moembed.precision import shortened
-from moembed.routing import Routing
 from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
 from moembed.server.scheduler import Observer, Scheduler, Vectors
 from moembed.server.settings import Settings

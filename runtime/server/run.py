@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from moembed.bundle.locate import open_bundle
-from moembed.cpu import available_cpus
 from moembed.errors import MoembedError, OutputError, ProviderError
+from moembed.inference.cpu import available_cpus
 from moembed.server.app import create_app
 from moembed.server.connection import Connection
 from moembed.server.connections import (

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moembed.session import Session
+from moembed.inference.session import Session
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 # ONNX Runtime's threads spin for a while after a call, on the processors that the next one wants.

@@ -31,8 +31,8 @@ from contestants import CONTESTANTS, EXACT, MODULES, NATIVE, Batches, Contestant
 from limits import limits, work
 from report import GROWING, markdown, plot, write_readme
 
-from moembed.batching import plan
 from moembed.bundle.bundle import Bundle
+from moembed.inference.batching import plan
 from moembed.machine import this_machine
 from moembed.probes import probe_texts
 from moembed.tokenizer import Tokenizer

@@ -17,7 +17,7 @@ import numpy as np
 from limits import least_ms, limits
 
 from moembed.bundle.bundle import Bundle
-from moembed.session import import_onnxruntime, session_options
+from moembed.inference.session import import_onnxruntime, session_options
 
 CALLS = 8
 _FEW = 0.005  # of all time: rarer kinds are one line

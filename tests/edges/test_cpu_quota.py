@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moembed import cpu
-from moembed.cgroups import cpu_quota
+from moembed.inference import cpu
+from moembed.inference.cgroups import cpu_quota
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -116,7 +116,7 @@ def test_a_real_group(tmp_path):
             pytest.skip(f"no group can be made here: {error}")
         code = (
             "import os, pathlib, sys; pathlib.Path(sys.argv[1], 'cgroup.procs').write_text(str(os.getpid()));"
-            "from moembed.cpu import available_cpus; print(available_cpus())"
+            "from moembed.inference.cpu import available_cpus; print(available_cpus())"
         )
         done = subprocess.run([sys.executable, "-c", code, inner], capture_output=True, text=True, check=False)
         if "OSError" in done.stderr:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from graph_ops import run_graph
-from moembed.kernels import usable_kernels
+from moembed.inference.kernels import usable_kernels
 from repeatable import repeatable
 from test_kernels import MAKERS
 

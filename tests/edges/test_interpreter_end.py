@@ -11,7 +11,7 @@ from moembed.native_library import native_library
 _SCRIPT = """
 import sys, threading
 from moembed import Embedder
-from moembed.session import Session
+from moembed.inference.session import Session
 from moembed.tokenizer import Tokenizer
 model = Embedder.from_pretrained(threads=2)
 reference = Tokenizer(model.bundle, way="tokenizers")

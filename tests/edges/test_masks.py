@@ -6,7 +6,7 @@ import pytest
 from graph_ops import run_graph
 from moembed import Embedder
 from moembed.errors import BundleError, InputError
-from moembed.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 
 IDS = np.array([[0, 5, 2, 1], [0, 7, 9, 2]])
 MASK = np.array([[1, 1, 1, 0], [1, 1, 1, 1]])

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from moembed.telemetry import FIRST_VERSION, VARIABLE
+from moembed.inference.telemetry import FIRST_VERSION, VARIABLE
 from serving import Server, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")

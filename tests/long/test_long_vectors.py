@@ -9,7 +9,7 @@ import pytest
 
 from moembed import Embedder
 from moembed.errors import TruncationWarning
-from moembed.kernels import VARIABLE, usable_kernels
+from moembed.inference.kernels import VARIABLE, usable_kernels
 from random_batches import SENTENCES, compare
 from serving import BODIES, serving
 from unicode_texts import ADVERSARIAL, random_texts

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from moembed.bundle.bundle import Bundle
-from moembed.kernels import VARIABLE
-from moembed.session import Session, import_onnxruntime
+from moembed.inference.kernels import VARIABLE
+from moembed.inference.session import Session, import_onnxruntime
 from peers.padded import Embed, padded
 
 

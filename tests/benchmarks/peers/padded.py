@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.batching import pad
+from moembed.inference.batching import pad
 
 Texts = list[NDArray[np.int64]]
 Embed = Callable[[Texts], NDArray[np.float32]]

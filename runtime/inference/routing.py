@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.protobuf import numbers, strings, submessages
 from moembed.errors import BundleError
-from moembed.forks import PerProcess
-from moembed.kernels import Kernels
-from moembed.session import observing, run, session_options
+from moembed.inference.forks import PerProcess
+from moembed.inference.kernels import Kernels
+from moembed.inference.session import observing, run, session_options
 from moembed.tokenizer import Ids, Tokenizer
 
 _ROUTER = re.compile(r"encoder\.layers\.(\d{1,4})\.mlp\.router\.layer\.weight")
@@ -65,7 +65,7 @@ class Routers:
         tokenizer: the bundle's.
         providers: names of ONNX Runtime's execution providers.
         threads: threads of one call.
-        kernels: name of what computes the bundle's own operators; see `moembed.kernels`.
+        kernels: name of what computes the bundle's own operators; see `moembed.inference.kernels`.
     """
 
     def __init__(

@@ -16,12 +16,12 @@ from moembed.bundle.bundle import Bundle
 from moembed.bundle.external_data import follow_links, has_links, read_graph
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.bundle.protobuf import encoded
-from moembed.cpu import available_cpus, saturates
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError, shown
-from moembed.forks import PerProcess
-from moembed.kernels import PORTABLE, Kernels, choose_kernels
-from moembed.native_calls import CALLS
-from moembed.telemetry import warn_if_started
+from moembed.inference.cpu import available_cpus, saturates
+from moembed.inference.forks import PerProcess
+from moembed.inference.kernels import PORTABLE, Kernels, choose_kernels
+from moembed.inference.native_calls import CALLS
+from moembed.inference.telemetry import warn_if_started
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_HELP = (
@@ -49,7 +49,7 @@ class Session:
             them from everything else.
 
     Attributes:
-        kernels: which kernels compute the bundle's own operators; see `moembed.kernels`.
+        kernels: which kernels compute the bundle's own operators; see `moembed.inference.kernels`.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -256,7 +256,7 @@ def _return_freed_memory() -> None:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime; its telemetry is off since moembed was imported, see `moembed.telemetry`.
+    """Import onnxruntime; its telemetry is off since moembed was imported, see `moembed.inference.telemetry`.
 
     Raises:
         MissingExtraError: it is not installed.

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from moembed.cgroups import cpu_quota
+from moembed.inference.cgroups import cpu_quota
 
 # Flag in /proc/cpuinfo -> what people call it, best first.
 _INSTRUCTIONS = {
