@@ -42,7 +42,7 @@ import sys
 import moembed, moembed.cli
 from moembed.native_library import native_library
 from moembed.bundle.locate import open_bundle
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 assert sys.argv[1] in moembed.__file__
 loaded = native_library().functions is not None
 tokenizer = Tokenizer(open_bundle(None), way="native" if loaded else "tokenizers")

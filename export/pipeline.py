@@ -23,8 +23,8 @@ from moembed.files.paths import replacing_folder
 from moembed.models.companions import copy_companion
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
 from moembed.probes import probe_ids
-from moembed.reference_tokenizer import ReferenceTokenizer
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.reference import ReferenceTokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.version import __version__
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from moembed.export.double_array import double_array
-from moembed.native_tokenizer import VOCABULARY_FILE
+from moembed.tokenizer.native import VOCABULARY_FILE
 
 _MAGIC = b"MOEVOCAB"
 _VERSION = 1

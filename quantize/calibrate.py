@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.export.parity import instrumented
 from moembed.inference.batching import pad
-from moembed.tokenizer import Ids
+from moembed.tokenizer.tokenizer import Ids
 
 Values = dict[str, NDArray[Any]]
 MOST_TOKENS = 16384  # of the published size: 3 GB of values

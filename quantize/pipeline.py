@@ -25,9 +25,9 @@ from moembed.export.writer import (
 )
 from moembed.files.paths import replacing_folder
 from moembed.models.companions import copy_companion
-from moembed.native_tokenizer import VOCABULARY_FILE
 from moembed.probes import probe_ids, probe_texts
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.native import VOCABULARY_FILE
+from moembed.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from moembed.quantize.recipe import Recipe

@@ -21,7 +21,7 @@ from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces,
 from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
 from moembed.progress import progress
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_BATCH_SIZE = 64
 # sentence-transformers' order of looking for the prompt of a document.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moembed.arguments import flag, whole
 from moembed.errors import InputError, TextTooLongError, shown
 from moembed.precision import normalized
-from moembed.tokenizer import Ids, Tokenizer
+from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Texts for checks on a user's own machine: many scripts, many lengths, nothing licensed."""
 
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 _SENTENCES = (
     "Hello!",

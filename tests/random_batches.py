@@ -18,7 +18,7 @@ import numpy as np
 from moembed.bundle.bundle import Bundle
 from moembed.inference.batching import pad
 from moembed.inference.session import Session
-from moembed.tokenizer import Ids, Tokenizer
+from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
 SENTENCES = tuple((Path(__file__).parent / "data" / "sentences.txt").read_text("utf-8").splitlines())
 THREADS = (1, 2)

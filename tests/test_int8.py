@@ -33,7 +33,7 @@ from moembed.quantize.rewrite import Rewriter
 from moembed.quantize.rounding import rounded
 from moembed.quantize.smoothing import factors_of
 from moembed.stability import check_stability
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 from tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE
 
 

@@ -12,7 +12,7 @@ import pytest
 from emulation.processors import CORTEX_A72
 from emulation.sysroot import SysrootError
 from moembed.bundle.locate import open_bundle
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 from test_tokenizer import VECTORS
 from unicode_texts import ADVERSARIAL, random_texts
 
@@ -22,7 +22,8 @@ BUILD = Path(__file__).parents[1] / "runtime" / "native" / "build.py"
 _SCRIPT = """
 import hashlib, json, platform, sys
 from pathlib import Path
-from moembed import native_library, tokenizer
+from moembed import native_library
+from moembed.tokenizer import tokenizer
 from moembed.bundle.locate import open_bundle
 library = native_library.open_library(Path(sys.argv[1]))
 assert library.functions is not None, library.reason

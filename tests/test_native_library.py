@@ -14,7 +14,7 @@ from moembed.bundle.locate import open_bundle
 from moembed.cli import main
 from moembed.errors import BundleError, NativeWarning
 from moembed.native_library import LIBRARY_FILE, NativeLibrary, native_library, open_library
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 NATIVE = Path(__file__).parents[1] / "runtime" / "native"
 needs_native = pytest.mark.skipif(native_library().functions is None, reason="the native library was not compiled")
@@ -25,7 +25,7 @@ def without(monkeypatch):
     """A process that could not load the library and has not said so yet."""
     import threading
 
-    monkeypatch.setattr("moembed.tokenizer.native_library", lambda: NativeLibrary(None, "no reason at all"))
+    monkeypatch.setattr("moembed.tokenizer.tokenizer.native_library", lambda: NativeLibrary(None, "no reason at all"))
     monkeypatch.setattr(library_module, "_warn_once", threading.Lock())
 
 

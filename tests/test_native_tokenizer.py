@@ -12,9 +12,9 @@ from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import InputError
 from moembed.export.vocabulary import vocabulary_of
 from moembed.native_library import native_library
-from moembed.native_tokenizer import NativeTokenizer
-from moembed.reference_tokenizer import ReferenceTokenizer
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.native import NativeTokenizer
+from moembed.tokenizer.reference import ReferenceTokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 from test_tokenizer import PUBLISHED, VECTORS
 from unicode_texts import ADVERSARIAL, random_texts
 

@@ -19,7 +19,7 @@ from moembed.inference import routing
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.inference.routing import Routers
 from moembed.models.oracle import Oracle
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 TEXTS = ["", "骆驼很酷", "How long does bread stay in the oven?", "a longer text about bridges and rivers " * 5]
 GRAPH = (DEFAULT_FOLDER / "onnx" / "model_int8.onnx").read_bytes()

@@ -9,7 +9,7 @@ from moembed import stability as stability_module
 from moembed.inference.batching import TOKENS_PER_CALL, plan
 from moembed.probes import probe_ids, probe_texts
 from moembed.stability import check_stability
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 _SCRIPTS = st.sampled_from(
     [

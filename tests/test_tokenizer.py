@@ -13,7 +13,7 @@ from moembed.bundle.bundle import sha256_of
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import BundleError, InputError
 from moembed.models.spec import known_specs
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "token_id_vectors.json").read_text())
 # The published tokenizer.json (17 MB, not in the repository); any copy with the pinned sha256 serves.

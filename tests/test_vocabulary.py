@@ -16,8 +16,8 @@ from moembed.errors import BundleError
 from moembed.export.double_array import double_array
 from moembed.export.vocabulary import vocabulary_of
 from moembed.native_library import native_library
-from moembed.native_tokenizer import VOCABULARY_FILE, NativeTokenizer
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 from test_bundle import edit, relist
 from unicode_texts import ADVERSARIAL
 

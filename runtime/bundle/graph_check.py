@@ -113,8 +113,8 @@ def _sizes(model: memoryview) -> tuple[dict[str, int], set[str]]:
 
 def _pieces(folder: Path, manifest: Manifest) -> int:
     """The number of tokens that the bundle's tokenizer knows; 0 for a file that opening the tokenizer refuses."""
-    from moembed.native_tokenizer import VOCABULARY_FILE
-    from moembed.reference_tokenizer import ReferenceTokenizer
+    from moembed.tokenizer.native import VOCABULARY_FILE
+    from moembed.tokenizer.reference import ReferenceTokenizer
 
     if VOCABULARY_FILE in manifest.files:
         with open_regular(folder / VOCABULARY_FILE) as file:

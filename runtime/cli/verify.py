@@ -166,7 +166,7 @@ def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "lis
 
 def _texts(bundle: "Bundle") -> list[list[int]]:
     from moembed.probes import probe_ids
-    from moembed.tokenizer import Tokenizer
+    from moembed.tokenizer.tokenizer import Tokenizer
 
     return probe_ids(Tokenizer(bundle), bundle.manifest.max_tokens)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.tokenizer import Ids
+from moembed.tokenizer.tokenizer import Ids
 
 # Measured: throughput no longer grows beyond about a thousand tokens a call, while memory and latency do.
 TOKENS_PER_CALL = 1024

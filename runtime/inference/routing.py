@@ -20,7 +20,7 @@ from moembed.errors import BundleError
 from moembed.inference.forks import PerProcess
 from moembed.inference.kernels import Kernels
 from moembed.inference.session import observing, run, session_options
-from moembed.tokenizer import Ids, Tokenizer
+from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
 _ROUTER = re.compile(r"encoder\.layers\.(\d{1,4})\.mlp\.router\.layer\.weight")
 # Numbers of the fields of ONNX's messages (onnx.proto).

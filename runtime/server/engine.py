@@ -19,7 +19,7 @@ from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
 from moembed.server.scheduler import Observer, Scheduler, Vectors
 from moembed.server.settings import Settings
 from moembed.server.tasks import carries_prompt, prompt_chosen
-from moembed.tokenizer import Ids
+from moembed.tokenizer.tokenizer import Ids
 
 _T = TypeVar("_T")
 # The graph's outputs, what is made of the second, and what its routers decide.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.tokenizer import Ids
+from moembed.tokenizer.tokenizer import Ids
 
 # Tokens that a request may take in one turn: a short query goes at once, a document of 512 tokens after four turns.
 QUANTUM = 128

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moembed.server.errors import Overloaded
 from moembed.server.queue import FairQueue, Flow
-from moembed.tokenizer import Ids
+from moembed.tokenizer.tokenizer import Ids
 
 Vectors = list[NDArray[np.float32]]
 Run = Callable[[str, list[Ids]], Sequence[NDArray[np.float32]]]

@@ -19,7 +19,7 @@ from moembed.server.fields import Ignored, LenientRequest, ignored
 from moembed.server.openai import IDS_REFUSED
 from moembed.server.service import Service
 from moembed.server.tasks import prompt_named, task_named
-from moembed.tokenizer import Ids
+from moembed.tokenizer.tokenizer import Ids
 from moembed.version import __version__
 
 # Tokens of an answer of `/tokenize`: about 18 MB of JSON.

@@ -35,7 +35,7 @@ from moembed.bundle.bundle import Bundle
 from moembed.inference.batching import plan
 from moembed.machine import this_machine
 from moembed.probes import probe_texts
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 SHAPES = ("1x16", "1x32", "1x128", "1x512", "8x128", "32x128", "8x512")
 CORPUS_TOKENS = 4096

@@ -25,7 +25,7 @@ from moembed.probes import probe_ids
 from moembed.quantize.calibrate import Values, observed, rows_of_expert
 from moembed.quantize.rounding import spread_of
 from moembed.quantize.smoothing import content_of
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 
 DAMPING = 0.01
 Floats = NDArray[np.float32]

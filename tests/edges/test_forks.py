@@ -164,7 +164,7 @@ if __name__ == "__main__":
 def test_without_the_native_library():
     """The tokenizer of `tokenizers` has threads of its own. Portable kernels have bytes of their own."""
     script = """
-    from moembed.tokenizer import Tokenizer
+    from moembed.tokenizer.tokenizer import Tokenizer
     model.tokenizer = Tokenizer(model.bundle, way="tokenizers")
     expected = digest()
     if os.fork() == 0:

@@ -10,7 +10,7 @@ from moembed import Embedder
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.vocabulary import VOCABULARY_FILE
-from moembed.reference_tokenizer import ReferenceTokenizer
+from moembed.tokenizer.reference import ReferenceTokenizer
 
 TEXTS = ["hello ☃ zz \u0301", "x" * 100, ""]
 PANICS = {

@@ -12,7 +12,7 @@ _SCRIPT = """
 import sys, threading
 from moembed import Embedder
 from moembed.inference.session import Session
-from moembed.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Tokenizer
 model = Embedder.from_pretrained(threads=2)
 reference = Tokenizer(model.bundle, way="tokenizers")
 long = "some words about bridges and rivers " * 2000

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from moembed.arguments import surrogate
 from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError, InputError
-from moembed.excerpts import ExcerptTokenizer, ending, growing
 from moembed.native_library import native_library, warn_unused
-from moembed.native_tokenizer import VOCABULARY_FILE, NativeTokenizer
+from moembed.tokenizer.excerpts import ExcerptTokenizer, ending, growing
+from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
 
 Ids = NDArray[np.int32]
 Way = Literal["auto", "native", "tokenizers"]
@@ -144,7 +144,7 @@ def _native(bundle: Bundle | Path, *, needed: bool) -> _Implementation | None:
 
 
 def _reference(bundle: Bundle | Path) -> _Implementation:
-    from moembed.reference_tokenizer import ReferenceTokenizer
+    from moembed.tokenizer.reference import ReferenceTokenizer
 
     return ExcerptTokenizer(ReferenceTokenizer(bundle.folder / _JSON if isinstance(bundle, Bundle) else bundle))
 
