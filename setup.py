@@ -19,6 +19,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 TAG = os.environ.get("MOEMBED_PLATFORM")
+_BUILD = ("moembed.native", "build")
 
 
 def _load(path: Path):
@@ -68,12 +69,16 @@ class NativeDistribution(Distribution):
 
 
 class BuildWithLibrary(build_py):
-    """Puts the library beside the modules, in the source folder when it is installed for editing."""
+    """Puts the library beside its loader, in the source folder when it is installed for editing."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Modules of a package; the program that compiles the library is not one of them."""
+        return [found for found in super().find_package_modules(package, package_dir) if found[:2] != _BUILD]
 
     def run(self) -> None:
         super().run()
         if (built := library()) is not None:
-            folder = ROOT / "runtime" if self.editable_mode else Path(self.build_lib) / "moembed"
+            folder = (ROOT / "runtime" if self.editable_mode else Path(self.build_lib) / "moembed") / "native"
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / (built.name + ".partial")
             self.copy_file(str(built), str(partial))

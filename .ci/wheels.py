@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ _PORTABLE_DLLS = re.compile(rb"(?i)(kernel32|ntdll|api-ms-win-crt-[a-z0-9-]+|moe
 _IMPORT = """
 import sys
 import moembed, moembed.cli
-from moembed.native_library import native_library
+from moembed.native.loader import native_library
 from moembed.bundle.locate import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 assert sys.argv[1] in moembed.__file__
@@ -111,10 +112,10 @@ def check(python: Path, platform: Platform, wheel: Path) -> None:
         _need(metadata["Root-Is-Purelib"] == "false", f"{wheel.name} says that it is pure")
         files = {name for name in names if Path(name).suffix in _SHIPPED}
         _need(files == _shipped(), f"{wheel.name} has other files than the tree: {sorted(files ^ _shipped())}")
-        sources = [name for name in names if re.search(r"\.(cpp|h|o|map|partial)$|native/", name)]
+        sources = [name for name in names if re.search(r"\.(cpp|h|o|map|partial)$|native/build", name)]
         _need(not sources, f"{wheel.name} has sources: {sources}")
         libraries = [name for name in names if re.search(r"\.(so|dylib|dll|pyd|a|lib)$", name)]
-        _need(libraries == [f"moembed/{platform.library}"], f"{wheel.name} has libraries {libraries}")
+        _need(libraries == [f"moembed/native/{platform.library}"], f"{wheel.name} has libraries {libraries}")
         _check_library(platform, archive.read(libraries[0]))
         archive.extractall(folder)
         _check_import(python, platform, Path(folder))
@@ -126,14 +127,18 @@ def check(python: Path, platform: Platform, wheel: Path) -> None:
 
 def _shipped() -> set[str]:
     """Names in a wheel of all that the tree has for it."""
-    folders = {"moembed": ROOT / "runtime"} | {
-        f"moembed/{name}": ROOT / name for name in ("export", "models", "quantize")
-    }
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-dir"]
+    shipped: dict[Path, str] = {}
+    # Outer folders first, as in setup.py: models/train has an entry of its own.
+    for package, folder in sorted(folders.items(), key=lambda item: len(item[1])):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in _SHIPPED:
+                shipped[path] = f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"
+    native = ROOT / "runtime" / "native"
     return {
-        f"{package}/{path.relative_to(folder).as_posix()}"
-        for package, folder in folders.items()
-        for path in folder.rglob("*")
-        if path.suffix in _SHIPPED and path.relative_to(folder).parts[0] != "native"
+        name
+        for path, name in shipped.items()
+        if native not in path.parents or path.name in ("__init__.py", "loader.py")
     }
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from graph_ops import run_graph
 from moembed import Embedder
-from moembed import native_library as library_module
 from moembed.cli import main
 from moembed.errors import InputError, NativeWarning, ProviderError
 from moembed.inference import kernels as kernels_module
 from moembed.inference.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
-from moembed.native_library import NativeLibrary
+from moembed.native import loader as library_module
+from moembed.native.loader import NativeLibrary
 from moembed.quantize.layout import pack, quantize_blocks, quantize_rows
 from moembed.stability import check_stability
 from tolerances import KERNEL_CODES_APART, KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE

@@ -22,7 +22,7 @@ BUILD = Path(__file__).parents[1] / "runtime" / "native" / "build.py"
 _SCRIPT = """
 import hashlib, json, platform, sys
 from pathlib import Path
-from moembed import native_library
+from moembed.native import loader as native_library
 from moembed.tokenizer import tokenizer
 from moembed.bundle.locate import open_bundle
 library = native_library.open_library(Path(sys.argv[1]))

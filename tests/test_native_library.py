@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from moembed import native_library as library_module
 from moembed.bundle.locate import open_bundle
 from moembed.cli import main
 from moembed.errors import BundleError, NativeWarning
-from moembed.native_library import LIBRARY_FILE, NativeLibrary, native_library, open_library
+from moembed.native import loader as library_module
+from moembed.native.loader import LIBRARY_FILE, NativeLibrary, native_library, open_library
 from moembed.tokenizer.tokenizer import Tokenizer
 
 NATIVE = Path(__file__).parents[1] / "runtime" / "native"
@@ -106,7 +106,7 @@ def test_doctor_shows_it(capsys):
 
 
 def test_doctor_shows_why_not(capsys, monkeypatch, without):
-    monkeypatch.setattr("moembed.native_library.native_library", lambda: NativeLibrary(None, "no reason at all"))
+    monkeypatch.setattr("moembed.native.loader.native_library", lambda: NativeLibrary(None, "no reason at all"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NativeWarning)
         assert main(["doctor", "--json"]) == 0

@@ -15,7 +15,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 import pytest
-from moembed import native_library
+from moembed.native import loader as native_library
 from moembed.inference import kernels
 native_library.LIBRARY_FILE = kernels.LIBRARY_FILE = Path(sys.argv[1])
 library = native_library.native_library()

@@ -11,7 +11,7 @@ import pytest
 from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import InputError
 from moembed.export.vocabulary import vocabulary_of
-from moembed.native_library import native_library
+from moembed.native.loader import native_library
 from moembed.tokenizer.native import NativeTokenizer
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.double_array import double_array
 from moembed.export.vocabulary import vocabulary_of
-from moembed.native_library import native_library
+from moembed.native.loader import native_library
 from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer
 from test_bundle import edit, relist

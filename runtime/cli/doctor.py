@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from moembed.files.paths import cache_folder
     from moembed.inference.cpu import available_cpus, instruction_sets, integer_products
     from moembed.inference.kernels import usable_kernels
-    from moembed.native_library import LIBRARY_FILE, native_library
+    from moembed.native.loader import LIBRARY_FILE, native_library
 
     library = native_library()
     found: dict[str, Any] = {

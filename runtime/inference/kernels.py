@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from moembed.errors import InputError, ProviderError
-from moembed.native_library import LIBRARY_FILE, native_library, warn_unused
+from moembed.native.loader import LIBRARY_FILE, native_library, warn_unused
 
 PORTABLE = "portable"
 VARIABLE = "MOEMBED_KERNELS"

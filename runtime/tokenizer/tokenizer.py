@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moembed.arguments import surrogate
 from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError, InputError
-from moembed.native_library import native_library, warn_unused
+from moembed.native.loader import native_library, warn_unused
 from moembed.tokenizer.excerpts import ExcerptTokenizer, ending, growing
 from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
 

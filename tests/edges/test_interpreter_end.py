@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from moembed.native_library import native_library
+from moembed.native.loader import native_library
 
 _SCRIPT = """
 import sys, threading

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moembed.bundle.locate import open_bundle
-from moembed.native_library import native_library
+from moembed.native.loader import native_library
 from moembed.overlong import Chunk, pieces
 from moembed.tokenizer.tokenizer import Tokenizer
 from unicode_texts import ADVERSARIAL, random_texts
