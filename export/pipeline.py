@@ -9,7 +9,6 @@ from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Reference
 from moembed.bundle.manifest import Manifest, Source
 from moembed.errors import BundleError, CheckpointError, MissingExtraError
-from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import (
     certificate_of,
@@ -22,13 +21,14 @@ from moembed.export.writer import (
 from moembed.files.paths import replacing_folder
 from moembed.models.companions import copy_companion
 from moembed.models.sources import OPTIONAL_FILES, Checkpoint
-from moembed.probes import probe_ids
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.probes import probe_ids
+from moembed.verify.tolerances import TOLERANCES
 from moembed.version import __version__
 
 if TYPE_CHECKING:
-    from moembed.export.parity import ParityReport
+    from moembed.verify.parity import ParityReport
 
 GRAPH = "onnx/model.onnx"
 RECIPE = "fp32"
@@ -61,9 +61,9 @@ def export(
     check_replaceable(out, force=force)
     need_extras()
     from moembed.export.graph import finish
-    from moembed.export.parity import compare, observe_graph, observe_network
     from moembed.export.trace import trace
     from moembed.models.checkpoint import load_network, stored_dtypes
+    from moembed.verify.parity import compare, observe_graph, observe_network
 
     _check_tokenizer(checkpoint)
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(stored_dtypes(checkpoint.folder).items()))

@@ -11,14 +11,14 @@ from moembed.bundle.certificate import Certificate, Reference
 from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
-from moembed.machine import this_machine
-from moembed.stability import check_stability
+from moembed.verify.machine import this_machine
+from moembed.verify.stability import check_stability
 from moembed.version import __version__
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from moembed.export.parity import ParityReport
+    from moembed.verify.parity import ParityReport
 
 _WRITERS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 _PAGE = 4096

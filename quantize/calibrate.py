@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.export.parity import instrumented
 from moembed.inference.batching import pad
 from moembed.tokenizer.tokenizer import Ids
+from moembed.verify.parity import instrumented
 
 Values = dict[str, NDArray[Any]]
 MOST_TOKENS = 16384  # of the published size: 3 GB of values

@@ -13,7 +13,6 @@ from moembed.bundle.certificate import Reference
 from moembed.bundle.external_data import read_graph
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
-from moembed.export.tolerances import TOLERANCES
 from moembed.export.vocabulary import write_vocabulary
 from moembed.export.writer import (
     certificate_of,
@@ -25,9 +24,10 @@ from moembed.export.writer import (
 )
 from moembed.files.paths import replacing_folder
 from moembed.models.companions import copy_companion
-from moembed.probes import probe_ids, probe_texts
 from moembed.tokenizer.native import VOCABULARY_FILE
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.probes import probe_ids, probe_texts
+from moembed.verify.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from moembed.quantize.recipe import Recipe
@@ -77,10 +77,10 @@ def quantize(
     import onnx
     import onnx_ir as ir
 
-    from moembed.export.parity import compare, observe_graph
     from moembed.quantize.calibrate import observed
     from moembed.quantize.rewrite import Rewriter
     from moembed.quantize.smoothing import factors_of
+    from moembed.verify.parity import compare, observe_graph
 
     tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])

@@ -13,10 +13,10 @@ import onnx
 from onnx import numpy_helper, parser
 
 from moembed.export.functions import DOMAIN, HEADER
-from moembed.export.parity import instrumented
 from moembed.inference.batching import pad
 from moembed.quantize.smoothing import Factors
 from moembed.tokenizer.tokenizer import Ids
+from moembed.verify.parity import instrumented
 
 # x [T,K], factors [K], on: 1 for codes and 0 for x itself -> [T,K]; range and least as in moembed.quantize.functions
 _CODED = """

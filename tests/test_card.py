@@ -15,7 +15,7 @@ from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models import card, ship
 from moembed.models.train.recipe import load_recipe
-from moembed.probes import probe_texts
+from moembed.verify.probes import probe_texts
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ import pytest
 from certified import edit
 from checkpoints import small_config, write_checkpoint
 from evaluation_sets import write_beir
-from moembed import stability
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Reference, Stability
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.export import writer
-from moembed.export.parity import neighbour_overlap
 from moembed.export.pipeline import export
 from moembed.models.sources import locate
+from moembed.verify import stability
+from moembed.verify.parity import neighbour_overlap
 
 
 @pytest.fixture
@@ -156,8 +156,8 @@ def test_a_tampered_certificate_fails(cli, copy, bundle, checkpoint, against):
 
 
 def test_a_mean_cosine_that_is_too_good(bundle, tmp_path):
-    from moembed.export.findings import of_comparison
-    from moembed.export.parity import ParityReport
+    from moembed.verify.certificate_check import of_comparison
+    from moembed.verify.parity import ParityReport
 
     stated = replace(bundle.manifest.certificate, embedding_mean_cosine=0.9999)
     report = ParityReport("any", embedding_mean_cosine=0.9990)

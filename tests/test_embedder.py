@@ -10,7 +10,7 @@ import pytest
 
 from moembed import Chunk, Embedder, Embedding
 from moembed.errors import InputError, PromptWarning, ProviderError, TextTooLongError, TruncationWarning
-from moembed.stability import check_stability
+from moembed.verify.stability import check_stability
 from tolerances import INT8_DEFAULT_MEAN_COSINE, UNIT_LENGTH
 
 TEXTS = ["Hello!", "¡Hola!", "跟我讲讲嵌入", "How do I run it on a GPU?", "", "a much longer text " * 20]

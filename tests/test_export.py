@@ -18,14 +18,14 @@ from moembed.bundle.bundle import Bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import CheckpointError, OutputError, VerificationError
 from moembed.export import pipeline
-from moembed.export.parity import Observation, Routing, compare, observe_graph, observe_network, observe_oracle
 from moembed.export.pipeline import export
-from moembed.export.tolerances import TOLERANCES
 from moembed.inference.session import Session
 from moembed.models.checkpoint import load_network
 from moembed.models.oracle import Oracle
 from moembed.models.sources import locate
-from moembed.stability import check_stability
+from moembed.verify.parity import Observation, Routing, compare, observe_graph, observe_network, observe_oracle
+from moembed.verify.stability import check_stability
+from moembed.verify.tolerances import TOLERANCES
 from tolerances import INVARIANCE_MAX_ABS
 
 TEXTS = [[0, 2], [0, 5, 17, 300, 4711, 9, 2], [0, *range(100, 700, 3), 2], [0, *range(1000, 1510), 2]]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from checkpoints import PUBLISHED_CONFIG, write_checkpoint
-from moembed.export.tolerances import TOLERANCES
+from moembed.verify.tolerances import TOLERANCES
 
 pytestmark = pytest.mark.full
 EXPORT_SECONDS, EXPORT_BYTES = 600, 12e9

@@ -16,14 +16,10 @@ from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.cli import main
 from moembed.errors import InputError, OutputError, VerificationError
-from moembed.export import tolerances as product_tolerances
-from moembed.export.parity import observe_graph
 from moembed.export.pipeline import export
-from moembed.export.tolerances import Tolerance
 from moembed.export.writer import write_graph
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.sources import locate
-from moembed.probes import probe_ids
 from moembed.quantize import sensitivity
 from moembed.quantize.calibrate import observed
 from moembed.quantize.layout import quantize_rows
@@ -32,8 +28,12 @@ from moembed.quantize.recipe import load_recipe, recipe_names
 from moembed.quantize.rewrite import Rewriter
 from moembed.quantize.rounding import rounded
 from moembed.quantize.smoothing import factors_of
-from moembed.stability import check_stability
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify import tolerances as product_tolerances
+from moembed.verify.parity import observe_graph
+from moembed.verify.probes import probe_ids
+from moembed.verify.stability import check_stability
+from moembed.verify.tolerances import Tolerance
 from tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE
 
 

@@ -17,7 +17,7 @@ from moembed.inference.kernels import PORTABLE, VARIABLE, choose_kernels, usable
 from moembed.native import loader as library_module
 from moembed.native.loader import NativeLibrary
 from moembed.quantize.layout import pack, quantize_blocks, quantize_rows
-from moembed.stability import check_stability
+from moembed.verify.stability import check_stability
 from tolerances import KERNEL_CODES_APART, KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE
 
 NATIVE = usable_kernels()[:-1]

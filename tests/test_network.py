@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional
 
 from checkpoints import small_config, write_checkpoint
-from moembed.export.parity import compare, observe_network, observe_oracle
-from moembed.export.tolerances import TOLERANCES
 from moembed.models import network as network_module
 from moembed.models.checkpoint import load_network
 from moembed.models.ops import experts as experts_op
 from moembed.models.oracle import Oracle
+from moembed.verify.parity import compare, observe_network, observe_oracle
+from moembed.verify.tolerances import TOLERANCES
 from tolerances import MUTATION_FACTOR, REFERENCE
 
 TEXTS = [[0, 5, 17, 300, 4711, 9, 2], [0, 2], [0, *range(100, 160), 2]]

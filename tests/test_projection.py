@@ -12,7 +12,6 @@ from checkpoints import small_config, write_checkpoint
 from moembed import Embedder
 from moembed.cli import main
 from moembed.errors import CheckpointError
-from moembed.export.parity import compare, observe_network, observe_oracle
 from moembed.export.pipeline import export
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.checkpoint import load_network
@@ -20,7 +19,8 @@ from moembed.models.oracle import Oracle
 from moembed.models.sources import locate
 from moembed.models.train import student
 from moembed.quantize.pipeline import quantize
-from moembed.stability import check_stability
+from moembed.verify.parity import compare, observe_network, observe_oracle
+from moembed.verify.stability import check_stability
 from tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, REFERENCE
 
 TEXTS = ["a", "Bread is baked from flour.", "über " * 60]

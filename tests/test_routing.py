@@ -13,13 +13,13 @@ from moembed import Embedder, Routing
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.bundle.protobuf import encoded, fields, numbers, strings, submessages
 from moembed.errors import BundleError, InputError, TextTooLongError
-from moembed.export.parity import observe_graph, observe_network, observe_oracle
-from moembed.export.tolerances import TOLERANCES
 from moembed.inference import routing
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.inference.routing import Routers
 from moembed.models.oracle import Oracle
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.parity import observe_graph, observe_network, observe_oracle
+from moembed.verify.tolerances import TOLERANCES
 
 TEXTS = ["", "骆驼很酷", "How long does bread stay in the oven?", "a longer text about bridges and rivers " * 5]
 GRAPH = (DEFAULT_FOLDER / "onnx" / "model_int8.onnx").read_bytes()

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moembed import stability as stability_module
 from moembed.inference.batching import TOKENS_PER_CALL, plan
-from moembed.probes import probe_ids, probe_texts
-from moembed.stability import check_stability
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify import stability as stability_module
+from moembed.verify.probes import probe_ids, probe_texts
+from moembed.verify.stability import check_stability
 
 _SCRIPTS = st.sampled_from(
     [

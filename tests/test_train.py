@@ -26,7 +26,7 @@ from moembed.models.train.convert import position_part
 from moembed.models.train.moments import Moments, ridge
 from moembed.models.train.recipe import Attend
 from moembed.models.train.teacher import Teacher
-from moembed.probes import probe_texts
+from moembed.verify.probes import probe_texts
 from teachers import HEADS, HIDDEN, write_teacher
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}

@@ -18,8 +18,8 @@ from moembed.models.train import contrast, distil, rotary, start
 from moembed.models.train.__main__ import main
 from moembed.models.train.descent import Descent
 from moembed.models.train.recipe import load_recipe
-from moembed.probes import probe_texts
 from moembed.quantize.pipeline import quantize
+from moembed.verify.probes import probe_texts
 from teachers import HIDDEN, write_teacher
 
 CHECKPOINTS = ("converted", "distilled", "turned", "contrasted")

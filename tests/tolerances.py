@@ -1,11 +1,11 @@
-"""Every tolerance of the tests that is not one of the product's own (`moembed.export.tolerances`)."""
+"""Every tolerance of the tests that is not one of the product's own (`moembed.verify.tolerances`)."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.export.tolerances import Tolerance
+from moembed.verify.tolerances import Tolerance
 
 # The torch network against the float64 numpy oracle: what float32 arithmetic itself costs.
 REFERENCE = Tolerance(hidden_max_abs=5e-5, embedding_min_cosine=0.9999999, router_max_abs=5e-6, margin=1e-6)

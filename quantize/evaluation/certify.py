@@ -11,12 +11,12 @@ from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
-from moembed.export.findings import of_reference
 from moembed.files.paths import replacing_file
 from moembed.quantize.evaluation.datasets import find
 from moembed.quantize.evaluation.results import MAIN, Result, measure
 from moembed.quantize.evaluation.tasks import Task
 from moembed.quantize.evaluation.variants import Variant
+from moembed.verify.certificate_check import of_reference
 
 _PRECISION = "float32"
 

@@ -11,8 +11,8 @@ from moembed.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from moembed.bundle.bundle import Bundle
-    from moembed.export.findings import Finding
-    from moembed.export.parity import ParityReport
+    from moembed.verify.certificate_check import Finding
+    from moembed.verify.parity import ParityReport
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -47,8 +47,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if everything holds, 1 if not."""
     from moembed.bundle.locate import open_bundle
-    from moembed.export import findings
-    from moembed.stability import check_stability
+    from moembed.verify import certificate_check as findings
+    from moembed.verify.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
         raise InputError(f"--texts {arguments.texts}: expected 1 to 40")
@@ -126,8 +126,8 @@ def _certified_sets(bundle: "Bundle", arguments: argparse.Namespace) -> list[str
 
 def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
     try:
-        from moembed.export.parity import compare, observe_graph
-        from moembed.export.tolerances import TOLERANCES
+        from moembed.verify.parity import compare, observe_graph
+        from moembed.verify.tolerances import TOLERANCES
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export", "verify --against") from error
     expected, found = observe_graph(reference.graph), observe_graph(bundle.graph)
@@ -136,11 +136,11 @@ def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
 
 def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "list[ParityReport]":
     try:
-        from moembed.export.parity import compare, observe_graph, observe_network, observe_oracle
-        from moembed.export.tolerances import TOLERANCES
         from moembed.models.checkpoint import load_network
         from moembed.models.oracle import Oracle
         from moembed.models.sources import locate
+        from moembed.verify.parity import compare, observe_graph, observe_network, observe_oracle
+        from moembed.verify.tolerances import TOLERANCES
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "export", "verify --against") from error
 
@@ -165,8 +165,8 @@ def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "lis
 
 
 def _texts(bundle: "Bundle") -> list[list[int]]:
-    from moembed.probes import probe_ids
     from moembed.tokenizer.tokenizer import Tokenizer
+    from moembed.verify.probes import probe_ids
 
     return probe_ids(Tokenizer(bundle), bundle.manifest.max_tokens)
 
@@ -177,7 +177,7 @@ def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str])
     except ImportError as error:
         raise MissingExtraError(error.name or "ir-measures", "eval", "verify --data") from error
     from moembed.embedder import Embedder
-    from moembed.export.findings import of_quality
+    from moembed.verify.certificate_check import of_quality
 
     found = []
     for name, quality in evaluated_again(sets, root, Embedder(bundle), Embedder(reference)):

@@ -33,9 +33,9 @@ from report import GROWING, markdown, plot, write_readme
 
 from moembed.bundle.bundle import Bundle
 from moembed.inference.batching import plan
-from moembed.machine import this_machine
-from moembed.probes import probe_texts
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.machine import this_machine
+from moembed.verify.probes import probe_texts
 
 SHAPES = ("1x16", "1x32", "1x128", "1x512", "8x128", "32x128", "8x512")
 CORPUS_TOKENS = 4096

@@ -18,14 +18,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from moembed.bundle.bundle import Bundle
-from moembed.export.parity import compare, observe_graph
-from moembed.export.tolerances import Tolerance
 from moembed.export.writer import write_graph
-from moembed.probes import probe_ids
 from moembed.quantize.calibrate import Values, observed, rows_of_expert
 from moembed.quantize.rounding import spread_of
 from moembed.quantize.smoothing import content_of
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.parity import compare, observe_graph
+from moembed.verify.probes import probe_ids
+from moembed.verify.tolerances import Tolerance
 
 DAMPING = 0.01
 Floats = NDArray[np.float32]

@@ -22,7 +22,7 @@ from processes import Process, running
 from serve_texts import embed, requests_of, texts_of
 
 from moembed import Embedder
-from moembed.machine import this_machine
+from moembed.verify.machine import this_machine
 
 CLIENTS = (1, 8, 64)
 # In one request: what a client sends that indexes a collection.

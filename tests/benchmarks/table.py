@@ -22,7 +22,7 @@ from common import SHAPES, calls, interleaved
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.inference.session import Session
-from moembed.machine import this_machine
+from moembed.verify.machine import this_machine
 
 RESULT = Path(__file__).with_name("table.json")
 README = Path(__file__).parents[2] / "README.md"

@@ -10,8 +10,8 @@ from moembed.bundle.certificate import Stability
 from moembed.inference.batching import pad
 from moembed.inference.cpu import available_cpus
 from moembed.inference.session import Session
-from moembed.probes import probe_ids
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
+from moembed.verify.probes import probe_ids
 
 _SIZES = (2, 3, 8, 16)
 _SPARING_STEP = 3

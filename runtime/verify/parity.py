@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from moembed.export.tolerances import Tolerance
 from moembed.inference.session import observing, session_options
 from moembed.models.network import NomicMoe
 from moembed.models.oracle import Oracle
+from moembed.verify.tolerances import Tolerance
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Certificate, Quality, Stability
-from moembed.export.tolerances import CERTIFICATE, QUALITY, Allowance
+from moembed.verify.tolerances import CERTIFICATE, QUALITY, Allowance
 
 if TYPE_CHECKING:
-    from moembed.export.parity import ParityReport
+    from moembed.verify.parity import ParityReport
 
 Value = str | int | float
 _EXACT = Allowance(0.0)
