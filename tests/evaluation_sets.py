@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from moembed.cli import main
-from moembed.quantize.evaluation.datasets import find
-from moembed.quantize.evaluation.reading import Reading
-from moembed.quantize.evaluation.tasks import Task
-from moembed.quantize.evaluation.variants import Variant
+from moembed.evaluation.datasets import find
+from moembed.evaluation.embedding_cache import Reading
+from moembed.evaluation.tasks import Task
+from moembed.evaluation.variants import Variant
 
 TEXTS = {
     "d1": ("Bread", "Bake the bread for forty minutes."),

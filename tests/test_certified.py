@@ -248,7 +248,7 @@ def test_what_cannot_be_certified(cli, copy, bundle, other, data):
 
 
 def test_a_bundle_replaced_meanwhile_is_left_alone(cli, copy, bundle, data, monkeypatch):
-    from moembed.quantize.evaluation import results
+    from moembed.evaluation import results
 
     measure = results.measure
 

@@ -75,7 +75,7 @@ def test_outputs_are_complete_or_untouched(cli, beir, tmp_path, monkeypatch):
         path.write_text("precious")
     from matplotlib.figure import Figure
 
-    from moembed.quantize.evaluation import report
+    from moembed.evaluation import report
 
     def fail(*_args, **_options):
         raise KeyboardInterrupt
@@ -92,7 +92,7 @@ def test_outputs_are_complete_or_untouched(cli, beir, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_keeps_the_sets_that_are_done(cli, beir, tmp_path, monkeypatch):
-    from moembed.quantize.evaluation import results
+    from moembed.evaluation import results
 
     write_beir(beir.parent / "second")
     once = iter([results.measure])
@@ -119,7 +119,7 @@ def test_bad_arguments(cli, beir):
 
 @pytest.mark.parametrize("package", ["ir_measures", "scipy", "matplotlib"])
 def test_the_missing_extra(cli, beir, monkeypatch, tmp_path, package):
-    for name in [name for name in sys.modules if name.startswith((package, "moembed.quantize.evaluation"))]:
+    for name in [name for name in sys.modules if name.startswith((package, "moembed.evaluation"))]:
         monkeypatch.delitem(sys.modules, name)
     import moembed.quantize as parent
 

@@ -8,15 +8,15 @@ import pytest
 
 from evaluation_sets import QUERIES, TEXTS, by_hand, figures_of, measured, only, write_beir
 from moembed.errors import InputError
-from moembed.quantize.evaluation import tasks as tasks_module
-from moembed.quantize.evaluation.datasets import Dataset
-from moembed.quantize.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
-from moembed.quantize.evaluation.ranking import Ranking
-from moembed.quantize.evaluation.reading import Memory, Reading, memory_of
-from moembed.quantize.evaluation.report import difference
-from moembed.quantize.evaluation.results import Result, means
-from moembed.quantize.evaluation.tasks import Retrieval
-from moembed.quantize.evaluation.variants import Variant, asking, stored, variants
+from moembed.evaluation import tasks as tasks_module
+from moembed.evaluation.datasets import Dataset
+from moembed.evaluation.embedding_cache import Memory, Reading, memory_of
+from moembed.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
+from moembed.evaluation.ranking import Ranking
+from moembed.evaluation.report import difference
+from moembed.evaluation.results import Result, means
+from moembed.evaluation.tasks import Retrieval
+from moembed.evaluation.variants import Variant, asking, stored, variants
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_blocks_find_what_brute_force_finds(block, ties, monkeypatch):
     if ties:
         corpus, queries = np.sign(corpus[:, :8]), np.sign(queries[:, :8])
         corpus[100:200] = corpus[:100]
-    monkeypatch.setattr("moembed.quantize.evaluation.ranking._ROWS", 4)
+    monkeypatch.setattr("moembed.evaluation.ranking._ROWS", 4)
     ranking = Ranking(queries, 20)
     for first in range(0, 500, block):
         ranking.add(corpus[first : first + block], first)

@@ -9,10 +9,10 @@ import pytest
 
 from evaluation_sets import JUDGED, QUERIES, TEXTS, by_hand, evaluate, measured, only, rows, write_beir, write_miracl
 from moembed.errors import InputError
-from moembed.quantize.evaluation.datasets import find, published
-from moembed.quantize.evaluation.folders import documents
-from moembed.quantize.evaluation.reading import prompt_of
-from moembed.quantize.evaluation.tasks import Bitext, Retrieval, Similarity
+from moembed.evaluation.datasets import find, published
+from moembed.evaluation.embedding_cache import prompt_of
+from moembed.evaluation.folders import documents
+from moembed.evaluation.tasks import Bitext, Retrieval, Similarity
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """The certificate of a bundle: what it lost, against what, and where that was measured.
 
 It is the manifest's field `certificate`. `moembed export` and `moembed quantize` measure it over the probe texts
-(`moembed.verify.probes`), `moembed evaluate --certify` adds quality, `moembed info` prints it, and `moembed verify` measures again
-and compares. The source, the recipe and the versions that wrote the bundle are fields of the manifest itself.
+(`moembed.verify.probes`), `moembed evaluate --certify` adds quality, `moembed info` prints it, and `moembed verify`
+measures again and compares. The source, the recipe and the versions that wrote the bundle are fields of the manifest itself.
 
 | field | type | meaning |
 |---|---|---|

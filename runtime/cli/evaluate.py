@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate the model."""
     _check_outputs(arguments.json, arguments.plot)
     try:
-        from moembed.quantize.evaluation import certify, datasets, report, results, variants
+        from moembed.evaluation import certify, datasets, report, results, variants
 
         draw = _draw() if arguments.plot else None
     except ImportError as error:
@@ -124,7 +124,7 @@ def _baseline(arguments: argparse.Namespace) -> "Embedder | None":
 
 
 def _draw() -> Callable[..., None]:
-    from moembed.quantize.evaluation.plot import draw
+    from moembed.evaluation.plot import draw
 
     return draw
 

@@ -173,7 +173,7 @@ def _texts(bundle: "Bundle") -> list[list[int]]:
 
 def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str]) -> "list[Finding]":
     try:
-        from moembed.quantize.evaluation.certify import evaluated_again
+        from moembed.evaluation.certify import evaluated_again
     except ImportError as error:
         raise MissingExtraError(error.name or "ir-measures", "eval", "verify --data") from error
     from moembed.embedder import Embedder

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.embedder import Embedder
+from moembed.evaluation.datasets import find
+from moembed.evaluation.embedding_cache import Reading
+from moembed.evaluation.tasks import Task
+from moembed.evaluation.variants import variants
 from moembed.progress import Advance, progress
-from moembed.quantize.evaluation.datasets import find
-from moembed.quantize.evaluation.reading import Reading
-from moembed.quantize.evaluation.tasks import Task
-from moembed.quantize.evaluation.variants import variants
 
 Floats = NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moembed.errors import InputError
-from moembed.quantize.evaluation.lines import lines, objects, text_of
+from moembed.evaluation.jsonl import lines, objects, text_of
 
 Judgements = dict[str, dict[str, int]]
 

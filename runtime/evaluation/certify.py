@@ -11,11 +11,11 @@ from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
+from moembed.evaluation.datasets import find
+from moembed.evaluation.results import MAIN, Result, measure
+from moembed.evaluation.tasks import Task
+from moembed.evaluation.variants import Variant
 from moembed.files.paths import replacing_file
-from moembed.quantize.evaluation.datasets import find
-from moembed.quantize.evaluation.results import MAIN, Result, measure
-from moembed.quantize.evaluation.tasks import Task
-from moembed.quantize.evaluation.variants import Variant
 from moembed.verify.certificate_check import of_reference
 
 _PRECISION = "float32"

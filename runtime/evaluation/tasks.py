@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.errors import InputError
-from moembed.quantize.evaluation.folders import (
+from moembed.evaluation.embedding_cache import BLOCK, Reading
+from moembed.evaluation.folders import (
     Judgements,
     check_corpus,
     documents,
     read_judgements,
     read_queries,
 )
-from moembed.quantize.evaluation.metrics import DEPTH, Scores, correlation, ranked_figures
-from moembed.quantize.evaluation.ranking import Ranking
-from moembed.quantize.evaluation.reading import BLOCK, Reading
-from moembed.quantize.evaluation.variants import Variant, asking, stored
+from moembed.evaluation.metrics import DEPTH, Scores, correlation, ranked_figures
+from moembed.evaluation.ranking import Ranking
+from moembed.evaluation.variants import Variant, asking, stored
 
 
 @dataclass(frozen=True)

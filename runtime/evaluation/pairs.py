@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moembed.errors import InputError
-from moembed.quantize.evaluation.lines import lines, objects, text_of
-from moembed.quantize.evaluation.tasks import Bitext, Similarity
+from moembed.evaluation.jsonl import lines, objects, text_of
+from moembed.evaluation.tasks import Bitext, Similarity
 
 SUFFIXES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")
 _FIELDS = ("sentence1", "sentence2", "score")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from moembed.embedder import Embedder
-from moembed.quantize.evaluation.metrics import Figures
-from moembed.quantize.evaluation.results import MAIN, Result
-from moembed.quantize.evaluation.variants import Variant
+from moembed.evaluation.metrics import Figures
+from moembed.evaluation.results import MAIN, Result
+from moembed.evaluation.variants import Variant
 from moembed.version import __version__
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from moembed.errors import InputError
-from moembed.quantize.evaluation.folders import corpus_files, is_retrieval, question_files
-from moembed.quantize.evaluation.pairs import SUFFIXES, pair_files, read_pairs, stem
-from moembed.quantize.evaluation.tasks import Retrieval, Task
+from moembed.evaluation.folders import corpus_files, is_retrieval, question_files
+from moembed.evaluation.pairs import SUFFIXES, pair_files, read_pairs, stem
+from moembed.evaluation.tasks import Retrieval, Task
 
 ROOT_VARIABLE = "MOEMBED_DATA"
 _MIRACL = re.compile(r"miracl-(\w+)")
@@ -42,7 +42,7 @@ class Dataset:
 @cache
 def published() -> dict[str, Any]:
     """The content of `groups.toml`."""
-    text = resources.files("moembed.quantize.evaluation").joinpath("groups.toml").read_text("utf-8")
+    text = resources.files("moembed.evaluation").joinpath("groups.toml").read_text("utf-8")
     return tomllib.loads(text)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure  # without pyplot: no window system, savefig draws with Agg
 
+from moembed.evaluation.results import MAIN, Result, Table
+from moembed.evaluation.variants import Variant
 from moembed.files.destination import writing
-from moembed.quantize.evaluation.results import MAIN, Result, Table
-from moembed.quantize.evaluation.variants import Variant
 
 
 def draw(path: Path, title: str, results: Sequence[Result]) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moembed.embedder import Embedder
+from moembed.evaluation.datasets import Dataset
+from moembed.evaluation.embedding_cache import Reading, memory_of, prompt_of
+from moembed.evaluation.metrics import Figures, Scores, standard_error
+from moembed.evaluation.tasks import Task
+from moembed.evaluation.variants import Variant
 from moembed.progress import progress
-from moembed.quantize.evaluation.datasets import Dataset
-from moembed.quantize.evaluation.metrics import Figures, Scores, standard_error
-from moembed.quantize.evaluation.reading import Reading, memory_of, prompt_of
-from moembed.quantize.evaluation.tasks import Task
-from moembed.quantize.evaluation.variants import Variant
 
 # The figure of each task that stands for it in differences and plots.
 MAIN = {"retrieval": "nDCG@10", "similarity": "Spearman", "bitext": "accuracy@1"}
