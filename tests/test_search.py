@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moembed.cli import main
 from moembed.errors import InputError
-from moembed.passages import passages, split
+from moembed.search.passages import passages, split
 
 MARKDOWN = """# Manual
 

@@ -13,13 +13,13 @@ from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
 from moembed.errors import InputError
 from moembed.files.paths import cache_file, readable
 from moembed.overlong import Chunk
-from moembed.passages import Passage, passages
 from moembed.progress import progress
-from moembed.text_files import Skipped
+from moembed.search.passages import Passage, passages
+from moembed.search.text_files import Skipped
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
-    from moembed.store import VectorStore, Window
+    from moembed.search.store import VectorStore, Window
 
 _SHOWN_LINES = 6
 _SHOWN_SKIPPED = 5
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Search."""
     import numpy as np
 
-    from moembed.store import VectorStore
+    from moembed.search.store import VectorStore
 
     if arguments.top_k < 1:
         raise InputError(f"--top-k {arguments.top_k}: expected at least 1")

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed import store as store_module
 from moembed.cli import main
-from moembed.store import VectorStore
+from moembed.search import store as store_module
+from moembed.search.store import VectorStore
 
 DIM = 5
 TEXT = "The cat sleeps on the sofa.\n\nFish swim in the river.\n\nTaxes are due in May.\n"

@@ -15,11 +15,11 @@ from contextlib import closing
 
 import pytest
 
-from moembed import text_files as text_files_module
 from moembed.cli import main
 from moembed.errors import InputError
 from moembed.files.paths import readable
-from moembed.text_files import text_files
+from moembed.search import text_files as text_files_module
+from moembed.search.text_files import text_files
 
 NOTEBOOK = {
     "cells": [{"cell_type": "markdown", "source": ["cats"], "outputs": [{"image/png": "iVBORw0KGgo" * 99}]}],

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moembed.text_files import Skipped, text_files
+from moembed.search.text_files import Skipped, text_files
 
 _ITEM = re.compile(r"([-*+]|\d+[.)]) ")
 _FENCES = ("```", "~~~")
