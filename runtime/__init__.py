@@ -10,8 +10,8 @@ from moembed.embedder import Embedder, Embedding
 from moembed.errors import MoembedError, MoembedWarning
 from moembed.inference.routing import Routing
 from moembed.inference.telemetry import disable_telemetry
-from moembed.overlong import Chunk
 from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
+from moembed.truncation import Chunk
 from moembed.version import __version__
 
 __all__ = [

@@ -17,11 +17,11 @@ from moembed.errors import InputError, PromptWarning, TruncationWarning, shown, 
 from moembed.inference.batching import pad, plan
 from moembed.inference.routing import Routers, Routing
 from moembed.inference.session import Session
-from moembed.overlong import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
 from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
 from moembed.progress import progress
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.truncation import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
 
 DEFAULT_BATCH_SIZE = 64
 # sentence-transformers' order of looking for the prompt of a document.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from moembed.cli.common import Subparsers, add_model, add_task, open_embedder, prompt_of, say
 from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
-from moembed.overlong import Chunk
 from moembed.precision import PRECISIONS
 from moembed.progress import is_terminal, progress
+from moembed.truncation import Chunk
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedding

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
 from moembed.errors import InputError
 from moembed.files.paths import cache_file, readable
-from moembed.overlong import Chunk
 from moembed.progress import progress
 from moembed.search.passages import Passage, passages
 from moembed.search.text_files import Skipped
+from moembed.truncation import Chunk
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder

@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.overlong import Overlong
 from moembed.precision import Precision, quantize_embeddings
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import base64_floats, each, numbers
 from moembed.server.errors import Invalid, Refusal
 from moembed.server.service import Service
 from moembed.server.tasks import task_named
+from moembed.truncation import Overlong
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 _POLICIES: dict[str, Overlong] = {"NONE": "error", "START": "truncate_start", "END": "truncate"}

@@ -13,13 +13,13 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
-from moembed.overlong import Overlong, Piece, check_room, pieces, pooled
 from moembed.precision import shortened
 from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
 from moembed.server.scheduler import Observer, Scheduler, Vectors
 from moembed.server.settings import Settings
 from moembed.server.tasks import carries_prompt, prompt_chosen
 from moembed.tokenizer.tokenizer import Ids
+from moembed.truncation import Overlong, Piece, check_room, pieces, pooled
 
 _T = TypeVar("_T")
 # The graph's outputs, what is made of the second, and what its routers decide.

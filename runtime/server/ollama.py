@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from moembed.bundle.manifest import MANIFEST_FILE
-from moembed.overlong import Overlong
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers
 from moembed.server.engine import Engine, Result
@@ -20,6 +19,7 @@ from moembed.server.errors import Invalid, Refusal
 from moembed.server.fields import Ignored, LenientRequest, ignored
 from moembed.server.service import LATEST, Service
 from moembed.server.tasks import task_named
+from moembed.truncation import Overlong
 from moembed.version import __version__
 
 _ARCHITECTURE = "nomic-bert-moe"

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.overlong import Overlong
 from moembed.server.api import Api, Operation, Reply
 from moembed.server.encoding import each, numbers
 from moembed.server.engine import Engine
@@ -20,6 +19,7 @@ from moembed.server.openai import IDS_REFUSED
 from moembed.server.service import Service
 from moembed.server.tasks import prompt_named, task_named
 from moembed.tokenizer.tokenizer import Ids
+from moembed.truncation import Overlong
 from moembed.version import __version__
 
 # Tokens of an answer of `/tokenize`: about 18 MB of JSON.

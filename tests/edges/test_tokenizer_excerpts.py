@@ -7,8 +7,8 @@ import pytest
 
 from moembed.bundle.locate import open_bundle
 from moembed.native.loader import native_library
-from moembed.overlong import Chunk, pieces
 from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.truncation import Chunk, pieces
 from unicode_texts import ADVERSARIAL, random_texts
 
 # More than the native tokenizer reads at a time, and more than it keeps of a word before it settles its beginning.
