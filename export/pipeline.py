@@ -19,8 +19,8 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.files.paths import replacing_folder
-from moembed.models.companions import copy_companion
-from moembed.models.sources import OPTIONAL_FILES, Checkpoint
+from moembed.models.interop_files import copy_companion
+from moembed.models.locate import OPTIONAL_FILES, Checkpoint
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_ids
@@ -44,7 +44,7 @@ def export(
     """Trace a checkpoint and write it as a bundle.
 
     Args:
-        checkpoint: from `moembed.models.sources.locate`.
+        checkpoint: from `moembed.models.locate.locate`.
         out: the folder to write; it appears complete or not at all.
         force: replace `out` if it is a bundle already.
         say: told what is being done.

@@ -9,7 +9,7 @@ from typing import Any
 
 from moembed.errors import CheckpointError
 from moembed.models.config import NomicMoeConfig
-from moembed.models.modules import side_file
+from moembed.models.sentence_transformers import side_file
 
 
 @dataclass(frozen=True, kw_only=True)

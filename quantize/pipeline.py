@@ -23,7 +23,7 @@ from moembed.export.writer import (
     writer_versions,
 )
 from moembed.files.paths import replacing_folder
-from moembed.models.companions import copy_companion
+from moembed.models.interop_files import copy_companion
 from moembed.tokenizer.native import VOCABULARY_FILE
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_ids, probe_texts

@@ -14,8 +14,8 @@ from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
+from moembed.models.locate import locate
 from moembed.models.network import NomicMoe
-from moembed.models.sources import locate
 from moembed.quantize.pipeline import quantize
 from serving import serving
 

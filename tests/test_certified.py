@@ -18,7 +18,7 @@ from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.export import writer
 from moembed.export.pipeline import export
-from moembed.models.sources import locate
+from moembed.models.locate import locate
 from moembed.verify import stability
 from moembed.verify.parity import neighbour_overlap
 

@@ -14,7 +14,7 @@ from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import expected_tensors, load_network
 from moembed.models.config import NomicMoeConfig
-from moembed.models.sources import locate
+from moembed.models.locate import locate
 from moembed.models.spec import known_specs
 
 

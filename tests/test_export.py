@@ -21,8 +21,8 @@ from moembed.export import pipeline
 from moembed.export.pipeline import export
 from moembed.inference.session import Session
 from moembed.models.checkpoint import load_network
+from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.models.sources import locate
 from moembed.verify.parity import Observation, Routing, compare, observe_graph, observe_network, observe_oracle
 from moembed.verify.stability import check_stability
 from moembed.verify.tolerances import TOLERANCES

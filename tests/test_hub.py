@@ -19,7 +19,7 @@ from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
 from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError, CheckpointError, SourceError
-from moembed.models.sources import OPTIONAL_FILES, REQUIRED_FILES, locate
+from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, locate
 from moembed.models.spec import known_specs
 from moembed.models.weights import WEIGHTS_FILE
 

@@ -19,7 +19,7 @@ from moembed.errors import InputError, OutputError, VerificationError
 from moembed.export.pipeline import export
 from moembed.export.writer import write_graph
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
-from moembed.models.sources import locate
+from moembed.models.locate import locate
 from moembed.quantize import sensitivity
 from moembed.quantize.calibrate import observed
 from moembed.quantize.layout import quantize_rows

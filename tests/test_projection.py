@@ -15,8 +15,8 @@ from moembed.errors import CheckpointError
 from moembed.export.pipeline import export
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.checkpoint import load_network
+from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.models.sources import locate
 from moembed.models.train import student
 from moembed.quantize.pipeline import quantize
 from moembed.verify.parity import compare, observe_network, observe_oracle

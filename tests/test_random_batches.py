@@ -5,7 +5,7 @@ import pytest
 
 from checkpoints import small_config, write_checkpoint
 from moembed.export.pipeline import export
-from moembed.models.sources import locate
+from moembed.models.locate import locate
 from moembed.quantize.pipeline import quantize
 from random_batches import LARGEST, SENTENCES, THREADS, batches, compare, rows_of
 

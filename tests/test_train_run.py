@@ -13,7 +13,7 @@ from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
-from moembed.models.sources import locate
+from moembed.models.locate import locate
 from moembed.models.train import contrast, distil, rotary, start
 from moembed.models.train.__main__ import main
 from moembed.models.train.descent import Descent

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.files.paths import replacing_folder
-from moembed.models.companions import with_common_names
 from moembed.models.config import NomicMoeConfig
+from moembed.models.interop_files import with_common_names
 from moembed.models.network import NomicMoe
 from moembed.models.train.recipe import Recipe
 from moembed.models.train.teacher import Teacher

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Export the checkpoint."""
     from moembed.export.pipeline import export, need_extras
     from moembed.export.writer import check_replaceable
-    from moembed.models.sources import locate
+    from moembed.models.locate import locate
 
     need_extras()
     check_replaceable(arguments.output, force=arguments.force)

@@ -137,8 +137,8 @@ def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
 def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "list[ParityReport]":
     try:
         from moembed.models.checkpoint import load_network
+        from moembed.models.locate import locate
         from moembed.models.oracle import Oracle
-        from moembed.models.sources import locate
         from moembed.verify.parity import compare, observe_graph, observe_network, observe_oracle
         from moembed.verify.tolerances import TOLERANCES
     except ImportError as error:

@@ -10,9 +10,9 @@ from checkpoints import PUBLISHED_CONFIG, small_config
 from moembed.bundle.bundle import read_manifest
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import CheckpointError
-from moembed.models.companions import copy_companion, with_common_names
 from moembed.models.config import NomicMoeConfig
-from moembed.models.sources import OPTIONAL_FILES
+from moembed.models.interop_files import copy_companion, with_common_names
+from moembed.models.locate import OPTIONAL_FILES
 
 CODE = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")
 REMOTE = {"AutoTokenizer": ["acme/code--tokenization.Tokenizer", None], "AutoConfig": "acme/code--configuration.Config"}

@@ -17,8 +17,8 @@ from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import load_network, stored_dtypes
 from moembed.models.config import NomicMoeConfig
 from moembed.models.config_fields import DERIVED, IGNORED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS
+from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.models.sources import locate
 from moembed.models.spec import known_specs
 from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, find_weights
 

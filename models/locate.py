@@ -10,7 +10,7 @@ from moembed.bundle.bundle import sha256_of
 from moembed.bundle.hub import AbsentError, fetch, file_names, is_hub_name
 from moembed.errors import CheckpointError, SourceError
 from moembed.models.config import NomicMoeConfig
-from moembed.models.modules import check_modules
+from moembed.models.sentence_transformers import check_modules
 from moembed.models.spec import ModelSpec, known_specs, spec_of
 from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, advice, find_weights, paths_in, read_index
 

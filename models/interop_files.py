@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moembed.models.config_fields import SAME_AS
-from moembed.models.modules import side_file
+from moembed.models.sentence_transformers import side_file
 
 # Fields, at any depth, that name code of the checkpoint's or its hub's, or allow it.
 _CODE = frozenset({"auto_map", "custom_generate", "custom_pipelines", "trust_remote_code"})
