@@ -121,7 +121,7 @@ def test_bad_arguments(cli, beir):
 def test_the_missing_extra(cli, beir, monkeypatch, tmp_path, package):
     for name in [name for name in sys.modules if name.startswith((package, "moembed.evaluation"))]:
         monkeypatch.delitem(sys.modules, name)
-    import moembed.quantize as parent
+    import moembed as parent
 
     monkeypatch.delattr(parent, "evaluation", raising=False)
     monkeypatch.setitem(sys.modules, package, None)

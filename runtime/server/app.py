@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
-from moembed.server.apis import APIS, api_of, ending
+from moembed.server.apis.registry import APIS, api_of, ending
 from moembed.server.connections import DEFAULT_CONNECTIONS, SPARE
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
 from moembed.server.hosts import Hosts

@@ -9,12 +9,12 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from moembed.server.api import Api, Operation, Reply
+from moembed.server.apis.encoding import encoded
+from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.fields import REFUSED
 from moembed.server.content_encoding import decoded
-from moembed.server.encoding import encoded
 from moembed.server.encoding_faults import fault_in
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready, clipped
-from moembed.server.fields import REFUSED
 from moembed.server.logs import warn_default_task
 from moembed.server.outline import SMALL, outline
 from moembed.server.record import GONE, Record

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moembed.server.apis import api_of
+from moembed.server.apis.registry import api_of
 from moembed.server.errors import Forbidden, Overloaded, Refusal, Unauthorized
 from moembed.server.hosts import Hosts
 from moembed.server.http import refused

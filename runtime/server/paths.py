@@ -4,8 +4,8 @@ import re
 
 from starlette.types import Scope
 
-from moembed.server.api import Operation
-from moembed.server.apis import APIS
+from moembed.server.apis.endpoint import Operation
+from moembed.server.apis.registry import APIS
 
 _OPERATIONS: tuple[Operation, ...] = tuple(operation for api in APIS for operation in api.operations)
 # What may be in front of a path by mistake: the base URL of this or another API, or the whole URL of an endpoint.

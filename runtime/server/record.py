@@ -3,7 +3,7 @@
 import traceback
 from dataclasses import dataclass, field
 
-from moembed.server.api import Reply
+from moembed.server.apis.endpoint import Reply
 
 GONE = 499
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from moembed.server.apis import APIS
+from moembed.server.apis.registry import APIS
 from serving import message_of
 
 LONG = "word " * 600
@@ -186,14 +186,14 @@ def test_tei_answers_with_the_model_that_a_request_names(server, model):
 
 def test_the_openapi_document_states_the_fields(server):
     schemas = server.get("/openapi.json").json["components"]["schemas"]
-    embed = schemas["moembed.server.tei.EmbedRequest"]
+    embed = schemas["moembed.server.apis.tei.EmbedRequest"]
     assert embed["required"] == ["inputs"]
     assert embed["properties"]["options"] == {"description": "accepted, without effect"}
     assert embed["properties"]["prompt"]["type"] == "null"
     assert "refused" in embed["properties"]["prompt"]["description"]
     assert embed.get("additionalProperties", True) is True
-    assert schemas["moembed.server.openai.EmbeddingsRequest"]["additionalProperties"] is False
-    ollama = schemas["moembed.server.ollama.EmbedRequest"]
+    assert schemas["moembed.server.apis.openai.EmbeddingsRequest"]["additionalProperties"] is False
+    ollama = schemas["moembed.server.apis.ollama.EmbedRequest"]
     assert ollama["properties"]["stream"] == {"description": "accepted, without effect"}
     assert {"name", "model"} <= set(schemas["ShowRequest"]["properties"])
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 import msgspec
 
-from moembed.server.api import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.schema import document
 from moembed.server.errors import Refusal
 from moembed.server.metrics import CONTENT_TYPE
-from moembed.server.openapi import document
 from moembed.server.service import Service
 from moembed.version import __version__
 

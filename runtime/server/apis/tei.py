@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.server.api import Api, Operation, Reply
-from moembed.server.encoding import each, numbers
+from moembed.server.apis.encoding import each, numbers
+from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.fields import Ignored, LenientRequest, ignored
+from moembed.server.apis.openai import IDS_REFUSED
 from moembed.server.engine import Engine
 from moembed.server.errors import Empty, Invalid, Refusal, TooLarge
-from moembed.server.fields import Ignored, LenientRequest, ignored
-from moembed.server.openai import IDS_REFUSED
 from moembed.server.service import Service
 from moembed.server.tasks import prompt_named, task_named
 from moembed.tokenizer.tokenizer import Ids

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from moembed.server.api import Api, Operation, Reply
-from moembed.server.encoding import base64_floats, each, numbers
+from moembed.server.apis.encoding import base64_floats, each, numbers
+from moembed.server.apis.endpoint import Api, Operation, Reply
 from moembed.server.errors import Invalid, NoModel, Refusal
 from moembed.server.service import Service
 from moembed.server.tasks import prompt_named, task_named

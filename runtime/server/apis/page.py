@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from moembed.bundle.locate import DEFAULT_FOLDER
-from moembed.server.api import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.health import ErrorReply
 from moembed.server.errors import Refusal
-from moembed.server.operations import ErrorReply
 from moembed.server.service import Service
 from moembed.server.tasks import task_named
 from moembed.version import __version__
 
-_FOLDER = Path(__file__).parent / "static"
+_FOLDER = Path(__file__).parents[1] / "static"
 _INDEX = "index.html"
 _TYPES = {
     ".html": "text/html; charset=utf-8",

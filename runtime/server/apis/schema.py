@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from moembed.server.api import Api, Operation
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.version import __version__
 
 _STATUSES = {
@@ -28,7 +28,7 @@ _STATUSES = {
 def document() -> bytes:
     """The document, as JSON."""
     # Here, because one of the APIs answers with this document.
-    from moembed.server.apis import APIS
+    from moembed.server.apis.registry import APIS
 
     types = [
         kind

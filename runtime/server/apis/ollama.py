@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from moembed.bundle.manifest import MANIFEST_FILE
-from moembed.server.api import Api, Operation, Reply
-from moembed.server.encoding import each, numbers
+from moembed.server.apis.encoding import each, numbers
+from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.fields import Ignored, LenientRequest, ignored
 from moembed.server.engine import Engine, Result
 from moembed.server.errors import Invalid, Refusal
-from moembed.server.fields import Ignored, LenientRequest, ignored
 from moembed.server.service import LATEST, Service
 from moembed.server.tasks import task_named
 from moembed.truncation import Overlong

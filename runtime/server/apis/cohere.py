@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.precision import Precision, quantize_embeddings
-from moembed.server.api import Api, Operation, Reply
-from moembed.server.encoding import base64_floats, each, numbers
+from moembed.server.apis.encoding import base64_floats, each, numbers
+from moembed.server.apis.endpoint import Api, Operation, Reply
 from moembed.server.errors import Invalid, Refusal
 from moembed.server.service import Service
 from moembed.server.tasks import task_named

@@ -1,12 +1,12 @@
 """All APIs."""
 
-from moembed.server.api import Api
-from moembed.server.cohere import COHERE
-from moembed.server.ollama import OLLAMA
-from moembed.server.openai import OPENAI
-from moembed.server.operations import OPERATIONS
-from moembed.server.page import PAGE
-from moembed.server.tei import TEI
+from moembed.server.apis.cohere import COHERE
+from moembed.server.apis.endpoint import Api
+from moembed.server.apis.health import OPERATIONS
+from moembed.server.apis.ollama import OLLAMA
+from moembed.server.apis.openai import OPENAI
+from moembed.server.apis.page import PAGE
+from moembed.server.apis.tei import TEI
 
 # The last one has every path that no other has, and what is no path: `*`, a whole URL.
 APIS: tuple[Api, ...] = (OPENAI, TEI, COHERE, OLLAMA, PAGE, OPERATIONS)
