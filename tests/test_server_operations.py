@@ -218,7 +218,7 @@ def test_the_log_tells_of_requests_and_never_of_texts(small_server, caplog):
 
 
 def test_a_failure_is_logged_by_its_place_and_not_by_its_words(small_server, caplog, monkeypatch):
-    from moembed.server.engine import Engine
+    from moembed.server.engine.engine import Engine
 
     def broken(self, *_args, **_options):
         raise RuntimeError(SECRET)
@@ -296,7 +296,7 @@ def test_stopping_answers_what_was_accepted():
 
 
 def test_ready_comes_after_the_probe_and_stuck_calls_end_it(monkeypatch):
-    from moembed.server import service
+    from moembed.server.engine import service
 
     with serving() as server:
         assert server.get("/ready").json == {"ready": True, "models": {"moembed": True}}
@@ -307,7 +307,7 @@ def test_ready_comes_after_the_probe_and_stuck_calls_end_it(monkeypatch):
 
 
 def test_before_a_model_is_loaded_requests_are_told_so(monkeypatch):
-    from moembed.server.service import Service
+    from moembed.server.engine.service import Service
 
     real, may_load = Service.load, threading.Event()
 

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from moembed.server.engine.queue import FairQueue, Flow
+from moembed.server.engine.scheduler import Scheduler
 from moembed.server.errors import Overloaded
-from moembed.server.queue import FairQueue, Flow
-from moembed.server.scheduler import Scheduler
 
 EMBEDDING = "sentence_embedding"
 

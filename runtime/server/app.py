@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from moembed.errors import MoembedError
 from moembed.server.apis.registry import APIS, api_of, ending
 from moembed.server.connections import DEFAULT_CONNECTIONS, SPARE
+from moembed.server.engine.service import Service, sources_of
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
 from moembed.server.hosts import Hosts
 from moembed.server.http import Bodies, endpoint, refused
@@ -23,7 +24,6 @@ from moembed.server.logs import log
 from moembed.server.middleware import Door, Keys
 from moembed.server.paths import methods
 from moembed.server.record import Record
-from moembed.server.service import Service, sources_of
 from moembed.server.settings import Settings
 
 

@@ -26,11 +26,11 @@ from moembed.server.connections import (
     most_connections,
     open_files,
 )
+from moembed.server.engine.service import sources_of
 from moembed.server.hosts import Hosts, is_loopback
 from moembed.server.logs import configure, log
 from moembed.server.metrics import shared_folder
 from moembed.server.process import Server
-from moembed.server.service import sources_of
 from moembed.server.settings import Settings, service_variables
 from moembed.server.workers import Workers
 

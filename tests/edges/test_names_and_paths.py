@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from moembed import Embedder
+from moembed.server.engine.tasks import suffixes
 from moembed.server.paths import canonical, methods, put_right
-from moembed.server.tasks import suffixes
 from serving import message_of, serving
 
 KEY = {"authorization": "Bearer k"}

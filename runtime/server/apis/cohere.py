@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from moembed.precision import Precision, quantize_embeddings
 from moembed.server.apis.encoding import base64_floats, each, numbers
 from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.engine.service import Service
+from moembed.server.engine.tasks import task_named
 from moembed.server.errors import Invalid, Refusal
-from moembed.server.service import Service
-from moembed.server.tasks import task_named
 from moembed.truncation import Overlong
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moembed.server.errors import Refusal
 
 if TYPE_CHECKING:
-    from moembed.server.service import Service
+    from moembed.server.engine.service import Service
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import msgspec
 
 from moembed.server.apis.endpoint import Api, Operation, Reply
 from moembed.server.apis.schema import document
+from moembed.server.engine.service import Service
 from moembed.server.errors import Refusal
 from moembed.server.metrics import CONTENT_TYPE
-from moembed.server.service import Service
 from moembed.version import __version__
 
 

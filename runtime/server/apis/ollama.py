@@ -15,10 +15,10 @@ from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.server.apis.encoding import each, numbers
 from moembed.server.apis.endpoint import Api, Operation, Reply
 from moembed.server.apis.fields import Ignored, LenientRequest, ignored
-from moembed.server.engine import Engine, Result
+from moembed.server.engine.engine import Engine, Result
+from moembed.server.engine.service import LATEST, Service
+from moembed.server.engine.tasks import task_named
 from moembed.server.errors import Invalid, Refusal
-from moembed.server.service import LATEST, Service
-from moembed.server.tasks import task_named
 from moembed.truncation import Overlong
 from moembed.version import __version__
 

@@ -9,9 +9,9 @@ import msgspec
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.server.apis.endpoint import Api, Operation, Reply
 from moembed.server.apis.health import ErrorReply
+from moembed.server.engine.service import Service
+from moembed.server.engine.tasks import task_named
 from moembed.server.errors import Refusal
-from moembed.server.service import Service
-from moembed.server.tasks import task_named
 from moembed.version import __version__
 
 _FOLDER = Path(__file__).parents[1] / "static"

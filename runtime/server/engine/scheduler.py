@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.server.engine.queue import FairQueue, Flow
 from moembed.server.errors import Overloaded
-from moembed.server.queue import FairQueue, Flow
 from moembed.tokenizer.tokenizer import Ids
 
 Vectors = list[NDArray[np.float32]]

@@ -9,11 +9,11 @@ import numpy as np
 from moembed.bundle.locate import open_bundle
 from moembed.embedder import Embedder
 from moembed.errors import InputError
-from moembed.server.engine import Engine
+from moembed.server.engine.engine import Engine
+from moembed.server.engine.tasks import prompt_named, suffixes
 from moembed.server.errors import Failed, NoModel, Unready, quoted
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
-from moembed.server.tasks import prompt_named, suffixes
 
 _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0

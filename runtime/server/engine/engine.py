@@ -14,10 +14,10 @@ from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
 from moembed.precision import shortened
+from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
+from moembed.server.engine.tasks import carries_prompt, prompt_chosen
 from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
-from moembed.server.scheduler import Observer, Scheduler, Vectors
 from moembed.server.settings import Settings
-from moembed.server.tasks import carries_prompt, prompt_chosen
 from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong, Piece, check_room, pieces, pooled
 
