@@ -18,11 +18,11 @@ from moembed.server.apis.registry import APIS, api_of, ending
 from moembed.server.connections import DEFAULT_CONNECTIONS, SPARE
 from moembed.server.engine.service import Service, sources_of
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
-from moembed.server.hosts import Hosts
-from moembed.server.http import Bodies, endpoint, refused
+from moembed.server.http.handler import Bodies, endpoint, refused
+from moembed.server.http.hosts import Hosts
+from moembed.server.http.middleware import Door, Keys
+from moembed.server.http.url_paths import methods
 from moembed.server.logs import log
-from moembed.server.middleware import Door, Keys
-from moembed.server.paths import methods
 from moembed.server.record import Record
 from moembed.server.settings import Settings
 

@@ -27,7 +27,7 @@ from moembed.server.connections import (
     open_files,
 )
 from moembed.server.engine.service import sources_of
-from moembed.server.hosts import Hosts, is_loopback
+from moembed.server.http.hosts import Hosts, is_loopback
 from moembed.server.logs import configure, log
 from moembed.server.metrics import shared_folder
 from moembed.server.process import Server

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from moembed.server.content_encoding import decoded
 from moembed.server.errors import Invalid, UnsupportedEncoding
+from moembed.server.http.content_encoding import decoded
 from serving import BODIES, message_of
 
 MIB = 2**20

@@ -17,7 +17,7 @@ from huggingface_hub import InferenceClient
 
 from browser import chromium, embed, installed, needs_browser
 from moembed.errors import InputError
-from moembed.server.hosts import Hosts, is_loopback
+from moembed.server.http.hosts import Hosts, is_loopback
 from moembed.server.settings import Settings
 from serving import BODIES, Server, message_of, serving, wait_until
 

@@ -10,7 +10,7 @@ import pytest
 
 from moembed import Embedder
 from moembed.server.engine.tasks import suffixes
-from moembed.server.paths import canonical, methods, put_right
+from moembed.server.http.url_paths import canonical, methods, put_right
 from serving import message_of, serving
 
 KEY = {"authorization": "Bearer k"}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moembed.server.errors import TooLarge, TooMany, clipped, quoted
-from moembed.server.outline import outline
+from moembed.server.http.json_outline import outline
 from moembed.server.settings import Settings
 from serving import BODIES, message_of, serving
 

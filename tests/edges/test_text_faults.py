@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from moembed.server.encoding_faults import fault_in
+from moembed.server.http.unicode_errors import fault_in
 from serving import message_of
 
 LONE = "is half of a surrogate pair"

@@ -12,12 +12,12 @@ from starlette.responses import Response, StreamingResponse
 from moembed.server.apis.encoding import encoded
 from moembed.server.apis.endpoint import Api, Operation, Reply
 from moembed.server.apis.fields import REFUSED
-from moembed.server.content_encoding import decoded
-from moembed.server.encoding_faults import fault_in
 from moembed.server.engine.service import Service
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready, clipped
+from moembed.server.http.content_encoding import decoded
+from moembed.server.http.json_outline import SMALL, outline
+from moembed.server.http.unicode_errors import fault_in
 from moembed.server.logs import warn_default_task
-from moembed.server.outline import SMALL, outline
 from moembed.server.record import GONE, Record
 from moembed.server.settings import Settings
 

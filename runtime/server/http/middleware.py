@@ -10,11 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moembed.server.apis.registry import api_of
 from moembed.server.errors import Forbidden, Overloaded, Refusal, Unauthorized
-from moembed.server.hosts import Hosts
-from moembed.server.http import refused
+from moembed.server.http.handler import refused
+from moembed.server.http.hosts import Hosts
+from moembed.server.http.url_paths import put_right
 from moembed.server.logs import log_request
 from moembed.server.metrics import Metrics
-from moembed.server.paths import put_right
 from moembed.server.record import Record
 from moembed.server.telemetry import Telemetry
 

@@ -1,0 +1,1 @@
+"""What stands between a socket and an endpoint: hosts, keys, paths, bodies and answers."""
