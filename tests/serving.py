@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from moembed.server.app import create_app
-from moembed.server.connection import Connection
+from moembed.server.process.protocol import Connection
 from moembed.server.settings import Settings
 
 # A request for texts, by path.

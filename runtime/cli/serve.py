@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     given = {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "config")}
     try:
-        from moembed.server.run import serve
+        from moembed.server.process.run import serve
         from moembed.server.settings import load_settings
     except ImportError as error:
         raise MissingExtraError(error.name or "a package", "serve", "Serving") from error

@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
 from moembed.server.apis.registry import APIS, api_of, ending
-from moembed.server.connections import DEFAULT_CONNECTIONS, SPARE
 from moembed.server.engine.service import Service, sources_of
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
 from moembed.server.http.handler import Bodies, endpoint, refused
@@ -23,6 +22,7 @@ from moembed.server.http.hosts import Hosts
 from moembed.server.http.middleware import Door, Keys
 from moembed.server.http.url_paths import methods
 from moembed.server.logs import log
+from moembed.server.process.connection_limit import DEFAULT_CONNECTIONS, SPARE
 from moembed.server.record import Record
 from moembed.server.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moembed.errors import InputError
-from moembed.server.connections import Connections, most_connections
+from moembed.server.process.connection_limit import Connections, most_connections
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from processes import Process, running

@@ -133,7 +133,7 @@ def test_workers_without_the_systems_signal_leave_by_the_pipe(scratch):
     """As on systems that have no such signal."""
     script = (
         "import multiprocessing, os, sys, time\n"
-        "import moembed.server.workers as workers\n"
+        "import moembed.server.process.workers as workers\n"
         "def work():\n"
         "    sys.platform = 'darwin'\n"
         "    workers._leave_with_parent()\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from moembed.server.connections import Connections
+from moembed.server.process.connection_limit import Connections
 
 # Tells a client not to send another request on the connection.
 _LAST = (b"connection", b"close")

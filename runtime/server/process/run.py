@@ -17,8 +17,11 @@ from moembed.bundle.locate import open_bundle
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.inference.cpu import available_cpus
 from moembed.server.app import create_app
-from moembed.server.connection import Connection
-from moembed.server.connections import (
+from moembed.server.engine.service import sources_of
+from moembed.server.http.hosts import Hosts, is_loopback
+from moembed.server.logs import configure, log
+from moembed.server.metrics import shared_folder
+from moembed.server.process.connection_limit import (
     ACCEPTED_AT_ONCE,
     BACKLOG,
     DEFAULT_CONNECTIONS,
@@ -26,13 +29,10 @@ from moembed.server.connections import (
     most_connections,
     open_files,
 )
-from moembed.server.engine.service import sources_of
-from moembed.server.http.hosts import Hosts, is_loopback
-from moembed.server.logs import configure, log
-from moembed.server.metrics import shared_folder
-from moembed.server.process import Server
+from moembed.server.process.protocol import Connection
+from moembed.server.process.uvicorn_server import Server
+from moembed.server.process.workers import Workers
 from moembed.server.settings import Settings, service_variables
-from moembed.server.workers import Workers
 
 
 def serve(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
-from moembed.server.connections import BACKLOG
+from moembed.server.process.connection_limit import BACKLOG
 
 
 class Server(uvicorn.Server):

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import Multiprocess, multiprocess
 
-from moembed.server.process import Server, ignore_signals
+from moembed.server.process.uvicorn_server import Server, ignore_signals
 
 _PR_SET_PDEATHSIG = 1
 _TICK_SECONDS = 0.1

@@ -1,0 +1,1 @@
+"""Processes that serve, and the connections that they accept: uvicorn, its workers, and signals."""
