@@ -16,7 +16,7 @@ from moembed.server.http.url_paths import put_right
 from moembed.server.logs import log_request
 from moembed.server.metrics import Metrics
 from moembed.server.record import Record
-from moembed.server.telemetry import Telemetry
+from moembed.server.tracing import Tracing
 
 _LONGEST_ID = 128
 
@@ -69,7 +69,7 @@ class Door:
         metrics: Metrics,
     ) -> None:
         self._app, self._hosts, self._keys, self._public, self._most = app, hosts, keys, public, most
-        self._metrics, self._telemetry = metrics, Telemetry()
+        self._metrics, self._tracing = metrics, Tracing()
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +92,7 @@ class Door:
         self._active += 1
         self._metrics.active.set(self._active)
         try:
-            with self._telemetry.span(scope, record):
+            with self._tracing.span(scope, record):
                 if refusal := self._refusal(scope, headers):
                     api = api_of(scope["path"])
                     record.api, record.refused = api.name, refusal.kind

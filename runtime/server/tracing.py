@@ -13,7 +13,7 @@ from starlette.types import Scope
 from moembed.server.record import Record
 
 
-class Telemetry:
+class Tracing:
     """One span for each request, a child of the one that the client's headers name."""
 
     def __init__(self) -> None:
