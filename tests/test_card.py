@@ -13,8 +13,8 @@ from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
-from moembed.models import card, ship
-from moembed.models.train.recipe import load_recipe
+from moembed.train.recipe import load_recipe
+from moembed.train.release import card, ship
 from moembed.verify.probes import probe_texts
 
 

@@ -55,7 +55,7 @@ def bare_site(tmp_path):
     (site / "moembed").mkdir(parents=True)
     for entry in _folder_of("moembed").iterdir():
         (site / "moembed" / entry.name).symlink_to(entry)
-    for part in ("export", "models", "quantize"):  # beside the package when it is installed for editing
+    for part in ("export", "models", "quantize", "train"):  # beside the package when it is installed for editing
         if not (site / "moembed" / part).exists():
             (site / "moembed" / part).symlink_to(_folder_of(f"moembed.{part}"))
     for package in ("numpy", "tokenizers", "onnxruntime"):

@@ -17,8 +17,8 @@ from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.models.train import student
 from moembed.quantize.pipeline import quantize
+from moembed.train.convert import student
 from moembed.verify.parity import compare, observe_network, observe_oracle
 from moembed.verify.stability import check_stability
 from tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, REFERENCE

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
-from moembed.models.train import (
+from moembed.train import (
     corpus,
     distil,
     experts,
@@ -22,10 +22,10 @@ from moembed.models.train import (
     targets,
     vocabulary,
 )
-from moembed.models.train.convert import position_part
-from moembed.models.train.moments import Moments, ridge
-from moembed.models.train.recipe import Attend
-from moembed.models.train.teacher import Teacher
+from moembed.train.convert.conversion import position_part
+from moembed.train.convert.moments import Moments, ridge
+from moembed.train.convert.teacher import Teacher
+from moembed.train.recipe import Attend
 from moembed.verify.probes import probe_texts
 from teachers import HEADS, HIDDEN, write_teacher
 

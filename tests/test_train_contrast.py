@@ -8,8 +8,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
-from moembed.models.train import contrast, corpus, losses, pairs, student
-from moembed.models.train.targets import Targets
+from moembed.train.convert import student
+from moembed.train.convert.targets import Targets
+from moembed.train.data import corpus, pairs
+from moembed.train.steps import contrast, losses
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 

@@ -9,9 +9,9 @@ import zipfile
 
 import pytest
 
-from moembed.models.train import corpus, pairs, public
-from moembed.models.train.gather import main
-from moembed.models.train.repeats import SHARED, Measured
+from moembed.train.data import corpus, pairs, public
+from moembed.train.data.gather import main
+from moembed.train.data.repeats import SHARED, Measured
 
 MEASURED = "The water from the river of the valley has been used for mills since the tenth century, and still is."
 PROMPTS = {"query": "query: ", "passage": "passage: "}

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from moembed.models.train import distil, pairs, rotation
-from moembed.models.train.recipe import Rotate
+from moembed.train.data import pairs
+from moembed.train.recipe import Rotate
+from moembed.train.release import projection as rotation
+from moembed.train.steps import distil
 
 
 @pytest.fixture

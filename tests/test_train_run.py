@@ -14,11 +14,13 @@ from moembed.errors import InputError
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
-from moembed.models.train import contrast, distil, rotary, start
-from moembed.models.train.__main__ import main
-from moembed.models.train.descent import Descent
-from moembed.models.train.recipe import load_recipe
 from moembed.quantize.pipeline import quantize
+from moembed.train.__main__ import main
+from moembed.train.convert import init_from as start
+from moembed.train.convert import rotary
+from moembed.train.recipe import load_recipe
+from moembed.train.steps import contrast, distil
+from moembed.train.steps.descent import Descent
 from moembed.verify.probes import probe_texts
 from teachers import HIDDEN, write_teacher
 
@@ -334,4 +336,4 @@ def test_another_recipe_in_the_same_folder_is_refused(ingredients, made, tmp_pat
 
 
 def _default_recipe():
-    return (resources.files("moembed.models.train") / "recipes" / "default.toml").read_text("utf-8")
+    return (resources.files("moembed.train") / "recipes" / "default.toml").read_text("utf-8")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from moembed.errors import CheckpointError, MissingExtraError
-from moembed.models.train import teacher as teachers
-from moembed.models.train.teacher import Teacher, dequantize
+from moembed.train.convert import teacher as teachers
+from moembed.train.convert.teacher import Teacher, dequantize
 from teachers import FFN, HEADS, HIDDEN, pieces, write_teacher
 
 

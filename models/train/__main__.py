@@ -1,4 +1,4 @@
-"""`python -m moembed.models.train`: make a model by a recipe; run again, it goes on where it stopped."""
+"""`python -m moembed.train`: make a model by a recipe; run again, it goes on where it stopped."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from moembed.errors import MoembedError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m moembed.models.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m moembed.train", description=__doc__)
     parser.add_argument(
         "text", type=Path, nargs="+", help='JSONL files, lines of {"l": language, "t": text, "k": "q" or "d"}'
     )
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
     arguments = parser.parse_args(argv)
     try:
-        from moembed.models.train.run import run
+        from moembed.train.run import run
 
         run(
             arguments.text,

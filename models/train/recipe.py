@@ -225,7 +225,7 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         InputError: there is none, or it has an unknown, missing or ill-typed choice.
     """
-    entry = resources.files("moembed.models.train") / "recipes" / f"{name}.toml"
+    entry = resources.files("moembed.train") / "recipes" / f"{name}.toml"
     path = Path(name)
     try:
         text = path.read_text("utf-8") if path.suffix == ".toml" else entry.read_text("utf-8")

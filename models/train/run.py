@@ -18,17 +18,20 @@ from moembed.errors import InputError, OutputError
 from moembed.files.paths import replacing_file
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
-from moembed.models.train import corpus, pairs, publish, rotation, student, targets, vocabulary
-from moembed.models.train import start as beginning
-from moembed.models.train.contrast import Contrast
-from moembed.models.train.convert import Conversion
-from moembed.models.train.corpus import Encoded, Text
-from moembed.models.train.distil import Distillation, agreement, read, vectors
-from moembed.models.train.pairs import Pair
-from moembed.models.train.recipe import Recipe, load_recipe
-from moembed.models.train.targets import Targets
-from moembed.models.train.teacher import Teacher, teacher_path
 from moembed.progress import progress
+from moembed.train.convert import init_from as beginning
+from moembed.train.convert import student, targets, vocabulary
+from moembed.train.convert.conversion import Conversion
+from moembed.train.convert.targets import Targets
+from moembed.train.convert.teacher import Teacher, teacher_path
+from moembed.train.data import corpus, pairs
+from moembed.train.data.corpus import Encoded, Text
+from moembed.train.data.pairs import Pair
+from moembed.train.recipe import Recipe, load_recipe
+from moembed.train.release import projection as rotation
+from moembed.train.release import publish
+from moembed.train.steps.contrast import Contrast
+from moembed.train.steps.distil import Distillation, agreement, read, vectors
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 Say = Callable[[str], None]

@@ -18,7 +18,7 @@ from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.errors import BundleError
 from moembed.export.writer import check_replaceable
-from moembed.models.train.start import read
+from moembed.train.convert.init_from import read
 from serving import serving
 
 TEXTS = ["one text", "another, somewhat longer text", "word " * 700]

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import correlation
 from typing import NamedTuple
 
-from moembed.models.train import markdown
-from moembed.models.train.markdown import Section
-from moembed.models.train.source import READ, TURNS, Asked, Row, Source, passages
+from moembed.train.data import markdown
+from moembed.train.data.markdown import Section
+from moembed.train.data.repository import READ, TURNS, Asked, Row, Source, passages
 
 _PROOF, _ALIKE = 4, 0.9  # lengths of paragraphs that tell translations apart, and how well they must agree
 

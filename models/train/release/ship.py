@@ -1,4 +1,4 @@
-"""`python -m moembed.models.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the embedded model.
+"""`python -m moembed.train.release.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the embedded model.
 
 Export, INT8, quality on the named sets into the certificate, model card: made aside, and put in place when all of it is there
 and the bundle is small enough for a wheel.
@@ -17,8 +17,8 @@ from moembed.bundle.bundle import Bundle
 from moembed.cli import main as moembed
 from moembed.errors import InputError, MoembedError, OutputError
 from moembed.files.paths import replacing_folder
-from moembed.models import card
-from moembed.models.train import corpus
+from moembed.train.data import corpus
+from moembed.train.release import card
 
 LIMIT = 40_000_000  # bytes of the bundle, tokenizer included
 
@@ -93,7 +93,7 @@ def _calibration(checkpoint: Path, texts: Sequence[Path], made: Mapping[str, Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and ship."""
-    parser = argparse.ArgumentParser(prog="python -m moembed.models.ship", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m moembed.train.release.ship", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint that training made")
     parser.add_argument("text", type=Path, nargs="+", help="JSONL files that it learned from")
     parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets")

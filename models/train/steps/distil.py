@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.network import NomicMoe
-from moembed.models.train import student
-from moembed.models.train.descent import Descent
-from moembed.models.train.losses import balance, bank, neighbours
-from moembed.models.train.precision import reduced
-from moembed.models.train.recipe import Distil, Recipe
-from moembed.models.train.targets import Targets, unit_means
+from moembed.train.convert import student
+from moembed.train.convert.targets import Targets, unit_means
+from moembed.train.recipe import Distil, Recipe
+from moembed.train.steps.descent import Descent
+from moembed.train.steps.losses import balance, bank, neighbours
+from moembed.train.steps.precision import reduced
 
 Batch = list[Targets]
 _NEAREST = 10

@@ -15,9 +15,9 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from moembed.models.train import markdown
-from moembed.models.train.manuals import manual
-from moembed.models.train.source import LONG, READ, Asked, Reader, Row, Source, passages
+from moembed.train.data import markdown
+from moembed.train.data.manuals import manual
+from moembed.train.data.repository import LONG, READ, Asked, Reader, Row, Source, passages
 
 _TELLING = 30  # characters of a sentence that has a translation of its own
 _DRAWN = 12  # pairs of a sentence

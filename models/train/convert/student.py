@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.network import Attention, Block, MoeMlp, NomicMoe
-from moembed.models.train.teacher import split_heads
+from moembed.train.convert.teacher import split_heads
 
 PROJECTION = "projection."  # how names of its parameters begin; it is learned apart from all the others, see `rotation`
 _ROWS = 64  # experts' rows are padded to multiples of this: oneDNN prepares each shape anew

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from moembed.files.paths import replacing_file
 from moembed.models.network import Block, NomicMoe
-from moembed.models.train.muon import Muon
-from moembed.models.train.recipe import Steps
-from moembed.models.train.student import PROJECTION
 from moembed.progress import Advance
+from moembed.train.convert.student import PROJECTION
+from moembed.train.recipe import Steps
+from moembed.train.steps.muon import Muon
 
 
 def is_matrix(name: str, value: Tensor) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from moembed.models.train.losses import as_spread, divergence, info_nce, similarities
-from moembed.models.train.recipe import Rotate
+from moembed.train.recipe import Rotate
+from moembed.train.steps.losses import as_spread, divergence, info_nce, similarities
 
 Turned = Callable[[Tensor], Tensor]
 

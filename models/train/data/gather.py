@@ -1,4 +1,4 @@
-"""`python -m moembed.models.train.gather`: text for the trainer out of clones of public repositories.
+"""`python -m moembed.train.data.gather`: text for the trainer out of clones of public repositories.
 
 `public.SOURCES` names them, with their licences; a clone that is missing is passed over. Text that shares 40 characters in a row
 with an evaluation set is left out, so that nothing is learned that is measured.
@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from moembed.errors import InputError, MoembedError
 from moembed.files.destination import writing
-from moembed.models.train.public import SOURCES
-from moembed.models.train.repeats import measured
+from moembed.train.data.public import SOURCES
+from moembed.train.data.repeats import measured
 
 _LEAST = 2  # characters
 _T = TypeVar("_T")
@@ -103,7 +103,7 @@ def _jsonl(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and gather."""
     parser = argparse.ArgumentParser(
-        prog="python -m moembed.models.train.gather",
+        prog="python -m moembed.train.data.gather",
         description=__doc__,
         epilog="\n".join(["repositories at github.com:", *(f"  {one.repository}  ({one.licence})" for one in SOURCES)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -18,13 +18,13 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.files.paths import replacing_file
 from moembed.models.network import Block, DenseMlp, MoeMlp, NomicMoe
-from moembed.models.train import experts, rotary, student
-from moembed.models.train.experts import Rows
-from moembed.models.train.moments import Fit, Moments, ridge
-from moembed.models.train.precision import reduced
-from moembed.models.train.recipe import Recipe
-from moembed.models.train.teacher import Step, Teacher, TeacherLayer
 from moembed.progress import Advance
+from moembed.train.convert import experts, rotary, student
+from moembed.train.convert.experts import Rows
+from moembed.train.convert.moments import Fit, Moments, ridge
+from moembed.train.convert.teacher import Step, Teacher, TeacherLayer
+from moembed.train.recipe import Recipe
+from moembed.train.steps.precision import reduced
 
 SIDES = ("learned", "held")
 _CHUNK = 16384  # rows at a time where texts no longer matter

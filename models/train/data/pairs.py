@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.errors import InputError
-from moembed.models.train import corpus
+from moembed.train.data import corpus
 
 _BLOCK = 1024
 

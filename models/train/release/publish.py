@@ -15,9 +15,9 @@ from moembed.files.paths import replacing_folder
 from moembed.models.config import NomicMoeConfig
 from moembed.models.interop_files import with_common_names
 from moembed.models.network import NomicMoe
-from moembed.models.train.recipe import Recipe
-from moembed.models.train.teacher import Teacher
 from moembed.models.weights import WEIGHTS_FILE
+from moembed.train.convert.teacher import Teacher
+from moembed.train.recipe import Recipe
 
 RECIPE_FILE = "recipe.json"
 _ROWS = 64

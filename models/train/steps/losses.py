@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.models.train.student import Routing
+from moembed.train.convert.student import Routing
 
 _ITSELF = 0.9995  # similarity
 _FAR = 1e4  # in temperatures

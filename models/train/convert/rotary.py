@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from moembed.models.network import Attention
-from moembed.models.train import student
-from moembed.models.train.recipe import Attend
-from moembed.models.train.teacher import TeacherLayer
+from moembed.train.convert import student
+from moembed.train.convert.teacher import TeacherLayer
+from moembed.train.recipe import Attend
 
 _WARMUP = 8
 

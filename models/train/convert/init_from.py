@@ -12,12 +12,12 @@ from moembed.errors import CheckpointError, InputError
 from moembed.models.checkpoint import load_network
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
-from moembed.models.train.student import PROJECTION
-from moembed.models.train.teacher import Teacher
 from moembed.models.weights import WEIGHTS_FILE, find_weights
 from moembed.quantize.functions import EMBEDDINGS
 from moembed.quantize.layout import decode_blocks, unpack
 from moembed.quantize.pipeline import GRAPH
+from moembed.train.convert.student import PROJECTION
+from moembed.train.convert.teacher import Teacher
 
 TABLE = "embeddings.word_embeddings.weight"
 _ALIKE = 0.5  # correlation of a coordinate over the pieces, with the teacher's

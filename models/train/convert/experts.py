@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.network import MoeMlp
-from moembed.models.train import student
-from moembed.models.train.moments import Fit, Moments, ridge
-from moembed.models.train.teacher import TeacherLayer
+from moembed.train.convert import student
+from moembed.train.convert.moments import Fit, Moments, ridge
+from moembed.train.convert.teacher import TeacherLayer
 
 _ITERATIONS = 25
 

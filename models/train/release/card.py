@@ -1,4 +1,4 @@
-"""`python -m moembed.models.card BUNDLE CHECKPOINT TEXTS...`: the model card, written from what was measured.
+"""`python -m moembed.train.release.card BUNDLE CHECKPOINT TEXTS...`: the model card, written from what was measured.
 
 Figures are those of the bundle's certificate (`moembed evaluate --certify` put them there); the recipe and what training found
 are those of the checkpoint's `recipe.json`; which experts read which languages is counted anew. Only words are written by hand,
@@ -24,8 +24,8 @@ from moembed.bundle.certificate import Quality
 from moembed.embedder import Embedder
 from moembed.errors import InputError, MissingExtraError, MoembedError, OutputError
 from moembed.files.paths import replacing_file
-from moembed.models.train import corpus
-from moembed.models.train.publish import RECIPE_FILE
+from moembed.train.data import corpus
+from moembed.train.release.publish import RECIPE_FILE
 
 CARD_FILE, PLOT_FILE = "CARD.md", "routing.png"
 TEXTS = 40  # of each language
@@ -80,7 +80,7 @@ def card(bundle: Bundle, made: Mapping[str, Any], counted: Loads, layers: Sequen
         layers: index of every layer that has experts.
     """
     manifest, student = bundle.manifest, made["recipe"]["student"]
-    words = resources.files("moembed.models").joinpath("card.md").read_text("utf-8")
+    words = resources.files("moembed.train.release").joinpath("card.md").read_text("utf-8")
     return words.format(
         name=manifest.name,
         size=f"{bundle.size / 1e6:.1f}",
@@ -220,7 +220,7 @@ def recipe_of(checkpoint: Path) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line and write card and plot."""
-    parser = argparse.ArgumentParser(prog="python -m moembed.models.card", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m moembed.train.release.card", description=__doc__)
     parser.add_argument("bundle", type=Path, help="the INT8 bundle, with quality in its certificate")
     parser.add_argument("checkpoint", type=Path, help="the checkpoint that training made")
     parser.add_argument("text", type=Path, nargs="+", help="JSONL files, as for training, in which experts are counted")

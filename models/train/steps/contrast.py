@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.network import NomicMoe
-from moembed.models.train import pairs, student
-from moembed.models.train.descent import Descent
-from moembed.models.train.distil import agreement, read
-from moembed.models.train.losses import balance, info_nce, neighbours
-from moembed.models.train.precision import reduced
-from moembed.models.train.recipe import Recipe
-from moembed.models.train.targets import Targets
+from moembed.train.convert import student
+from moembed.train.convert.targets import Targets
+from moembed.train.data import pairs
+from moembed.train.recipe import Recipe
+from moembed.train.steps.descent import Descent
+from moembed.train.steps.distil import agreement, read
+from moembed.train.steps.losses import balance, info_nce, neighbours
+from moembed.train.steps.precision import reduced
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -1,0 +1,1 @@
+"""Texts and pairs that training reads, and where they come from."""
