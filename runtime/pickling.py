@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.hub import is_snapshot
 from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
 from moembed.inference.forks import PerProcess
-
-if TYPE_CHECKING:
-    from moembed.embedder import Embedder
 
 # Attributes that come with the bundle and the options; all others belong to the instance.
 _SHARED = frozenset("bundle session tokenizer routers dim providers threads kernels _options _warn_once".split())
@@ -73,7 +70,7 @@ class Picklable:
         reference = Reference(folder, self.bundle.hub, _digest(self.bundle), self._options)
         given = {"prompts": self.bundle.manifest.prompts, "max_tokens": self.bundle.manifest.max_tokens}
         own = {name: value for name, value in self._own().items() if name not in given or given[name] != value}
-        if not own and _is_plain(type(self)):
+        if not own and _plain(type(self)) is type(self):
             _pickled.setdefault(reference, self)
         return _restored, (type(self), reference, own)
 
@@ -96,13 +93,11 @@ def _restored(kind: type[Picklable], reference: Reference, own: dict[str, Any]) 
     shared = _pickled.get(reference)
     if shared is None:
         # setdefault is atomic: threads that read the same pickle get one instance.
-        shared = _restored_here.setdefault(reference, PerProcess(partial(_opened, reference))).get()
-    return shared if not own and _is_plain(kind) else _twin(kind, shared, own)
+        shared = _restored_here.setdefault(reference, PerProcess(partial(_opened, _plain(kind), reference))).get()
+    return shared if not own and _plain(kind) is kind else _twin(kind, shared, own)
 
 
-def _opened(reference: Reference) -> "Embedder":
-    from moembed.embedder import Embedder
-
+def _opened(plain: Any, reference: Reference) -> Any:
     where = f"the bundle {reference.folder}" if reference.folder else "the built-in model"
     try:
         bundle = _bundle(reference)
@@ -117,7 +112,7 @@ def _opened(reference: Reference) -> "Embedder":
             "limit differ): put the same bundle, and the same version of moembed, on both ends"
         )
     options = reference.options
-    return Embedder(bundle, providers=options.providers, threads=options.threads, spin=options.spin)
+    return plain(bundle, providers=options.providers, threads=options.threads, spin=options.spin)
 
 
 def _bundle(reference: Reference) -> Bundle:
@@ -134,10 +129,9 @@ def _twin(kind: type[P], model: Picklable, own: dict[str, Any]) -> P:
     return twin
 
 
-def _is_plain(kind: type[Any]) -> bool:
-    from moembed.embedder import Embedder
-
-    return kind is Embedder
+def _plain(kind: type[Any]) -> type[Any]:
+    """The class that a user's subclass derives from: the one that has `Picklable` as its own base."""
+    return next(base for base in kind.__mro__ if Picklable in base.__bases__)
 
 
 def _digest(bundle: Bundle) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from moembed.errors import MoembedError
 from moembed.server.apis.registry import APIS, api_of, ending
+from moembed.server.apis.schema import document
 from moembed.server.engine.service import Service, sources_of
 from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
 from moembed.server.http.handler import Bodies, endpoint, refused
@@ -22,9 +24,8 @@ from moembed.server.http.hosts import Hosts
 from moembed.server.http.middleware import Door, Keys
 from moembed.server.http.url_paths import methods
 from moembed.server.logs import log
-from moembed.server.process.connection_limit import DEFAULT_CONNECTIONS, SPARE
 from moembed.server.record import Record
-from moembed.server.settings import Settings
+from moembed.server.settings import DEFAULT_CONNECTIONS, SPARE_CONNECTIONS, Settings
 
 
 def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]) -> ASGIApp:
@@ -40,7 +41,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
     Raises:
         InputError: the settings contradict each other, a key or a host cannot be used, or the file of API keys cannot be read.
     """
-    service = Service(settings, sources_of(settings.model))
+    service = Service(settings, sources_of(settings.model), functools.cache(functools.partial(document, APIS)))
     bodies = Bodies(settings.max_body_bytes, settings.body_timeout)
     routes = [
         Route(operation.path.replace("}", ":path}"), endpoint(api, operation, bodies), methods=[operation.method])
@@ -73,7 +74,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
 
 def _most_requests(settings: Settings) -> int:
     connections = settings.max_connections or DEFAULT_CONNECTIONS
-    return min(settings.max_requests, max(1, connections - SPARE))
+    return min(settings.max_requests, max(1, connections - SPARE_CONNECTIONS))
 
 
 @contextlib.asynccontextmanager

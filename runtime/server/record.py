@@ -3,7 +3,7 @@
 import traceback
 from dataclasses import dataclass, field
 
-from moembed.server.apis.endpoint import Reply
+from moembed.server.reply import Reply
 
 GONE = 499
 

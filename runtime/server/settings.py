@@ -12,6 +12,9 @@ from typing import Any, Literal
 from moembed.errors import InputError
 
 PREFIX = "MOEMBED_SERVE_"
+DEFAULT_CONNECTIONS = 4096
+# Requests are fewer than connections by so many, so that one that only asks for the server's health finds a place.
+SPARE_CONNECTIONS = 8
 # What Kubernetes puts into the environment for a Service whose name starts with moembed-serve, as NAME=VALUE.
 _SERVICE_VARIABLE = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*|(\w+_)?PORT=(tcp|udp|sctp)://.*"

@@ -4,7 +4,7 @@ The published `tokenizer.json` carries neither truncation nor padding; both are 
 Special tokens that are written out in a text (`<s>`, `<pad>`, ...) become special ids, as upstream.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.arguments import surrogate
-from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError, InputError
 from moembed.native.loader import native_library, warn_unused
 from moembed.tokenizer.excerpts import ExcerptTokenizer, ending, growing
@@ -22,6 +21,29 @@ Ids = NDArray[np.int32]
 Way = Literal["auto", "native", "tokenizers"]
 _AT_ONCE = 1024
 _JSON = "tokenizer.json"
+
+
+class _FileRecord(Protocol):
+    """What is known of a file of a bundle."""
+
+    @property
+    def sha256(self) -> str: ...
+
+
+class _Manifest(Protocol):
+    """What is used of a bundle's manifest: its list of files."""
+
+    @property
+    def files(self) -> Mapping[str, _FileRecord]: ...
+
+
+class _BundleFiles(Protocol):
+    """What is used of a `moembed.bundle.bundle.Bundle`, which itself asks tokenizers for the size of their vocabulary."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def manifest(self) -> _Manifest: ...
 
 
 class _Implementation(Protocol):
@@ -57,7 +79,7 @@ class Tokenizer:
             that was asked for.
     """
 
-    def __init__(self, bundle: Bundle | Path, *, way: Way = "auto") -> None:
+    def __init__(self, bundle: _BundleFiles | Path, *, way: Way = "auto") -> None:
         native = None if way == "tokenizers" else _native(bundle, needed=way == "native")
         self.way = "native" if native else "tokenizers"
         self._implementation = native or _reference(bundle)
@@ -127,11 +149,11 @@ class Tokenizer:
         return [self._implementation.token_string(int(i)) for i in ids]
 
 
-def _native(bundle: Bundle | Path, *, needed: bool) -> _Implementation | None:
+def _native(bundle: _BundleFiles | Path, *, needed: bool) -> _Implementation | None:
     # A vocabulary that the manifest does not list has not been checked, whatever lies in the folder.
-    listed = isinstance(bundle, Bundle) and VOCABULARY_FILE in bundle.manifest.files
+    listed = not isinstance(bundle, Path) and VOCABULARY_FILE in bundle.manifest.files
     library = native_library()
-    if isinstance(bundle, Bundle) and listed and library.functions is not None:
+    if not isinstance(bundle, Path) and listed and library.functions is not None:
         files = bundle.manifest.files
         source = files[_JSON].sha256 if _JSON in files else None
         return NativeTokenizer(library.functions, bundle.folder / VOCABULARY_FILE, sha256=source)
@@ -143,10 +165,10 @@ def _native(bundle: Bundle | Path, *, needed: bool) -> _Implementation | None:
     return None
 
 
-def _reference(bundle: Bundle | Path) -> _Implementation:
+def _reference(bundle: _BundleFiles | Path) -> _Implementation:
     from moembed.tokenizer.reference import ReferenceTokenizer
 
-    return ExcerptTokenizer(ReferenceTokenizer(bundle.folder / _JSON if isinstance(bundle, Bundle) else bundle))
+    return ExcerptTokenizer(ReferenceTokenizer(bundle if isinstance(bundle, Path) else bundle.folder / _JSON))
 
 
 def _refuse(texts: Sequence[object], first: int) -> None:

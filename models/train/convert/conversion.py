@@ -23,8 +23,8 @@ from moembed.train.convert import experts, rotary, student
 from moembed.train.convert.experts import Rows
 from moembed.train.convert.moments import Fit, Moments, ridge
 from moembed.train.convert.teacher import Step, Teacher, TeacherLayer
+from moembed.train.precision import reduced
 from moembed.train.recipe import Recipe
-from moembed.train.steps.precision import reduced
 
 SIDES = ("learned", "held")
 _CHUNK = 16384  # rows at a time where texts no longer matter

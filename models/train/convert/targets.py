@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.files.paths import replacing_file
 from moembed.train.convert.teacher import Teacher
-from moembed.train.steps.precision import reduced
+from moembed.train.precision import reduced
 
 _TEXTS = 16384  # in a file: of so many, many are of one length
 _TOKENS = 4096  # in a batch

@@ -15,11 +15,11 @@ from moembed.models.network import NomicMoe
 from moembed.train.convert import student
 from moembed.train.convert.targets import Targets
 from moembed.train.data import pairs
+from moembed.train.precision import reduced
 from moembed.train.recipe import Recipe
 from moembed.train.steps.descent import Descent
 from moembed.train.steps.distil import agreement, read
 from moembed.train.steps.losses import balance, info_nce, neighbours
-from moembed.train.steps.precision import reduced
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.network import NomicMoe
 from moembed.train.convert import student
 from moembed.train.convert.targets import Targets, unit_means
+from moembed.train.precision import reduced
 from moembed.train.recipe import Distil, Recipe
 from moembed.train.steps.descent import Descent
 from moembed.train.steps.losses import balance, bank, neighbours
-from moembed.train.steps.precision import reduced
 
 Batch = list[Targets]
 _NEAREST = 10

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from moembed.train.steps.precision import reduced_dtype
+from moembed.train.precision import reduced_dtype
 
 _MOMENTUM = 0.95
 _QUINTIC = 3.4445, -4.775, 2.0315  # of the Newton-Schulz iteration

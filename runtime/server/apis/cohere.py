@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from moembed.precision import Precision, quantize_embeddings
 from moembed.server.apis.encoding import base64_floats, each, numbers
-from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import task_named
 from moembed.server.errors import Invalid, Refusal
+from moembed.server.reply import Reply
 from moembed.truncation import Overlong
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]

@@ -5,11 +5,11 @@ from typing import Literal
 
 import msgspec
 
-from moembed.server.apis.endpoint import Api, Operation, Reply
-from moembed.server.apis.schema import document
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.engine.service import Service
 from moembed.server.errors import Refusal
 from moembed.server.metrics import CONTENT_TYPE
+from moembed.server.reply import Reply
 from moembed.version import __version__
 
 
@@ -43,8 +43,8 @@ async def _ready(service: Service, _body: None) -> Reply:
     return Reply(Ready(ready, models), status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-async def _openapi(_service: Service, _body: None) -> Reply:
-    return Reply(document(), headers={"content-type": "application/json"})
+async def _openapi(service: Service, _body: None) -> Reply:
+    return Reply(service.document(), headers={"content-type": "application/json"})
 
 
 async def _metrics(service: Service, _body: None) -> Reply:

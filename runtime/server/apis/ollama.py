@@ -13,12 +13,13 @@ import msgspec
 
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.server.apis.encoding import each, numbers
-from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.apis.fields import Ignored, LenientRequest, ignored
 from moembed.server.engine.engine import Engine, Result
 from moembed.server.engine.service import LATEST, Service
 from moembed.server.engine.tasks import task_named
 from moembed.server.errors import Invalid, Refusal
+from moembed.server.reply import Reply
 from moembed.truncation import Overlong
 from moembed.version import __version__
 

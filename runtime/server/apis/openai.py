@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from moembed.server.apis.encoding import base64_floats, each, numbers
-from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import prompt_named, task_named
 from moembed.server.errors import Invalid, NoModel, Refusal
+from moembed.server.reply import Reply
 
 IDS_REFUSED = (
     "input holds token ids, and this server takes text: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "

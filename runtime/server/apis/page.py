@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from moembed.bundle.locate import DEFAULT_FOLDER
-from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.apis.health import ErrorReply
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import task_named
 from moembed.server.errors import Refusal
+from moembed.server.reply import Reply
 from moembed.version import __version__
 
 _FOLDER = Path(__file__).parents[1] / "static"

@@ -1,8 +1,8 @@
 """The OpenAPI document, made from the types that decode the requests."""
 
-import functools
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,22 +24,18 @@ _STATUSES = {
 }
 
 
-@functools.cache
-def document() -> bytes:
-    """The document, as JSON."""
-    # Here, because one of the APIs answers with this document.
-    from moembed.server.apis.registry import APIS
-
+def document(apis: Sequence[Api]) -> bytes:
+    """The document of some APIs, as JSON."""
     types = [
         kind
-        for api in APIS
+        for api in apis
         for kind in (_error_type(api), *(t for o in api.operations for t in (o.request, o.reply) if t is not None))
     ]
     # Structs of different APIs share names; a title in front tells them apart.
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(str, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for api in APIS:
+    for api in apis:
         for operation in api.operations:
             described = _operation(api, operation, by_type)
             paths.setdefault(operation.path, {})[operation.method.lower()] = described

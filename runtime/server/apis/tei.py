@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.server.apis.encoding import each, numbers
-from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.apis.fields import Ignored, LenientRequest, ignored
 from moembed.server.apis.openai import IDS_REFUSED
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import prompt_named, task_named
 from moembed.server.errors import Empty, Invalid, Refusal, TooLarge
+from moembed.server.reply import Reply
 from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong
 from moembed.version import __version__

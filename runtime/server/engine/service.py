@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,16 +32,19 @@ class Service:
     Args:
         settings: what was set.
         sources: name -> bundle folder, hub name, or None for the embedded model; the first is the default.
+        document: gives the OpenAPI document.
 
     Attributes:
         settings: what was set.
         metrics: figures.
+        document: gives the OpenAPI document, as JSON.
         names: names of the models.
         started: Unix time.
     """
 
-    def __init__(self, settings: Settings, sources: dict[str, str | None]) -> None:
+    def __init__(self, settings: Settings, sources: dict[str, str | None], document: Callable[[], bytes]) -> None:
         self.settings, self._sources, self.metrics = settings, sources, Metrics()
+        self.document = document
         self.names = list(sources)
         self.started = int(time.time())
         self._engines: dict[str, Engine] = {}

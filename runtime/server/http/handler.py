@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from moembed.server.apis.encoding import encoded
-from moembed.server.apis.endpoint import Api, Operation, Reply
+from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.apis.fields import REFUSED
 from moembed.server.engine.service import Service
 from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready, clipped
@@ -19,6 +19,7 @@ from moembed.server.http.json_outline import SMALL, outline
 from moembed.server.http.unicode_errors import fault_in
 from moembed.server.logs import warn_default_task
 from moembed.server.record import GONE, Record
+from moembed.server.reply import Reply
 from moembed.server.settings import Settings
 
 _T = TypeVar("_T")

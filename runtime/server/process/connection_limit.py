@@ -6,10 +6,8 @@ from typing import Any, Protocol
 
 from moembed.errors import InputError
 from moembed.server.logs import log
+from moembed.server.settings import DEFAULT_CONNECTIONS, SPARE_CONNECTIONS
 
-DEFAULT_CONNECTIONS = 4096
-# Requests are fewer than connections by so many, so that one that only asks for the server's health finds a place.
-SPARE = 8
 # Open files beside connections: the model's, the log's, the event loop's, the metrics'.
 _OTHER_FILES = 64
 # A process that waits with epoll or kqueue has no use for a low limit; a higher one than this serves no purpose here.
@@ -145,7 +143,7 @@ def most_connections(wanted: int | None, files: int | None) -> int:
     if files is None:
         return wanted or DEFAULT_CONNECTIONS
     possible = files - ACCEPTED_AT_ONCE - _OTHER_FILES
-    if possible < 2 * SPARE:
+    if possible < 2 * SPARE_CONNECTIONS:
         raise InputError(
             f"the limit of open files is {files}, which leaves {max(possible, 0)} for connections: raise it (ulimit -n) to at "
             "least 128"

@@ -24,7 +24,6 @@ from moembed.server.metrics import shared_folder
 from moembed.server.process.connection_limit import (
     ACCEPTED_AT_ONCE,
     BACKLOG,
-    DEFAULT_CONNECTIONS,
     Connections,
     most_connections,
     open_files,
@@ -32,7 +31,7 @@ from moembed.server.process.connection_limit import (
 from moembed.server.process.protocol import Connection
 from moembed.server.process.uvicorn_server import Server
 from moembed.server.process.workers import Workers
-from moembed.server.settings import Settings, service_variables
+from moembed.server.settings import DEFAULT_CONNECTIONS, Settings, service_variables
 
 
 def serve(settings: Settings) -> None:
