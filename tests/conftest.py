@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from browser import chromium, installed
-from checkpoints import small_config, write_checkpoint
-from hub_server import Hub
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.export.pipeline import export
@@ -17,7 +14,10 @@ from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
 from moembed.models.network import NomicMoe
 from moembed.quantize.pipeline import quantize
-from serving import serving
+from support.browser import chromium, installed
+from support.checkpoints import small_config, write_checkpoint
+from support.hub_server import Hub
+from support.serving import serving
 
 
 def pytest_addoption(parser):

@@ -10,7 +10,7 @@ from moembed.bundle.hub import fetch, is_hub_name, is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import SourceError
 
-DEFAULT_FOLDER = Path(__file__).parent / "default"
+DEFAULT_FOLDER = Path(__file__).parents[1] / "default"
 
 
 def open_bundle(

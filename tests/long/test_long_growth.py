@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import BODIES, wait_until
+from support.serving import BODIES, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 GROWTH = 8  # MB

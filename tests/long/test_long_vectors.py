@@ -10,9 +10,9 @@ import pytest
 from moembed import Embedder
 from moembed.errors import TruncationWarning
 from moembed.inference.kernels import VARIABLE, usable_kernels
-from random_batches import SENTENCES, compare
-from serving import BODIES, serving
-from unicode_texts import ADVERSARIAL, random_texts
+from support.random_batches import SENTENCES, compare
+from support.serving import BODIES, serving
+from support.unicode_texts import ADVERSARIAL, random_texts
 
 pytestmark = pytest.mark.long
 ROUTES = (*BODIES, "/api/embeddings", "/embed_all")

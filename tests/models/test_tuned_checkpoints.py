@@ -1,0 +1,453 @@
+"""Checkpoints as tools save tuned models: their configs, shards and dtypes, and what lies where the weights should be."""
+
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file, save_file
+
+from moembed.errors import CheckpointError, SourceError
+from moembed.models.checkpoint import load_network, stored_dtypes
+from moembed.models.config import NomicMoeConfig
+from moembed.models.config_fields import DERIVED, IGNORED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS
+from moembed.models.locate import locate
+from moembed.models.oracle import Oracle
+from moembed.models.spec import known_specs
+from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, find_weights
+from support.checkpoints import PUBLISHED_CONFIG, small_config, write_checkpoint
+from support.folders import TESTS
+
+DOCS = TESTS.parent / "docs" / "checkpoints.md"
+WRITTEN = [json.loads(line) for line in (TESTS / "data" / "transformers_configs.jsonl").read_text().splitlines()]
+NATIVE = "the library's own nomic_bert"
+
+# --- config.json
+
+
+def of(written):
+    return f"{written['transformers']} {written['case']}"
+
+
+@pytest.mark.parametrize("written", [w for w in WRITTEN if w["case"] != NATIVE], ids=of)
+def test_configs_that_transformers_writes(written):
+    published = NomicMoeConfig.from_dict(PUBLISHED_CONFIG)
+    read = NomicMoeConfig.from_dict(written["config"])
+    assert read.dtype == ("bfloat16" if "bfloat16" in written["case"] else "float32")
+    assert {**vars(read), "dtype": "float32"} == vars(published)
+
+
+def test_the_configs_hold_what_the_reports_named():
+    fields = {name: value for written in WRITTEN for name, value in written["config"].items()}
+    assert {"id2label", "label2id", "problem_type", "dtype", "torch_dtype", "rope_parameters", "top_k"} <= fields.keys()
+    assert any(written["config"].get("_attn_implementation_autoset") is True for written in WRITTEN)
+    assert {written["transformers"].rpartition(".")[0] for written in WRITTEN} >= {"4.47", "4.57", "5.24"}
+
+
+def test_transformers_own_class_is_another_network():
+    """transformers 5 has a dense nomic_bert; loaded by it, the published config gains fields that contradict it."""
+    (written,) = (w for w in WRITTEN if w["case"] == NATIVE)
+    with pytest.raises(CheckpointError, match="trust_remote_code=True and save it again") as caught:
+        NomicMoeConfig.from_dict(written["config"])
+    for said in ("layer_norm_eps = 1e-12: layer_norm_epsilon is 1e-05", "hidden_act = 'silu'", "rope_parameters = {"):
+        assert said in str(caught.value)
+
+
+def test_every_field_has_one_place():
+    places = [READ, IMPLEMENTED.keys(), SAME_AS.keys(), DERIVED, IGNORED_NAMES]
+    assert len(set().union(*places)) == sum(map(len, places)) == sum(len(p) for p in places[:4]) + len(IGNORED_NAMES)
+    assert len(IGNORED_NAMES) == sum(len(names.split()) for names in IGNORED.values())
+    assert {name for written in WRITTEN for name in written["config"]} <= set().union(*places)
+    assert set(SAME_AS.values()) <= READ | IMPLEMENTED.keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("is_decoder", True, "causal attention"),
+        ("add_cross_attention", True, "states of an encoder"),
+        ("pruned_heads", {"0": [1]}, "heads removed"),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}, "scaled rotary"),
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 10000}, "rope_parameters = .*implemented: default"),
+        ("rope_parameters", {"rope_type": "default", "rope_theta": 10000, "factor": 2.0}, "rope_parameters"),
+        ("rope_parameters", {"rope_theta": 10000, "partial_rotary_factor": 0.5}, "rope_parameters"),
+        ("rope_parameters", "default", "rope_parameters"),
+        ("rope_theta", 1000.0, "rotary_emb_base is 10000"),
+        ("quantization_config", {"load_in_8bit": True}, "quantised tensors: export the checkpoint"),
+        ("per_layer_config", {"0": {"n_inner": 8}}, "different sizes"),
+        ("hidden_size", 768, "n_embd is 48"),
+        ("num_hidden_layers", 12, "n_layer is 4"),
+        ("head_dim", 64, "n_embd / n_head is 12"),
+        ("attention_window", 128, "an unknown field, which may change the network; remove it if it does not"),
+        ("attention_window", 0, "an unknown field"),
+        ("attention_window", "", "an unknown field"),
+    ],
+)
+def test_fields_that_change_the_network(field, value, said):
+    with pytest.raises(CheckpointError, match=said):
+        NomicMoeConfig.from_dict(small_config(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 4, "head_dim": 12, "intermediate_size": 80},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}},
+        {"rope_parameters": None, "pruned_heads": {}, "is_decoder": None, "rope_scaling": None},
+        {"attention_window": None, "another_flag": False},
+        {"_attn_implementation_autoset": True, "gradient_checkpointing": True, "unsloth_version": "2025.1"},
+    ],
+)
+def test_fields_that_change_nothing(fields):
+    assert NomicMoeConfig.from_dict(small_config(**fields)) == NomicMoeConfig.from_dict(small_config())
+
+
+def test_the_documentation_lists_every_field():
+    text = DOCS.read_text("utf-8")
+
+    def names(heading):
+        section = text.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
+        return set(
+            re.findall(r"`([^`\s]+)`", "\n".join(line.split("|")[1] for line in section.splitlines() if "|" in line))
+        )
+
+    assert names("Read") == READ
+    assert names("Checked") == IMPLEMENTED.keys() | SAME_AS.keys() | DERIVED
+    ignored = text.partition("\n### Ignored\n")[2].partition("\n#")[0]
+    listed = {}
+    for line in ignored.splitlines():
+        if line.startswith("| ") and "`" in line:
+            _, group, fields, _ = line.split("|")
+            listed[group.strip()] = set(re.findall(r"`([^`]+)`", fields))
+    assert listed == {group: set(fields.split()) for group, fields in IGNORED.items()}
+
+
+# --- shards
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small checkpoint in one file."""
+    return write_checkpoint(tmp_path_factory.mktemp("whole") / "small", small_config(n_layer=2))
+
+
+def in_shards(whole, folder, tensors=None, size="1MB"):
+    """The checkpoint in shards, split by the library that transformers 5 splits with."""
+    shutil.copytree(whole, folder)
+    tensors = tensors or load_file(whole / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).unlink()
+    save_torch_state_dict(tensors, folder, max_shard_size=size)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(whole, tmp_path_factory):
+    """The same in shards; not to be changed."""
+    folder = in_shards(whole, tmp_path_factory.mktemp("shards") / "sharded")
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
+    return folder
+
+
+@pytest.fixture
+def altered(shards, tmp_path):
+    return shutil.copytree(shards, tmp_path / "altered")
+
+
+def same(a, b):
+    one, other = load_network(a).state_dict(), load_network(b).state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_shards_are_the_same_network(whole, shards):
+    assert same(whole, shards)
+    one, other = Oracle(whole), Oracle(shards)
+    assert np.array_equal(one.run([0, 5, 6, 2]).embedding, other.run([0, 5, 6, 2]).embedding)
+    one.close()
+    other.close()
+
+
+def test_the_digest_of_shards_is_that_of_their_list(shards):
+    found = locate(shards)
+    paths = sorted(shards.glob("model-*.safetensors"))
+    # What `sha256sum model-*-of-*.safetensors` prints, in the order of the names.
+    listed = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
+    assert found.weights_sha256 == hashlib.sha256(listed.encode()).hexdigest()
+    assert found.weights_size == sum(path.stat().st_size for path in paths)
+
+
+def test_one_file_wins_over_shards(whole, altered):
+    shutil.copyfile(whole / WEIGHTS_FILE, altered / WEIGHTS_FILE)
+    assert locate(altered).weights_sha256 == locate(whole).weights_sha256
+    assert find_weights(altered).index is None
+
+
+def first(folder):
+    return min(folder.glob("model-*.safetensors"))
+
+
+def last(folder):
+    return max(folder.glob("model-*.safetensors"))
+
+
+def edit_index(folder, change):
+    raw = json.loads((folder / INDEX_FILE).read_text())
+    change(raw["weight_map"])
+    (folder / INDEX_FILE).write_text(json.dumps(raw))
+
+
+def move(tensor, file):
+    return lambda folder: edit_index(folder, lambda files: files.__setitem__(tensor, file(folder).name))
+
+
+def add_twice(folder):
+    tensors = load_file(first(folder))
+    tensors["emb_ln.bias"] = torch.zeros(48)
+    save_file(tensors, first(folder))
+
+
+def cut(folder):
+    last(folder).write_bytes(last(folder).read_bytes()[:1000])
+
+
+def named(name):
+    return lambda folder: edit_index(folder, lambda files: files.__setitem__("emb_ln.bias", name))
+
+
+WORDS = "embeddings.word_embeddings.weight"
+DAMAGE = {
+    "missing": (
+        lambda folder: last(folder).unlink(),
+        r"lacks model-\d+-of-\d+.safetensors, which model.safetensors.index",
+    ),
+    "cut": (cut, "not a readable safetensors file"),
+    "moved": (
+        move("emb_ln.bias", first),
+        r"emb_ln.bias should be in model-\S+ and is in model-.*different checkpoints",
+    ),
+    "moved away": (move(WORDS, last), f"{WORDS} should be in model-.* and is in none of the files that it names"),
+    "in two": (add_twice, "emb_ln.bias is in both model-.* and model-"),
+    "unlisted": (
+        lambda folder: edit_index(folder, lambda files: files.pop("emb_ln.bias")),
+        "emb_ln.bias should be in none of the files that it names and is in model-",
+    ),
+    "not there": (named("model-00009.safetensors"), "lacks model-00009.safetensors"),
+    "parent": (named("../small/model.safetensors"), "expected the name of a .safetensors file beside the index"),
+    "absolute": (named("/etc/passwd"), "expected the name of"),
+    "backslash": (named("..\\x.safetensors"), "expected the name of"),
+    "pickle": (named("pytorch_model.bin"), "expected the name of"),
+    "number": (named(5), "is 5; expected the name of"),
+    "no JSON": (lambda folder: (folder / INDEX_FILE).write_bytes(b"\xff" * 10**5), "not a readable index"),
+    "a list": (lambda folder: (folder / INDEX_FILE).write_text("[]"), "weight_map is no object"),
+    "no map": (lambda folder: (folder / INDEX_FILE).write_text("{}"), "weight_map is no object"),
+    "empty": (lambda folder: (folder / INDEX_FILE).write_text('{"weight_map": {}}'), "weight_map is no object"),
+    "deep": (lambda folder: (folder / INDEX_FILE).write_text("[" * 10**5), "not a readable index"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_shards_are_refused(altered, kind):
+    damage, said = DAMAGE[kind]
+    damage(altered)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_network(locate(altered).folder)
+    assert len(str(caught.value)) < 1000
+
+
+def test_shards_by_hub_name(hub, shards):
+    commit = hub.add("acme/sharded", shards)
+    found = locate("acme/sharded")
+    assert (found.spec.repo, found.spec.revision, found.weights_sha256) == (
+        "acme/sharded",
+        commit,
+        locate(shards).weights_sha256,
+    )
+    asked = {request.path for request in hub.requests if request.method == "GET" and request.status == 200}
+    assert asked >= {path.name for path in shards.glob("model*")}
+    assert same(found.folder, shards)
+    hub.stop()
+    assert locate("acme/sharded", local_files_only=True) == found
+
+
+def test_shards_that_an_index_names_elsewhere_are_not_fetched(hub, altered):
+    named("../../secrets.safetensors")(altered)
+    hub.add("acme/hostile", altered)
+    with pytest.raises(CheckpointError, match="expected the name of"):
+        locate("acme/hostile")
+    assert not any("secrets" in request.path for request in hub.requests)
+
+
+def test_a_hub_name_with_one_file_and_shards_gives_the_one_file(hub, whole, altered):
+    shutil.copyfile(whole / WEIGHTS_FILE, altered / WEIGHTS_FILE)
+    hub.add("acme/both", altered)
+    assert locate("acme/both").weights_sha256 == locate(whole).weights_sha256
+    assert not any(request.path.startswith("model-") for request in hub.requests)
+
+
+def test_a_shard_that_the_hub_lacks_is_named(hub, altered):
+    lost = last(altered)
+    lost.unlink()
+    hub.add("acme/lost", altered)
+    with pytest.raises(SourceError, match=f"holds no {lost.name}"):
+        locate("acme/lost")
+
+
+def test_the_pinned_model_has_one_file_whose_digest_is_known(hub, shards):
+    """Shards under the published name are no way around the digest."""
+    (published,) = known_specs()
+    hub.add(published.repo, shards, commit=published.revision)
+    with pytest.raises(SourceError, match=f"holds no {WEIGHTS_FILE}"):
+        locate(published.repo)
+
+
+# --- dtypes
+
+
+def cast(tensors, *dtypes):
+    return {name: tensor.to(dtypes[i % len(dtypes)]) for i, (name, tensor) in enumerate(sorted(tensors.items()))}
+
+
+@pytest.mark.parametrize("said", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "stored", [(torch.float16,), (torch.bfloat16,), (torch.float32, torch.bfloat16, torch.float16)], ids=str
+)
+def test_tensors_of_other_dtypes_than_the_config_says(whole, tmp_path, said, stored):
+    folder = shutil.copytree(whole, tmp_path / "cast")
+    tensors = cast(load_file(whole / WEIGHTS_FILE), *stored)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    (folder / "config.json").write_text(json.dumps(small_config(n_layer=2, torch_dtype=said)))
+    network = load_network(folder).state_dict()
+    for name, tensor in tensors.items():
+        assert network[name].dtype == torch.float32
+        assert torch.equal(network[name], tensor.float()), "float32 holds every value of the others"
+    counted = stored_dtypes(folder)
+    assert sum(counted.values()) == len(tensors)
+    assert counted.keys() == {str(dtype).removeprefix("torch.") for dtype in stored}
+
+
+def test_the_oracle_reads_every_dtype_as_the_network_does(whole, tmp_path):
+    folder = in_shards(whole, tmp_path / "s", cast(load_file(whole / WEIGHTS_FILE), torch.bfloat16, torch.float16))
+    wide = shutil.copytree(whole, tmp_path / "wide")
+    save_file(
+        {name: value.contiguous() for name, value in load_network(folder).state_dict().items()}, wide / WEIGHTS_FILE
+    )
+    one, other = Oracle(folder), Oracle(wide)
+    assert np.array_equal(one.run([0, 5, 6, 2]).embedding, other.run([0, 5, 6, 2]).embedding)
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.float64, torch.uint8])
+def test_tensors_of_quantised_dtypes_are_refused_by_name(whole, tmp_path, dtype):
+    folder = shutil.copytree(whole, tmp_path / "cast")
+    tensors = load_file(whole / WEIGHTS_FILE)
+    tensors["encoder.layers.0.mlp.fc1.weight"] = tensors["encoder.layers.0.mlp.fc1.weight"].to(dtype)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    with pytest.raises(
+        CheckpointError, match=r"layers.0.mlp.fc1.weight: its dtype is \w+, expected one of F32, F16, BF16"
+    ):
+        load_network(folder)
+
+
+def dtypes_in(bundle):
+    import onnx
+
+    properties = onnx.load(bundle.graph, load_external_data=False).metadata_props
+    return {entry.key: entry.value for entry in properties}["moembed.weights_dtypes"]
+
+
+def test_a_bundle_tells_the_dtypes_of_its_checkpoint(bundle):
+    assert dtypes_in(bundle) == "52 float32"
+
+
+@pytest.mark.long
+def test_shards_in_half_precision_become_a_bundle(whole, tmp_path):
+    from moembed.export.pipeline import export
+
+    folder = in_shards(whole, tmp_path / "s", cast(load_file(whole / WEIGHTS_FILE), torch.bfloat16))
+    said = []
+    bundle = export(locate(folder), tmp_path / "bundle", say=said.append)
+    assert any("(tensors: 28 bfloat16)" in line for line in said)
+    assert dtypes_in(bundle) == "28 bfloat16"
+    source, reference = bundle.manifest.source, bundle.manifest.certificate.reference
+    assert source.weights_sha256 == reference.sha256 == locate(folder).weights_sha256
+    assert reference.size == locate(folder).weights_size
+
+
+# --- other files
+
+OTHER = {
+    "pytorch_model.bin": "a pickle, which is never loaded.*safe_serialization=True",
+    "pytorch_model-00001-of-00002.bin": "a pickle",
+    "pytorch_model.bin.index.json": "a pickle",
+    "model.Q8_0.gguf": "a GGUF, which cannot be the source because it has lost the expert bias",
+    "adapter_config.json": r"an adapter \(PEFT\).*merge_and_unload",
+    "tf_model.h5": "weights of TensorFlow.*from_tf=True",
+    "flax_model.msgpack": "weights of Flax.*from_flax=True",
+    "onnx/model.onnx": "an ONNX graph, of which no bundle can be made",
+    "model.onnx": "an ONNX graph",
+    "moembed.json": "the manifest of a bundle: it is exported already",
+    "model-00001-of-00002.safetensors": "a shard without its model.safetensors.index.json",
+    "model.fp16.safetensors": "tensors under another name.*rename the file",
+    "checkpoint-500/model.safetensors": "a checkpoint in a folder of its own: export that folder",
+    "0_Transformer/model.safetensors.index.json": "a checkpoint in a folder of its own",
+    "last.ckpt": "a pickle",
+}
+
+
+@pytest.fixture
+def without(checkpoint, tmp_path):
+    """A folder with another file where the weights should be."""
+
+    def make(name):
+        folder = shutil.copytree(checkpoint, tmp_path / "other", ignore=lambda *_: [WEIGHTS_FILE])
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"{}")
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_lies_where_the_weights_should_be_is_named(without, name):
+    folder = without(name)
+    for read in (locate, load_network):
+        with pytest.raises(CheckpointError, match=f"lacks {WEIGHTS_FILE}.*Found {re.escape(name)}: {OTHER[name]}"):
+            read(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.Q8_0.gguf", "onnx/model.onnx"])
+def test_it_is_named_for_a_hub_name_too(hub, without, name):
+    hub.add("acme/other", without(name))
+    with pytest.raises(SourceError, match=f"holds no {WEIGHTS_FILE}. Found {re.escape(name)}: {OTHER[name]}"):
+        locate("acme/other")
+
+
+def test_an_adapters_repository_has_no_config(hub, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    hub.add("acme/adapter", tmp_path)
+    with pytest.raises(SourceError, match=r"holds no config.json. Found adapter_config.json: an adapter \(PEFT\)"):
+        locate("acme/adapter")
+    with pytest.raises(
+        CheckpointError, match=r"lacks config.json, tokenizer.json, model.safetensors.*Found adapter_config"
+    ):
+        locate(tmp_path)
+
+
+def test_a_missing_tokenizer_is_not_explained_by_the_weights(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "x", ignore=lambda *_: ["tokenizer.json"])
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer.json; a checkpoint has [^F]*$"):
+        locate(folder)
+
+
+def test_an_adapter_beside_weights_is_refused(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "x")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        CheckpointError, match="transformers would apply the adapter to them: merge it, or move it away"
+    ):
+        locate(folder)

@@ -1,0 +1,258 @@
+"""INT8: the quantised bundle, and the stability of its bytes."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moembed import Embedder
+from moembed.bundle.bundle import Bundle
+from moembed.cli import main
+from moembed.errors import InputError, OutputError, VerificationError
+from moembed.export.pipeline import export
+from moembed.export.writer import write_graph
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.models.locate import locate
+from moembed.quantize import sensitivity
+from moembed.quantize.calibrate import observed
+from moembed.quantize.layout import quantize_rows
+from moembed.quantize.pipeline import quantize
+from moembed.quantize.recipe import load_recipe, recipe_names
+from moembed.quantize.rewrite import Rewriter
+from moembed.quantize.rounding import rounded
+from moembed.quantize.smoothing import factors_of
+from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify import tolerances as product_tolerances
+from moembed.verify.parity import observe_graph
+from moembed.verify.probes import probe_ids
+from moembed.verify.stability import check_stability
+from moembed.verify.tolerances import Tolerance
+from support.checkpoints import small_config, write_checkpoint
+from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE
+
+
+def _normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def int8_model(int8):
+    return Embedder(int8, threads=2)
+
+
+def test_by_role_and_in_the_layout(int8, network):
+    model = onnx.load(int8.graph, load_external_data=False)
+    found = {i.name: (i.data_type, tuple(i.dims)) for i in model.graph.initializer}
+    int8_type, float_type = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
+    layer = "encoder.layers.1."
+    assert found["embeddings.word_embeddings.weight.int8"] == (int8_type, (51200, 48))
+    assert found[layer + "attn.Wqkv.weight.int8"] == (int8_type, (9, 12, 16, 4))
+    assert found[layer + "attn.out_proj.weight.int8"] == (int8_type, (3, 12, 16, 4))
+    assert found[layer + "mlp.experts.mlp.w1.4.int8"] == (int8_type, (5, 12, 16, 4))
+    assert found[layer + "mlp.experts.mlp.w2.4.int8"] == (int8_type, (3, 20, 16, 4))
+    assert found["encoder.layers.0.mlp.fc2.weight.int8"] == (int8_type, (3, 20, 16, 4))
+    for kept in ("mlp.router.layer.weight", "norm1.weight", "attn.Wqkv.bias", "mlp.experts.bias"):
+        assert found[layer + kept][0] == float_type
+    float_bytes = sum(4 * math.prod(dims) for name, (kind, dims) in found.items() if kind == float_type)
+    int8_bytes = sum(math.prod(dims) for name, (kind, dims) in found.items() if kind == int8_type)
+    assert float_bytes < 0.15 * int8_bytes, "nothing large is left in float32"
+    ops = {node.op_type for node in model.graph.node if node.domain == "moembed"}
+    assert ops == {f.name for f in model.functions}
+    assert not ops & {"Experts"}
+    assert all(o.domain == "" for f in model.functions for o in f.opset_import)
+
+
+def test_the_bundle_says_what_it_is(int8, bundle):
+    manifest = int8.manifest
+    assert (manifest.recipe, manifest.graph) == ("int8", "onnx/model_int8.onnx")
+    assert manifest.source == bundle.manifest.source
+    assert manifest.certificate.reference.kind == "bundle"
+    assert manifest.certificate.embedding_mean_cosine >= INT8_SMALL_MIN_COSINE
+    weights = "onnx/model{}.onnx_data"
+    assert manifest.files[weights.format("_int8")].size < bundle.manifest.files[weights.format("")].size / 3.5
+    assert (int8.folder / "modules.json").exists()
+
+
+def test_it_embeds_like_its_float32_twin(int8, small):
+    texts = ["hello", "跟我讲讲嵌入", "a longer text about bridges and rivers " * 9]
+    cosine = (Embedder(int8, threads=2).encode_query(texts) * small.encode_query(texts)).sum(axis=1)
+    assert (cosine >= INT8_SMALL_MIN_COSINE).all()
+
+
+def test_its_bytes_are_stable(int8):
+    report = check_stability(int8)
+    assert report.passed, report
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=200), min_size=1, max_size=9),
+    order=st.randoms(use_true_random=False),
+    batch_size=st.integers(1, 6),
+)
+def test_company_order_and_batch_size_do_not_matter(int8_model, texts, order, batch_size):
+    model = int8_model
+    alone = np.stack([model.encode_query(text) for text in texts])
+    positions = list(range(len(texts)))
+    order.shuffle(positions)
+    shuffled = model.encode_query([texts[i] for i in positions], batch_size=batch_size)
+    assert shuffled.tobytes() == alone[positions].tobytes()
+
+
+def test_a_cpu_without_vnni_gives_the_same_bytes(int8, monkeypatch):
+    """ONNX Runtime's way for such CPUs, taken here on purpose; tests/test_emulation.py takes it on such a CPU."""
+    from moembed.inference import session
+
+    texts = ["hello", "骆驼很酷", "word " * 300]
+    expected = Embedder(int8).encode_query(texts)
+    monkeypatch.setattr(session, "saturates", lambda: True)
+    assert Embedder(int8).encode_query(texts).tobytes() == expected.tobytes()
+
+
+def test_quantising_twice_gives_the_same_bytes(int8, bundle, tmp_path):
+    assert quantize(bundle, tmp_path / "again").manifest == int8.manifest
+
+
+def test_calibration_texts_change_the_factors(int8, bundle, tmp_path):
+    other = quantize(bundle, tmp_path / "other", calibration=["only this"])
+    assert other.manifest.files["onnx/model_int8.onnx_data"] != int8.manifest.files["onnx/model_int8.onnx_data"]
+
+
+def test_what_cannot_be_quantised(int8, bundle, tmp_path):
+    with pytest.raises(InputError, match="only an fp32 bundle"):
+        quantize(int8, tmp_path / "out")
+    with pytest.raises(InputError, match="no recipe 'int3'; there are int8"):
+        quantize(bundle, tmp_path / "out", recipe="int3")
+    with pytest.raises(InputError, match="no calibration text"):
+        quantize(bundle, tmp_path / "out", calibration=[])
+    raw = small_config(n_layer=2, n_embd=30, n_head=3)
+    odd = export(locate(write_checkpoint(tmp_path / "odd", raw)), tmp_path / "odd-bundle")
+    with pytest.raises(InputError, match="multiples of 4 and 16"):
+        quantize(odd, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_is_too_far_away_is_not_published(bundle, tmp_path, monkeypatch):
+    strict = Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99999999, router_max_abs=None, margin=None)
+    monkeypatch.setitem(product_tolerances.TOLERANCES, "int8", strict)
+    with pytest.raises(VerificationError, match="embedding cosine"):
+        quantize(bundle, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_destination_is_safe(bundle, int8, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("precious")
+    with pytest.raises(OutputError, match="not a bundle"):
+        quantize(bundle, tmp_path / "mine", force=True)
+    copy = shutil.copytree(int8.folder, tmp_path / "copy")
+    with pytest.raises(OutputError, match="--force"):
+        quantize(bundle, copy)
+
+
+def test_recipes_are_data():
+    assert recipe_names() == ["int8", "int8-table4", "int8-wide"]
+    assert load_recipe("int8").attention_smoothing == 1.0
+    assert replace(load_recipe("int8-wide"), name="int8", keep=0.0) == load_recipe("int8")
+    assert replace(load_recipe("int8-table4"), name="int8", table=8) == load_recipe("int8")
+
+
+def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
+    checkpoint = write_checkpoint(tmp_path / "of-64", small_config(n_embd=64))
+    full = export(locate(checkpoint), tmp_path / "fp32")
+    eight, four = (quantize(full, tmp_path / name, recipe=name) for name in ("int8", "int8-table4"))
+    rows = small_config()["vocab_size"]
+    assert eight.size - four.size == pytest.approx(rows * (64 + 4 - 32 - 4), abs=3000)
+    assert four.manifest.recipe == "int8-table4"
+    assert check_stability(four).passed
+    assert main(["verify", str(four.folder), "--against", str(full.folder)]) == 0
+    texts = ["a", "Bread is baked from flour.", "über " * 60]
+    vectors = {}
+    for name in usable_kernels():
+        monkeypatch.setenv(VARIABLE, name)
+        vectors[name] = Embedder(four).encode_query(texts)
+    portable = vectors.pop(PORTABLE)
+    assert len({found.tobytes() for found in vectors.values()}) <= 1
+    assert all((found * portable).sum(axis=1).min() >= KERNEL_MIN_COSINE for found in vectors.values())
+    model = onnx.load(four.graph, load_external_data=False)
+    functions = {function.name for function in model.functions}
+    assert "Int4Embedding" in functions
+    assert "Int8Embedding" not in functions
+    with pytest.raises(InputError, match="blocks of 32 values, and its rows have 48; quantize by recipe int8"):
+        quantize(bundle, tmp_path / "odd", recipe="int8-table4")
+    assert not (tmp_path / "odd").exists()
+
+
+def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*arguments):
+        seen.append(measured(*arguments))
+        return seen[-1]
+
+    measured = sensitivity.sensitivities
+    monkeypatch.setattr(sensitivity, "sensitivities", watched)
+    wide = quantize(bundle, tmp_path / "wide", recipe="int8-wide")
+    model = onnx.load(wide.graph, load_external_data=False)
+    kept = {node.input[1] for node in model.graph.node if node.op_type == "Gemm"}
+    (sizes,) = seen
+    assert len(sizes) == sum(
+        node.op_type == "Gemm" for node in onnx.load(bundle.graph, load_external_data=False).graph.node
+    )
+    assert min(sizes.values()) > 0, "a switch that does nothing"
+    assert len(kept) == round(0.3 * len(sizes))
+    assert min(sizes[name] for name in kept) >= max(size for name, size in sizes.items() if name not in kept)
+    assert wide.manifest.certificate.embedding_mean_cosine > int8.manifest.certificate.embedding_mean_cosine
+    assert check_stability(wide).passed
+
+
+def test_rounding_makes_errors_cancel():
+    rng = np.random.default_rng(0)
+    inputs = _normal(rng, 400, 12) @ _normal(rng, 12, 64) + 0.1 * _normal(rng, 400, 64)
+    other = _normal(rng, 400, 12) @ _normal(rng, 12, 64)
+    matrix = _normal(rng, 32, 64)
+    codes, scales = rounded(matrix, inputs, 0.01)
+    plain, plain_scales = quantize_rows(matrix)
+    assert np.array_equal(scales, plain_scales)
+    assert np.abs(codes).max() <= 127
+
+    def error(candidate, rows):
+        return np.square(rows @ (matrix - candidate * scales[:, None]).T).mean()
+
+    assert error(codes, inputs) < 0.5 * error(plain, inputs)
+    assert error(codes, other) < 3 * error(plain, other), "what the inputs do not show does not run away"
+    assert np.array_equal(rounded(matrix, inputs[:0], 0.01)[0], plain), "without inputs it is plain rounding"
+
+
+def test_kept_layers_next_to_a_gelu(bundle, tmp_path):
+    """Kept fc1 in front of a quantised fc2, and the other way round."""
+    texts = [np.array(ids, np.int32) for ids in probe_ids(Tokenizer(bundle.folder / "tokenizer.json"), 512)[:6]]
+    values, recipe = observed(bundle.graph, texts), load_recipe("int8")
+    want = [observe_graph(bundle.graph)(ids.tolist()).embedding for ids in texts]
+    for name in ("fc1", "fc2"):
+        model = onnx_ir.load(bundle.graph)
+        factors = factors_of(model, recipe, values)
+        model = Rewriter(model, recipe, values, factors, [f"encoder.layers.0.mlp.{name}.weight"]).run()
+        write_graph(model, tmp_path / name / "model.onnx", {})
+        found = [observe_graph(tmp_path / name / "model.onnx")(ids.tolist()).embedding for ids in texts]
+        assert min(float(a @ b) for a, b in zip(want, found, strict=True)) >= INT8_SMALL_MIN_COSINE
+
+
+def test_the_command(bundle, checkpoint, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("one text\n\nanother text\n")
+    out = tmp_path / "out"
+    assert main(["quantize", str(bundle.folder), "-o", str(out), "--calibrate", str(tmp_path / "texts.txt")]) == 0
+    printed, words = capsys.readouterr()
+    assert printed == f"{out}\n"
+    assert "watching the model read up to 2 texts" in words
+    assert "cosine to fp32 0.99" in words
+    assert main(["verify", str(out), "--against", str(checkpoint), "--texts", "3"]) == 0
+    assert main(["quantize", str(bundle.folder), "-o", str(out)]) == 2
+    assert main(["quantize", str(bundle.folder), "-o", str(tmp_path / "x"), "--calibrate", str(tmp_path)]) == 2
+    assert Bundle.open(out).manifest.recipe == "int8"

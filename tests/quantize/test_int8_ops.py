@@ -1,0 +1,217 @@
+"""INT8: layouts, and ops against exact integer arithmetic."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moembed.errors import InputError
+from moembed.inference.kernels import usable_kernels
+from moembed.quantize.functions import GELU_MIDDLE
+from moembed.quantize.layout import decode_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
+from support.graph_ops import run_graph
+from support.tolerances import OP_MAX_ABS, STEP_RELATIVE
+
+EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
+every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _gelu(x):
+    return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+
+def _normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _product(codes, middle, step, matrix, scale):
+    """Exact integer sums, then `(sum * scale) * step` in float32, as the functions say."""
+    sums = (codes.astype(np.int64) - middle) @ matrix.astype(np.int64).T
+    return (sums.astype(np.float32) * scale) * step
+
+
+def _symmetric(x):
+    step = np.maximum(np.abs(x).max(axis=1, keepdims=True) / np.float32(127), np.finfo(np.float32).tiny)
+    return (np.rint(x / step) + 128).astype(np.uint8), step
+
+
+def _positive(x):
+    step = np.maximum(x.max(axis=1, keepdims=True) / np.float32(223), np.float32(0.17 / 32))
+    return (np.rint(x / step) + GELU_MIDDLE).astype(np.uint8), step.astype(np.float32)
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**16))
+def test_the_layout_is_blocks_of_sixteen_channels_and_four_depths(blocks, depth, seed):
+    matrix = np.random.default_rng(seed).integers(-127, 128, (16 * blocks, 4 * depth)).astype(np.int8)
+    packed = pack(matrix)
+    assert packed.shape == (blocks, depth, 16, 4)
+    n, k = 16 * blocks - 3, 4 * depth - 2
+    assert packed[n // 16, k // 4, n % 16, k % 4] == matrix[n, k]
+    assert np.array_equal(unpack(packed), matrix)
+
+
+@pytest.mark.parametrize(
+    ("shape", "whole"), [((16, 4), True), ((48, 30), False), ((30, 48), False), ((16, 4, 1), False)]
+)
+def test_what_fits(shape, whole):
+    assert fits(shape) is whole
+
+
+@every_execution
+@pytest.mark.parametrize("tokens", [0, 1, 15, 17])
+def test_quantize(execution, tokens):
+    x = _normal(np.random.default_rng(tokens), tokens, 48) * 3
+    if tokens > 1:
+        x[1] = 0
+    codes, step = execution("Quantize", [x], {})
+    expected, steps = _symmetric(x) if tokens else (codes, step)
+    assert np.array_equal(codes, expected)
+    assert np.array_equal(step, steps)
+    assert (np.abs((codes.astype(np.float32) - 128) * step - x) <= step * 0.5001).all()
+    assert tokens < 2 or (codes[1] == 128).all(), "a row of zeros is the middle"
+
+
+@every_execution
+@pytest.mark.parametrize("middle", [128, GELU_MIDDLE])
+@pytest.mark.parametrize(
+    ("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (15, 4, 16), (17, 80, 48), (97, 772, 80), (513, 64, 16)]
+)
+def test_linear_is_exact(execution, tokens, width, out, middle):
+    rng = np.random.default_rng(tokens)
+    codes = rng.integers(0, 256, (tokens, width)).astype(np.uint8)
+    step = rng.random((tokens, 1), np.float32)
+    matrix = rng.integers(-127, 128, (out, width)).astype(np.int8)
+    scale, bias = rng.random(out, np.float32), _normal(rng, out)
+    (y,) = execution("Int8Linear", [codes, step, pack(matrix), scale, bias], {"middle": middle})
+    assert np.array_equal(y, _product(codes, middle, step, matrix, scale) + bias), "to the bit"
+
+
+@pytest.mark.parametrize("extreme", [255, 1])
+def test_no_saturation_at_the_extremes(extreme):
+    """Pairs of largest products overflow 16 bits; the way for CPUs without VNNI gives the same sums."""
+    codes = np.full((3, 256), extreme, np.uint8)
+    matrix = np.full((16, 256), -127, np.int8)
+    arguments = [codes, np.ones((3, 1), np.float32), pack(matrix), np.ones(16, np.float32), np.zeros(16, np.float32)]
+    for setting in ((), (("session.x64quantprecision", "1"),)):
+        (y,) = run_graph("Int8Linear", arguments, {"middle": 128}, setting)
+        assert (y == (extreme - 128) * -127 * 256).all()
+
+
+@every_execution
+def test_linear_gelu(execution):
+    rng = np.random.default_rng(3)
+    x = _normal(rng, 20, 48)
+    codes, step = _symmetric(x)
+    matrix = rng.integers(-127, 128, (32, 48)).astype(np.int8)
+    scale, bias = rng.random(32, np.float32) / 50, _normal(rng, 32)
+    out, out_step = execution("Int8LinearGelu", [codes, step, pack(matrix), scale, bias], {})
+    active = _gelu(_product(codes, 128, step, matrix, scale).astype(np.float64) + bias).astype(np.float32)
+    expected, steps = _positive(active)
+    assert np.allclose(out_step, steps, rtol=STEP_RELATIVE)
+    assert np.abs(out.astype(int) - expected.astype(int)).max() <= 1, (
+        "a value on the edge of two codes may fall either way"
+    )
+    assert np.abs((out.astype(np.float32) - GELU_MIDDLE) * out_step - active).max() <= steps.max()
+
+
+@every_execution
+@pytest.mark.parametrize("choose", ["any", "all on one", "some without tokens"])
+@pytest.mark.parametrize("tokens", [0, 1, 33])
+def test_experts(execution, tokens, choose):
+    rng = np.random.default_rng(tokens)
+    hidden, ffn, experts = 48, 32, 5
+    allowed = {"any": experts, "all on one": 2, "some without tokens": experts - 2}[choose]
+    chosen = np.array([rng.permutation(allowed)[:2] for _ in range(tokens)], np.int64).reshape(tokens, 2)
+    weights, bias = rng.random((tokens, 2), np.float32), _normal(rng, hidden)
+    x = _normal(rng, tokens, hidden)
+    codes, step = _symmetric(x) if tokens else (np.zeros((0, hidden), np.uint8), np.zeros((0, 1), np.float32))
+    up = [quantize_rows(_normal(rng, ffn, hidden) / 7) for _ in range(experts)]
+    down = [quantize_rows(_normal(rng, hidden, ffn) / 6) for _ in range(experts)]
+    scale1, scale2 = np.stack([s for _, s in up]), np.stack([s for _, s in down])
+    packed = [pack(m) for m, _ in up + down]
+    (y,) = execution("Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
+    assert y.shape == (tokens, hidden)
+    for token in range(tokens):
+        expected = bias.astype(np.float64)
+        for rank, expert in enumerate(chosen[token]):
+            row = slice(token, token + 1)
+            inner = _product(codes[row], 128, step[row], up[expert][0], scale1[expert])
+            active, active_step = _positive(_gelu(inner.astype(np.float64)).astype(np.float32))
+            out = _product(active, GELU_MIDDLE, active_step, down[expert][0], scale2[expert])[0]
+            expected = expected + weights[token, rank] * out
+        # One code of the inner layer may fall to the other side of an edge.
+        assert np.allclose(y[token], expected, atol=0.03)
+
+
+@every_execution
+def test_norms_and_embedding(execution):
+    rng = np.random.default_rng(0)
+    x, residual = _normal(rng, 9, 48), _normal(rng, 9, 48)
+    gamma, beta, smooth = _normal(rng, 48), _normal(rng, 48), rng.random(48, np.float32) + 0.5
+    total = (x + residual).astype(np.float64)
+    norm = (total - total.mean(1, keepdims=True)) / np.sqrt(total.var(1, keepdims=True) + 1e-5) * gamma + beta
+    (plain,) = execution("AddNorm", [x, residual, gamma, beta], {"epsilon": 1e-5})
+    y, codes, _ = execution("AddNormQuantize", [x, residual, gamma, beta, smooth], {"epsilon": 1e-5})
+    assert np.array_equal(plain, y)
+    assert np.allclose(y, norm, atol=OP_MAX_ABS)
+    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+
+    table, scale = quantize_rows(_normal(rng, 30, 48))
+    ids = np.array([3, 29, 3, 0], np.int64)
+    words = (table[ids].astype(np.float32) * scale[ids, None] + residual[0]).astype(np.float64)
+    norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
+    y, codes, _ = execution("Int8Embedding", [ids, table, scale, residual[0], gamma, beta, smooth], {"epsilon": 1e-5})
+    assert np.allclose(y, norm, atol=OP_MAX_ABS)
+    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+
+    gamma, beta, token_type, smooth = _normal(rng, 4, 96)
+    table4, scale4 = quantize_blocks(_normal(rng, 30, 96))
+    words = (decode_blocks(table4, scale4)[ids] + token_type).astype(np.float64)
+    norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
+    y, codes, _ = execution("Int4Embedding", [ids, table4, scale4, token_type, gamma, beta, smooth], {"epsilon": 1e-5})
+    assert np.allclose(y, norm, atol=OP_MAX_ABS)
+    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-7, 1e-6, 0.02, 1.0, 3000.0]))
+@settings(max_examples=60, deadline=None)
+def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
+    rng = np.random.default_rng(seed)
+    matrix = _normal(rng, 6, 64) * np.float32(size)
+    matrix[0, :32], matrix[1] = 0, np.sign(matrix[1]) * np.float32(size)
+    codes, scale = quantize_blocks(matrix)
+    values = decode_blocks(codes, scale)
+    again, scale_again = quantize_blocks(values)
+    assert np.array_equal(decode_blocks(again, scale_again), values)
+    if size > 1e-4:  # whose scales are not subnormal: there, the same values may have two spellings
+        assert np.array_equal(again, codes)
+        assert np.array_equal(scale_again, scale)
+        peaks = np.abs(matrix).reshape(6, 2, 32).max(2).repeat(32, axis=1)
+        assert (np.abs(values - matrix) <= peaks * 0.151).all()
+        assert np.square(values - matrix).sum() <= 0.015 * np.square(matrix).sum()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 8), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed, most, subnormal):
+    """Also where a block has no code of the largest magnitude, or has it with both signs."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-most, min(most, 7) + 1, (40, 2, 32)).astype(np.float32)
+    scale = (rng.integers(0, 1024, (40, 2, 1)) * 2.0**-24 if subnormal else rng.random((40, 2, 1))).astype(np.float16)
+    table = (codes * scale.astype(np.float32)).reshape(40, 64)
+    assert np.array_equal(decode_blocks(*quantize_blocks(table)), table)
+
+
+@pytest.mark.parametrize("value", [65600.0, -1e7, np.inf, np.nan])
+def test_what_4_bits_cannot_hold(value):
+    matrix = np.ones((2, 32), np.float32)
+    matrix[1, 3] = value
+    with pytest.raises(InputError, match="magnitude 65504 at most, and this one has .*; quantize by recipe int8"):
+        quantize_blocks(matrix)
+    matrix[1, 3] = 65504
+    assert decode_blocks(*quantize_blocks(matrix))[1, 3] == pytest.approx(65504, rel=1e-3)

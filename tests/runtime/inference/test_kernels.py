@@ -1,0 +1,201 @@
+"""Native kernels: against the functions they stand for, against each other, and what happens when they cannot be used."""
+
+import json
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from moembed import Embedder
+from moembed.cli import main
+from moembed.errors import InputError, NativeWarning, ProviderError
+from moembed.inference import kernels as kernels_module
+from moembed.inference.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
+from moembed.native import loader as library_module
+from moembed.native.loader import NativeLibrary
+from moembed.verify.stability import check_stability
+from support import op_inputs
+from support.graph_ops import run_graph
+from support.op_inputs import MAKERS
+from support.tolerances import KERNEL_CODES_APART, KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE
+
+NATIVE = usable_kernels()[:-1]
+needs_native = pytest.mark.skipif(not NATIVE, reason="the native library was not compiled")
+every_native = pytest.mark.parametrize("name", NATIVE)
+TOKENS = (0, 1, 15, 17, 513)
+
+
+@needs_native
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
+    for op, arrays, attributes in make(np.random.default_rng(tokens), tokens):
+        first = run_graph(op, arrays, attributes, kernels=NATIVE[0])
+        for name in NATIVE:
+            for threads in (1, 3):
+                again = run_graph(op, arrays, attributes, kernels=name, threads=threads)
+                assert [a.tobytes() for a in again] == [a.tobytes() for a in first], (op, name, threads)
+        if op in ("Attention", "Pool") and not tokens:
+            continue  # the functions do not take a batch without tokens
+        for found, expected in zip(first, run_graph(op, arrays, attributes), strict=True):
+            assert found.shape == expected.shape
+            assert found.dtype == expected.dtype
+            apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+            if op == "Int8Linear":
+                assert not apart.any(), "to the bit"
+            elif found.dtype == np.uint8:
+                assert apart.max(initial=0) <= 1
+                assert (apart > 0).sum() <= 1 + KERNEL_CODES_APART * apart.size
+            else:
+                limit = KERNEL_EXPERT_MAX_ABS if op == "Int8Experts" else KERNEL_MAX_ABS
+                assert apart.max(initial=0) <= limit * max(1, np.abs(expected).max(initial=0)), op
+
+
+@needs_native
+@pytest.mark.parametrize("tokens", [3, 97, 513])
+def test_weights_that_are_constant_give_the_same(tokens):
+    """Their column sums are kept from the first call for many rows, for both threads that ask at once."""
+    rng = np.random.default_rng(tokens)
+    for op, arrays, attributes in (*op_inputs.linear(rng, tokens), *op_inputs.experts(rng, tokens)):
+        names = ["weight"] if "Linear" in op else [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
+        expected = run_graph(op, arrays, attributes, kernels=NATIVE[0])
+        for name in NATIVE:
+            for _ in range(2):
+                found = run_graph(op, arrays, attributes, constants=names, kernels=name, threads=2)
+                assert [a.tobytes() for a in found] == [a.tobytes() for a in expected], (op, name)
+
+
+def _changed(arrays, index, array):
+    return [array if i == index else old for i, old in enumerate(arrays)]
+
+
+def _malformed():
+    rng = np.random.default_rng(0)
+    (_, linear, middle), *_ = op_inputs.linear(rng, 5)
+    ((_, experts, _),) = op_inputs.experts(rng, 9)
+    (_, text, heads), (_, pool, _) = op_inputs.texts(rng, 9)
+    (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, words4, _), (_, route, top) = op_inputs.rows(rng, 4)
+    far = np.full(9, 10**12, np.int64)
+    return {
+        "codes too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), middle, "codes"),
+        "weight of another depth": ("Int8Linear", _changed(linear, 2, linear[2][:, :-1]), middle, "weight is"),
+        "weight of other blocks": ("Int8Linear", _changed(linear, 2, linear[2][..., :3]), middle, "weight is"),
+        "steps of other rows": ("Int8Linear", _changed(linear, 1, linear[1][:-1]), middle, "step is"),
+        "scales of other columns": ("Int8LinearGelu", _changed(linear, 3, linear[3][:-1]), {}, "scale is"),
+        "middle of no byte": ("Int8Linear", linear, {"middle": 300}, "middle is 300"),
+        "an expert that is not there": ("Int8Experts", _changed(experts, 3, experts[3] + 5), {}, "of 5"),
+        "an expert below 0": ("Int8Experts", _changed(experts, 3, experts[3] - 5), {}, "of 5"),
+        "a matrix of another shape": ("Int8Experts", _changed(experts, 9, experts[9][:, :-1]), {}, "w1 is"),
+        "two matrices less": ("Int8Experts", experts[:-2], {}, "8 matrices for 5 experts"),
+        "bias of another width": ("Int8Experts", _changed(experts, 4, experts[4][:-1]), {}, "bias is"),
+        "a token outside": ("Attention", _changed(text, 1, text[1] + 10**6), heads, "is cell"),
+        "tokens out of order": ("Attention", _changed(text, 1, text[1][::-1].copy()), heads, "is cell"),
+        "too few positions": ("Attention", [*text[:3], text[3][:2], text[4][:2]], heads, "position"),
+        "heads that do not divide": ("Attention", text, {"num_heads": heads["num_heads"] + 1}, "qkv is"),
+        "pooled tokens outside": ("Pool", _changed(pool, 1, far), {}, "is cell"),
+        "no such word": ("Int8Embedding", _changed(words, 0, words[0] + 60), epsilon, "of a table of 30 words"),
+        "no such word of 4 bits": (
+            "Int4Embedding",
+            _changed(words4, 0, words4[0] + 60),
+            epsilon,
+            "of a table of 30 words",
+        ),
+        "half a block": ("Int4Embedding", _changed(words4, 1, words4[1][:, :-8]), epsilon, "not whole blocks"),
+        "scales of other blocks": ("Int4Embedding", _changed(words4, 2, words4[2][:-1]), epsilon, "scale is"),
+        "residual of other rows": ("AddNormQuantize", _changed(norm, 1, norm[1][:-1]), epsilon, "residual is"),
+        "gamma too short": ("AddNorm", _changed(norm, 2, norm[2][:-1])[:4], epsilon, "gamma is"),
+        "more experts than there are": ("Router", route, {"top_k": 99}, "top_k is 99"),
+        "router of another width": ("Router", _changed(route, 1, route[1][:, :-1]), top, "weight is"),
+    }
+
+
+@needs_native
+@pytest.mark.parametrize("case", _malformed())
+def test_malformed_inputs_are_an_error(case):
+    op, arrays, attributes, message = _malformed()[case]
+    with pytest.raises(Exception, match=rf"moembed\.{op}: .*{message}"):
+        run_graph(op, arrays, attributes, kernels="plain")
+
+
+TEXTS = ["hello", "骆驼很酷", "a longer text about bridges and rivers " * 30]
+
+
+def _vectors(monkeypatch, bundle, name, **options):
+    monkeypatch.setenv(VARIABLE, name)
+    model = Embedder(bundle, **options)
+    assert model.kernels == name
+    return model.encode_query(TEXTS)
+
+
+@needs_native
+def test_every_instruction_set_gives_the_same_vectors(int8, bundle, monkeypatch):
+    expected = _vectors(monkeypatch, int8, PORTABLE)
+    found = {name: _vectors(monkeypatch, int8, name) for name in NATIVE}
+    assert len({vectors.tobytes() for vectors in found.values()}) == 1
+    assert (found[NATIVE[0]] * expected).sum(axis=1).min() >= KERNEL_MIN_COSINE
+    float32 = _vectors(monkeypatch, bundle, PORTABLE)
+    assert np.abs(_vectors(monkeypatch, bundle, NATIVE[0]) - float32).max() <= KERNEL_MAX_ABS
+
+
+@every_native
+def test_bytes_are_stable(int8, monkeypatch, name):
+    monkeypatch.setenv(VARIABLE, name)
+    report = check_stability(int8)
+    assert report.passed, report
+
+
+@needs_native
+def test_the_best_is_taken(int8, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert Embedder(int8).kernels == NATIVE[0]
+    monkeypatch.setenv(VARIABLE, "plain")
+    assert choose_kernels().name == "plain"
+    assert choose_kernels(PORTABLE).name == PORTABLE
+
+
+def test_names_that_are_not_there(int8, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "sse9")
+    with pytest.raises(InputError, match="MOEMBED_KERNELS = 'sse9'; expected one of portable, plain"):
+        Embedder(int8)
+    missing = "neon" if "neon" not in NATIVE else "avx2"
+    monkeypatch.setenv(VARIABLE, missing)
+    with pytest.raises(ProviderError, match=f"asked for kernels '{missing}', here are only"):
+        Embedder(int8)
+
+
+@needs_native
+def test_doctor_names_them(capsys, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "plain")
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kernels"] == f"plain, of {', '.join(usable_kernels())}"
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """A process without the library that has not said so yet."""
+    monkeypatch.setattr(kernels_module, "native_library", lambda: NativeLibrary(None, "no reason at all"))
+    monkeypatch.setattr(library_module, "_warn_once", threading.Lock())
+    monkeypatch.delenv(VARIABLE, raising=False)
+    usable_kernels.cache_clear()
+    yield
+    usable_kernels.cache_clear()
+
+
+def test_without_the_library_functions_run_and_one_warning_says_so(int8, without):
+    with pytest.warns(NativeWarning, match="no reason at all"):
+        model = Embedder(int8)
+    assert model.kernels == PORTABLE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Embedder(int8).encode_query(TEXTS).shape == (3, model.dim)
+
+
+def test_asked_for_without_the_library(int8, without, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "plain")
+    with pytest.raises(ProviderError, match="no reason at all"):
+        Embedder(int8)
+    monkeypatch.setenv(VARIABLE, PORTABLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Embedder(int8).kernels == PORTABLE

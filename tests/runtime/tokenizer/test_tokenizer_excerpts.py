@@ -1,0 +1,141 @@
+"""The first or last tokens of a long text are those of the whole text, and the rest is not read for them."""
+
+import random
+
+import numpy as np
+import pytest
+
+from moembed.bundle.locate import open_bundle
+from moembed.native.loader import native_library
+from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.truncation import Chunk, pieces
+from support.unicode_texts import ADVERSARIAL, random_texts
+
+# More than the native tokenizer reads at a time, and more than it keeps of a word before it settles its beginning.
+SIZE = 12_000
+
+
+def repeated(unit: str) -> str:
+    return unit * (SIZE // len(unit.encode()))
+
+
+def joined(separator: str, seed: int = 1) -> str:
+    rng, texts = random.Random(seed), [*ADVERSARIAL.values(), *random_texts(seed, 400)]
+    return separator.join(text[:300] for text in rng.sample(texts, len(texts)))[:SIZE]
+
+
+TEXTS = {
+    "words": "the quick brown fox jumps over the lazy dog. " * 270,
+    "one word": repeated("abcdefghij"),
+    "one letter": repeated("a"),
+    "one letter, odd": "b" + repeated("a") + "c",
+    "equals signs": repeated("="),
+    "digits": repeated("0123456789"),
+    "ligatures": repeated("\ufdfa"),
+    "squared words": repeated("\u3316"),
+    "primes": repeated("\u2057"),
+    "Chinese": repeated("\u4e2d\u6587\u5b57\u7b26\uff0c"),
+    "unknown": repeated("\U00012000"),
+    "unknown among words": "hello " + repeated("\U00012000") + "x world " * 10 + repeated("\U00012000"),
+    "unknown in short runs": repeated("\U00012000" * 70 + "a"),
+    "unknown in runs of a piece's length": repeated("\U00012000" * 63 + "a" + "\U00012000" * 64 + "b"),
+    "marks on one letter": "e" + repeated("\u0301"),
+    "marks on letters": repeated("e\u0301\u0302"),
+    "half flags": repeated("\U0001f1e6"),
+    "emoji joined": repeated("\U0001f468\u200d\U0001f469\u200d"),
+    "prepended": repeated("\u0600a"),
+    "what vanishes": repeated("a\u200b\u00ad"),
+    "only what vanishes": repeated("\u200b"),
+    "spaces": repeated("\u3000"),
+    "special tokens": repeated("<s>"),
+    "special tokens among words": repeated("a <mask>b </s>"),
+    "word marks": repeated("\u2581a\u2581\u2581"),
+    "Windows lines": repeated("a line\r\nof text\r\n"),
+    "everything": joined(""),
+    "everything, spaced": joined(" "),
+    "everything, other seed": joined("", 2),
+}
+
+
+@pytest.fixture(scope="module", params=["native", "tokenizers"])
+def tokenizer(request):
+    if request.param == "native" and native_library().functions is None:
+        pytest.skip("the native library was not compiled")
+    return Tokenizer(open_bundle(None), way=request.param)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return Tokenizer(open_bundle(None), way="tokenizers")
+
+
+@pytest.fixture(scope="module")
+def whole(reference):
+    """Ids and spans of the texts as the library `tokenizers` reads them whole."""
+    return {name: reference.encode_with_offsets(text) for name, text in TEXTS.items()}
+
+
+def assert_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_first_and_the_last_tokens_are_those_of_the_whole(tokenizer, whole, name):
+    text, (ids, spans) = TEXTS[name], whole[name]
+    assert_same(tokenizer.encode_with_offsets(text), (ids, spans))
+    for most in (0, 1, 512, max(len(ids) - 1, 0), len(ids) + 1):
+        (framed,) = tokenizer.encode([text], most=most)
+        assert framed.tolist() == [tokenizer.bos, *ids[:most], tokenizer.eos]
+        assert_same(tokenizer.encode_with_offsets(text, most=most), (ids[:most], spans[:most]))
+        start = max(len(ids) - most, 0)
+        assert_same(tokenizer.encode_end(text, most), (ids[start:], spans[start:]))
+
+
+def test_texts_of_a_batch_are_cut_each(tokenizer, whole):
+    found = tokenizer.encode(list(TEXTS.values()), most=100)
+    for ids, (expected, _) in zip(found, whole.values(), strict=True):
+        assert ids.tolist() == [tokenizer.bos, *expected[:100], tokenizer.eos]
+
+
+@pytest.mark.parametrize("policy", ["truncate", "truncate_start", "chunk"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_pieces_are_cut_from_the_tokens_of_the_whole(tokenizer, reference, name, policy):
+    """What the policies made of a text when it was read as a whole."""
+    text, prompt, limit, overlap = TEXTS[name], "search_query: ", 64, 10
+    head = len(tokenizer.encode_with_offsets(prompt)[0])
+    ids, spans = reference.encode_with_offsets(text, prefix=prompt)
+    body, where, room = ids[head:], spans[head:] - len(prompt), limit - 2 - head
+    overlong = Chunk(overlap=overlap) if policy == "chunk" else policy
+    found = list(pieces(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong))
+    if len(ids) + 2 <= limit:
+        (piece,) = found
+        assert (piece.ids[1:-1].tolist(), piece.start, piece.end) == (ids.tolist(), 0, len(text))
+        return
+    step = room - overlap
+    starts = {
+        "truncate": [0],
+        "truncate_start": [len(body) - room],
+        "chunk": list(range(0, max(len(body) - overlap, 1), step)),
+    }[policy]
+    assert len(found) == len(starts)
+    for piece, start in zip(found, starts, strict=True):
+        end = min(start + room, len(body))
+        assert piece.ids[1:-1].tolist() == [*ids[:head], *body[start:end]]
+        assert (piece.start, piece.end) == (max(where[start, 0], 0), where[end - 1, 1])
+    if policy == "chunk":
+        some = list(pieces(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong, windows=3))
+        assert [piece.ids.tolist() for piece in some] == [piece.ids.tolist() for piece in found[:3]]
+
+
+@pytest.mark.long
+def test_random_texts_of_every_kind_and_length(tokenizer, reference, count):
+    rng = random.Random(0)
+    units = [unit for text in TEXTS.values() for unit in (text[:1], text[:7], text[-5:])] + [" ", "\n", "<s>", "\u2581"]
+    for _ in range(2 * count):
+        text = "".join(rng.choice(units) * rng.choice((1, 3, 100, 4000)) for _ in range(rng.randrange(1, 12)))
+        ids, spans = reference.encode_with_offsets(text)
+        most = rng.randrange(1, 2 * len(ids) + 2)
+        assert_same(tokenizer.encode_with_offsets(text), (ids, spans))
+        assert_same(tokenizer.encode_with_offsets(text, most=most), (ids[:most], spans[:most]))
+        assert_same(tokenizer.encode_end(text, most), (ids[-most:], spans[-most:]))

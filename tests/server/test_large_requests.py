@@ -1,0 +1,129 @@
+"""A request that is more than the queue: served where no other such waits, in turns with short ones."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from moembed.server.errors import Overloaded
+from support.queues import EMBEDDING, doubled, rows, scheduled
+from support.serving import BODIES, message_of, serving, wait_until
+
+TEXTS = [f"document number {n} of a batch" for n in range(200)]
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """A server whose queue has room for a fifth of the texts' tokens."""
+    with serving(queue_tokens=400, call_tokens=64) as started:
+        yield started
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_an_idle_server_answers_a_batch_that_is_more_than_its_queue(narrow, path, model):
+    answer = narrow.post(path, BODIES[path](TEXTS))
+    assert answer.status == 200
+    if path == "/embed":
+        expected = model.encode_query(TEXTS)
+        assert np.array(answer.json, np.float32).tobytes() == expected.tobytes()
+
+
+def test_short_requests_are_answered_meanwhile_and_a_second_batch_is_told_to_wait(narrow):
+    done = []
+    batch = threading.Thread(target=lambda: done.append(narrow.post("/embed", BODIES["/embed"](TEXTS * 5))))
+    batch.start()
+    wait_until(lambda: narrow.figure("moembed_queue_tokens") > 400)
+    short = narrow.post("/embed", BODIES["/embed"](["a query"]))
+    assert short.status == 200
+    assert not done, "the batch was over before: nothing was shown"
+    second = narrow.post("/embed", BODIES["/embed"](TEXTS))
+    assert second.status == 429
+    assert "more than a queue of 400, and such a request is being answered" in message_of("/embed", second)
+    assert int(second.headers["retry-after"]) >= 1
+    batch.join()
+    assert done[0].status == 200
+    assert narrow.post("/embed", BODIES["/embed"](TEXTS)).status == 200, "its place is free again"
+
+
+def test_a_large_request_does_not_count_against_the_room_of_others():
+    async def scenario(scheduler, _):
+        large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), EMBEDDING))
+        await asyncio.sleep(0.02)
+        others = [asyncio.ensure_future(scheduler.submit(rows(*range(40)), EMBEDDING)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="400 more do not fit"):
+            await scheduler.submit(rows(*range(40)), EMBEDDING)
+        with pytest.raises(Overloaded, match="more than a queue of 1000"):
+            await scheduler.submit(rows(*range(101)), EMBEDDING)
+        assert [len(found) for found in await asyncio.gather(*others)] == [40, 40]
+        assert not large.done(), "the others had their turns"
+        assert len(await large) == 300
+        assert len(await scheduler.submit(rows(*range(200)), EMBEDDING)) == 200
+
+    scheduled(doubled(0.02), scenario, call_tokens=100, queue_tokens=1000)
+
+
+def test_a_large_request_that_is_given_up_leaves_its_place():
+    async def scenario(scheduler, observer):
+        blocker = asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))
+        await asyncio.sleep(0.02)
+        large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), EMBEDDING))
+        await asyncio.sleep(0)
+        large.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await large
+        assert observer.last == (0, 0)
+        assert len(await scheduler.submit(rows(*range(300)), EMBEDDING)) == 300
+        await blocker
+
+    scheduled(doubled(0.02), scenario, queue_tokens=1000)
+
+
+def test_a_full_queue_takes_no_large_request():
+    async def scenario(scheduler, _):
+        full = [asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))]
+        await asyncio.sleep(0.02)
+        full += [asyncio.ensure_future(scheduler.submit(rows(*range(50)), EMBEDDING)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="tokens are waiting"):
+            await scheduler.submit(rows(*range(300)), EMBEDDING)
+        await asyncio.gather(*full)
+
+    scheduled(doubled(0.1), scenario, call_tokens=500, queue_tokens=1000)
+
+
+@pytest.mark.long
+def test_langchains_default_batch_of_a_thousand_documents():
+    embeddings = pytest.importorskip("langchain_openai").OpenAIEmbeddings
+    with serving() as server:
+        client = embeddings(
+            model="moembed:document",
+            base_url=f"{server.url}/v1",
+            api_key="none",
+            check_embedding_ctx_length=False,
+            timeout=600,
+            max_retries=0,
+        )
+        assert client.chunk_size == 1000
+        words = "a document of words that say something about a subject and its neighbours ".split()
+        documents = [(" ".join(words[n % 13 :] + words) * 12)[:1000] for n in range(1000)]
+        seconds = []
+
+        def ask():
+            start = time.perf_counter()
+            assert server.post("/embed", BODIES["/embed"](["a query"])).status == 200
+            seconds.append(time.perf_counter() - start)
+
+        found = []
+        batch = threading.Thread(target=lambda: found.extend(client.embed_documents(documents)))
+        batch.start()
+        wait_until(lambda: server.figure("moembed_queue_texts") > 100, 60)
+        while batch.is_alive():
+            ask()
+            time.sleep(0.5)
+        batch.join()
+        assert len(found) == 1000
+        assert len(seconds) > 5
+        assert np.median(seconds) < 5

@@ -1,0 +1,201 @@
+"""Who is next: the fair queue alone, and the scheduler with its thread."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from moembed.server.engine.queue import FairQueue, Flow
+from moembed.server.errors import Overloaded
+from support.queues import EMBEDDING, doubled, rows, scheduled
+
+
+def flow(*sizes, output=EMBEDDING):
+    return Flow([np.zeros(size, np.int32) for size in sizes], output)
+
+
+def filled(*flows):
+    queue = FairQueue()
+    for each in flows:
+        queue.push(each)
+    return queue
+
+
+def tokens_of(taken):
+    return [len(flow.rows[index]) for flow, index in taken]
+
+
+def test_a_short_query_is_in_the_next_call_whatever_was_queued_before():
+    documents = [flow(*[512] * 100) for _ in range(3)]
+    query = flow(12)
+    queue = filled(*documents)
+    assert tokens_of(queue.take(1024)) == [512, 512]
+    queue.push(query)
+    calls = [queue.take(1024) for _ in range(3)]
+    position = next(i for i, taken in enumerate(calls) if (query, 0) in taken)
+    assert position <= 1, "it waited for the calls of all others"
+
+
+def test_a_short_query_does_not_wait_for_requests_that_are_many_either():
+    queue = filled(*(flow(510) for _ in range(64)))
+    while queue.texts:
+        query = flow(20)
+        queue.push(query)
+        taken = queue.take(1024)
+        assert (query, 0) in taken
+        assert 510 in tokens_of(taken), "and they do not wait for short queries"
+
+
+@pytest.mark.parametrize("budget", [100, 256, 512, 1024])
+def test_short_queries_without_end_leave_documents_their_half(budget):
+    queue = filled(*(flow(510) for _ in range(400)))
+    served = {20: 0, 510: 0}
+    for _ in range(200):
+        for _ in range(60):
+            queue.push(flow(20))
+        for size in tokens_of(queue.take(budget)):
+            served[size] += size
+    assert served[510] > 0.4 * sum(served.values())
+    assert served[20] > 0.1 * sum(served.values()), (
+        "a document may be more than a call's budget, and goes every other time"
+    )
+
+
+@pytest.mark.parametrize("sizes", [(512, 16), (300, 7), (500, 300), (500, 20, 300, 100, 40), (400, 400, 400, 20, 20)])
+def test_requests_get_the_same_number_of_tokens(sizes):
+    flows = [flow(*[size] * (40_000 // size)) for size in sizes]
+    queue = filled(*flows)
+    served = dict.fromkeys(flows, 0)
+    for _ in range(20 * len(sizes)):
+        for owner, index in queue.take(1024):
+            served[owner] += len(owner.rows[index])
+    # Not the same to the token: what is left of a call goes to those whose rows fit.
+    assert max(served.values()) < 1.4 * min(served.values())
+
+
+def test_a_call_keeps_to_the_budget_and_a_longer_row_goes_alone():
+    queue = filled(flow(*[100] * 30), flow(2000), flow(5))
+    seen = []
+    while queue.texts:
+        sizes = tokens_of(queue.take(1024))
+        assert sizes
+        assert sum(sizes) <= 1024 or sizes == [2000]
+        seen += sizes
+    assert sorted(seen) == sorted([100] * 30 + [2000, 5])
+    assert (queue.tokens, queue.texts, queue.take(1024)) == (0, 0, [])
+
+
+def test_a_row_that_does_not_fit_is_the_first_of_the_next_call():
+    long = flow(512)
+    queue = filled(*(flow(*[16] * 60) for _ in range(2)), long)
+    for _ in range(4):
+        taken = queue.take(1024)
+        if (long, 0) in taken:
+            break
+    else:
+        pytest.fail("the long row starved")
+    assert sum(tokens_of(taken)) > 900, "the call was filled all the same"
+
+
+def test_calls_have_one_output():
+    queue = filled(flow(10, 10), flow(10, output="token_embeddings"), flow(10))
+    outputs = []
+    while queue.texts:
+        (output,) = {owner.output for owner, _ in queue.take(1024)}
+        outputs.append(output)
+    assert sorted(outputs) == [EMBEDDING, "token_embeddings"]
+
+
+def test_what_is_dropped_leaves_no_trace():
+    gone, stays = flow(*[100] * 50), flow(30)
+    queue = filled(gone, stays)
+    queue.take(256)
+    queue.drop(gone)
+    queue.drop(gone)
+    while queue.texts:
+        assert all(owner is stays for owner, _ in queue.take(256))
+    assert queue.tokens == 0
+
+
+def test_random_queues_lose_nothing():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        flows = [flow(*rng.integers(1, 513, rng.integers(1, 40))) for _ in range(rng.integers(1, 30))]
+        queue, taken = filled(*flows), []
+        budget = int(rng.integers(1, 2048))
+        while queue.texts:
+            call = queue.take(budget)
+            assert call
+            assert sum(tokens_of(call)) <= budget or len(call) == 1
+            taken += [(id(owner), index) for owner, index in call]
+        assert sorted(taken) == sorted((id(f), i) for f in flows for i in range(len(f.rows)))
+        assert queue.tokens == 0
+
+
+def test_results_come_back_to_their_requests_and_share_calls():
+    async def scenario(scheduler, observer):
+        jobs = [scheduler.submit(rows(i, i + 1000), EMBEDDING) for i in range(100)]
+        found = await asyncio.gather(*jobs)
+        assert [[float(v[0]) for v in own] for own in found] == [[2.0 * i, 2.0 * (i + 1000)] for i in range(100)]
+        assert len(observer.calls) < 10
+        assert observer.last == (0, 0)
+        assert await scheduler.submit([], EMBEDDING) == []
+
+    scheduled(doubled(0.005), scenario)
+
+
+def test_a_full_queue_refuses_with_the_time_to_come_back():
+    async def scenario(scheduler, _):
+        first = asyncio.ensure_future(scheduler.submit(rows(*range(100)), EMBEDDING))
+        await asyncio.sleep(0.02)
+        with pytest.raises(Overloaded, match="tokens are waiting") as raised:
+            await scheduler.submit(rows(*range(60)), EMBEDDING)
+        assert int(raised.value.headers["retry-after"]) >= 1
+        with pytest.raises(Overloaded, match="texts are waiting"):
+            scheduler.admit(150)
+        assert len(await first) == 100
+
+    scheduled(doubled(0.05), scenario, call_tokens=100, queue_tokens=1200, queue_texts=200)
+
+
+def test_a_cancelled_request_frees_its_place():
+    async def scenario(scheduler, observer):
+        blocker = asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))
+        await asyncio.sleep(0.02)
+        waiting = asyncio.ensure_future(scheduler.submit(rows(*range(50)), EMBEDDING))
+        await asyncio.sleep(0)
+        assert observer.last == (500, 50)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert observer.last == (0, 0)
+        await blocker
+        assert sum(observer.calls) == 1, "nothing of it was computed"
+
+    scheduled(doubled(0.1), scenario)
+
+
+def test_an_error_of_a_call_reaches_its_requests_and_no_other():
+    def run(output, rows):
+        if any(row[0] == 13 for row in rows):
+            raise ValueError("13")
+        return doubled()(output, rows)
+
+    async def scenario(scheduler, _):
+        with pytest.raises(ValueError, match="13"):
+            await scheduler.submit(rows(*range(20), size=100), EMBEDDING)
+        assert len(await scheduler.submit(rows(1, 2), EMBEDDING)) == 2
+
+    scheduled(run, scenario)
+
+
+def test_closing_drains_and_then_refuses():
+    async def scenario(scheduler, _):
+        jobs = [asyncio.ensure_future(scheduler.submit(rows(i), EMBEDDING)) for i in range(20)]
+        await asyncio.sleep(0)
+        await scheduler.close()
+        assert len(await asyncio.gather(*jobs)) == 20
+        with pytest.raises(Overloaded, match="stopping"):
+            await scheduler.submit(rows(1), EMBEDDING)
+
+    scheduled(doubled(0.02), scenario, call_tokens=20)

@@ -1,0 +1,118 @@
+"""A server that is told to stop while it is busy: what it accepted is answered, whole and right, and then it leaves."""
+
+import asyncio
+import itertools
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from load import Connection, request
+from processes import Process
+
+from support.serving import wait_until
+
+CLIENTS = 32
+TEXTS = [f"the train of platform {number} leaves at noon" for number in range(50)]
+
+
+@pytest.fixture(scope="module")
+def vectors(model):
+    return [model.encode_query(text).tobytes() for text in TEXTS]
+
+
+@pytest.fixture
+def started():
+    processes = []
+
+    def start(*flags):
+        processes.append(Process("--threads", "1", *flags, keep_log=True))
+        processes[-1].wait_until_ready()
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+
+
+async def busy(address, *, again):
+    """Clients that ask until the server is gone; number of each request -> (status, vector's bytes, first of its connection).
+
+    Args:
+        again: whether a client uses its connection for more than one request.
+    """
+    answers, numbers = {}, itertools.count()
+
+    async def client():
+        connection, first = await Connection.open(address), True
+        try:
+            while True:
+                number = next(numbers)
+                body = json.dumps({"inputs": TEXTS[number % len(TEXTS)], "prompt_name": "query"}).encode()
+                extra = {} if again else {"connection": "close"}
+                status, _, found = await connection.ask(request("/embed", body, x_request_id=str(number), **extra))
+                vector = np.array(json.loads(found)[0], np.float32).tobytes() if status == 200 else b""
+                answers[number] = status, vector, first
+                first = False
+                if status != 200 or connection.closing or not again:
+                    connection.close()
+                    connection, first = await Connection.open(address), True
+        except OSError:  # nobody listens any more
+            connection.close()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return answers
+
+
+async def stopped_while_busy(process, number, *, again):
+    clients = asyncio.create_task(busy(process.address, again=again))
+    await asyncio.sleep(1.0)
+    process.signal(number)
+    return await asyncio.wait_for(clients, 30)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["kept alive", "one connection a request"])
+@pytest.mark.parametrize("flags", [(), ("--workers", "2"), ("--unix-socket",)], ids=["tcp", "workers", "unix"])
+def test_no_request_that_was_accepted_is_lost(flags, again, started, vectors, tmp_path):
+    process = started(*flags, *([str(tmp_path / "s")] if "--unix-socket" in flags else []))
+    answers = asyncio.run(stopped_while_busy(process, signal.SIGTERM, again=again))
+    assert process.wait(20) == 0
+    logged = {int(line["id"]): line["status"] for line in process.log if line.get("path") == "/embed"}
+    answered = {number for number, (status, *_) in answers.items() if status == 200}
+    assert set(logged.values()) == {200}
+    assert answered == set(logged)
+    assert all(answers[number][1] == vectors[number % len(TEXTS)] for number in answered)
+    # A connection that the system had made and the server not yet accepted is reset, and nothing of it was read.
+    assert all(first for status, _, first in answers.values() if status != 200)
+    assert len(answers) - len(answered) <= CLIENTS
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one", "workers"])
+def test_a_stop_waits_no_longer_than_it_was_told(flags, started):
+    process = started("--drain-timeout", "1", *flags)
+    connection = process.connect()
+    body = json.dumps({"inputs": ["word " * 300] * 800, "prompt_name": "document"}).encode()
+    connection.sendall(request("/embed", body))
+    wait_until(lambda: process.figure("moembed_queue_texts") > 10)
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    assert connection.recv(100)[9:12] == b"503"
+
+
+def test_an_interrupt_is_a_stop_and_another_does_not_wait(started):
+    for flags in (("--workers", "2"), ()):
+        process = started(*flags)
+        process.signal(signal.SIGINT)
+        assert process.wait(15) == 130
+    process = started()
+    connection = process.connect()
+    connection.sendall(
+        request("/embed", json.dumps({"inputs": ["word " * 300] * 800, "prompt_name": "query"}).encode())
+    )
+    wait_until(lambda: process.figure("moembed_queue_texts") > 10)
+    for _ in range(2):
+        process.signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert process.wait(15) == 130

@@ -1,0 +1,80 @@
+"""Random inputs of the ops of domain `moembed`, as a model of many shapes gives them."""
+
+from functools import partial
+
+import numpy as np
+
+from moembed.quantize.layout import pack, quantize_blocks, quantize_rows
+
+
+def _normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _codes(rng, tokens, width):
+    return rng.integers(0, 256, (tokens, width)).astype(np.uint8), rng.random((tokens, 1), np.float32) / 40
+
+
+def rows(rng, tokens):
+    width = int(rng.integers(1, 40)) * 4
+    x, residual, gamma, beta = (_normal(rng, *shape) for shape in ((tokens, width),) * 2 + ((width,),) * 2)
+    smooth, norm = rng.random(width, np.float32) + 0.5, {"epsilon": 1e-5}
+    table, scale = quantize_rows(_normal(rng, 30, width))
+    ids = rng.integers(-30, 30, tokens)
+    wide, wide_smooth = -(-width // 32) * 32, rng.random(-(-width // 32) * 32, np.float32) + 0.5
+    # Rows whose scales are subnormal in float16 too.
+    table4, scale4 = quantize_blocks(_normal(rng, 30, wide) * 10.0 ** -np.arange(0, 7.5, 0.25, np.float32)[:, None])
+    return [
+        ("Quantize", [x], {}),
+        ("AddNorm", [x, residual, gamma, beta], norm),
+        ("AddNormQuantize", [x, residual, gamma, beta, smooth], norm),
+        ("Int8Embedding", [ids, table, scale, gamma, gamma, beta, smooth], norm),
+        ("Int4Embedding", [ids, table4, scale4, *_normal(rng, 3, wide), wide_smooth], norm),
+        ("Router", [x, _normal(rng, int(rng.integers(3, 20)), width)], {"top_k": int(rng.integers(1, 4))}),
+    ]
+
+
+def linear(rng, tokens):
+    width, out = int(rng.integers(1, 60)) * 4, int(rng.integers(1, 7)) * 16
+    codes, step = _codes(rng, tokens, width)
+    weight = pack(rng.integers(-127, 128, (out, width)).astype(np.int8))
+    arrays = [codes, step, weight, rng.random(out, np.float32) / 50, _normal(rng, out)]
+    return [
+        ("Int8Linear", arrays, {"middle": 128}),
+        ("Int8Linear", arrays, {"middle": 32}),
+        ("Int8LinearGelu", arrays, {}),
+    ]
+
+
+def experts(rng, tokens, allowed=5, top_k=2):
+    hidden, ffn, experts = int(rng.integers(1, 6)) * 16, int(rng.integers(1, 8)) * 16, 5
+    chosen = np.array([rng.permutation(allowed)[:top_k] for _ in range(tokens)], np.int64).reshape(tokens, top_k)
+    up = [quantize_rows(_normal(rng, ffn, hidden) / 7) for _ in range(experts)]
+    down = [quantize_rows(_normal(rng, hidden, ffn) / 6) for _ in range(experts)]
+    scales = [np.stack([s for _, s in part]) for part in (up, down)]
+    weights = rng.random((tokens, top_k), np.float32)
+    arrays = [*_codes(rng, tokens, hidden), weights, chosen, _normal(rng, hidden), *scales]
+    return [("Int8Experts", [*arrays, *(pack(m) for m, _ in up + down)], {})]
+
+
+def texts(rng, tokens):
+    lengths = [tokens // 3, 0, tokens - tokens // 3] if tokens else [0]
+    mask = np.zeros((len(lengths), max(*lengths, 1) + int(rng.integers(0, 9))), np.int64)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = 1
+    cells = np.flatnonzero(mask).astype(np.int64)
+    heads, dim = int(rng.integers(1, 4)), 2 * int(rng.integers(1, 40))
+    angle = np.outer(np.arange(mask.shape[1]), 100.0 ** (-np.arange(0, dim, 2) / dim))
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    x = _normal(rng, len(cells), 3 * heads * dim)
+    return [("Attention", [x, cells, mask, cos, sin], {"num_heads": heads}), ("Pool", [x, cells, mask], {})]
+
+
+MAKERS = {
+    "rows": rows,
+    "linear": linear,
+    "experts": experts,
+    "all on two experts": partial(experts, allowed=2),
+    "one expert each": partial(experts, allowed=1, top_k=1),
+    "texts": texts,
+}
