@@ -17,16 +17,16 @@ IR_VERSION = 10
 
 HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
 
-# x [T,hidden], weight [experts,hidden] -> weights [T,top_k], chosen [T,top_k] int64
+# x [T,hidden], weight [experts,hidden] -> weights [T,top_k], expert_indices [T,top_k] int64
 ROUTER = """
-Router <top_k> (x, weight) => (weights, chosen)
+Router <top_k> (x, weight) => (weights, expert_indices)
 {
     logits = Gemm <transB = 1> (x, weight)
     probabilities = Softmax <axis = -1> (logits)
     axis = Constant <value_ints = [0]> ()
     k = Constant <value_int: int = @top_k> ()
     k1 = Unsqueeze (k, axis)
-    weights, chosen = TopK <axis = -1, largest = 1, sorted = 1> (probabilities, k1)
+    weights, expert_indices = TopK <axis = -1, largest = 1, sorted = 1> (probabilities, k1)
 }
 """
 
@@ -39,13 +39,13 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
     axis12 = Constant <value_ints = [1, 2]> ()
     two = Constant <value_ints = [2]> ()
     count = Shape (tokens)
-    step = Constant <value_ints = [16]> ()
+    multiple = Constant <value_ints = [16]> ()
     fill = Constant <value_ints = [15]> ()
     batch = Shape <start = 0, end = 1> (attention_mask)
     sequence = Shape <start = 1, end = 2> (attention_mask)
     reach = Add (sequence, fill)
-    blocks = Div (reach, step)
-    columns = Mul (blocks, step)
+    blocks = Div (reach, multiple)
+    columns = Mul (blocks, multiple)
     cells = Mul (batch, columns)
     half_dim = Shape <start = 1, end = 2> (cos)
     head_dim = Mul (half_dim, two)
@@ -117,14 +117,14 @@ POOL = """
 Pool (x, tokens, attention_mask) => (y)
 {
     axis1 = Constant <value_ints = [1]> ()
-    step = Constant <value_ints = [16]> ()
+    multiple = Constant <value_ints = [16]> ()
     fill = Constant <value_ints = [15]> ()
     batch = Shape <start = 0, end = 1> (attention_mask)
     sequence = Shape <start = 1, end = 2> (attention_mask)
     hidden = Shape <start = 1, end = 2> (x)
     reach = Add (sequence, fill)
-    blocks = Div (reach, step)
-    width = Mul (blocks, step)
+    blocks = Div (reach, multiple)
+    width = Mul (blocks, multiple)
     row = Div (tokens, sequence)
     column = Mod (tokens, sequence)
     start = Mul (row, width)
@@ -149,15 +149,15 @@ Pool (x, tokens, attention_mask) => (y)
 """
 
 # How tokens reach their experts: slots (token, rank) are sorted by expert, so that those of an expert are neighbours, computed,
-# and put back by the inverse permutation, so that a token's sum runs over its ranks whatever its companions chose.
+# and put back by the inverse permutation, so that a token's sum runs over its ranks whatever the other tokens of the batch chose.
 SORTED = """
     axis0 = Constant <value_ints = [0]> ()
     axis2 = Constant <value_ints = [2]> ()
     flat_shape = Constant <value_ints = [-1]> ()
-    slot_expert = Reshape (chosen, flat_shape)
+    slot_expert = Reshape (expert_indices, flat_shape)
     total = Shape (slot_expert)
     ascending_experts, order = TopK <axis = 0, largest = 0, sorted = 1> (slot_expert, total)
-    top_k = Shape <start = 1, end = 2> (chosen)
+    top_k = Shape <start = 1, end = 2> (expert_indices)
     tokens = Div (order, top_k)
     experts = Constant <value_ints = [{experts}]> ()
     slot_column = Unsqueeze (slot_expert, axis1)
@@ -166,7 +166,7 @@ SORTED = """
     counts = ReduceSum <keepdims = 0> (hits, axis0)
 """
 MIXED = """
-    chosen_shape = Shape (chosen)
+    indices_shape = Shape (expert_indices)
     hidden = Shape (bias)
     total0 = Squeeze (total, axis0)
     zero_index = Constant <value_int = 0> ()
@@ -174,7 +174,7 @@ MIXED = """
     ascending = Range (zero_index, total0, one_index)
     inverse = ScatterElements <axis = 0> (order, order, ascending)
     by_slot = Gather (grouped, inverse)
-    token_shape = Concat <axis = 0> (chosen_shape, hidden)
+    token_shape = Concat <axis = 0> (indices_shape, hidden)
     by_token = Reshape (by_slot, token_shape)
     share = Unsqueeze (weights, axis2)
     shares = Mul (by_token, share)
@@ -197,12 +197,12 @@ def expert_names(num_experts: int, *stems: str) -> list[str]:
 def _experts(num_experts: int) -> str:
     """Body for a number of experts; ONNX functions have a fixed number of inputs.
 
-    x [T,hidden], weights [T,top_k], chosen [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
+    x [T,hidden], weights [T,top_k], expert_indices [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
     expert's w2 [ffn,hidden] -> y [T,hidden].
     """
     w1, w2, rows, outputs = expert_names(num_experts, "w1_", "w2_", "rows", "out")
     parts = [
-        f"Experts (x, weights, chosen, bias, {w1}, {w2}) => (y)\n{{\n    axis1 = Constant <value_ints = [1]> ()",
+        f"Experts (x, weights, expert_indices, bias, {w1}, {w2}) => (y)\n{{\n    axis1 = Constant <value_ints = [1]> ()",
         SORTED.format(experts=", ".join(map(str, range(num_experts)))),
         f"    rows = Gather (x, tokens)\n    {rows} = Split <axis = 0> (rows, counts)",
         *(_EXPERT.format(i=i) for i in range(num_experts)),
@@ -229,12 +229,12 @@ def _schema(name: str, inputs: str, outputs: str, *attributes: str) -> OpSchema:
 
 # Signatures at trace time, where the weights of all experts are still one tensor; `moembed.export.graph` splits them.
 SCHEMAS = {
-    "router": _schema("Router", "x:float weight:float", "weights:float chosen:int64", "top_k"),
+    "router": _schema("Router", "x:float weight:float", "weights:float expert_indices:int64", "top_k"),
     "attention": _schema(
         "Attention", "qkv:float tokens:int64 attention_mask:int64 cos:float sin:float", "y:float", "num_heads"
     ),
     "pool": _schema("Pool", "x:float tokens:int64 attention_mask:int64", "y:float"),
     "experts": _schema(
-        "Experts", "x:float weights:float chosen:int64 w1:float w2:float bias:float", "y:float", "num_experts"
+        "Experts", "x:float weights:float expert_indices:int64 w1:float w2:float bias:float", "y:float", "num_experts"
     ),
 }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from moembed.bundle.manifest import RouterOutputs
 from moembed.export.functions import DOMAIN, VERSION, functions
 from moembed.models.config import NomicMoeConfig
 from moembed.version import __version__
@@ -20,6 +21,10 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == "Experts":
             _split_experts(model, node)
+        elif node.domain == DOMAIN and node.op_type == "Router":
+            layer = str(node.inputs[1].name).split(".")[2]  # type: ignore[union-attr]
+            outputs = router_outputs(int(layer))
+            node.outputs[0].name, node.outputs[1].name = outputs.weights, outputs.expert_indices
     drop_unused(model)
     _add_alias(model, "token_embeddings", "last_hidden_state")
     _forget_the_trace(model)
@@ -30,6 +35,12 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
     model.producer_name, model.producer_version = "moembed", __version__
     model.graph.name = "nomic_moe"
     return model
+
+
+def router_outputs(layer: int) -> RouterOutputs:
+    """Names of what a layer's router computes, after the checkpoint's name of the router."""
+    router = f"encoder.layers.{layer}.mlp.router"
+    return RouterOutputs(weights=f"{router}.weights", expert_indices=f"{router}.expert_indices")
 
 
 def consumer(model: ir.Model, initializer: str) -> ir.Node:
@@ -63,7 +74,7 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _split_experts(model: ir.Model, node: ir.Node) -> None:
-    x, weights, chosen, w1, w2, bias = node.inputs
+    x, weights, expert_indices, w1, w2, bias = node.inputs
     count = node.attributes["num_experts"].as_int()
     parts: list[ir.Value] = []
     for stacked in (w1, w2):
@@ -71,7 +82,7 @@ def _split_experts(model: ir.Model, node: ir.Node) -> None:
             raise ValueError("the trace does not feed Experts from the checkpoint's stacked weights")
         matrices = np.split(stacked.const_value.numpy(), count)
         parts += [add_initializer(model, f"{stacked.name}.{i}", matrix) for i, matrix in enumerate(matrices)]
-    inputs = [x, weights, chosen, bias, *parts]
+    inputs = [x, weights, expert_indices, bias, *parts]
     replacement = ir.node("Experts", inputs, domain=DOMAIN, num_outputs=1, name=node.name)
     new, old = replacement.outputs[0], node.outputs[0]
     new.name, new.shape, new.type = old.name, old.shape, old.type

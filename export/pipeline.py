@@ -158,6 +158,8 @@ def _properties(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _manifest(checkpoint: Checkpoint, report: "ParityReport", folder: Path) -> Manifest:
+    from moembed.export.graph import router_outputs
+
     spec, files = checkpoint.spec, file_records(folder)
     reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=checkpoint.weights_size)
     return Manifest(
@@ -169,6 +171,8 @@ def _manifest(checkpoint: Checkpoint, report: "ParityReport", folder: Path) -> M
         dims=spec.dims,
         prompts=spec.prompts,
         prompt_required=spec.prompt_required,
+        num_experts=checkpoint.config.num_experts,
+        routers={layer: router_outputs(layer) for layer in checkpoint.config.moe_layers},
         source=Source(
             repo=spec.repo,
             revision=spec.revision,

@@ -90,9 +90,9 @@ class Experts(nn.Module):
         self.mlp = ExpertMlp(config)
         self.bias = nn.Parameter(torch.empty(config.hidden_size))
 
-    def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor, expert_indices: Tensor) -> Tensor:
         """Map `[T, hidden]` to `[T, hidden]` given the router's two outputs."""
-        return experts(x, weights, chosen, self.mlp.w1, self.mlp.w2, self.bias, self.num_experts)
+        return experts(x, weights, expert_indices, self.mlp.w1, self.mlp.w2, self.bias, self.num_experts)
 
 
 class MoeMlp(nn.Module):
@@ -105,8 +105,8 @@ class MoeMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[T, hidden]` to `[T, hidden]`."""
-        weights, chosen = self.router(x)
-        return self.experts(x, weights, chosen)
+        weights, expert_indices = self.router(x)
+        return self.experts(x, weights, expert_indices)
 
 
 class Block(nn.Module):

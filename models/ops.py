@@ -24,8 +24,8 @@ def router(x: Tensor, weight: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         and the experts' indices, `[T, top_k]` int64.
     """
     probabilities = torch.softmax(F.linear(x, weight), dim=-1)
-    weights, chosen = torch.topk(probabilities, top_k)
-    return weights, chosen
+    weights, expert_indices = torch.topk(probabilities, top_k)
+    return weights, expert_indices
 
 
 @router.register_fake
@@ -35,14 +35,14 @@ def _(x: Tensor, weight: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("moembed::experts", mutates_args=())
 def experts(
-    x: Tensor, weights: Tensor, chosen: Tensor, w1: Tensor, w2: Tensor, bias: Tensor, num_experts: int
+    x: Tensor, weights: Tensor, expert_indices: Tensor, w1: Tensor, w2: Tensor, bias: Tensor, num_experts: int
 ) -> Tensor:
     """Evaluate the chosen experts and mix them: `sum_k weights_k * gelu(x @ w1_k.T) @ w2_k + bias`.
 
     Args:
         x: `[T, hidden]` float32.
         weights: `[T, top_k]` float32, from `router`.
-        chosen: `[T, top_k]` int64, from `router`.
+        expert_indices: `[T, top_k]` int64, from `router`.
         w1: `[num_experts * ffn, hidden]` float32, viewed `[num_experts, ffn, hidden]` and used transposed.
         w2: the same shape and the same view, used as it is; viewed `[num_experts, hidden, ffn]` it would be garbage.
         bias: `[hidden]` float32, one for all experts, added once and unweighted.
@@ -51,17 +51,19 @@ def experts(
     Returns:
         `[T, hidden]` float32.
     """
-    slots = x.new_zeros(*chosen.shape, x.shape[1])
+    slots = x.new_zeros(*expert_indices.shape, x.shape[1])
     up, down = (w.view(num_experts, -1, x.shape[1]) for w in (w1, w2))
     for expert in range(num_experts):
-        token, rank = torch.nonzero(chosen == expert, as_tuple=True)
+        token, rank = torch.nonzero(expert_indices == expert, as_tuple=True)
         slots[token, rank] = F.gelu(F.linear(x[token], up[expert])) @ down[expert]
     # Summed by rank, so that a token's result does not depend on its companions.
     return (slots * weights.unsqueeze(-1)).sum(1) + bias
 
 
 @experts.register_fake
-def _(x: Tensor, weights: Tensor, chosen: Tensor, w1: Tensor, w2: Tensor, bias: Tensor, num_experts: int) -> Tensor:
+def _(
+    x: Tensor, weights: Tensor, expert_indices: Tensor, w1: Tensor, w2: Tensor, bias: Tensor, num_experts: int
+) -> Tensor:
     return torch.empty_like(x)
 
 

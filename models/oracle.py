@@ -25,12 +25,12 @@ class OracleRouting:
 
     Attributes:
         probabilities: `[T, experts]` float64, the softmax over all experts.
-        chosen: `[T, top_k]` int64, most probable first.
+        expert_indices: `[T, top_k]` int64, most probable first.
         weights: `[T, top_k]` float64.
     """
 
     probabilities: Array
-    chosen: NDArray[np.int64]
+    expert_indices: NDArray[np.int64]
     weights: Array
 
 
@@ -120,17 +120,17 @@ class Oracle:
 
     def _route(self, h: Array, prefix: str) -> OracleRouting:
         probabilities = _softmax(h @ self._tensor(prefix + "mlp.router.layer.weight").T)
-        chosen = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.config.top_k]
-        return OracleRouting(probabilities, chosen, np.take_along_axis(probabilities, chosen, axis=1))
+        expert_indices = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.config.top_k]
+        return OracleRouting(probabilities, expert_indices, np.take_along_axis(probabilities, expert_indices, axis=1))
 
     def _experts(self, h: Array, routing: OracleRouting, prefix: str) -> Array:
         rows = self.config.expert_ffn_size
         w1, w2 = (self._handle.get_slice(prefix + f"mlp.experts.mlp.{name}") for name in ("w1", "w2"))
         out = np.zeros_like(h)
-        for expert in np.unique(routing.chosen):
+        for expert in np.unique(routing.expert_indices):
             first, last = int(expert) * rows, (int(expert) + 1) * rows
             up, down = np.asarray(w1[first:last], np.float64), np.asarray(w2[first:last], np.float64)
-            token, rank = np.nonzero(routing.chosen == expert)
+            token, rank = np.nonzero(routing.expert_indices == expert)
             out[token] += routing.weights[token, rank, None] * (_gelu(h[token] @ up.T) @ down)
         return out + self._tensor(prefix + "mlp.experts.bias")
 

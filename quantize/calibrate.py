@@ -49,18 +49,18 @@ def observed(graph: Path, texts: Sequence[Ids]) -> Values:
 
 
 def rows_of_expert(
-    x: NDArray[np.float32], chosen: NDArray[np.int64], expert: int, w1: NDArray[np.float32]
+    x: NDArray[np.float32], expert_indices: NDArray[np.int64], expert: int, w1: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the two products of one expert read.
 
     Args:
         x: `[T, hidden]`, what all experts read.
-        chosen: `[T, top_k]`.
+        expert_indices: `[T, top_k]`.
         expert: which.
         w1: `[ffn, hidden]`, its first matrix.
 
     Returns:
         The expert's rows of `x`, `[t, hidden]`, and `gelu(rows @ w1.T)`, `[t, ffn]`.
     """
-    rows = x[(chosen == expert).any(axis=1)]
+    rows = x[(expert_indices == expert).any(axis=1)]
     return rows, F.gelu(F.linear(torch.tensor(rows), torch.tensor(w1))).numpy()

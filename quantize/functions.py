@@ -1,17 +1,17 @@
 """The ONNX meaning of the INT8 ops of domain `moembed`: functions with bodies of standard operators.
 
-Activations are quantised per token row, where they are made: a row's codes depend on that row alone and integer sums do
-not depend on the order of summation, so a token's result does not depend on its company. Codes are unsigned bytes around
-a fixed middle, the operand that CPUs multiply with signed weights:
+Activations are quantized per token row, where they are computed. The quantized values of a row depend on that row alone,
+and integer sums do not depend on the order of summation, so the result is batch-invariant. Quantized activations are
+unsigned bytes with a fixed zero point, the operand that CPUs multiply with signed weights:
 
-* after a norm or attention, symmetric around 128: `step = max|x| / 127`;
-* after GELU, around 32: erf GELU never falls below -0.17, so `step = max(max x / 223, 0.17 / 32)` loses nothing there and
+* after a norm or attention, symmetric around 128: `scale = max|x| / 127`;
+* after GELU, around 32: erf GELU never falls below -0.17, so `scale = max(max x / 223, 0.17 / 32)` clips nothing there and
   resolves the positive side almost twice as finely.
 
-A product is `(float(sum) * weight_scale) * row_step + bias`, in this order and without fused operations. (Never
-`row_step * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales
-the bias too.) Weights are packed as `moembed.quantize.layout` says; `one` in `_PRODUCT` is a 1 that ONNX Runtime cannot
-fold, which lets it fuse the cast and the first product.
+A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Never
+`scale * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales the
+bias too.) Weights are packed as `moembed.quantize.layout` says; `one` in `_ONE` is a 1 that ONNX Runtime cannot fold,
+which lets it fuse the cast and the first product.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ from onnx import parser
 
 from moembed.export.functions import HEADER, MIXED, SORTED, expert_names
 
-GELU_MIDDLE = 32
+GELU_ZERO_POINT = 32
 
 _CONSTANTS = """
     axis1 = Constant <value_ints = [1]> ()
@@ -29,29 +29,29 @@ _CONSTANTS = """
     sixteen = Constant <value_ints = [16]> ()
 """
 
-# {x} [T,K] -> {p}codes [T,K] uint8 around 128, {p}step [T,1]
+# {x} [T,K] -> {p}quantized [T,K] uint8 around 128, {p}scale [T,1]
 _SYMMETRIC = """
     {p}abs = Abs ({x})
     {p}top = ReduceMax <keepdims = 1> ({p}abs, axis1)
     {p}range = Constant <value_float = 127.0> ()
     {p}fair = Div ({p}top, {p}range)
     {p}least = Constant <value_float = 1.17549435e-38> ()
-    {p}step = Max ({p}fair, {p}least)
-    {p}steps = Squeeze ({p}step, axis1)
-    {p}count = Shape ({p}steps)
-    {p}middle = ConstantOfShape <value = uint8[1] {{128}}> ({p}count)
-    {p}codes = QuantizeLinear <axis = 0> ({x}, {p}steps, {p}middle)
+    {p}scale = Max ({p}fair, {p}least)
+    {p}scales = Squeeze ({p}scale, axis1)
+    {p}count = Shape ({p}scales)
+    {p}zero_point = ConstantOfShape <value = uint8[1] {{128}}> ({p}count)
+    {p}quantized = QuantizeLinear <axis = 0> ({x}, {p}scales, {p}zero_point)
 """
 
 # The same for the output of a GELU, around 32: from the largest of each row, {p}top [T,1].
-_POSITIVE_STEP = """
+_POSITIVE = """
     {p}range = Constant <value_float = 223.0> ()
     {p}fair = Div ({p}top, {p}range)
     {p}least = Constant <value_float = 0.0053125> ()
-    {p}step = Max ({p}fair, {p}least)
-    {p}steps = Squeeze ({p}step, axis1)
-    {p}count = Shape ({p}steps)
-    {p}middle = ConstantOfShape <value = uint8[1] {{32}}> ({p}count)
+    {p}scale = Max ({p}fair, {p}least)
+    {p}scales = Squeeze ({p}scale, axis1)
+    {p}count = Shape ({p}scales)
+    {p}zero_point = ConstantOfShape <value = uint8[1] {{32}}> ({p}count)
 """
 
 # The matrix [K,N] of a packed weight [N/16,K/4,16,4]; all of it constant, so done once, when the session is made.
@@ -63,44 +63,44 @@ _SHAPE = """
     {p}shape = Concat <axis = 0> ({p}k, {p}n)
 """
 _ONE = """
-    one_count = Shape <start = 0, end = 1> ({codes})
+    one_count = Shape <start = 0, end = 1> ({quantized})
     one_yes = Equal (one_count, one_count)
     one = Cast <to = 1> (one_yes)
 """
 
-# {codes} [T,K], packed {w}, {scale} [N] -> {p}scaled [T,N], which times the codes' step is the product
+# {quantized} [T,K], packed {w}, {weight_scale} [N] -> {p}scaled [T,N], which times the scale of the row is the product
 _SCALED = """
     {p}turned = Transpose <perm = [1, 3, 0, 2]> ({w})
     {p}matrix = Reshape ({p}turned, {shape})
-    {p}sums = MatMulInteger ({codes}, {p}matrix, {middle})
+    {p}sums = MatMulInteger ({quantized}, {p}matrix, {zero_point})
     {p}wide = Cast <to = 1> ({p}sums)
-    {p}scale1 = Mul (one, {scale})
-    {p}scaled = Mul ({p}wide, {p}scale1)
+    {p}unfolded_scale = Mul (one, {weight_scale})
+    {p}scaled = Mul ({p}wide, {p}unfolded_scale)
 """
-_PRODUCT = _SCALED + "    {out} = Mul ({p}scaled, {step})\n"
+_PRODUCT = _SCALED + "    {out} = Mul ({p}scaled, {scale})\n"
 
-# x [T,K] -> codes [T,K] uint8, step [T,1]
+# x [T,K] -> quantized [T,K] uint8, scale [T,1]
 _QUANTIZE = (
-    "Quantize (x) => (codes, step)\n{"
+    "Quantize (x) => (quantized, scale)\n{"
     + _CONSTANTS
     + _SYMMETRIC.format(p="x_", x="x")
-    + ("    codes = Identity (x_codes)\n    step = Identity (x_step)\n}")
+    + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
 )
 
-# x [T,hidden], smooth [hidden] -> codes of x * smooth, step
+# x [T,hidden], smooth [hidden] -> quantized of x * smooth, scale
 _SMOOTHED = (
     "    smoothed = Mul (y, smooth)\n"
     + _SYMMETRIC.format(p="x_", x="smoothed")
-    + ("    codes = Identity (x_codes)\n    step = Identity (x_step)\n}")
+    + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
 )
 
 _WORDS8 = """
     rows = Gather (table, ids)
-    scales = Gather (scale, ids)
+    scales = Gather (table_scale, ids)
     words = DequantizeLinear <axis = 0> (rows, scales)
 """
 
-# A byte holds two codes, the lower half first; exact, since a code has 4 bits and a scale 11.
+# A byte holds two 4-bit values, the lower half first; exact, since a value has 4 bits and a scale 11.
 _WORDS4 = """
     pairs = Gather (table, ids)
     fifteen = Constant <value = uint8[1] {15}> ()
@@ -112,14 +112,14 @@ _WORDS4 = """
     second_of_two = Unsqueeze (second, end)
     twos = Concat <axis = -1> (first_of_two, second_of_two)
     count = Shape (ids)
-    per_row = Shape <start = 1, end = 2> (scale)
+    per_row = Shape <start = 1, end = 2> (table_scale)
     size = Constant <value_ints = [32]> ()
     blocked = Concat <axis = 0> (count, per_row, size)
     blocks = Reshape <allowzero = 1> (twos, blocked)
     places = Cast <to = 1> (blocks)
     eight = Constant <value_float = 8.0> ()
     centred = Sub (places, eight)
-    halves = Gather (scale, ids)
+    halves = Gather (table_scale, ids)
     singles = Cast <to = 1> (halves)
     scales = Unsqueeze (singles, end)
     values = Mul (centred, scales)
@@ -129,10 +129,10 @@ _WORDS4 = """
 """
 
 
-# ids [T], table and scale, type, gamma, beta, smooth [hidden] -> y [T,hidden], codes, step
+# ids [T], table and table_scale, type, gamma, beta, smooth [hidden] -> y [T,hidden], quantized, scale
 def _embedding(name: str, words: str) -> str:
     return (
-        f"{name} <epsilon> (ids, table, scale, type, gamma, beta, smooth) => (y, codes, step)\n{{"
+        f"{name} <epsilon> (ids, table, table_scale, type, gamma, beta, smooth) => (y, quantized, scale)\n{{"
         + _CONSTANTS
         + words
         + """
@@ -143,8 +143,8 @@ def _embedding(name: str, words: str) -> str:
     )
 
 
-# By the bits of a value in the table: table [V,hidden] int8 and scale [V], or table [V,hidden/2] uint8, around 8, and scale
-# [V,hidden/32] float16.
+# By the bits of a value in the table: table [V,hidden] int8 and table_scale [V], or table [V,hidden/2] uint8, around 8, and
+# table_scale [V,hidden/32] float16.
 EMBEDDINGS = {8: "Int8Embedding", 4: "Int4Embedding"}
 _EMBEDDINGS = tuple(_embedding(EMBEDDINGS[bits], words) for bits, words in ((8, _WORDS8), (4, _WORDS4)))
 
@@ -157,9 +157,9 @@ AddNorm <epsilon> (x, residual, gamma, beta) => (y)
 }
 """
 
-# The same, and the codes of y * smooth for the product that reads it: y [T,hidden], codes, step
+# The same, and the quantized of y * smooth for the product that reads it: y [T,hidden], quantized, scale
 _ADD_NORM_QUANTIZE = (
-    "AddNormQuantize <epsilon> (x, residual, gamma, beta, smooth) => (y, codes, step)\n{"
+    "AddNormQuantize <epsilon> (x, residual, gamma, beta, smooth) => (y, quantized, scale)\n{"
     + _CONSTANTS
     + """
     sum = Add (x, residual)
@@ -168,53 +168,67 @@ _ADD_NORM_QUANTIZE = (
     + _SMOOTHED
 )
 
-# codes [T,K], step [T,1], weight packed, scale [N], bias [N] -> y [T,N]; `middle` is the codes' zero point
+# quantized [T,K] with zero point `zero_point`, scale [T,1], weight packed, weight_scale [N], bias [N] -> y [T,N]
 _LINEAR = (
-    "Int8Linear <middle> (codes, step, weight, scale, bias) => (y)\n{"
+    "Int8Linear <zero_point> (quantized, scale, weight, weight_scale, bias) => (y)\n{"
     + _CONSTANTS
     + """
-    middle0 = Constant <value_int: int = @middle> ()
-    middle8 = Cast <to = 2> (middle0)
+    zero_point0 = Constant <value_int: int = @zero_point> ()
+    zero_point8 = Cast <to = 2> (zero_point0)
 """
     + _SHAPE.format(p="w_", w="weight")
-    + _ONE.format(codes="codes")
+    + _ONE.format(quantized="quantized")
     + _PRODUCT.format(
-        p="y_", w="weight", shape="w_shape", codes="codes", scale="scale", step="step", middle="middle8", out="raw"
+        p="y_",
+        w="weight",
+        shape="w_shape",
+        quantized="quantized",
+        weight_scale="weight_scale",
+        scale="scale",
+        zero_point="zero_point8",
+        out="raw",
     )
     + "    y = Add (raw, bias)\n}"
 )
 
-# The same with GELU behind it: codes around 32 and step for the next product
+# The same followed by GELU: quantized around 32, and scale, for the next product
 _LINEAR_GELU = (
-    "Int8LinearGelu (x_codes, x_step, weight, scale, bias) => (codes, step)\n{"
+    "Int8LinearGelu (x_quantized, x_scale, weight, weight_scale, bias) => (quantized, scale)\n{"
     + _CONSTANTS
-    + "    middle8 = Constant <value = uint8 {128}> ()\n"
+    + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
     + _SHAPE.format(p="w_", w="weight")
-    + _ONE.format(codes="x_codes")
+    + _ONE.format(quantized="x_quantized")
     + _PRODUCT.format(
-        p="y_", w="weight", shape="w_shape", codes="x_codes", scale="scale", step="x_step", middle="middle8", out="raw"
+        p="y_",
+        w="weight",
+        shape="w_shape",
+        quantized="x_quantized",
+        weight_scale="weight_scale",
+        scale="x_scale",
+        zero_point="zero_point8",
+        out="raw",
     )
     + """
     biased = Add (raw, bias)
     active = Gelu (biased)
     h_top = ReduceMax <keepdims = 1> (active, axis1)
 """
-    + _POSITIVE_STEP.format(p="h_")
-    + "    codes = QuantizeLinear <axis = 0> (active, h_steps, h_middle)\n    step = Identity (h_step)\n}"
+    + _POSITIVE.format(p="h_")
+    + "    quantized = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n    scale = Identity (h_scale)\n}"
 )
 
 # What is done for all experts at once is done once: a short text takes as long as the graph has operators.
 _EXPERTS_HEAD = """
-    middle8 = Constant <value = uint8 {{128}}> ()
+    zero_point8 = Constant <value = uint8 {{128}}> ()
     gelu8 = Constant <value = uint8 {{32}}> ()
-    rows = Gather (codes, tokens)
-    row_steps = Gather (step, tokens)
+    rows = Gather (quantized, tokens)
+    row_scales = Gather (scale, tokens)
     {rows} = Split <axis = 0> (rows, counts)
-    {steps} = Split <axis = 0> (row_steps, counts)
+    {scales} = Split <axis = 0> (row_scales, counts)
 """
 _UP = """
     up{i}_index = Constant <value_int = {i}> ()
-    up{i}_scale = Gather <axis = 0> (scale1, up{i}_index)
+    up{i}_w1_scale = Gather <axis = 0> (w1_scale, up{i}_index)
 """
 _ACTIVE = """
     active{i} = Gelu (raw{i})
@@ -222,51 +236,57 @@ _ACTIVE = """
 """
 _BETWEEN = (
     "    h_top = Concat <axis = 0> ({tops})\n"
-    + _POSITIVE_STEP.replace("{p}", "h_")
+    + _POSITIVE.replace("{p}", "h_")
     + """
-    {h_steps} = Split <axis = 0> (h_steps, counts)
-    {h_middles} = Split <axis = 0> (h_middle, counts)
+    {h_scales} = Split <axis = 0> (h_scales, counts)
+    {h_zero_points} = Split <axis = 0> (h_zero_point, counts)
 """
 )
 _DOWN = """
-    down{i}_scale = Gather <axis = 0> (scale2, up{i}_index)
-    h{i}_codes = QuantizeLinear <axis = 0> (active{i}, h_steps{i}, h_middles{i})
+    down{i}_w2_scale = Gather <axis = 0> (w2_scale, up{i}_index)
+    h{i}_quantized = QuantizeLinear <axis = 0> (active{i}, h_scales{i}, h_zero_points{i})
 """
 _OUT = """
     unscaled = Concat <axis = 0> ({scaled})
-    grouped = Mul (unscaled, h_step)
+    grouped = Mul (unscaled, h_scale)
 """
 
 
 def _experts(num_experts: int) -> str:
     """Body for a number of experts.
 
-    codes [T,hidden], step [T,1], weights [T,top_k], chosen [T,top_k], bias [hidden], scale1 [experts,ffn], scale2
-    [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
+    quantized [T,hidden], scale [T,1], weights [T,top_k], expert_indices [T,top_k], bias [hidden], w1_scale [experts,ffn],
+    w2_scale [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
     """
-    w1, w2, rows, steps, tops, h_steps, h_middles = expert_names(
-        num_experts, "w1_", "w2_", "rows", "steps", "top", "h_steps", "h_middles"
+    w1, w2, rows, scales, tops, h_scales, h_zero_points = expert_names(
+        num_experts, "w1_", "w2_", "rows", "scales", "top", "h_scales", "h_zero_points"
     )
     parts = [
-        f"Int8Experts (codes, step, weights, chosen, bias, scale1, scale2, {w1}, {w2}) => (y)\n{{",
+        f"Int8Experts (quantized, scale, weights, expert_indices, bias, w1_scale, w2_scale, {w1}, {w2}) => (y)\n{{",
         _CONSTANTS,
         SORTED.format(experts=", ".join(map(str, range(num_experts)))),
-        _EXPERTS_HEAD.format(rows=rows, steps=steps),
-        _ONE.format(codes="codes"),
+        _EXPERTS_HEAD.format(rows=rows, scales=scales),
+        _ONE.format(quantized="quantized"),
         _SHAPE.format(p="up_", w="w1_0"),
         _SHAPE.format(p="down_", w="w2_0"),
     ]
     for i in range(num_experts):
-        up = {"p": f"up{i}_", "w": f"w1_{i}", "shape": "up_shape", "codes": f"rows{i}", "middle": "middle8"}
+        up = {"p": f"up{i}_", "w": f"w1_{i}", "shape": "up_shape", "quantized": f"rows{i}", "zero_point": "zero_point8"}
         parts += [
             _UP.format(i=i),
-            _PRODUCT.format(**up, scale=f"up{i}_scale", step=f"steps{i}", out=f"raw{i}"),
+            _PRODUCT.format(**up, weight_scale=f"up{i}_w1_scale", scale=f"scales{i}", out=f"raw{i}"),
             _ACTIVE.format(i=i),
         ]
-    parts.append(_BETWEEN.format(tops=tops, h_steps=h_steps, h_middles=h_middles))
+    parts.append(_BETWEEN.format(tops=tops, h_scales=h_scales, h_zero_points=h_zero_points))
     for i in range(num_experts):
-        down = {"p": f"down{i}_", "w": f"w2_{i}", "shape": "down_shape", "codes": f"h{i}_codes", "middle": "gelu8"}
-        parts += [_DOWN.format(i=i), _SCALED.format(**down, scale=f"down{i}_scale")]
+        down = {
+            "p": f"down{i}_",
+            "w": f"w2_{i}",
+            "shape": "down_shape",
+            "quantized": f"h{i}_quantized",
+            "zero_point": "gelu8",
+        }
+        parts += [_DOWN.format(i=i), _SCALED.format(**down, weight_scale=f"down{i}_w2_scale")]
     scaled = ", ".join(f"down{i}_scaled" for i in range(num_experts))
     return "".join(parts) + _OUT.format(scaled=scaled) + MIXED + "}"
 

@@ -35,7 +35,7 @@ def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     """Quantise `[N, K]` symmetrically with one scale per row.
 
     Returns:
-        int8 codes in -127..127 of the same shape, and float32 scales `[N]`.
+        int8 values in -127..127 of the same shape, and float32 scales `[N]`.
     """
     scales = scales_of(matrix)
     return np.clip(np.rint(matrix / scales[:, None]), -LARGEST, LARGEST).astype(np.int8), scales
@@ -45,13 +45,13 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
     """Quantise `[N, K]` to 4 bits with one scale per 32 values of a row.
 
     A block's value of largest magnitude becomes -8 times the scale, or 7, 6, ... 1 times it, whichever leaves the least error:
-    values that came from any codes of 4 bits and any float16 scale are found again.
+    values that are 4-bit integers times a float16 scale are reproduced exactly.
 
     Args:
         matrix: K a multiple of 32.
 
     Returns:
-        Codes around 8 in 4 bits, `[N, K/2]` uint8, of which the lower half of a byte comes first, and scales `[N, K/32]` float16.
+        4-bit integers with zero point 8, two to a byte, the lower half first, `[N, K/2]` uint8, and scales `[N, K/32]` float16.
 
     Raises:
         InputError: a value is not finite, or beyond float16, in which scales are.
@@ -63,26 +63,26 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
         )
     blocks = matrix.reshape(-1, BLOCK_4)
     peaks = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], axis=1)
-    best, codes = np.zeros(peaks.shape, np.float16), np.full(blocks.shape, 8, np.uint8)
+    best, integers = np.zeros(peaks.shape, np.float16), np.full(blocks.shape, 8, np.uint8)
     least = np.square(blocks).sum(1, keepdims=True)
     # Only -8 has no counterpart; elsewhere the scale is positive, whichever sign the first of equal magnitudes has.
     for scale in (peaks / np.float32(-8), *(np.abs(peaks) / np.float32(place) for place in range(7, 0, -1))):
         half = scale.astype(np.float16)
-        step = half.astype(np.float32)
-        tried = np.clip(np.rint(np.divide(blocks, step, out=np.zeros_like(blocks), where=step != 0)), -8, 7)
-        error = np.square(blocks - tried * step).sum(1, keepdims=True)
+        single = half.astype(np.float32)
+        tried = np.clip(np.rint(np.divide(blocks, single, out=np.zeros_like(blocks), where=single != 0)), -8, 7)
+        error = np.square(blocks - tried * single).sum(1, keepdims=True)
         better = error < least
         least, best = np.where(better, error, least), np.where(better, half, best)
-        codes = np.where(better, tried.astype(np.int8) + 8, codes).astype(np.uint8)
-    first, second = codes[:, ::2], codes[:, 1::2]
+        integers = np.where(better, tried.astype(np.int8) + 8, integers).astype(np.uint8)
+    first, second = integers[:, ::2], integers[:, 1::2]
     packed = (first + 16 * second).astype(np.uint8)
     return packed.reshape(len(matrix), -1), best.astype(np.float16).reshape(len(matrix), -1)
 
 
-def decode_blocks(codes: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
-    """`[N, K/2]` and `[N, K/32]` -> the values `[N, K]` that codes of 4 bits stand for."""
-    centred = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*scales.shape, BLOCK_4).astype(np.float32) - 8
-    return (centred * scales.astype(np.float32)[..., None]).reshape(len(codes), -1)
+def dequantize_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Dequantize what `quantize_blocks` gives: `[N, K/2]` and `[N, K/32]` -> `[N, K]`."""
+    centred = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*scales.shape, BLOCK_4).astype(np.float32) - 8
+    return (centred * scales.astype(np.float32)[..., None]).reshape(len(packed), -1)
 
 
 def scales_of(matrix: NDArray[np.float32]) -> NDArray[np.float32]:

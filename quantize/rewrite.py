@@ -12,24 +12,24 @@ from moembed.errors import InputError
 from moembed.export.functions import DOMAIN
 from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.quantize.calibrate import Values, rows_of_expert
-from moembed.quantize.functions import EMBEDDINGS, GELU_MIDDLE, int8_functions
+from moembed.quantize.functions import EMBEDDINGS, GELU_ZERO_POINT, int8_functions
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.recipe import Recipe
 from moembed.quantize.rounding import rounded
 from moembed.quantize.smoothing import Factors, content_of
 
 _TABLE = "embeddings.word_embeddings.weight"
-_MIDDLE = 128
+_ZERO_POINT = 128
 
 
 @dataclass(frozen=True)
-class _Coded:
-    """The codes of a value and what a product has to know of them."""
+class _Quantized:
+    """A quantized value of the graph, and what a product has to know of it."""
 
-    codes: ir.Value
-    step: ir.Value
-    middle: int
-    factors: NDArray[np.float32] | None  # that its channels were multiplied with
+    data: ir.Value
+    scale: ir.Value
+    zero_point: int
+    factors: NDArray[np.float32] | None  # by which its channels were multiplied
 
 
 class Rewriter:
@@ -51,7 +51,7 @@ class Rewriter:
         self, model: ir.Model, recipe: Recipe, values: Values, factors: Factors, keep: Collection[str] = ()
     ) -> None:
         self.model, self.recipe, self.values, self.factors, self.keep = model, recipe, values, factors, keep
-        self.coded: dict[ir.Value, _Coded] = {}
+        self.quantized: dict[ir.Value, _Quantized] = {}
 
     def run(self) -> ir.Model:
         """Rewrite and return the model."""
@@ -85,72 +85,77 @@ class Rewriter:
                 f"recipe {self.recipe.name} stores {_TABLE} in blocks of {BLOCK_4} values, and its rows have {table.shape[1]}; "
                 "quantize by recipe int8"
             )
-        codes, scale = quantize_blocks(table) if bits == 4 else quantize_rows(table)
-        stored = [self._add(f"{_TABLE}.int{bits}", codes), self._add(f"{_TABLE}.scale", scale)]
-        self._coded_norm(EMBEDDINGS[bits], norm, [gather.inputs[1], *stored, token_type])
+        words, scale = quantize_blocks(table) if bits == 4 else quantize_rows(table)
+        stored = [self._add(f"{_TABLE}.int{bits}", words), self._add(f"{_TABLE}.scale", scale)]
+        self._quantized_norm(EMBEDDINGS[bits], norm, [gather.inputs[1], *stored, token_type])
 
     def _norm(self, norm: ir.Node, weight: str) -> None:
         add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
         if add is None or add.op_type != "Add":
             raise ValueError(f"{weight} is not fed by a residual sum")
         if norm.outputs[0].name in self.factors:
-            self._coded_norm("AddNormQuantize", norm, list(add.inputs))
+            self._quantized_norm("AddNormQuantize", norm, list(add.inputs))
         else:  # the last one, where there is no projection
             epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
             self._replace(norm, "AddNorm", [*add.inputs, *norm.inputs[1:]], epsilon)
 
-    def _coded_norm(self, op: str, norm: ir.Node, inputs: list[Any]) -> None:
+    def _quantized_norm(self, op: str, norm: ir.Node, inputs: list[Any]) -> None:
         factors = self.factors[str(norm.outputs[0].name)]
         smooth = self._add(f"{str(norm.inputs[1].name).removesuffix('.weight')}.smooth", factors)  # type: ignore[union-attr]
         epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
-        y, codes, step = self._replace(norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("codes", "step"))
-        self.coded[y] = _Coded(codes, step, _MIDDLE, factors)
+        y, data, scale = self._replace(
+            norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("quantized", "scale")
+        )
+        self.quantized[y] = _Quantized(data, scale, _ZERO_POINT, factors)
 
     def _linear(self, gemm: ir.Node, weight: str) -> None:
         x, _, *biases = gemm.inputs
-        coded = self._codes_of(x, gemm)
-        codes8, scales = self._quantized(weight, self._content(weight), self._read(x), coded.factors)
-        packed, scale = self._add(f"{weight}.int8", codes8), self._add(f"{weight}.scale", scales)
+        quantized = self._quantized_of(x, gemm)
+        integers, scales = self._quantized_weight(weight, self._content(weight), self._read(x), quantized.factors)
+        packed, scale = self._add(f"{weight}.int8", integers), self._add(f"{weight}.scale", scales)
         # The exporter leaves a bias of zeros out.
         bias = biases or [self._add(f"{weight.removesuffix('weight')}bias", np.zeros(len(scales), np.float32))]
-        inputs = [coded.codes, coded.step, packed, scale, *bias]
+        inputs = [quantized.data, quantized.scale, packed, scale, *bias]
         (use, *others) = gemm.outputs[0].uses()
         if others or use.node.op_type != "Gelu" or self._is_kept(use.node.outputs[0]):
-            self._replace(gemm, "Int8Linear", inputs, {"middle": coded.middle})
+            self._replace(gemm, "Int8Linear", inputs, {"zero_point": quantized.zero_point})
             return
-        active, codes, step = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, codes_only=True)
-        self.coded[active] = _Coded(codes, step, GELU_MIDDLE, None)
+        active, data, scale = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, quantized_only=True)
+        self.quantized[active] = _Quantized(data, scale, GELU_ZERO_POINT, None)
 
     def _experts(self, node: ir.Node) -> None:
-        x, weights, chosen, bias, *matrices = node.inputs
+        x, weights, expert_indices, bias, *matrices = node.inputs
         names = [str(value.name) for value in matrices]  # type: ignore[union-attr]
         stem, half = names[0].removesuffix(".w1.0"), len(names) // 2
-        coded = self._codes_of(x, node)
+        quantized = self._quantized_of(x, node)
         packed: dict[str, NDArray[np.int8]] = {}
         scales: dict[str, NDArray[np.float32]] = {}
         for expert, (name1, name2) in enumerate(zip(names[:half], names[half:], strict=True)):
             w1, w2 = self._content(name1), self._content(name2).T  # w2 is [ffn, hidden] and used as it is
-            rows, hidden = rows_of_expert(self._read(x), self._read(chosen), expert, w1)
-            packed[name1], scales[name1] = self._quantized(name1, w1, rows, coded.factors)
-            packed[name2], scales[name2] = self._quantized(name2, w2, hidden, None)
+            rows, hidden = rows_of_expert(self._read(x), self._read(expert_indices), expert, w1)
+            packed[name1], scales[name1] = self._quantized_weight(name1, w1, rows, quantized.factors)
+            packed[name2], scales[name2] = self._quantized_weight(name2, w2, hidden, None)
         scale1, scale2 = (
             self._add(f"{stem}.{n}.scale", np.stack([scales[name] for name in part]))
             for n, part in (("w1", names[:half]), ("w2", names[half:]))
         )
         values = [self._add(f"{name}.int8", packed[name]) for name in names]
         self._replace(
-            node, "Int8Experts", [coded.codes, coded.step, weights, chosen, bias, scale1, scale2, *values], {}
+            node,
+            "Int8Experts",
+            [quantized.data, quantized.scale, weights, expert_indices, bias, scale1, scale2, *values],
+            {},
         )
 
-    def _codes_of(self, x: Any, reader: ir.Node) -> _Coded:
-        if x not in self.coded:
+    def _quantized_of(self, x: Any, reader: ir.Node) -> _Quantized:
+        if x not in self.quantized:
             node = ir.node("Quantize", [x], domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
-            node.outputs[0].name, node.outputs[1].name = f"{x.name}.codes", f"{x.name}.step"
+            node.outputs[0].name, node.outputs[1].name = f"{x.name}.quantized", f"{x.name}.scale"
             self.model.graph.insert_before(reader, node)
-            self.coded[x] = _Coded(node.outputs[0], node.outputs[1], _MIDDLE, None)
-        return self.coded[x]
+            self.quantized[x] = _Quantized(node.outputs[0], node.outputs[1], _ZERO_POINT, None)
+        return self.quantized[x]
 
-    def _quantized(
+    def _quantized_weight(
         self, name: str, matrix: NDArray[np.float32], inputs: NDArray[Any], factors: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         if not fits(matrix.shape):
@@ -160,8 +165,8 @@ class Rewriter:
             )
         if factors is not None:
             matrix, inputs = matrix / factors, inputs * factors
-        codes, scale = rounded(np.ascontiguousarray(matrix), inputs, self.recipe.damping)
-        return pack(codes), scale
+        integers, scale = rounded(np.ascontiguousarray(matrix), inputs, self.recipe.damping)
+        return pack(integers), scale
 
     def _is_kept(self, value: ir.Value) -> bool:
         readers = [use.node for use in value.uses() if use.node.op_type == "Gemm"]
@@ -179,16 +184,16 @@ class Rewriter:
         *,
         extra: tuple[str, ...] = (),
         before: ir.Node | None = None,
-        codes_only: bool = False,
+        quantized_only: bool = False,
     ) -> list[ir.Value]:
         """Put a node of our domain in the place of `old`; gives the value that stands for its output, then the extra ones."""
         was = old.outputs[0]
         node = ir.node(
-            op, inputs, attributes, domain=DOMAIN, num_outputs=2 if codes_only else 1 + len(extra), name=old.name
+            op, inputs, attributes, domain=DOMAIN, num_outputs=2 if quantized_only else 1 + len(extra), name=old.name
         )
         self.model.graph.insert_before(before or old, node)
-        if codes_only:
-            node.outputs[0].name, node.outputs[1].name = f"{was.name}.codes", f"{was.name}.step"
+        if quantized_only:
+            node.outputs[0].name, node.outputs[1].name = f"{was.name}.quantized", f"{was.name}.scale"
             return [was, *node.outputs]
         now = node.outputs[0]
         for value, suffix in zip(node.outputs[1:], extra, strict=True):

@@ -25,22 +25,22 @@ def rounded(
             the inputs do not show still count.
 
     Returns:
-        int8 codes in -127..127 of the same shape, and float32 scales `[N]`, those of plain rounding.
+        int8 values in -127..127 of the same shape, and float32 scales `[N]`, those of plain rounding.
     """
     scales = scales_of(matrix)
     order, spread = spread_of(inputs, damping)
     left = np.ascontiguousarray((matrix / scales[:, None]).T[order])  # [K, N]: a column of the matrix is a row here
-    codes = np.empty(left.shape, np.int8)
+    integers = np.empty(left.shape, np.int8)
     for start in range(0, len(left), _BLOCK):
         stop = min(start + _BLOCK, len(left))
         errors = np.empty((stop - start, left.shape[1]), np.float32)
         for k in range(start, stop):
-            code = np.clip(np.rint(left[k]), -LARGEST, LARGEST)
-            codes[order[k]] = code
-            errors[k - start] = (left[k] - code) / spread[k, k]
+            integer = np.clip(np.rint(left[k]), -LARGEST, LARGEST)
+            integers[order[k]] = integer
+            errors[k - start] = (left[k] - integer) / spread[k, k]
             left[k + 1 : stop] -= spread[k, k + 1 : stop, None] * errors[k - start]
         left[stop:] -= spread[start:stop, stop:].T @ errors
-    return np.ascontiguousarray(codes.T), scales
+    return np.ascontiguousarray(integers.T), scales
 
 
 def spread_of(inputs: NDArray[np.float32], damping: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

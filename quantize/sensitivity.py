@@ -1,4 +1,4 @@
-"""How far a model's vectors move when one linear layer reads int8 codes and everything else is exact.
+"""Sensitivity of a model's vectors to the quantized input of one linear layer, everything else exact.
 
 The error of the layer's own output says little: what counts is what the layers behind it make of it. So every linear layer gets
 a switch in a copy of the graph, and the texts run once for each.
@@ -18,9 +18,10 @@ from moembed.quantize.smoothing import Factors
 from moembed.tokenizer.tokenizer import Ids
 from moembed.verify.parity import instrumented
 
-# x [T,K], factors [K], on: 1 for codes and 0 for x itself -> [T,K]; range and least as in moembed.quantize.functions
-_CODED = """
-Coded <range, least> (x, factors, on) => (y)
+# x [T,K], factors [K], on: 1 for x quantized and dequantized, 0 for x itself -> [T,K]; range and least as in
+# moembed.quantize.functions
+_FAKE_QUANTIZE = """
+FakeQuantize <range, least> (x, factors, on) => (y)
 {
     axis1 = Constant <value_ints = [1]> ()
     smoothed = Mul (x, factors)
@@ -29,10 +30,10 @@ Coded <range, least> (x, factors, on) => (y)
     most = Constant <value_float: float = @range> ()
     fair = Div (top, most)
     floor = Constant <value_float: float = @least> ()
-    step = Max (fair, floor)
-    scaled = Div (smoothed, step)
-    codes = Round (scaled)
-    rounded = Mul (codes, step)
+    scale = Max (fair, floor)
+    scaled = Div (smoothed, scale)
+    quantized = Round (scaled)
+    rounded = Mul (quantized, scale)
     back = Div (rounded, factors)
     error = Sub (back, x)
     part = Mul (error, on)
@@ -53,15 +54,15 @@ def sensitivities(graph: Path, factors: Factors, texts: Sequence[Ids]) -> dict[s
 
     Returns:
         Name of the layer's weight -> mean of 1 - cosine between the vectors of the exact model and of the one in which this
-        layer alone reads codes.
+        layer alone reads quantized inputs.
     """
     model = onnx.load(graph, load_external_data=False)
     weights = _switched(model, factors)
     session = instrumented(model, graph.parent, [])
     batches = [pad([text], 1) for text in texts]
 
-    def vectors(chosen: int | None) -> np.ndarray:
-        on = {f"on.{i}": np.array([i == chosen], np.float32) for i in range(len(weights))}
+    def vectors(layer: int | None) -> np.ndarray:
+        on = {f"on.{i}": np.array([i == layer], np.float32) for i in range(len(weights))}
         runs = [
             session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask, **on})[0]
             for ids, mask in batches
@@ -86,9 +87,11 @@ def _switched(model: onnx.ModelProto, factors: Factors) -> list[str]:
             model.graph.initializer.append(numpy_helper.from_array(vector, f"{weight}.factors"))
             model.graph.input.append(onnx.helper.make_tensor_value_info(on, onnx.TensorProto.FLOAT, [1]))
             kind = _GELU if x in gelus else _SYMMETRIC
-            inputs, node.input[0] = [x, f"{weight}.factors", on], f"{weight}.coded"
-            model.graph.node.append(onnx.helper.make_node("Coded", inputs, [node.input[0]], domain=DOMAIN, **kind))
+            inputs, node.input[0] = [x, f"{weight}.factors", on], f"{weight}.quantized"
+            model.graph.node.append(
+                onnx.helper.make_node("FakeQuantize", inputs, [node.input[0]], domain=DOMAIN, **kind)
+            )
             weights.append(weight)
         model.graph.node.append(node)
-    model.functions.append(parser.parse_function(HEADER + _CODED))
+    model.functions.append(parser.parse_function(HEADER + _FAKE_QUANTIZE))
     return weights

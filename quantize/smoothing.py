@@ -2,7 +2,7 @@
 
 A product reads `x * factors` in place of `x`, and weights that were divided by them. One scale serves a whole token row, so a
 channel that is much larger than the others takes resolution from all of them. (Outputs of a GELU have such channels too, but
-there the weights lose more than the codes win.)
+there the weights lose more than the quantized values win.)
 """
 
 import numpy as np

@@ -36,12 +36,10 @@ A text's 10 nearest are those of greatest cosine among the other texts that were
 `value` is this bundle's, 0 to 1 (Spearman: -1 to 1), and `baseline` the fp32 bundle's.
 """
 
-import re
-import sys
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from moembed.errors import BundleError, shown
+from moembed.bundle.records import malformed, read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,72 +120,7 @@ class Certificate:
         Raises:
             BundleError: a field is missing, unknown, of the wrong type or not finite, or the stability was never checked.
         """
-        certificate: Certificate = _read(cls, raw, name)
+        certificate: Certificate = read_record(cls, raw, name)
         if certificate.stability.comparisons == 0:
-            raise _malformed(f"{name}.stability.comparisons", 0, "at least 1")
+            raise malformed(f"{name}.stability.comparisons", 0, "at least 1")
         return certificate
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    # Compared, not converted: JSON has integers that no float holds.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-_SCALARS = {
-    int: (_is_count, "an integer of at least 0"),
-    float: (_is_number, "a finite number"),
-    str: (lambda value: isinstance(value, str), "a string"),
-}
-
-
-def _read(kind: Any, value: Any, name: str) -> Any:
-    """A JSON value as the type `kind`, whatever is nested in it."""
-    if is_dataclass(kind):
-        return _read_record(kind, value, name)
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in parts:
-            raise _malformed(name, value, f"one of {', '.join(parts)}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _malformed(name, value, "a list")
-        return tuple(_read(parts[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise _malformed(name, value, "an object")
-        return {_key(parts[0], key, name): _read(parts[1], item, f"{name}.{key}") for key, item in value.items()}
-    holds, expected = _SCALARS[kind]
-    if not holds(value):
-        raise _malformed(name, value, expected)
-    return kind(value)
-
-
-def _read_record(kind: Any, value: Any, name: str) -> Any:
-    wanted = {field.name for field in fields(kind)}
-    if not isinstance(value, dict):
-        raise _malformed(name, value, "an object")
-    if problems := sorted(wanted ^ set(value)):
-        missing = [problem for problem in problems if problem in wanted]
-        unknown = [problem for problem in problems if problem not in wanted]
-        raise BundleError(
-            f"{name}: missing {missing}, unknown {shown(unknown)}; the bundle is damaged or of another version of moembed: "
-            "export or quantise it again"
-        )
-    kinds = get_type_hints(kind)
-    return kind(**{key: _read(kinds[key], value[key], f"{name}.{key}") for key in value})
-
-
-def _key(kind: Any, key: str, name: str) -> Any:
-    # JSON's keys are strings; a layer's number has one spelling.
-    if kind is int and not re.fullmatch("0|[1-9][0-9]{0,5}", key):
-        raise _malformed(f"{name}.{key}", key, "a layer's number as the key")
-    return kind(key)
-
-
-def _malformed(name: str, value: Any, expected: str) -> BundleError:
-    return BundleError(f"{name} = {shown(value)}; expected {expected}: the bundle is damaged; export or copy it again")

@@ -1,10 +1,10 @@
-"""The bundle format, version 1.
+"""The bundle format, version 2.
 
 A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with exactly these fields:
 
 | field | type | meaning |
 |---|---|---|
-| `format` | integer | 1; a reader refuses any other |
+| `format` | integer | 2; a reader refuses any other |
 | `name` | string | what to call the model |
 | `recipe` | string | `fp32`, or what `moembed quantize` made of it: `int8`, `int8-wide` or `int8-table4` |
 | `graph` | string | path of the ONNX file; its external data lies beside it |
@@ -13,6 +13,8 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 | `dims` | list of integers | widths the model was trained to be cut to (Matryoshka), widest first |
 | `prompts` | object | prompt name -> text put in front |
 | `prompt_required` | boolean | whether the model is wrong without a prompt |
+| `num_experts` | integer | experts of every MoE layer |
+| `routers` | object | MoE layer -> names of the values of the graph that its router computes: `weights` and `expert_indices` |
 | `source` | object | `repo` and `revision` (or null), `config_sha256`, `weights_sha256` of the checkpoint |
 | `made_with` | object | package -> version that wrote the bundle |
 | `certificate` | object | what was measured when the bundle was written, field by field in `moembed.bundle.certificate` |
@@ -32,11 +34,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from moembed.bundle.certificate import Certificate
+from moembed.bundle.records import read_record
 from moembed.errors import BundleError, shown
 from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
-FORMAT = 1
+FORMAT = 2
 RECIPES = ("fp32", "int8", "int8-wide", "int8-table4")
 
 
@@ -46,6 +49,14 @@ class FileRecord:
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterOutputs:
+    """Names of the values of the graph that a router computes, `[tokens, top_k]` each."""
+
+    weights: str
+    expert_indices: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +81,8 @@ class Manifest:
     dims: tuple[int, ...]
     prompts: dict[str, str]
     prompt_required: bool
+    num_experts: int
+    routers: dict[int, RouterOutputs]
     source: Source
     made_with: dict[str, str]
     certificate: Certificate
@@ -97,9 +110,10 @@ class Manifest:
         if "format" not in raw:
             raise BundleError(f"{MANIFEST_FILE} has no field 'format': this is not a moembed bundle")
         if not _is_int(raw["format"]) or raw["format"] != FORMAT:
+            newer = _is_int(raw["format"]) and raw["format"] > FORMAT
+            remedy = "upgrade moembed" if newer else "export the bundle again with this version"
             raise BundleError(
-                f"{MANIFEST_FILE} has format {shown(raw['format'])}; this moembed reads format {FORMAT}: "
-                "upgrade moembed, or export the bundle again"
+                f"{MANIFEST_FILE} has format {shown(raw['format'])}; this moembed reads format {FORMAT}: {remedy}"
             )
         wanted = {field.name for field in fields(cls)}
         if problems := sorted(wanted ^ set(raw)):
@@ -143,11 +157,19 @@ def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:
     prompts = raw["prompts"]
     need("prompts", _is_text_map(prompts), "an object of strings")
     need("prompt_required", isinstance(raw["prompt_required"], bool), "true or false")
+    need("num_experts", _is_int(raw["num_experts"]) and raw["num_experts"] > 0, "a positive integer")
+    routers = read_record(dict[int, RouterOutputs], raw["routers"], f"{MANIFEST_FILE}: routers")
     need("made_with", _is_text_map(raw["made_with"]), "an object of strings")
     source, files = _source(raw["source"]), _files(raw["files"])
     need("graph", raw["graph"] in files, "one of the listed files")
     certificate = Certificate.from_dict(raw["certificate"], f"{MANIFEST_FILE}: certificate")
-    checked = raw | {"source": source, "files": files, "dims": tuple(dims), "certificate": certificate}
+    checked = raw | {
+        "source": source,
+        "routers": routers,
+        "files": files,
+        "dims": tuple(dims),
+        "certificate": certificate,
+    }
     return cls(**checked)
 
 

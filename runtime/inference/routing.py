@@ -1,33 +1,24 @@
-"""Which experts read a token: the decisions of a bundle's routers, looked at from outside.
+"""Routing of a text's tokens: which experts a bundle's routers send each token to.
 
-The graph of a bundle puts out vectors only. A copy of it in memory that also puts out what its routers decide runs in a session
-of its own, made when it is first asked for; its weights are the same mapped file.
+The graph of a bundle declares only vectors as outputs. A second session, opened on first use, runs a copy of the graph in
+memory that also outputs the routers' decisions, whose names the manifest lists. Its weights are the same mapped file.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.protobuf import numbers, strings, submessages
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError
 from moembed.inference.forks import PerProcess
 from moembed.inference.kernels import Kernels
-from moembed.inference.session import observing, run, session_options
+from moembed.inference.session import run, session_options, session_with_outputs
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
-
-_ROUTER = re.compile(r"encoder\.layers\.(\d{1,4})\.mlp\.router\.layer\.weight")
-# Numbers of the fields of ONNX's messages (onnx.proto).
-_GRAPH = 7  # ModelProto
-_NODE, _INITIALIZER = 1, 5  # GraphProto
-_INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # NodeProto
-_DIMS, _TENSOR_NAME = 1, 8  # TensorProto
 
 
 @dataclass(frozen=True)
@@ -71,16 +62,16 @@ class Routers:
     def __init__(
         self, bundle: Bundle, tokenizer: Tokenizer, *, providers: Sequence[str], threads: int, kernels: str
     ) -> None:
-        self._tokenizer, self._graph = tokenizer, bundle.graph
-        self._opened = PerProcess(partial(_open, bundle, tuple(providers), threads, kernels))
+        self._bundle, self._tokenizer = bundle, tokenizer
+        self._session = PerProcess(partial(_open, bundle, tuple(providers), threads, kernels))
 
-    def open(self) -> "_Opened":
-        """Get ready to run, unless that was done before.
+    def open(self) -> Any:
+        """Open the ONNX Runtime session, unless that was done before.
 
         Raises:
-            BundleError: the graph is damaged, or has no routers.
+            BundleError: the graph is damaged, or the model has no MoE layers.
         """
-        return self._opened.get()
+        return self._session.get()
 
     def run(self, ids: Ids) -> Routing:
         """Run one text.
@@ -89,53 +80,47 @@ class Routers:
             ids: `[tokens]`, special tokens included.
 
         Raises:
-            BundleError: the graph is damaged, or has no routers.
+            BundleError: the graph is damaged, or the model has no MoE layers.
         """
-        opened = self.open()
-        names = ["sentence_embedding", *(name for router in opened.routers.values() for name in router)]
+        session, manifest = self.open(), self._bundle.manifest
+        names = ["sentence_embedding", *_names(self._bundle)]
         row, mask = ids[None].astype(np.int64), np.ones((1, len(ids)), np.int64)
-        vectors, *values = run(opened.session, names, row, mask, str(self._graph))
-        weights, experts = np.stack(values[0::2]), np.stack(values[1::2])
+        vectors, *values = run(session, names, row, mask, str(self._bundle.graph))
+        weights, experts = values[0::2], values[1::2]
+        _check(self._bundle, weights, experts, len(ids))
         tokens = tuple(self._tokenizer.token_strings(ids.tolist()))
-        return Routing(tokens, tuple(opened.routers), experts, weights, opened.num_experts, vectors[0])
+        layers = tuple(sorted(manifest.routers))
+        return Routing(tokens, layers, np.stack(experts), np.stack(weights), manifest.num_experts, vectors[0])
 
 
-class _Opened(NamedTuple):
-    """An ONNX Runtime session, and by layer, in order, what a router calls its weights and its chosen experts."""
-
-    session: Any
-    routers: dict[int, tuple[str, str]]
-    num_experts: int
-
-
-def _open(bundle: Bundle, providers: tuple[str, ...], threads: int, kernels: str) -> _Opened:
-    graph = bundle.graph.read_bytes()
-    routers, num_experts = _routers(memoryview(graph))
+def _open(bundle: Bundle, providers: tuple[str, ...], threads: int, kernels: str) -> Any:
+    if not bundle.manifest.routers:
+        raise BundleError(f"{bundle.manifest.name} has no MoE layers, so there is no routing to show")
     options = session_options(Kernels(kernels))
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # It is asked now and then: its threads are not to spin beside those of the bundle's main session.
+    # Routing is asked for rarely: these threads must not spin beside those of the bundle's main session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    values = [name for router in routers.values() for name in router]
-    session = observing(graph, bundle.graph.parent, values, options, providers)
-    return _Opened(session, routers, num_experts)
+    return session_with_outputs(bundle.graph.read_bytes(), bundle.graph.parent, _names(bundle), options, providers)
 
 
-def _routers(model: memoryview) -> tuple[dict[int, tuple[str, str]], int]:
-    """By layer, in order, what a router calls its weights and its chosen experts; and how many experts a layer has."""
-    found: dict[int, tuple[str, str]] = {}
-    counts: set[int] = set()
-    for graph in submessages(model, _GRAPH):
-        for node in submessages(graph, _NODE):
-            inputs, outputs = strings(node, _INPUT), strings(node, _OUTPUT)
-            layer = _ROUTER.fullmatch(inputs[1]) if strings(node, _OP_TYPE) == ["Router"] and len(inputs) == 2 else None
-            if layer and len(outputs) == 2:
-                found[int(layer[1])] = (outputs[0], outputs[1])
-        for tensor in submessages(graph, _INITIALIZER):
-            if any(_ROUTER.fullmatch(name) for name in strings(tensor, _TENSOR_NAME)):
-                counts.update(islice(numbers(tensor, _DIMS), 1))
-    if not found or len(counts) != 1:
+def _names(bundle: Bundle) -> list[str]:
+    """Names of each router's weights and expert indices, layer by layer."""
+    return [
+        name
+        for _, router in sorted(bundle.manifest.routers.items())
+        for name in (router.weights, router.expert_indices)
+    ]
+
+
+def _check(bundle: Bundle, weights: list[NDArray[Any]], experts: list[NDArray[Any]], tokens: int) -> None:
+    """Refuse values that are not what the manifest says they are."""
+    limit = bundle.manifest.num_experts
+    shapes = {found.shape for found in (*weights, *experts)}
+    ok = len(shapes) == 1 and [len(shape) for shape in shapes] == [2] and {shape[0] for shape in shapes} == {tokens}
+    ok = ok and all(found.dtype == np.float32 for found in weights)
+    ok = ok and all(found.dtype == np.int64 and ((found >= 0) & (found < limit)).all() for found in experts)
+    if not ok:
         raise BundleError(
-            f"the graph has {len(found)} routers of {sorted(counts)} experts, where every router of a bundle has as many: "
-            "its routing cannot be shown; export it again"
+            f"{bundle.graph}: the values that {MANIFEST_FILE} lists as routers are not the weights and indices of {limit} "
+            "experts: export the bundle again"
         )
-    return dict(sorted(found.items())), counts.pop()

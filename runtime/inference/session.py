@@ -166,15 +166,15 @@ def session_options(kernels: Kernels | None = None) -> Any:
     return options
 
 
-def observing(
+def session_with_outputs(
     graph: bytes, folder: Path, values: Sequence[str], options: Any, providers: Sequence[str] = (_PROVIDERS["cpu"],)
 ) -> Any:
-    """An ONNX Runtime session over a graph in memory that puts out further values of it.
+    """Open a session over a graph in memory with more outputs than the graph declares.
 
     Args:
         graph: the bytes of a model. Its weights are mapped, not copied.
         folder: where the files of its weights lie.
-        values: names of values to put out beside the graph's own outputs.
+        values: names of values of the graph to add to its outputs.
         options: from `session_options`.
         providers: names of ONNX Runtime's execution providers.
 
@@ -184,7 +184,7 @@ def observing(
     if has_links(folder):
         graph, folder = follow_links(graph, folder)
     options.add_session_config_entry(_WEIGHTS_FOLDER, os.fspath(folder))
-    # Messages merge when one is put behind the other: model.graph.output grows by a ValueInfoProto with a name.
+    # Serialized protobuf messages merge when they are concatenated: model.graph.output grows by a ValueInfoProto with a name.
     outputs = b"".join(encoded(_OUTPUT, encoded(_NAME, name.encode())) for name in values)
     return _opened(graph + encoded(_GRAPH, outputs), f"the graph of {folder}", options, providers)
 

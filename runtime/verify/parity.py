@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from moembed.inference.session import observing, session_options
+from moembed.inference.session import session_options, session_with_outputs
 from moembed.models.network import NomicMoe
 from moembed.models.oracle import Oracle
 from moembed.verify.tolerances import Tolerance
@@ -17,12 +17,12 @@ from moembed.verify.tolerances import Tolerance
 
 @dataclass(frozen=True)
 class Routing:
-    """One MoE layer's decision: `chosen` `[T, top_k]` int64, `weights` `[T, top_k]`, and, from a reference, `margin` `[T]`.
+    """One MoE layer's decision: `expert_indices` `[T, top_k]` int64, `weights` `[T, top_k]`, and a reference's `margin` `[T]`.
 
     `margin` is how far the last chosen probability is above the first that was not chosen.
     """
 
-    chosen: NDArray[np.int64]
+    expert_indices: NDArray[np.int64]
     weights: NDArray[Any]
     margin: NDArray[Any] | None = None
 
@@ -148,7 +148,7 @@ def observe_oracle(oracle: Oracle) -> Observer:
     def run(ids: list[int]) -> Observation:
         result = oracle.run(ids)
         routing = {
-            i: Routing(r.chosen, r.weights, _margin(r.probabilities, r.chosen.shape[1]))
+            i: Routing(r.expert_indices, r.weights, _margin(r.probabilities, r.expert_indices.shape[1]))
             for i, r in result.routing.items()
         }
         return Observation(result.embedding, list(result.hidden_states), routing)
@@ -201,7 +201,7 @@ def observe_graph(path: Path) -> Observer:
     def run(ids: list[int]) -> Observation:
         feed = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
         values = dict(zip(wanted, session.run(wanted, feed), strict=True))
-        routing = {layer: Routing(values[chosen], values[weights]) for layer, (weights, chosen) in routers.items()}
+        routing = {layer: Routing(values[indices], values[weights]) for layer, (weights, indices) in routers.items()}
         return Observation(values["sentence_embedding"][0], [values[name] for name in states], routing)
 
     return run
@@ -209,7 +209,7 @@ def observe_graph(path: Path) -> Observer:
 
 def instrumented(model: onnx.ModelProto, folder: Path, values: list[str]) -> Any:
     """An ONNX Runtime session over a model in memory that gives further values out; its weights lie in `folder`."""
-    return observing(model.SerializeToString(), folder, values, session_options())
+    return session_with_outputs(model.SerializeToString(), folder, values, session_options())
 
 
 def _nearest(vectors: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -233,12 +233,12 @@ def _turned(want: Observation, got: Observation, tolerance: Tolerance) -> int:
 
 def _same(want: Routing, got: Routing) -> NDArray[np.bool_]:
     # Two chosen experts with equal weights may come in either order; what counts is the set.
-    return np.asarray((np.sort(want.chosen, axis=1) == np.sort(got.chosen, axis=1)).all(axis=1))
+    return np.asarray((np.sort(want.expert_indices, axis=1) == np.sort(got.expert_indices, axis=1)).all(axis=1))
 
 
 def _compare_routing(total: LayerRouting, want: Routing, got: Routing, tolerance: Tolerance) -> None:
     same = _same(want, got)
-    ordered = (want.chosen == got.chosen).all(axis=1)
+    ordered = (want.expert_indices == got.expert_indices).all(axis=1)
     total.tokens += len(same)
     total.same_experts += int(same.sum())
     if want.margin is not None and tolerance.margin is not None:

@@ -57,11 +57,11 @@ def replaced(graph: Path, values: Values, rounding: Callable[[Floats, Floats], F
     for node in model.graph:
         if node.op_type != "Experts":
             continue
-        x, _, chosen, _, *matrices = node.inputs
+        x, _, expert_indices, _, *matrices = node.inputs
         half = len(matrices) // 2
         for expert, (first, second) in enumerate(zip(matrices[:half], matrices[half:], strict=True)):
             w1, w2 = (content_of(value) for value in (first, second))
-            rows, hidden = rows_of_expert(values[x.name], values[chosen.name], expert, w1)
+            rows, hidden = rows_of_expert(values[x.name], values[expert_indices.name], expert, w1)
             first.const_value = ir.tensor(np.ascontiguousarray(rounding(w1, rows)), name=first.name)
             second.const_value = ir.tensor(np.ascontiguousarray(rounding(w2.T, hidden).T), name=second.name)
     return model

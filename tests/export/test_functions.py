@@ -22,9 +22,9 @@ from support.tolerances import OP_MAX_ABS
 def _torch(name, arrays, attributes):
     # An op sees all experts' weights as one tensor in torch, and one by one in the graph.
     if name == "Experts":
-        x, weights, chosen, bias, *matrices = arrays
+        x, weights, expert_indices, bias, *matrices = arrays
         half = len(matrices) // 2
-        arrays = [x, weights, chosen, np.concatenate(matrices[:half]), np.concatenate(matrices[half:]), bias]
+        arrays = [x, weights, expert_indices, np.concatenate(matrices[:half]), np.concatenate(matrices[half:]), bias]
         attributes = {"num_experts": half}
     out = getattr(ops, name.lower())(*(torch.from_numpy(a) for a in arrays), *attributes.values())
     return [o.numpy() for o in (out if isinstance(out, tuple) else (out,))]
@@ -52,21 +52,21 @@ def _softmax(x):
 def test_router(execution, tokens, hidden, experts, top_k):
     rng = np.random.default_rng(tokens)
     x, weight = _normal(rng, tokens, hidden), _normal(rng, experts, hidden)
-    weights, chosen = execution("Router", [x, weight], {"top_k": top_k})
+    weights, expert_indices = execution("Router", [x, weight], {"top_k": top_k})
     probabilities = _softmax(x.astype(np.float64) @ weight.T.astype(np.float64))
     expected = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    assert np.array_equal(chosen, expected)
+    assert np.array_equal(expert_indices, expected)
     assert weights.shape == (tokens, top_k)
     assert np.allclose(weights, np.take_along_axis(probabilities, expected, 1), atol=OP_MAX_ABS)
     assert (np.diff(weights, axis=1) <= 0).all(), "most probable first"
 
 
-def _experts_oracle(x, weights, chosen, bias, matrices):
+def _experts_oracle(x, weights, expert_indices, bias, matrices):
     half = len(matrices) // 2
     erf = np.vectorize(math.erf)
     out = np.zeros(x.shape, np.float64)
     for token in range(len(x)):
-        for rank, expert in enumerate(chosen[token]):
+        for rank, expert in enumerate(expert_indices[token]):
             up = matrices[expert].astype(np.float64) @ x[token]
             inner = up * 0.5 * (1 + erf(up / math.sqrt(2)))
             out[token] += weights[token, rank] * (inner @ matrices[half + expert].astype(np.float64))
@@ -88,13 +88,13 @@ def _experts_oracle(x, weights, chosen, bias, matrices):
 def test_experts(execution, tokens, hidden, ffn, experts, choose):
     rng = np.random.default_rng(tokens)
     allowed = {"any": experts, "all on one": 2, "some without tokens": experts - 2}[choose]
-    chosen = np.array([rng.permutation(allowed)[:2] for _ in range(tokens)], np.int64).reshape(tokens, 2)
+    expert_indices = np.array([rng.permutation(allowed)[:2] for _ in range(tokens)], np.int64).reshape(tokens, 2)
     x, bias = _normal(rng, tokens, hidden), _normal(rng, hidden)
     weights = rng.random((tokens, 2), np.float32)
     matrices = [_normal(rng, ffn, hidden) / np.float32(np.sqrt(hidden)) for _ in range(2 * experts)]
-    (y,) = execution("Experts", [x, weights, chosen, bias, *matrices], {})
+    (y,) = execution("Experts", [x, weights, expert_indices, bias, *matrices], {})
     assert y.shape == (tokens, hidden)
-    assert np.allclose(y, _experts_oracle(x, weights, chosen, bias, matrices), atol=OP_MAX_ABS)
+    assert np.allclose(y, _experts_oracle(x, weights, expert_indices, bias, matrices), atol=OP_MAX_ABS)
 
 
 def _layout(lengths, sequence):

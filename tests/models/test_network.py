@@ -71,23 +71,23 @@ def test_a_text_without_tokens_is_zero_not_nan(network):
 
 def _renormalised_top2(patch):
     def router(x, weight, top_k):
-        weights, chosen = torch.topk(torch.softmax(x @ weight.T, -1), top_k)
-        return weights / weights.sum(-1, keepdim=True), chosen
+        weights, expert_indices = torch.topk(torch.softmax(x @ weight.T, -1), top_k)
+        return weights / weights.sum(-1, keepdim=True), expert_indices
 
     patch.setattr(network_module, "router", router)
 
 
 def _softmax_after_top_k(patch):
     def router(x, weight, top_k):
-        logits, chosen = torch.topk(x @ weight.T, top_k)
-        return torch.softmax(logits, -1), chosen
+        logits, expert_indices = torch.topk(x @ weight.T, top_k)
+        return torch.softmax(logits, -1), expert_indices
 
     patch.setattr(network_module, "router", router)
 
 
 def _bias_inside_the_expert_loop(patch):
-    def experts(x, weights, chosen, w1, w2, bias, count):
-        return experts_op(x, weights, chosen, w1, w2, bias, count) - bias + weights.sum(-1, keepdim=True) * bias
+    def experts(x, weights, expert_indices, w1, w2, bias, count):
+        return experts_op(x, weights, expert_indices, w1, w2, bias, count) - bias + weights.sum(-1, keepdim=True) * bias
 
     patch.setattr(network_module, "experts", experts)
 
@@ -97,9 +97,9 @@ def _missing_shared_bias(patch):
 
 
 def _w2_viewed_transposed(patch):
-    def experts(x, weights, chosen, w1, w2, bias, count):
+    def experts(x, weights, expert_indices, w1, w2, bias, count):
         turned = w2.view(count, x.shape[1], -1).transpose(1, 2).reshape(w2.shape)
-        return experts_op(x, weights, chosen, w1, turned, bias, count)
+        return experts_op(x, weights, expert_indices, w1, turned, bias, count)
 
     patch.setattr(network_module, "experts", experts)
 

@@ -128,12 +128,12 @@ def test_integer_products_are_exact(run, processor, tmp_path):
     matrix = rng.integers(-127, 128, (48, 256)).astype(np.int8)
     matrix[0], matrix[1] = 127, -127
     model, inputs, output = (tmp_path / name for name in ("product.onnx", "inputs.npz", "output.npy"))
-    given = {"codes": codes, "step": np.ones((9, 1), np.float32)}
+    given = {"quantized": codes, "scale": np.ones((9, 1), np.float32)}
     # Constants, as in a bundle: ONNX Runtime widens only those.
     weights = {"weight": pack(matrix), "scale": np.ones(48, np.float32), "bias": np.zeros(48, np.float32)}
     kinds = ((TensorProto.UINT8, [9, 256]), (TensorProto.FLOAT, [9, 1]))
     graph = helper.make_graph(
-        [helper.make_node("Int8Linear", [*given, *weights], ["y"], domain=DOMAIN, middle=128)],
+        [helper.make_node("Int8Linear", [*given, *weights], ["y"], domain=DOMAIN, zero_point=128)],
         "product",
         [helper.make_tensor_value_info(name, *kind) for name, kind in zip(given, kinds, strict=True)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [9, 48])],

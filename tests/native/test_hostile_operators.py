@@ -17,7 +17,7 @@ NATIVE = usable_kernels()[:-1]
 pytestmark = pytest.mark.skipif(not NATIVE, reason="the native library was not compiled")
 FLOATS = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -0.0, 0.0, 1.0)
 ATTRIBUTES = {
-    "middle": (0, 255, 256, -1, 2**63 - 1, -(2**63)),
+    "zero_point": (0, 255, 256, -1, 2**63 - 1, -(2**63)),
     "top_k": (0, -1, 1, 2, 99, 2**63 - 1, -(2**63)),
     "num_heads": (0, -1, 1, 2, 7, 2**16, 2**16 + 1, 2**63 - 1, -(2**63)),
     "epsilon": (0.0, -1.0, float("nan"), float("inf"), 3e38),

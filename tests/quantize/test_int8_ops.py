@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from moembed.errors import InputError
 from moembed.inference.kernels import usable_kernels
-from moembed.quantize.functions import GELU_MIDDLE
-from moembed.quantize.layout import decode_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
+from moembed.quantize.functions import GELU_ZERO_POINT
+from moembed.quantize.layout import dequantize_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
 from support.graph_ops import run_graph
 from support.tolerances import OP_MAX_ABS, STEP_RELATIVE
 
@@ -29,20 +29,20 @@ def _normal(rng, *shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def _product(codes, middle, step, matrix, scale):
-    """Exact integer sums, then `(sum * scale) * step` in float32, as the functions say."""
-    sums = (codes.astype(np.int64) - middle) @ matrix.astype(np.int64).T
-    return (sums.astype(np.float32) * scale) * step
+def _product(quantized, zero_point, scale, matrix, weight_scale):
+    """Exact integer sums, then `(sum * weight_scale) * scale` in float32, as the functions say."""
+    sums = (quantized.astype(np.int64) - zero_point) @ matrix.astype(np.int64).T
+    return (sums.astype(np.float32) * weight_scale) * scale
 
 
 def _symmetric(x):
-    step = np.maximum(np.abs(x).max(axis=1, keepdims=True) / np.float32(127), np.finfo(np.float32).tiny)
-    return (np.rint(x / step) + 128).astype(np.uint8), step
+    scale = np.maximum(np.abs(x).max(axis=1, keepdims=True) / np.float32(127), np.finfo(np.float32).tiny)
+    return (np.rint(x / scale) + 128).astype(np.uint8), scale
 
 
 def _positive(x):
-    step = np.maximum(x.max(axis=1, keepdims=True) / np.float32(223), np.float32(0.17 / 32))
-    return (np.rint(x / step) + GELU_MIDDLE).astype(np.uint8), step.astype(np.float32)
+    scale = np.maximum(x.max(axis=1, keepdims=True) / np.float32(223), np.float32(0.17 / 32))
+    return (np.rint(x / scale) + GELU_ZERO_POINT).astype(np.uint8), scale.astype(np.float32)
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**16))
@@ -68,37 +68,43 @@ def test_quantize(execution, tokens):
     x = _normal(np.random.default_rng(tokens), tokens, 48) * 3
     if tokens > 1:
         x[1] = 0
-    codes, step = execution("Quantize", [x], {})
-    expected, steps = _symmetric(x) if tokens else (codes, step)
-    assert np.array_equal(codes, expected)
-    assert np.array_equal(step, steps)
-    assert (np.abs((codes.astype(np.float32) - 128) * step - x) <= step * 0.5001).all()
-    assert tokens < 2 or (codes[1] == 128).all(), "a row of zeros is the middle"
+    quantized, scale = execution("Quantize", [x], {})
+    expected, scales = _symmetric(x) if tokens else (quantized, scale)
+    assert np.array_equal(quantized, expected)
+    assert np.array_equal(scale, scales)
+    assert (np.abs((quantized.astype(np.float32) - 128) * scale - x) <= scale * 0.5001).all()
+    assert tokens < 2 or (quantized[1] == 128).all(), "a row of zeros is the zero_point"
 
 
 @every_execution
-@pytest.mark.parametrize("middle", [128, GELU_MIDDLE])
+@pytest.mark.parametrize("zero_point", [128, GELU_ZERO_POINT])
 @pytest.mark.parametrize(
     ("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (15, 4, 16), (17, 80, 48), (97, 772, 80), (513, 64, 16)]
 )
-def test_linear_is_exact(execution, tokens, width, out, middle):
+def test_linear_is_exact(execution, tokens, width, out, zero_point):
     rng = np.random.default_rng(tokens)
-    codes = rng.integers(0, 256, (tokens, width)).astype(np.uint8)
-    step = rng.random((tokens, 1), np.float32)
+    quantized = rng.integers(0, 256, (tokens, width)).astype(np.uint8)
+    scale = rng.random((tokens, 1), np.float32)
     matrix = rng.integers(-127, 128, (out, width)).astype(np.int8)
-    scale, bias = rng.random(out, np.float32), _normal(rng, out)
-    (y,) = execution("Int8Linear", [codes, step, pack(matrix), scale, bias], {"middle": middle})
-    assert np.array_equal(y, _product(codes, middle, step, matrix, scale) + bias), "to the bit"
+    weight_scale, bias = rng.random(out, np.float32), _normal(rng, out)
+    (y,) = execution("Int8Linear", [quantized, scale, pack(matrix), weight_scale, bias], {"zero_point": zero_point})
+    assert np.array_equal(y, _product(quantized, zero_point, scale, matrix, weight_scale) + bias), "to the bit"
 
 
 @pytest.mark.parametrize("extreme", [255, 1])
 def test_no_saturation_at_the_extremes(extreme):
     """Pairs of largest products overflow 16 bits; the way for CPUs without VNNI gives the same sums."""
-    codes = np.full((3, 256), extreme, np.uint8)
+    quantized = np.full((3, 256), extreme, np.uint8)
     matrix = np.full((16, 256), -127, np.int8)
-    arguments = [codes, np.ones((3, 1), np.float32), pack(matrix), np.ones(16, np.float32), np.zeros(16, np.float32)]
+    arguments = [
+        quantized,
+        np.ones((3, 1), np.float32),
+        pack(matrix),
+        np.ones(16, np.float32),
+        np.zeros(16, np.float32),
+    ]
     for setting in ((), (("session.x64quantprecision", "1"),)):
-        (y,) = run_graph("Int8Linear", arguments, {"middle": 128}, setting)
+        (y,) = run_graph("Int8Linear", arguments, {"zero_point": 128}, setting)
         assert (y == (extreme - 128) * -127 * 256).all()
 
 
@@ -106,17 +112,17 @@ def test_no_saturation_at_the_extremes(extreme):
 def test_linear_gelu(execution):
     rng = np.random.default_rng(3)
     x = _normal(rng, 20, 48)
-    codes, step = _symmetric(x)
+    quantized, scale = _symmetric(x)
     matrix = rng.integers(-127, 128, (32, 48)).astype(np.int8)
-    scale, bias = rng.random(32, np.float32) / 50, _normal(rng, 32)
-    out, out_step = execution("Int8LinearGelu", [codes, step, pack(matrix), scale, bias], {})
-    active = _gelu(_product(codes, 128, step, matrix, scale).astype(np.float64) + bias).astype(np.float32)
-    expected, steps = _positive(active)
-    assert np.allclose(out_step, steps, rtol=STEP_RELATIVE)
+    weight_scale, bias = rng.random(32, np.float32) / 50, _normal(rng, 32)
+    out, out_scale = execution("Int8LinearGelu", [quantized, scale, pack(matrix), weight_scale, bias], {})
+    active = _gelu(_product(quantized, 128, scale, matrix, weight_scale).astype(np.float64) + bias).astype(np.float32)
+    expected, scales = _positive(active)
+    assert np.allclose(out_scale, scales, rtol=STEP_RELATIVE)
     assert np.abs(out.astype(int) - expected.astype(int)).max() <= 1, (
-        "a value on the edge of two codes may fall either way"
+        "a value on the edge of two integers may fall either way"
     )
-    assert np.abs((out.astype(np.float32) - GELU_MIDDLE) * out_step - active).max() <= steps.max()
+    assert np.abs((out.astype(np.float32) - GELU_ZERO_POINT) * out_scale - active).max() <= scales.max()
 
 
 @every_execution
@@ -126,23 +132,25 @@ def test_experts(execution, tokens, choose):
     rng = np.random.default_rng(tokens)
     hidden, ffn, experts = 48, 32, 5
     allowed = {"any": experts, "all on one": 2, "some without tokens": experts - 2}[choose]
-    chosen = np.array([rng.permutation(allowed)[:2] for _ in range(tokens)], np.int64).reshape(tokens, 2)
+    expert_indices = np.array([rng.permutation(allowed)[:2] for _ in range(tokens)], np.int64).reshape(tokens, 2)
     weights, bias = rng.random((tokens, 2), np.float32), _normal(rng, hidden)
     x = _normal(rng, tokens, hidden)
-    codes, step = _symmetric(x) if tokens else (np.zeros((0, hidden), np.uint8), np.zeros((0, 1), np.float32))
+    quantized, scale = _symmetric(x) if tokens else (np.zeros((0, hidden), np.uint8), np.zeros((0, 1), np.float32))
     up = [quantize_rows(_normal(rng, ffn, hidden) / 7) for _ in range(experts)]
     down = [quantize_rows(_normal(rng, hidden, ffn) / 6) for _ in range(experts)]
-    scale1, scale2 = np.stack([s for _, s in up]), np.stack([s for _, s in down])
+    weight_scale1, weight_scale2 = np.stack([s for _, s in up]), np.stack([s for _, s in down])
     packed = [pack(m) for m, _ in up + down]
-    (y,) = execution("Int8Experts", [codes, step, weights, chosen, bias, scale1, scale2, *packed], {})
+    (y,) = execution(
+        "Int8Experts", [quantized, scale, weights, expert_indices, bias, weight_scale1, weight_scale2, *packed], {}
+    )
     assert y.shape == (tokens, hidden)
     for token in range(tokens):
         expected = bias.astype(np.float64)
-        for rank, expert in enumerate(chosen[token]):
+        for rank, expert in enumerate(expert_indices[token]):
             row = slice(token, token + 1)
-            inner = _product(codes[row], 128, step[row], up[expert][0], scale1[expert])
+            inner = _product(quantized[row], 128, scale[row], up[expert][0], weight_scale1[expert])
             active, active_step = _positive(_gelu(inner.astype(np.float64)).astype(np.float32))
-            out = _product(active, GELU_MIDDLE, active_step, down[expert][0], scale2[expert])[0]
+            out = _product(active, GELU_ZERO_POINT, active_step, down[expert][0], weight_scale2[expert])[0]
             expected = expected + weights[token, rank] * out
         # One code of the inner layer may fall to the other side of an edge.
         assert np.allclose(y[token], expected, atol=0.03)
@@ -156,26 +164,30 @@ def test_norms_and_embedding(execution):
     total = (x + residual).astype(np.float64)
     norm = (total - total.mean(1, keepdims=True)) / np.sqrt(total.var(1, keepdims=True) + 1e-5) * gamma + beta
     (plain,) = execution("AddNorm", [x, residual, gamma, beta], {"epsilon": 1e-5})
-    y, codes, _ = execution("AddNormQuantize", [x, residual, gamma, beta, smooth], {"epsilon": 1e-5})
+    y, quantized, _ = execution("AddNormQuantize", [x, residual, gamma, beta, smooth], {"epsilon": 1e-5})
     assert np.array_equal(plain, y)
     assert np.allclose(y, norm, atol=OP_MAX_ABS)
-    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+    assert np.array_equal(quantized, _symmetric(y * smooth)[0])
 
-    table, scale = quantize_rows(_normal(rng, 30, 48))
+    table, weight_scale = quantize_rows(_normal(rng, 30, 48))
     ids = np.array([3, 29, 3, 0], np.int64)
-    words = (table[ids].astype(np.float32) * scale[ids, None] + residual[0]).astype(np.float64)
+    words = (table[ids].astype(np.float32) * weight_scale[ids, None] + residual[0]).astype(np.float64)
     norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
-    y, codes, _ = execution("Int8Embedding", [ids, table, scale, residual[0], gamma, beta, smooth], {"epsilon": 1e-5})
+    y, quantized, _ = execution(
+        "Int8Embedding", [ids, table, weight_scale, residual[0], gamma, beta, smooth], {"epsilon": 1e-5}
+    )
     assert np.allclose(y, norm, atol=OP_MAX_ABS)
-    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+    assert np.array_equal(quantized, _symmetric(y * smooth)[0])
 
     gamma, beta, token_type, smooth = _normal(rng, 4, 96)
-    table4, scale4 = quantize_blocks(_normal(rng, 30, 96))
-    words = (decode_blocks(table4, scale4)[ids] + token_type).astype(np.float64)
+    table4, weight_scale4 = quantize_blocks(_normal(rng, 30, 96))
+    words = (dequantize_blocks(table4, weight_scale4)[ids] + token_type).astype(np.float64)
     norm = (words - words.mean(1, keepdims=True)) / np.sqrt(words.var(1, keepdims=True) + 1e-5) * gamma + beta
-    y, codes, _ = execution("Int4Embedding", [ids, table4, scale4, token_type, gamma, beta, smooth], {"epsilon": 1e-5})
+    y, quantized, _ = execution(
+        "Int4Embedding", [ids, table4, weight_scale4, token_type, gamma, beta, smooth], {"epsilon": 1e-5}
+    )
     assert np.allclose(y, norm, atol=OP_MAX_ABS)
-    assert np.array_equal(codes, _symmetric(y * smooth)[0])
+    assert np.array_equal(quantized, _symmetric(y * smooth)[0])
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-7, 1e-6, 0.02, 1.0, 3000.0]))
@@ -184,13 +196,13 @@ def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
     rng = np.random.default_rng(seed)
     matrix = _normal(rng, 6, 64) * np.float32(size)
     matrix[0, :32], matrix[1] = 0, np.sign(matrix[1]) * np.float32(size)
-    codes, scale = quantize_blocks(matrix)
-    values = decode_blocks(codes, scale)
+    quantized, weight_scale = quantize_blocks(matrix)
+    values = dequantize_blocks(quantized, weight_scale)
     again, scale_again = quantize_blocks(values)
-    assert np.array_equal(decode_blocks(again, scale_again), values)
+    assert np.array_equal(dequantize_blocks(again, scale_again), values)
     if size > 1e-4:  # whose scales are not subnormal: there, the same values may have two spellings
-        assert np.array_equal(again, codes)
-        assert np.array_equal(scale_again, scale)
+        assert np.array_equal(again, quantized)
+        assert np.array_equal(scale_again, weight_scale)
         peaks = np.abs(matrix).reshape(6, 2, 32).max(2).repeat(32, axis=1)
         assert (np.abs(values - matrix) <= peaks * 0.151).all()
         assert np.square(values - matrix).sum() <= 0.015 * np.square(matrix).sum()
@@ -201,10 +213,12 @@ def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
 def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed, most, subnormal):
     """Also where a block has no code of the largest magnitude, or has it with both signs."""
     rng = np.random.default_rng(seed)
-    codes = rng.integers(-most, min(most, 7) + 1, (40, 2, 32)).astype(np.float32)
-    scale = (rng.integers(0, 1024, (40, 2, 1)) * 2.0**-24 if subnormal else rng.random((40, 2, 1))).astype(np.float16)
-    table = (codes * scale.astype(np.float32)).reshape(40, 64)
-    assert np.array_equal(decode_blocks(*quantize_blocks(table)), table)
+    quantized = rng.integers(-most, min(most, 7) + 1, (40, 2, 32)).astype(np.float32)
+    weight_scale = (rng.integers(0, 1024, (40, 2, 1)) * 2.0**-24 if subnormal else rng.random((40, 2, 1))).astype(
+        np.float16
+    )
+    table = (quantized * weight_scale.astype(np.float32)).reshape(40, 64)
+    assert np.array_equal(dequantize_blocks(*quantize_blocks(table)), table)
 
 
 @pytest.mark.parametrize("value", [65600.0, -1e7, np.inf, np.nan])
@@ -214,4 +228,4 @@ def test_what_4_bits_cannot_hold(value):
     with pytest.raises(InputError, match="magnitude 65504 at most, and this one has .*; quantize by recipe int8"):
         quantize_blocks(matrix)
     matrix[1, 3] = 65504
-    assert decode_blocks(*quantize_blocks(matrix))[1, 3] == pytest.approx(65504, rel=1e-3)
+    assert dequantize_blocks(*quantize_blocks(matrix))[1, 3] == pytest.approx(65504, rel=1e-3)

@@ -13,7 +13,7 @@ from moembed.inference.session import session_options
 from moembed.quantize.functions import int8_functions
 
 _TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7), (np.float16, 10))}
-_OUTPUTS = {"chosen": TensorProto.INT64, "codes": TensorProto.UINT8}
+_OUTPUTS = {"expert_indices": TensorProto.INT64, "quantized": TensorProto.UINT8}
 
 
 @cache

@@ -11,7 +11,7 @@ def _normal(rng, *shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def _codes(rng, tokens, width):
+def _quantized(rng, tokens, width):
     return rng.integers(0, 256, (tokens, width)).astype(np.uint8), rng.random((tokens, 1), np.float32) / 40
 
 
@@ -36,24 +36,26 @@ def rows(rng, tokens):
 
 def linear(rng, tokens):
     width, out = int(rng.integers(1, 60)) * 4, int(rng.integers(1, 7)) * 16
-    codes, step = _codes(rng, tokens, width)
+    quantized, scale = _quantized(rng, tokens, width)
     weight = pack(rng.integers(-127, 128, (out, width)).astype(np.int8))
-    arrays = [codes, step, weight, rng.random(out, np.float32) / 50, _normal(rng, out)]
+    arrays = [quantized, scale, weight, rng.random(out, np.float32) / 50, _normal(rng, out)]
     return [
-        ("Int8Linear", arrays, {"middle": 128}),
-        ("Int8Linear", arrays, {"middle": 32}),
+        ("Int8Linear", arrays, {"zero_point": 128}),
+        ("Int8Linear", arrays, {"zero_point": 32}),
         ("Int8LinearGelu", arrays, {}),
     ]
 
 
 def experts(rng, tokens, allowed=5, top_k=2):
     hidden, ffn, experts = int(rng.integers(1, 6)) * 16, int(rng.integers(1, 8)) * 16, 5
-    chosen = np.array([rng.permutation(allowed)[:top_k] for _ in range(tokens)], np.int64).reshape(tokens, top_k)
+    expert_indices = np.array([rng.permutation(allowed)[:top_k] for _ in range(tokens)], np.int64).reshape(
+        tokens, top_k
+    )
     up = [quantize_rows(_normal(rng, ffn, hidden) / 7) for _ in range(experts)]
     down = [quantize_rows(_normal(rng, hidden, ffn) / 6) for _ in range(experts)]
     scales = [np.stack([s for _, s in part]) for part in (up, down)]
     weights = rng.random((tokens, top_k), np.float32)
-    arrays = [*_codes(rng, tokens, hidden), weights, chosen, _normal(rng, hidden), *scales]
+    arrays = [*_quantized(rng, tokens, hidden), weights, expert_indices, _normal(rng, hidden), *scales]
     return [("Int8Experts", [*arrays, *(pack(m) for m, _ in up + down)], {})]
 
 

@@ -293,8 +293,8 @@ def test_losses_are_least_where_they_should_be(generator):
     )
     assert distil.agreement(wanted, wanted) == {"cosine": 1.0, "nearest": 1.0}
     even = torch.full((8, 4), 0.25)
-    chosen = torch.arange(16).view(8, 2) % 4
-    assert float(losses.balance(student.Routing(even, even[:, :2], chosen))) == pytest.approx(1.0)
+    expert_indices = torch.arange(16).view(8, 2) % 4
+    assert float(losses.balance(student.Routing(even, even[:, :2], expert_indices))) == pytest.approx(1.0)
     one = F.one_hot(torch.zeros(8, dtype=torch.int64), 4).float()
     assert float(losses.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
 

@@ -305,8 +305,8 @@ def _described(name: str, fit: Fit) -> dict[str, float]:
 
 def _load(mlp: MoeMlp, rows: list[Rows]) -> list[float]:
     """Each expert's share of the choices."""
-    chosen = torch.cat([student.route(mlp, own.read).chosen.flatten() for own in rows])
-    shares = torch.bincount(chosen, minlength=mlp.experts.num_experts) / len(chosen)
+    expert_indices = torch.cat([student.route(mlp, own.read).expert_indices.flatten() for own in rows])
+    shares = torch.bincount(expert_indices, minlength=mlp.experts.num_experts) / len(expert_indices)
     return [round(float(share), 3) for share in shares]
 
 

@@ -85,11 +85,11 @@ def divide(mlp: MoeMlp, layer: TeacherLayer, h: Tensor, mass: float, generator: 
     count = mlp.experts.num_experts
     centres = cluster(h - h.mean(0), count, generator)
     mlp.router.layer.weight.copy_(router_weight(h, centres, direction, mass, mlp.router.top_k))
-    chosen = student.route(mlp, h).chosen
+    expert_indices = student.route(mlp, h).expert_indices
     importance = layer.down_weight.norm(dim=0)
     up, down = (w.view(count, -1, h.shape[1]) for w in (mlp.experts.mlp.w1, mlp.experts.mlp.w2))
     for expert in range(count):
-        own = h[(chosen == expert).any(1)]
+        own = h[(expert_indices == expert).any(1)]
         active = F.gelu(F.linear(own if len(own) else h, layer.up_weight, layer.up_bias)).square().mean(0).sqrt()
         kept = (active * importance).topk(up.shape[1]).indices.sort().values
         up[expert] = layer.up_weight[kept] + torch.outer(layer.up_bias[kept], direction)
@@ -111,10 +111,10 @@ def inner(mlp: MoeMlp, h: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     up = mlp.experts.mlp.w1.view(mlp.experts.num_experts, -1, h.shape[1])
     width = up.shape[1]
     routing = student.route(mlp, h)
-    order = routing.chosen.argsort(dim=1)
-    chosen, weights = routing.chosen.gather(1, order), routing.weights.gather(1, order)
+    order = routing.expert_indices.argsort(dim=1)
+    expert_indices, weights = routing.expert_indices.gather(1, order), routing.weights.gather(1, order)
     for members in combinations(range(len(up)), mlp.router.top_k):
-        rows = torch.nonzero((chosen == torch.tensor(members)).all(1)).squeeze(1)
+        rows = torch.nonzero((expert_indices == torch.tensor(members)).all(1)).squeeze(1)
         if not len(rows):
             continue
         values = [F.gelu(F.linear(h[rows], up[e])) * weights[rows, k, None] for k, e in enumerate(members)]

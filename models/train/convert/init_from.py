@@ -14,7 +14,7 @@ from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.models.weights import WEIGHTS_FILE, find_weights
 from moembed.quantize.functions import EMBEDDINGS
-from moembed.quantize.layout import decode_blocks, unpack
+from moembed.quantize.layout import dequantize_blocks, unpack
 from moembed.quantize.pipeline import GRAPH
 from moembed.train.convert.student import PROJECTION
 from moembed.train.convert.teacher import Teacher
@@ -129,9 +129,9 @@ def _decoded(folder: Path) -> dict[str, Tensor]:
         if name in stored:
             found[name] = torch.from_numpy(stored[name].astype(np.float32))
         elif name == TABLE:
-            codes, scale = (stored[given] for given in embedding.input[1:3])
+            packed, scale = (stored[given] for given in embedding.input[1:3])
             eight = embedding.op_type == EMBEDDINGS[8]
-            found[name] = torch.from_numpy(codes * scale[:, None] if eight else decode_blocks(codes, scale))
+            found[name] = torch.from_numpy(packed * scale[:, None] if eight else dequantize_blocks(packed, scale))
         elif name.endswith((".w1", ".w2")):
             norm = f"{name.split('.mlp.')[0]}.norm1" if name.endswith(".w1") else None
             scales = stored[f"{name}.scale"]

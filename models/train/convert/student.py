@@ -20,11 +20,11 @@ _ROWS = 64  # experts' rows are padded to multiples of this: oneDNN prepares eac
 
 
 class Routing(NamedTuple):
-    """What a router decided: `probabilities` `[T, experts]`, and `weights` and `chosen` `[T, top_k]`."""
+    """What a router decided: `probabilities` `[T, experts]`, and `weights` and `expert_indices` `[T, top_k]`."""
 
     probabilities: Tensor
     weights: Tensor
-    chosen: Tensor
+    expert_indices: Tensor
 
 
 def embed(network: NomicMoe, ids: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def route(mlp: MoeMlp, h: Tensor) -> Routing:
 
 def expert_rows(routing: Routing, expert: int) -> tuple[Tensor, Tensor]:
     """The tokens `[n]` int64 that chose an expert, and the weights `[n]` with which they did."""
-    token, rank = torch.nonzero(routing.chosen == expert, as_tuple=True)
+    token, rank = torch.nonzero(routing.expert_indices == expert, as_tuple=True)
     return token, routing.weights[token, rank]
 
 

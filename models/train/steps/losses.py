@@ -79,7 +79,7 @@ def info_nce(found: Sequence[Tensor], wanted: Sequence[Tensor], temperature: flo
 
 
 def balance(routing: Routing) -> Tensor:
-    """The load-balancing loss of a mixture: 1 when experts are chosen alike."""
+    """The load-balancing loss of a mixture: 1 when all experts are chosen equally often."""
     experts = routing.probabilities.shape[1]
-    shares = torch.bincount(routing.chosen.flatten(), minlength=experts) / routing.chosen.numel()
+    shares = torch.bincount(routing.expert_indices.flatten(), minlength=experts) / routing.expert_indices.numel()
     return experts * (shares * routing.probabilities.mean(0)).sum()

@@ -34,7 +34,7 @@ struct Operands {
 void int8_linear(Call& call) {
     const Operands x(call);
     const int64_t middle = call.settings.middle;
-    if (middle < 0 || middle > 255) refuse("middle is " + std::to_string(middle) + ", expected 0 to 255");
+    if (middle < 0 || middle > 255) refuse("zero_point is " + std::to_string(middle) + ", expected 0 to 255");
     const size_t rows = x.codes[0];
     const Product whole = x.product(middle, false, call.output<float>(0, {rows, x.weight.columns}));
     multiply(call, whole, rows, x.weight.blocks());

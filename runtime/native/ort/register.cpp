@@ -82,7 +82,7 @@ OrtStatus* create(const CustomOp* op, Functions api, const OrtKernelInfo* info, 
     made->op = &op_of(op);
     made->settings.kernels = static_cast<const Registered*>(op)->kernels;
     made->settings.epsilon = float_attribute(api, info, "epsilon");
-    made->settings.middle = int_attribute(api, info, "middle");
+    made->settings.middle = int_attribute(api, info, "zero_point");
     made->settings.top_k = int_attribute(api, info, "top_k");
     made->settings.heads = int_attribute(api, info, "num_heads");
     size_t inputs = 0;

@@ -34,9 +34,9 @@ class Plain(nn.Module):
         if not hasattr(mlp, "router"):
             return layer.norm2(mlp.fc2(F.gelu(mlp.fc1(h))) + h)
         rows = h.reshape(-1, hidden)
-        weights, chosen = torch.topk(torch.softmax(mlp.router.layer(rows), dim=-1), mlp.router.top_k)
+        weights, expert_indices = torch.topk(torch.softmax(mlp.router.layer(rows), dim=-1), mlp.router.top_k)
         up, down = (w.view(mlp.experts.num_experts, -1, hidden) for w in (mlp.experts.mlp.w1, mlp.experts.mlp.w2))
-        made = _experts(rows, weights, chosen, up, down) + mlp.experts.bias
+        made = _experts(rows, weights, expert_indices, up, down) + mlp.experts.bias
         return layer.norm2(made.view(batch, sequence, hidden) + h)
 
 
@@ -45,11 +45,11 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def _experts(rows: Tensor, weights: Tensor, chosen: Tensor, up: Tensor, down: Tensor) -> Tensor:
+def _experts(rows: Tensor, weights: Tensor, expert_indices: Tensor, up: Tensor, down: Tensor) -> Tensor:
     out = torch.zeros_like(rows)
     for expert in range(up.shape[0]):
         # Of a token's choices at most one is this expert. No branch: one would be traced as the example took it.
-        weight = (weights * (chosen == expert)).sum(1)
+        weight = (weights * (expert_indices == expert)).sum(1)
         tokens = torch.nonzero(weight).squeeze(1)
         made = F.linear(F.gelu(F.linear(rows[tokens], up[expert])), down[expert].t())
         out = out.index_add(0, tokens, made * weight[tokens].unsqueeze(1))

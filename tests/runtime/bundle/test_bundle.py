@@ -47,8 +47,9 @@ def test_every_file_is_listed(bundle):
         ("{", "not a JSON object"),
         ("[]", "not a moembed bundle"),
         ('{"model": 1}', "not a moembed bundle"),
-        ('{"format": 2}', "format 2.*upgrade moembed"),
-        ('{"format": 1}', "missing"),
+        ('{"format": 3}', "format 3.*upgrade moembed"),
+        ('{"format": 1}', "format 1.*export the bundle again with this version"),
+        ('{"format": 2}', "missing"),
     ],
 )
 def test_a_foreign_manifest(text, said):

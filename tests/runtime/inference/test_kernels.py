@@ -72,18 +72,18 @@ def _changed(arrays, index, array):
 
 def _malformed():
     rng = np.random.default_rng(0)
-    (_, linear, middle), *_ = op_inputs.linear(rng, 5)
+    (_, linear, zero_point), *_ = op_inputs.linear(rng, 5)
     ((_, experts, _),) = op_inputs.experts(rng, 9)
     (_, text, heads), (_, pool, _) = op_inputs.texts(rng, 9)
     (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, words4, _), (_, route, top) = op_inputs.rows(rng, 4)
     far = np.full(9, 10**12, np.int64)
     return {
-        "codes too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), middle, "codes"),
-        "weight of another depth": ("Int8Linear", _changed(linear, 2, linear[2][:, :-1]), middle, "weight is"),
-        "weight of other blocks": ("Int8Linear", _changed(linear, 2, linear[2][..., :3]), middle, "weight is"),
-        "steps of other rows": ("Int8Linear", _changed(linear, 1, linear[1][:-1]), middle, "step is"),
+        "codes too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), zero_point, "codes"),
+        "weight of another depth": ("Int8Linear", _changed(linear, 2, linear[2][:, :-1]), zero_point, "weight is"),
+        "weight of other blocks": ("Int8Linear", _changed(linear, 2, linear[2][..., :3]), zero_point, "weight is"),
+        "steps of other rows": ("Int8Linear", _changed(linear, 1, linear[1][:-1]), zero_point, "step is"),
         "scales of other columns": ("Int8LinearGelu", _changed(linear, 3, linear[3][:-1]), {}, "scale is"),
-        "middle of no byte": ("Int8Linear", linear, {"middle": 300}, "middle is 300"),
+        "zero point of no byte": ("Int8Linear", linear, {"zero_point": 300}, "zero_point is 300"),
         "an expert that is not there": ("Int8Experts", _changed(experts, 3, experts[3] + 5), {}, "of 5"),
         "an expert below 0": ("Int8Experts", _changed(experts, 3, experts[3] - 5), {}, "of 5"),
         "a matrix of another shape": ("Int8Experts", _changed(experts, 9, experts[9][:, :-1]), {}, "w1 is"),

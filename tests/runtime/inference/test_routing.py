@@ -1,17 +1,14 @@
 """Routing seen from outside: against the torch network, the numpy oracle and onnx's own reading of the graph."""
 
 import threading
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from moembed import Embedder, Routing
 from moembed.bundle.locate import DEFAULT_FOLDER
-from moembed.bundle.protobuf import encoded, fields, numbers, strings, submessages
+from moembed.bundle.manifest import RouterOutputs
 from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.inference import routing
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
@@ -47,7 +44,7 @@ def test_float32_routing_is_that_of_the_references(bundle, network, checkpoint, 
         for place, layer in enumerate(found.layers):
             clear = wanted[layer].margin > bound.margin
             order = np.abs(np.diff(wanted[layer].weights, axis=1)).min(axis=1) > bound.margin
-            assert np.array_equal(found.experts[place][clear & order], wanted[layer].chosen[clear & order])
+            assert np.array_equal(found.experts[place][clear & order], wanted[layer].expert_indices[clear & order])
             assert (clear & order).mean() > 0.9, "nearly every token is compared"
             assert np.abs(found.weights[place] - wanted[layer].weights).max() <= bound.router_max_abs
 
@@ -69,7 +66,7 @@ def test_routing_is_what_onnx_finds_in_the_graph_and_vectors_keep_their_bytes(ki
         assert (np.diff(found.weights, axis=2) <= 0).all(), "the expert of greatest weight first"
         assert found.layers == tuple(sorted(wanted))
         for place, layer in enumerate(found.layers):
-            assert np.array_equal(found.experts[place], wanted[layer].chosen)
+            assert np.array_equal(found.experts[place], wanted[layer].expert_indices)
             assert np.array_equal(found.weights[place], wanted[layer].weights)
         assert found.vector.tobytes() == model.encode(text, prompt="").tobytes()
 
@@ -119,64 +116,35 @@ def test_kernels_of_a_later_environment_change_nothing(monkeypatch):
     assert model.routing(TEXTS[2]).vector.tobytes() == model.encode(TEXTS[2], prompt="").tobytes()
 
 
-def _routers_of(tmp_path, graph):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(graph)
-    bundle, tokenizer = SimpleNamespace(graph=path), Tokenizer(DEFAULT_FOLDER / "tokenizer.json")
+def _routers_of(bundle):
+    tokenizer = Tokenizer(DEFAULT_FOLDER / "tokenizer.json")
     return Routers(bundle, tokenizer, providers=["CPUExecutionProvider"], threads=1, kernels=PORTABLE)
 
 
 @pytest.mark.parametrize(
-    ("graph", "words"),
+    ("change", "words"),
     [
-        (b"", "has 0 routers"),
-        (b"\x3a", "no number at byte 1"),
-        (b"\x3a\x05a", "ends within a field of 5 bytes"),
-        (b"\x3b", "field of kind 3"),
-        (b"\xff" * 40, "no number at byte 0"),
-        (b"\x38\x01", "field 7 is a number"),
-        (encoded(7, encoded(1, encoded(4, b"\xff"))), "not UTF-8"),
-        (GRAPH[: len(GRAPH) // 2], "ends within a field"),
-        (GRAPH.replace(b"mlp.router.layer", b"mlp.rooter.layer"), "has 0 routers"),
+        ({"routers": {}}, "has no MoE layers"),
         (
-            GRAPH + encoded(7, encoded(5, encoded(8, b"encoder.layers.1.mlp.router.layer.weight") + b"\x08\x07")),
-            "of [7, 8]",
+            {"routers": {1: RouterOutputs(weights="no such value", expert_indices="token_embeddings")}},
+            "cannot load the graph",
         ),
-        (GRAPH[:-1000], "ends within"),
+        (
+            {"routers": {1: RouterOutputs(weights="token_embeddings", expert_indices="token_embeddings")}},
+            "are not the weights",
+        ),
+        ({"num_experts": 2}, "indices of 2 experts"),
     ],
 )
-def test_damaged_graphs_are_refused(tmp_path, graph, words):
+def test_a_manifest_that_does_not_fit_the_graph_is_refused(model, change, words):
+    changed = replace(model.bundle, manifest=replace(model.bundle.manifest, **change))
     with pytest.raises(BundleError) as caught:
-        _routers_of(tmp_path, graph).open()
+        _routers_of(changed).run(np.array([0, 5, 6, 2], np.int32))
     assert words in str(caught.value)
 
 
-def test_a_graph_that_onnxruntime_refuses(tmp_path):
+def test_a_graph_that_onnxruntime_refuses(model, tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / model.bundle.manifest.graph).write_bytes(GRAPH)
     with pytest.raises(BundleError, match="cannot load the graph"):
-        _routers_of(tmp_path, GRAPH).open()  # no weights beside it
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.binary(max_size=60)
-    | st.tuples(st.integers(0, len(GRAPH) - 400), st.integers(1, 400)).map(lambda s: GRAPH[s[0] :][: s[1]])
-)
-def test_any_bytes_are_a_message_or_refused(data):
-    message = memoryview(data)
-    for read in (fields, lambda m: submessages(m, 1), lambda m: strings(m, 1), lambda m: numbers(m, 1)):
-        try:
-            found = list(read(message))
-        except BundleError:
-            continue
-        assert len(found) <= len(data)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(1, 2**28), st.binary(max_size=300), st.integers(0, 2**64 - 1))
-def test_wire_reads_what_it_writes_and_what_protobuf_writes(number, value, integer):
-    assert [(n, bytes(v)) for n, v in fields(memoryview(encoded(number, value)))] == [(number, value)]
-    tensor = onnx.TensorProto(name="a", dims=[integer >> 1, 3])
-    assert list(numbers(memoryview(tensor.SerializeToString()), 1)) == [integer >> 1, 3]
-    packed = encoded(1, b"\x80\x01\x05")
-    assert list(numbers(memoryview(packed), 1)) == [128, 5]
-    assert strings(memoryview(tensor.SerializeToString()), 8) == ["a"]
+        _routers_of(replace(model.bundle, folder=tmp_path)).open()  # no weights beside it
