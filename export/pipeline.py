@@ -39,7 +39,7 @@ def export(
     out: Path,
     *,
     force: bool = False,
-    say: Callable[[str], None] = lambda _text: None,
+    log: Callable[[str], None] = lambda _text: None,
 ) -> Bundle:
     """Trace a checkpoint and write it as a bundle.
 
@@ -47,7 +47,7 @@ def export(
         checkpoint: from `moembed.models.locate.locate`.
         out: the folder to write; it appears complete or not at all.
         force: replace `out` if it is a bundle already.
-        say: told what is being done.
+        log: told what is being done.
 
     Returns:
         The bundle, opened.
@@ -67,22 +67,22 @@ def export(
 
     _check_tokenizer(checkpoint)
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(stored_dtypes(checkpoint.folder).items()))
-    say(f"reading {checkpoint.folder} (tensors: {dtypes})")
+    log(f"reading {checkpoint.folder} (tensors: {dtypes})")
     network = load_network(checkpoint.folder)
-    say("tracing the encoder")
+    log("tracing the encoder")
     model = finish(trace(network), checkpoint.config)
     with replacing_folder(out) as partial:
-        say(f"writing {out}")
+        log(f"writing {out}")
         write_graph(model, partial / GRAPH, _properties(checkpoint) | {"weights_dtypes": dtypes})
         del model
         _write_companions(checkpoint, partial)
         write_vocabulary(partial)
-        say("checking the graph against the network")
+        log("checking the graph against the network")
         texts = probe_ids(Tokenizer(partial / "tokenizer.json"), checkpoint.spec.max_tokens)
         found = observe_graph(partial / GRAPH)
         report = compare("torch float32", observe_network(network), found, texts, TOLERANCES[RECIPE])
         del network, found  # as large as what comes next
-        write_manifest(partial, _manifest(checkpoint, report, partial), say)
+        write_manifest(partial, _manifest(checkpoint, report, partial), log)
     return Bundle.open(out)
 
 

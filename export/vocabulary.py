@@ -24,7 +24,7 @@ size, and reads past no section's end whatever the sections hold.
 | lengths | u8 `[n]` | bytes of each piece |
 | texts | UTF-8 | the pieces, in the order of their ids |
 | trie | u32 `[m]` | the pieces as a double array |
-| charsmap | bytes | the normaliser's `precompiled_charsmap` as it is |
+| charsmap | bytes | the normalizer's `precompiled_charsmap` as it is |
 | added | (i32, u32) `[k]` | id of each added token, and 1 if it takes white space before it |
 
 A unit of the trie, whose root is unit 0: bits 24-31 the label, the byte that leads to it; bit 23, a piece ends here; bit 22,

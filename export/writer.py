@@ -84,15 +84,15 @@ def certificate_of(report: "ParityReport", reference: Reference, files: Mapping[
     )
 
 
-def write_manifest(folder: Path, manifest: Manifest, say: Callable[[str], None]) -> None:
+def write_manifest(folder: Path, manifest: Manifest, log: Callable[[str], None]) -> None:
     """Check the byte stability of a bundle that is otherwise complete, put it into the certificate and write the manifest.
 
     An unstable bundle is written too: its certificate says so, and `moembed verify` fails.
     """
-    say("embedding the same texts in other company")
+    log("embedding the same texts in other company")
     stability = check_stability(Bundle(folder, manifest), sparing=True)
     if not stability.passed:
-        say(
+        log(
             f"not byte-stable on this machine: {stability.differing} of {stability.comparisons} vectors differ "
             f"(max-abs {stability.max_abs:.3g}); the certificate says so, and `moembed verify` will fail"
         )

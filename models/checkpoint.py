@@ -152,7 +152,7 @@ def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str
         if dtype not in _DTYPES:
             problems.append(
                 f"{name}: its dtype is {dtype}, expected one of {', '.join(_DTYPES)}: export the checkpoint before it was "
-                "quantised, or save it in one of these"
+                "quantized, or save it in one of these"
             )
     if problems:
         shown = problems[:_LISTED] + ([f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])

@@ -31,7 +31,7 @@ class NomicMoeConfig:
         ffn_size: inner width of a dense MLP.
         expert_ffn_size: inner width of one expert.
         num_experts: experts of an MoE layer.
-        top_k: experts that each token visits; their softmax weights are not renormalised.
+        top_k: experts that each token visits; their softmax weights are not renormalized.
         moe_every_n_layers: period of the MoE layers.
         layer_norm_eps: epsilon of every LayerNorm.
         rotary_base: base of the rotary frequencies.

@@ -18,7 +18,7 @@ IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model_type": (("nomic_bert",), "another architecture"),
     "activation_function": (("gelu",), "another activation (swiglu/geglu: a gated MLP, as in nomic-embed v1 and v1.5)"),
     "use_rms_norm": ((None, False), "RMSNorm instead of LayerNorm"),
-    "prenorm": ((False,), "normalisation before instead of after each sub-layer"),
+    "prenorm": ((False,), "normalization before instead of after each sub-layer"),
     "parallel_block": ((False,), "attention and MLP computed side by side"),
     "parallel_block_tied_norm": ((False,), "one norm shared by a parallel block"),
     "causal": ((False,), "causal attention"),
@@ -32,7 +32,7 @@ IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "rotary_scaling_factor": ((None,), "dynamic-NTK rotary scaling"),
     "scale_attn_weights": ((True,), "attention scores that are not divided by sqrt(head_dim)"),
     "scale_attn_by_inverse_layer_idx": ((False,), "attention scores scaled by layer"),
-    "moe_normalize_expert_weights": ((False, None), "renormalised top-k weights"),
+    "moe_normalize_expert_weights": ((False, None), "renormalized top-k weights"),
     "expert_choice_router": ((False, None), "expert-choice routing"),
     "num_shared_experts": ((0, None), "shared experts"),
     "type_vocab_size": ((1,), "more than one token type"),
@@ -45,7 +45,7 @@ IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "pruned_heads": (({}, None), "attention heads removed"),
     "per_layer_config": (({}, None), "layers of different sizes"),
     "rope_scaling": ((None,), "scaled rotary positions"),
-    "quantization_config": ((None,), "quantised tensors: export the checkpoint that they were made from"),
+    "quantization_config": ((None,), "quantized tensors: export the checkpoint that they were made from"),
 }
 
 # A field of transformers' own classes -> the field above that it repeats, with the same value.

@@ -1,4 +1,4 @@
-"""The small JSON files of a bundle, by which other loaders recognise the model: the checkpoint's, made safe to open.
+"""The small JSON files of a bundle, by which other loaders recognize the model: the checkpoint's, made safe to open.
 
 None of them names code to run: transformers and sentence-transformers would offer to fetch and run it. `config.json` has the
 sizes of the network under the names of transformers 5 too, which would otherwise take its own defaults for them.

@@ -2,7 +2,7 @@
 
 Mirrors `modeling_hf_nomic_bert.py` of nomic-ai/nomic-bert-2048 at revision 7710840340a098cfb869c4f65e87cf2b1b70caca
 (post-norm blocks, three-major Wqkv, NeoX rotary halves, erf GELU, masked mean pooling) and megablocks' dMoE at
-78eea65fda01e638af36ae38853bc51efb04a4b4 (softmax before top-k, no renormalisation, one shared bias after the sum).
+78eea65fda01e638af36ae38853bc51efb04a4b4 (softmax before top-k, no renormalization, one shared bias after the sum).
 Parameter names are the checkpoint's. Pad positions leave right after the input, so that every linear layer, router and
 expert sees real tokens only.
 """
@@ -167,7 +167,7 @@ class NomicMoe(nn.Module):
             attention_mask: `[batch, sequence]` int64, 1 for real tokens and 0 for padding.
 
         Returns:
-            `sentence_embedding` `[batch, hidden]` float32, the masked mean, L2-normalised; and `token_embeddings`
+            `sentence_embedding` `[batch, hidden]` float32, the masked mean, L2-normalized; and `token_embeddings`
             `[batch, sequence, hidden]` float32, zero where the mask is.
         """
         batch, sequence = input_ids.shape

@@ -20,7 +20,7 @@ def router(x: Tensor, weight: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         top_k: experts per token.
 
     Returns:
-        Softmax probabilities over all experts of the chosen ones, `[T, top_k]` float32, descending and not renormalised,
+        Softmax probabilities over all experts of the chosen ones, `[T, top_k]` float32, descending and not renormalized,
         and the experts' indices, `[T, top_k]` int64.
     """
     probabilities = torch.softmax(F.linear(x, weight), dim=-1)

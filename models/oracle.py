@@ -1,7 +1,7 @@
 """An independent numpy implementation of the network, in float64 and one text at a time: the judge of all the others.
 
 It shares no code with `moembed.models.network`; it follows the description of the model (embedding, post-norm blocks,
-rotary halves, erf GELU, un-renormalised top-k, one shared expert bias), and needs numpy and safetensors only.
+rotary halves, erf GELU, un-renormalized top-k, one shared expert bias), and needs numpy and safetensors only.
 """
 
 import math
@@ -40,7 +40,7 @@ class OracleResult:
 
     Attributes:
         embedding: `[hidden]` float64, unit length.
-        pooled: `[hidden]` float64, the mean before normalisation.
+        pooled: `[hidden]` float64, the mean before normalization.
         hidden_states: the embedding LayerNorm's output and every layer's, each `[T, hidden]` float64.
         routing: MoE layer index -> its routing.
     """

@@ -32,7 +32,7 @@ def unpack(packed: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise `[N, K]` symmetrically with one scale per row.
+    """Quantize `[N, K]` symmetrically with one scale per row.
 
     Returns:
         int8 values in -127..127 of the same shape, and float32 scales `[N]`.
@@ -42,7 +42,7 @@ def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
 
 
 def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """Quantise `[N, K]` to 4 bits with one scale per 32 values of a row.
+    """Quantize `[N, K]` to 4 bits with one scale per 32 values of a row.
 
     A block's value of largest magnitude becomes -8 times the scale, or 7, 6, ... 1 times it, whichever leaves the least error:
     values that are 4-bit integers times a float16 scale are reproduced exactly.

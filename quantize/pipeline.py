@@ -43,9 +43,9 @@ def quantize(
     recipe: str = "int8",
     calibration: Sequence[str] | None = None,
     force: bool = False,
-    say: Callable[[str], None] = lambda _text: None,
+    log: Callable[[str], None] = lambda _text: None,
 ) -> Bundle:
-    """Quantise an fp32 bundle.
+    """Quantize an fp32 bundle.
 
     Args:
         bundle: an fp32 bundle; it is not changed.
@@ -54,7 +54,7 @@ def quantize(
         calibration: texts that show what the model's products read, which steers outlier migration and rounding; None for the
             package's own probes. They get the model's prompts in turn and are cut to its limit; 16384 tokens are enough.
         force: replace `out` if it is a bundle already.
-        say: told what is being done.
+        log: told what is being done.
 
     Returns:
         The bundle, opened.
@@ -69,7 +69,7 @@ def quantize(
 
     chosen = load_recipe(recipe)
     if bundle.manifest.recipe != "fp32":
-        raise InputError(f"{bundle.folder} has recipe {bundle.manifest.recipe}; only an fp32 bundle can be quantised")
+        raise InputError(f"{bundle.folder} has recipe {bundle.manifest.recipe}; only an fp32 bundle can be quantized")
     if calibration is not None and not calibration:
         raise InputError("no calibration text; give some, or none at all for the built-in ones")
     check_replaceable(out, force=force)
@@ -85,11 +85,11 @@ def quantize(
     tokenizer = Tokenizer(bundle)
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
-    say(f"watching the model read up to {len(texts)} texts")
+    log(f"watching the model read up to {len(texts)} texts")
     limit = bundle.manifest.max_tokens
     probes = probe_ids(tokenizer, limit)
     values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
-    say("quantising")
+    log("quantizing")
     content, folder = read_graph(bundle.graph)
     model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
     ir.external_data.set_base_dir(model.graph, folder)
@@ -98,7 +98,7 @@ def quantize(
     model = Rewriter(model, chosen, values, factors, keep).run()
     del values
     with replacing_folder(out) as partial:
-        say(f"writing {out}")
+        log(f"writing {out}")
         write_graph(model, partial / GRAPH, {"recipe": chosen.name})
         del model
         for name in bundle.manifest.files:
@@ -107,7 +107,7 @@ def quantize(
                 copy_companion(bundle.folder / name, partial / name, name=name)
         if VOCABULARY_FILE not in bundle.manifest.files:
             write_vocabulary(partial)
-        say("comparing with the fp32 bundle")
+        log("comparing with the fp32 bundle")
         expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
         report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])
         del expected, found
@@ -121,7 +121,7 @@ def quantize(
             certificate=certificate_of(report, reference, files),
             files=files,
         )
-        write_manifest(partial, manifest, say)
+        write_manifest(partial, manifest, log)
     return Bundle.open(out)
 
 

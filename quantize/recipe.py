@@ -1,4 +1,4 @@
-"""Recipes: how a model is quantised, as data in `recipes/*.toml`."""
+"""Recipes: how a model is quantized, as data in `recipes/*.toml`."""
 
 import tomllib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from moembed.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One way to quantise.
+    """One way to quantize.
 
     Attributes:
         name: what `--recipe` calls it and the manifest records.

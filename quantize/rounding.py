@@ -16,7 +16,7 @@ _BLOCK = 64
 def rounded(
     matrix: NDArray[np.float32], inputs: NDArray[np.float32], damping: float
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise `[N, K]` symmetrically with one scale per row, for the inputs it will see.
+    """Quantize `[N, K]` symmetrically with one scale per row, for the inputs it will see.
 
     Args:
         matrix: `[N, K]`; N counts output channels.

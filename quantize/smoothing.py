@@ -17,7 +17,7 @@ _FLOOR = np.float32(1e-4)  # a channel that is all but silent is not blown up
 
 
 def factors_of(model: ir.Model, recipe: Recipe, values: Values) -> Factors:
-    """Factors for every norm whose output is quantised.
+    """Factors for every norm whose output is quantized.
 
     Args:
         model: an fp32 model as `moembed.export` writes it.

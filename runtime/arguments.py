@@ -1,6 +1,6 @@
 """Checks of what callers pass: texts, prompts, numbers and words. An error says what was given and what to pass instead.
 
-Containers of other libraries are recognised by what they can do, so that none of these libraries is imported.
+Containers of other libraries are recognized by what they can do, so that none of these libraries is imported.
 """
 
 import operator

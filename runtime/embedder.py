@@ -21,7 +21,7 @@ from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
 from moembed.progress import progress
 from moembed.tokenizer.tokenizer import Tokenizer
-from moembed.truncation import Chunk, Overlong, Piece, check_room, merged, pieces, policy_of, pooled
+from moembed.truncation import Chunk, Overlong, Window, check_room, merged, policy_of, pooled, windows_of
 
 DEFAULT_BATCH_SIZE = 64
 # sentence-transformers' order of looking for the prompt of a document.
@@ -169,8 +169,8 @@ class Embedder(Picklable):
         batch, single = text_list(texts)
         dim, normalize = self._dim(truncate_dim, precision), flag("normalize_embeddings", normalize_embeddings)
         show = None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar)
-        todo = self._pieces(batch, self._prompt(prompt_name, prompt), overlong)
-        if cut := tuple(piece.text for piece in todo if piece.truncated):
+        todo = self._windows(batch, self._prompt(prompt_name, prompt), overlong)
+        if cut := tuple(window.text for window in todo if window.truncated):
             indices = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
             message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {indices})"
             warn(TruncationWarning(message, cut))
@@ -254,14 +254,14 @@ class Embedder(Picklable):
 
         Returns:
             `[tokens, hidden]` float32 for a string, a list of such arrays for a sequence; prompt and special tokens
-            included, not normalised.
+            included, not normalized.
 
         Raises:
             InputError: a text or an argument cannot be used.
             TextTooLongError: a text has more than `max_tokens`.
         """
         batch, single = text_list(texts)
-        todo = self._pieces(batch, self._prompt(prompt_name, prompt), "error")
+        todo = self._windows(batch, self._prompt(prompt_name, prompt), "error")
         states: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(todo)
         for indices, output in self._run("token_embeddings", todo, batch_size):
             for row, index in enumerate(indices):
@@ -283,8 +283,8 @@ class Embedder(Picklable):
             TextTooLongError: the text has more than `max_tokens`.
             BundleError: the bundle's graph has no routers that could be asked.
         """
-        (piece,) = self._pieces([one_text(text)], self._prompt_or_none(prompt_name, prompt), "error")
-        return self.routers.run(piece.ids)
+        (window,) = self._windows([one_text(text)], self._prompt_or_none(prompt_name, prompt), "error")
+        return self.routers.run(window.ids)
 
     def prompt_for(self, task: str) -> str:
         """The text in front of every text of a task.
@@ -336,18 +336,18 @@ class Embedder(Picklable):
             raise InputError(f"{chosen} packs 8 dimensions to a byte; {dim} is not a multiple of 8")
         return dim
 
-    def _pieces(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Piece]:
+    def _windows(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Window]:
         limit = self.max_tokens
-        return list(pieces(self.tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
+        return list(windows_of(self.tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
 
     def _run(
-        self, output: str, todo: Sequence[Piece], batch_size: int
+        self, output: str, todo: Sequence[Window], batch_size: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         batch_size, pad_id = whole("batch_size", batch_size), self.tokenizer.pad
-        for indices in plan([len(piece.ids) for piece in todo], batch_size=batch_size):
+        for indices in plan([len(window.ids) for window in todo], batch_size=batch_size):
             yield indices, self.session.run(output, *pad([todo[i].ids for i in indices], pad_id))
 
-    def _vectors(self, todo: Sequence[Piece], batch_size: int, show: bool | None) -> NDArray[np.float32]:
+    def _vectors(self, todo: Sequence[Window], batch_size: int, show: bool | None) -> NDArray[np.float32]:
         vectors = np.empty((len(todo), self.dim), np.float32)
         with progress(len(todo), "text", show=show) as advance:
             for indices, output in self._run("sentence_embedding", todo, batch_size):
@@ -367,19 +367,19 @@ class Embedder(Picklable):
     ) -> Iterator[Embedding]:
         first = 0
         while batch := list(islice(texts, batch_size)):
-            todo = self._pieces(batch, prompt, policy, first)
+            todo = self._windows(batch, prompt, policy, first)
             vectors = self._vectors(todo, batch_size, False)
             if not isinstance(policy, Chunk) or policy.pooled:
                 vectors, todo = pooled(todo, vectors, len(batch)), merged(todo)
             codes, scales = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision)
-            for piece, code, scale in zip(todo, codes, scales, strict=True):
+            for window, code, scale in zip(todo, codes, scales, strict=True):
                 yield Embedding(
-                    index=first + piece.text,
+                    index=first + window.text,
                     vector=code,
                     scale=float(scale),
-                    tokens=len(piece.ids),
-                    start=piece.start,
-                    end=piece.end,
-                    truncated=piece.truncated,
+                    tokens=len(window.ids),
+                    start=window.start,
+                    end=window.end,
+                    truncated=window.truncated,
                 )
             first += len(batch)

@@ -1,4 +1,4 @@
-"""What moembed raises: one tree under `MoembedError`, each class also a subclass of the builtin it specialises.
+"""What moembed raises: one tree under `MoembedError`, each class also a subclass of the builtin it specializes.
 
 Every message says what was asked, what was found, and what to do.
 """
@@ -30,7 +30,7 @@ def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dic
 
 
 def _reduce(self: Exception) -> tuple[Any, ...]:
-    """Pickle what an error holds: an initialiser that wants more than a message could not be called again."""
+    """Pickle what an error holds: an initializer that wants more than a message could not be called again."""
     return _restored, (type(self), self.args, self.__dict__)
 
 

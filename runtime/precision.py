@@ -30,7 +30,7 @@ class QuantizedEmbeddings(NamedTuple):
 
 
 def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> QuantizedEmbeddings:
-    """Quantise float vectors.
+    """Quantize float vectors.
 
     Args:
         embeddings: `[..., dim]` floats.

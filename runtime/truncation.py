@@ -42,7 +42,7 @@ Overlong = Literal["error", "truncate", "truncate_start", "chunk"] | Chunk
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Window:
     """What is computed as one row: a text, or a window of one.
 
     Attributes:
@@ -94,7 +94,7 @@ def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy | 
     _room(len(framed) - 2, limit, policy)
 
 
-def pieces(
+def windows_of(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -103,16 +103,16 @@ def pieces(
     overlong: Overlong,
     first: int = 0,
     windows: int | None = None,
-) -> Iterator[Piece]:
-    """Tokenise texts and apply the policy; every text gives one piece, over-long ones more under `Chunk`.
+) -> Iterator[Window]:
+    """Tokenize texts and apply the policy; every text gives one window, over-long ones more under `Chunk`.
 
-    No more of a text is read than its pieces need.
+    No more of a text is read than its windows need.
 
     Args:
         tokenizer: the model's.
         texts: the texts.
         prompt: put in front of every text and of every window.
-        limit: most tokens of a piece.
+        limit: most tokens of a window.
         overlong: the policy.
         first: what to call the first text's index in an error.
         windows: leave a text at so many windows; None reads all of it.
@@ -127,7 +127,7 @@ def pieces(
     for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first, most=most)):
         text = texts[index]
         if len(ids) <= limit:
-            yield Piece(index, ids, 0, len(text))
+            yield Window(index, ids, 0, len(text))
         elif policy == "error":
             counted = f"{len(ids)} tokens" if len(ids) <= most else f"more than {most} tokens"
             raise TextTooLongError(
@@ -150,7 +150,7 @@ def _split(
     limit: int,
     policy: Literal["truncate", "truncate_start"] | Chunk,
     windows: int | None,
-) -> Iterator[Piece]:
+) -> Iterator[Window]:
     most = limit * (windows or 1) if windows is not None or not isinstance(policy, Chunk) else None
     ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=most)
     # Characters before the text belong to the prompt; a token that starts there is repeated in every window.
@@ -170,7 +170,7 @@ def _split(
         last = min(first + room, len(body))
         framed = np.concatenate([[tokenizer.bos], ids[:head], body[first:last], [tokenizer.eos]]).astype(np.int32)
         start = max(int(spans[first, 0]), 0)
-        yield Piece(index, framed, start, int(spans[last - 1, 1]), truncated=not isinstance(policy, Chunk))
+        yield Window(index, framed, start, int(spans[last - 1, 1]), truncated=not isinstance(policy, Chunk))
 
 
 def _room(prompt_tokens: int, limit: int, policy: _Policy | Chunk) -> int:
@@ -188,12 +188,12 @@ def _room(prompt_tokens: int, limit: int, policy: _Policy | Chunk) -> int:
     return room
 
 
-def pooled(todo: Sequence[Piece], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def pooled(todo: Sequence[Window], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """One vector per text: its own, or the mean of its windows weighted by their tokens and scaled to unit length.
 
     Args:
-        todo: the pieces of `count` texts, in order.
-        vectors: `[len(todo), hidden]`, one per piece.
+        todo: the windows of `count` texts, in order.
+        vectors: `[len(todo), hidden]`, one per window.
         count: texts.
 
     Returns:
@@ -203,20 +203,20 @@ def pooled(todo: Sequence[Piece], vectors: NDArray[np.float32], count: int) -> N
         return vectors
     rows = []
     windows: list[list[int]] = [[] for _ in range(count)]
-    for row, piece in enumerate(todo):
-        windows[piece.text].append(row)
+    for row, window in enumerate(todo):
+        windows[window.text].append(row)
     for own in windows:
         weights = np.array([len(todo[row].ids) for row in own], np.float32)
         rows.append(vectors[own[0]] if len(own) == 1 else normalized((vectors[own] * weights[:, None]).sum(axis=0)))
     return np.stack(rows)
 
 
-def merged(todo: Sequence[Piece]) -> list[Piece]:
-    """One piece per text: from its first window's start to its last one's end, with the ids of all."""
-    texts: dict[int, Piece] = {}
-    for piece in todo:
-        one = texts.get(piece.text)
-        ids = piece.ids if one is None else np.concatenate([one.ids, piece.ids])
-        start = piece.start if one is None else one.start
-        texts[piece.text] = Piece(piece.text, ids, start, piece.end, piece.truncated)
+def merged(todo: Sequence[Window]) -> list[Window]:
+    """One window per text: from its first window's start to its last one's end, with the ids of all."""
+    texts: dict[int, Window] = {}
+    for window in todo:
+        one = texts.get(window.text)
+        ids = window.ids if one is None else np.concatenate([one.ids, window.ids])
+        start = window.start if one is None else one.start
+        texts[window.text] = Window(window.text, ids, start, window.end, window.truncated)
     return list(texts.values())

@@ -1,4 +1,4 @@
-"""Fixtures: a small random checkpoint, its bundles, and the embedded default model, each made once per run."""
+"""Fixtures: a small random checkpoint, its bundles, and the built-in default model, each made once per run."""
 
 import shutil
 import time
@@ -52,7 +52,7 @@ def bundle(checkpoint, tmp_path_factory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def int8(bundle, tmp_path_factory) -> Bundle:
-    """The same, quantised; not to be changed."""
+    """The same, quantized; not to be changed."""
     return quantize(bundle, tmp_path_factory.mktemp("bundles") / "int8")
 
 
@@ -69,7 +69,7 @@ def small(bundle) -> Embedder:
 
 @pytest.fixture(scope="session")
 def model() -> Embedder:
-    """The embedded default model."""
+    """The built-in default model."""
     return Embedder.from_pretrained()
 
 
@@ -91,14 +91,14 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def small_server():
-    """A server of the embedded model that accepts little."""
+    """A server of the built-in model that accepts little."""
     with serving(max_inputs=3, max_characters=1000, max_body_bytes=3000, body_timeout=0.5) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def server():
-    """A server of the embedded model as it comes."""
+    """A server of the built-in model as it comes."""
     with serving() as running:
         yield running
 

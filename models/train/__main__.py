@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             teacher=arguments.teacher,
             start=arguments.start,
             threads=arguments.threads,
-            say=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201
+            log=lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201
         )
     except MoembedError as error:
         print(error, file=sys.stderr)  # noqa: T201

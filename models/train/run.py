@@ -34,7 +34,7 @@ from moembed.train.steps.contrast import Contrast
 from moembed.train.steps.distil import Distillation, agreement, read, vectors
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
     teacher: Path | None,
     start: Path | None,
     threads: int,
-    say: Say,
+    log: Log,
 ) -> None:
     """Make a model, or go on making it.
 
@@ -59,7 +59,7 @@ def run(
         teacher: the teacher's file, or None for the installed package's.
         start: a checkpoint or INT8 bundle made from that teacher, to begin with instead of a conversion.
         threads: of torch; where other programs compute, one thread is faster than two that wait for each other.
-        say: told what is being done and found.
+        log: told what is being done and found.
 
     Raises:
         InputError: a recipe or a text cannot be used, or `out` holds a run of others.
@@ -74,7 +74,7 @@ def run(
         raise InputError(
             f"nothing to do: recipe {chosen.name} takes no steps towards the teacher, and there are no pairs"
         )
-    made = _Run(chosen, Teacher(teacher or teacher_path()), paths, pair_paths, start, out, say)
+    made = _Run(chosen, Teacher(teacher or teacher_path()), paths, pair_paths, start, out, log)
     coordinates = made.begin(start) if start else made.convert()
     if chosen.distil.tokens:
         made.distil(coordinates)
@@ -103,16 +103,16 @@ class _Run:
         pair_paths: Sequence[Path],
         start: Path | None,
         out: Path,
-        say: Say,
+        log: Log,
     ) -> None:
-        self._recipe, self._teacher, self._out, self._say = recipe, teacher, out, say
+        self._recipe, self._teacher, self._out, self._log = recipe, teacher, out, log
         self._state = out / "state"
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {self._state}: {error.strerror}") from error
         self._learned, self._held = corpus.read(paths, recipe.prompts, recipe.data.held_out)
-        say(f"{len(self._learned)} texts to learn from, {len(self._held)} held out")
+        log(f"{len(self._learned)} texts to learn from, {len(self._held)} held out")
         if not self._learned or not self._held:
             raise InputError("too few texts: some are to learn from, and some are held out to choose by")
         self._pairs = pairs.read(pair_paths, recipe.prompts, recipe.data.held_out)
@@ -163,7 +163,7 @@ class _Run:
             self._recipe,
             corpus.batches(self._draw(self._learned, choices.tokens), choices.batch, multiple),
             corpus.batches(self._draw(self._held, self._recipe.data.held_tokens), choices.batch, multiple),
-            self._say,
+            self._log,
         )
         with progress(len(self._teacher.layers), "layer", show=None) as advance:
             conversion.run(self._state, advance)
@@ -181,13 +181,13 @@ class _Run:
         # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
         found = vectors(lambda ids: self._teacher.encode(self._kept[ids]), [target.ids for target in held])
         respelt = agreement(found, torch.stack([target.vector for target in held]))
-        self._say(json.dumps({"teacher in the student's vocabulary": respelt}))
+        self._log(json.dumps({"teacher in the student's vocabulary": respelt}))
         learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
         embeddings = torch.stack([target.vector for target in learned])
         choices = self._recipe.rotate, self._recipe.seed
         if not self._turned:
             self._turn("rotation", lambda: rotation.learn(embeddings, self._recipe.student.dims, *choices))
-        distillation = Distillation(self._network, self._recipe, learned, held, self._say)
+        distillation = Distillation(self._network, self._recipe, learned, held, self._log)
         with progress(distillation.steps, "step", show=None) as advance:
             distillation.run(self._state / "distillation.safetensors", advance)
         self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
@@ -208,7 +208,7 @@ class _Run:
         report = [{"step": 0, **judge()}]
         self._turn("turned", learn)
         report.append({"step": choices.steps, **judge()})
-        self._say(json.dumps(report))
+        self._log(json.dumps(report))
         self._publish("turned", rotation=report)
 
     def contrast(self, coordinates: Tensor) -> None:
@@ -231,7 +231,7 @@ class _Run:
             goals(name, self._some(own, count))
             for name, own, count in zip(("learned", "held"), self._pairs, (choices.drawn, choices.held), strict=True)
         )
-        steps = Contrast(self._network, self._recipe, learned, held, self._say)
+        steps = Contrast(self._network, self._recipe, learned, held, self._log)
         with progress(steps.steps, "step", show=None) as advance:
             steps.run(self._state / "contrast.safetensors", advance)
         self._publish("contrasted", contrast=steps.report)
@@ -254,7 +254,7 @@ class _Run:
         return pairs.sample(own, count, self._recipe.data.pairs, self._recipe.seed)
 
     def _goals(self, name: str, texts: list[str]) -> list[Targets]:
-        self._say(f"the teacher reads {len(texts)} texts ({name})")
+        self._log(f"the teacher reads {len(texts)} texts ({name})")
         folder = self._state / "targets" / name
         with progress(len(texts), "text", show=None) as advance:
             return targets.make(texts, self._tokenizer, self._teacher, self._whole, folder, advance)
@@ -286,7 +286,7 @@ class _Run:
         digest = publish.write(
             self._out / name, self._network, self._recipe, self._teacher, self._described, self._report
         )
-        self._say(f"{self._out / name}: sha256 of its weights {digest}")
+        self._log(f"{self._out / name}: sha256 of its weights {digest}")
 
     def _claim(self, path: Path) -> None:
         """Write down what the run is made from, or make sure that it is the same as before."""

@@ -22,7 +22,7 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 
 Beside the manifest lie `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a form that opens at once; older bundles
 and tokenizers of another family have none), `config.json` and the small files by which other loaders
-(sentence-transformers, optimum, fastembed) recognise a model. Reading refuses a file that is missing or altered, a file that
+(sentence-transformers, optimum, fastembed) recognize a model. Reading refuses a file that is missing or altered, a file that
 is not listed (README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX
 or a tokenizer's format; nothing is ever unpickled.
 """

@@ -1,6 +1,6 @@
 """The little of protobuf's wire format that it takes to find names in an ONNX file without the package `onnx`.
 
-A message is a sequence of fields: a varint of number and kind, then the value. Serialised messages merge when their bytes are
+A message is a sequence of fields: a varint of number and kind, then the value. Serialized messages merge when their bytes are
 put one behind the other (a repeated field grows, a submessage merges), so that a model is extended by appending to it.
 """
 

@@ -65,7 +65,7 @@ def _fields(kind: Any, value: Any, name: str) -> Any:
         unknown = [problem for problem in problems if problem not in wanted]
         raise BundleError(
             f"{name}: missing {missing}, unknown {shown(unknown)}; the bundle is damaged or of another version of moembed: "
-            "export or quantise it again"
+            "export or quantize it again"
         )
     kinds = get_type_hints(kind)
     return kind(**{key: read_record(kinds[key], value[key], f"{name}.{key}") for key in value})

@@ -19,7 +19,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose and open a bundle."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "-m", "--model", metavar="BUNDLE", help="bundle folder or hub name (default: the embedded model)"
+        "-m", "--model", metavar="BUNDLE", help="bundle folder or hub name (default: the built-in model)"
     )
     group.add_argument("--revision", help="commit, tag or branch of a hub name")
     group.add_argument("--offline", action="store_true", help="never touch the network")

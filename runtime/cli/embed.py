@@ -49,7 +49,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         "-o", "--output", metavar="FILE", help="write here instead of stdout, complete or not at all; '-' is stdout"
     )
     parser.add_argument("-f", "--format", choices=FORMATS, help="default: by the output's suffix, jsonl without one")
-    parser.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions, then normalise (Matryoshka)")
+    parser.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions, then normalize (Matryoshka)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
     parser.add_argument(
         "--overlong",

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache_dir=arguments.cache_dir,
         local_files_only=arguments.offline,
     )
-    bundle = export(checkpoint, arguments.output, force=arguments.force, say=say)
+    bundle = export(checkpoint, arguments.output, force=arguments.force, log=say)
     certificate = bundle.manifest.certificate
     say(
         f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB, cosine to the network "

@@ -23,7 +23,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         help="what a bundle is",
         description="Print a bundle's manifest: limits, prompts, provenance, certificate.",
     )
-    parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the embedded model)")
+    parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the built-in model)")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
     parser.add_argument("--json", action="store_true", help="the manifest as JSON")
     return parser

@@ -13,14 +13,14 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "quantize",
         help="an fp32 bundle to an INT8 bundle (needs the extra 'export')",
-        description="Quantise an fp32 bundle by the role of its tensors: weights int8 per output channel, activations int8 per "
+        description="Quantize an fp32 bundle by the role of its tensors: weights int8 per output channel, activations int8 per "
         "token row, router, softmax, norms and biases float32. The result is compared with the fp32 bundle before it appears.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="fp32 bundle folder, or hub name")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write, complete or not at all"
     )
-    parser.add_argument("--recipe", default="int8", help="how to quantise (default: int8)")
+    parser.add_argument("--recipe", default="int8", help="how to quantize (default: int8)")
     parser.add_argument(
         "--calibrate", type=Path, metavar="FILE", help="texts like yours, one a line (default: built-in ones)"
     )
@@ -30,7 +30,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Quantise the bundle."""
+    """Quantize the bundle."""
     from moembed.bundle.locate import open_bundle
     from moembed.quantize.pipeline import quantize
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         recipe=arguments.recipe,
         calibration=texts,
         force=arguments.force,
-        say=say,
+        log=say,
     )
     certificate = bundle.manifest.certificate
     say(

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = None if arguments.no_cache else cache_file("search.sqlite3")
     if path is None and not arguments.no_cache:
         say("moembed: vectors are not kept: this user has no home folder; MOEMBED_CACHE names a folder to keep them in")
-    with VectorStore(path, say=lambda text: say(f"moembed: {text}")) as store:
+    with VectorStore(path, log=lambda text: say(f"moembed: {text}")) as store:
         windows = _windows(embedder, store, found)
     rows = [(passage, window) for passage, own in zip(found, windows, strict=True) for window in own]
     scores = np.array([vector @ query for _, (_, _, vector) in rows])

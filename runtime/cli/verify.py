@@ -25,7 +25,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         "network and an independent numpy implementation, or an fp32 bundle. What the certificate says of all this has to be "
         "found again. Needs the extra 'export' for --against, and 'eval' for --data.",
     )
-    parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the embedded model)")
+    parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the built-in model)")
     parser.add_argument(
         "--against", metavar="REFERENCE", help="checkpoint or fp32 bundle to compare with, by folder or hub name"
     )

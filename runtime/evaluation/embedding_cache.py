@@ -20,7 +20,7 @@ BLOCK = 1024  # texts embedded and searched at a time: enough to sort by length,
 MEMORY_BYTES = 128 << 20  # of vectors, for each model: 43,690 of 768 dimensions
 
 
-class Memory:
+class EmbeddingCache:
     """Vectors of the texts read last, at most `limit` bytes of them; a corpus that is larger streams through."""
 
     def __init__(self, limit: int = MEMORY_BYTES) -> None:
@@ -43,12 +43,12 @@ class Memory:
             self._room += len(oldest)
 
 
-_MEMORIES: WeakKeyDictionary[Embedder, Memory] = WeakKeyDictionary()
+_CACHES: WeakKeyDictionary[Embedder, EmbeddingCache] = WeakKeyDictionary()
 
 
-def memory_of(embedder: Embedder) -> Memory:
+def cache_of(embedder: Embedder) -> EmbeddingCache:
     """The memory that all tasks of this model share; it goes when the model goes."""
-    return _MEMORIES.setdefault(embedder, Memory())
+    return _CACHES.setdefault(embedder, EmbeddingCache())
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Reading:
     embedder: Embedder
     advance: Advance
     cut: int = 0
-    memory: Memory = field(default_factory=Memory)
+    memory: EmbeddingCache = field(default_factory=EmbeddingCache)
 
     def vectors(self, texts: Sequence[str], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Full unit vectors `[len(texts), width]` float32, with the first of the prompts that the model has."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from moembed.embedder import Embedder
 from moembed.evaluation.datasets import Dataset
-from moembed.evaluation.embedding_cache import Reading, memory_of, prompt_of
+from moembed.evaluation.embedding_cache import Reading, cache_of, prompt_of
 from moembed.evaluation.metrics import Figures, Scores, standard_error
 from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant
@@ -65,7 +65,7 @@ def measure(
     """
     start, models = time.perf_counter(), [embedder, *([baseline] if baseline else [])]
     with progress(counts["texts"] * len(models), "text", show=show) as advance:
-        readings = [Reading(model, advance, memory=memory_of(model)) for model in models]
+        readings = [Reading(model, advance, memory=cache_of(model)) for model in models]
         scores = [task.measure(reading, variants) for reading in readings]
     prompts = {side: prompt_of(embedder, names) for side, names in task.prompts.items()}
     seconds = time.perf_counter() - start

@@ -159,7 +159,7 @@ def session_options(kernels: Kernels | None = None) -> Any:
     options = import_onnxruntime().SessionOptions()
     (kernels or choose_kernels()).register(options)
     options.log_severity_level = 4  # errors come as exceptions; the log would say them again
-    # The INT8 functions quantise on purpose; ONNX Runtime's rewriting of such operators as pairs stays off.
+    # The INT8 functions quantize on purpose; ONNX Runtime's rewriting of such operators as pairs stays off.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")

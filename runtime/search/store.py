@@ -47,11 +47,11 @@ class VectorStore:
 
     Args:
         path: the file, made if need be; None keeps nothing.
-        say: told, in a sentence, what keeps the file from being used.
+        log: told, in a sentence, what keeps the file from being used.
     """
 
-    def __init__(self, path: Path | None, *, say: Callable[[str], None]) -> None:
-        self._path, self._say = path, say
+    def __init__(self, path: Path | None, *, log: Callable[[str], None]) -> None:
+        self._path, self._log = path, log
         self._today = int(time.time() // 86400)
         self._db: sqlite3.Connection | None = None
         self._writable, self._replaced, self._immutable, self._swept = True, False, False, False
@@ -145,14 +145,14 @@ class VectorStore:
         elif code in _OF_THE_DISK or isinstance(error, OSError):
             if writing and self._db is not None:
                 self._writable = False
-                self._say(f"the cache {path} cannot be written ({error}): what is embedded now is not kept")
+                self._log(f"the cache {path} cannot be written ({error}): what is embedded now is not kept")
             elif self._immutable or code == sqlite3.SQLITE_FULL or not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises where a folder may not be entered
                 self._give_up(f"the cache {path} cannot be used ({error})")
             else:
                 # A journal that cannot be played here, or none that can be made: rows prove themselves without it.
                 self._immutable, self._writable = True, False
                 self._close()
-                self._say(f"the cache {path} cannot be opened for writing ({error}): it is only read")
+                self._log(f"the cache {path} cannot be opened for writing ({error}): it is only read")
         elif self._replaced or self._immutable:
             self._give_up(f"the cache {path} cannot be used ({error})")
         else:
@@ -172,12 +172,12 @@ class VectorStore:
         except OSError as failure:
             self._give_up(f"the cache {path} is damaged ({error}) and cannot be replaced ({failure.strerror})")
         else:
-            self._say(f"the cache {path} was damaged ({error}): it is started anew")
+            self._log(f"the cache {path} was damaged ({error}): it is started anew")
 
     def _give_up(self, reason: str) -> None:
         self._close()
         self._path = None
-        self._say(f"{reason}: searching without it; set MOEMBED_CACHE for another place, or pass --no-cache")
+        self._log(f"{reason}: searching without it; set MOEMBED_CACHE for another place, or pass --no-cache")
 
     def _close(self) -> None:
         self._stale.clear()

@@ -55,7 +55,7 @@ class Skipped(NamedTuple):
 def text_files(paths: Sequence[Path], *, skipped: Callable[[Skipped], None]) -> Iterator[tuple[Path, str]]:
     """Yield each text file once, in order, with its text.
 
-    Text is normalised to NFC, and pictures inside it (`data:` addresses) are left out.
+    Text is normalized to NFC, and pictures inside it (`data:` addresses) are left out.
 
     Args:
         paths: files of any suffix, and folders, which are searched for `SUFFIXES`; hidden folders, those that hold what

@@ -18,10 +18,10 @@ from moembed.errors import MoembedError
 from moembed.server.apis.registry import APIS, api_of, ending
 from moembed.server.apis.schema import document
 from moembed.server.engine.service import Service, sources_of
-from moembed.server.errors import Failed, NotFound, Refusal, WrongMethod, clipped
-from moembed.server.http.handler import Bodies, endpoint, refused
+from moembed.server.errors import ApiError, InternalError, MethodNotAllowedError, NotFoundError, clipped
+from moembed.server.http.handler import BodyReader, endpoint, refused
 from moembed.server.http.hosts import Hosts
-from moembed.server.http.middleware import Door, Keys
+from moembed.server.http.middleware import AuthMiddleware, Keys
 from moembed.server.http.url_paths import methods
 from moembed.server.logs import log
 from moembed.server.record import Record
@@ -42,7 +42,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         InputError: the settings contradict each other, a key or a host cannot be used, or the file of API keys cannot be read.
     """
     service = Service(settings, sources_of(settings.model), functools.cache(functools.partial(document, APIS)))
-    bodies = Bodies(settings.max_body_bytes, settings.body_timeout)
+    bodies = BodyReader(settings.max_body_bytes, settings.body_timeout)
     routes = [
         Route(operation.path.replace("}", ":path}"), endpoint(api, operation, bodies), methods=[operation.method])
         for api in APIS
@@ -51,7 +51,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
     inner = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={HTTPException: _unrouted})
     inner.router.redirect_slashes = False  # paths were put right before they are routed; see paths.py
     inner.state.service, inner.state.on_failure = service, on_failure
-    door = Door(
+    door = AuthMiddleware(
         inner,
         hosts=Hosts(settings),
         keys=Keys(settings.keys),
@@ -95,7 +95,7 @@ async def _load(service: Service, on_failure: Callable[[MoembedError], None]) ->
     try:
         await service.load()
     except Exception as error:  # whatever it was: without its models the server is of no use
-        failure = error if isinstance(error, MoembedError) else Failed(f"a model cannot be loaded: {error!r}")
+        failure = error if isinstance(error, MoembedError) else InternalError(f"a model cannot be loaded: {error!r}")
         log(logging.ERROR, event="failed", message=str(failure))
         on_failure(failure)
         return
@@ -105,14 +105,14 @@ async def _load(service: Service, on_failure: Callable[[MoembedError], None]) ->
 async def _unrouted(request: Request, error: Exception) -> Response:
     path: str = clipped(request.scope["path"])
     api = api_of(path)
-    if isinstance(error, HTTPException) and error.status_code == WrongMethod.status:
+    if isinstance(error, HTTPException) and error.status_code == MethodNotAllowedError.status:
         allowed = ", ".join(methods(path))
-        refusal: Refusal = WrongMethod(
+        refusal: ApiError = MethodNotAllowedError(
             f"{path} is not for {clipped(request.method)}, but for {allowed}", headers={"allow": allowed}
         )
     else:
         meant = f"did you mean {found}? " if (found := ending(path)) else ""
-        refusal = NotFound(f"there is no {path} here; {meant}/openapi.json lists what there is")
+        refusal = NotFoundError(f"there is no {path} here; {meant}/openapi.json lists what there is")
     record: Record = request.scope["state"]["record"]
     record.api, record.refused = api.name, refusal.kind
     return refused(api, refusal)

@@ -19,7 +19,7 @@ def quoted(text: str) -> str:
     return repr(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!r}... ({len(text)} characters)"
 
 
-class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault of ours
+class ApiError(MoembedError):
     """A request that is not answered.
 
     Args:
@@ -41,31 +41,31 @@ class Refusal(MoembedError):  # noqa: N818 it is an answer rather than a fault o
         self.message, self.param, self.headers = message, param, headers or {}
 
 
-class Invalid(Refusal, InputError):  # noqa: N818 as above
+class InvalidRequestError(ApiError, InputError):
     """A body or a value that cannot be used."""
 
 
-class Empty(Invalid):
+class EmptyInputError(InvalidRequestError):
     """No text at all."""
 
     kind = "empty"
 
 
-class TooMany(Refusal):
+class TooManyTextsError(ApiError):
     """More texts than a request may have."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     kind = "too_many"
 
 
-class TooLarge(Refusal):
+class TooLargeError(ApiError):
     """More bytes, characters or tokens than a request may have."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     kind = "too_large"
 
 
-class UnsupportedEncoding(Refusal):
+class UnsupportedEncodingError(ApiError):
     """A body in a Content-Encoding that is not read."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
@@ -79,54 +79,54 @@ class UnsupportedEncoding(Refusal):
         )
 
 
-class TooLong(Invalid):
+class TooLongError(InvalidRequestError):
     """A text of more tokens than the model reads."""
 
     kind = "too_long"
 
 
-class Unauthorized(Refusal):
+class UnauthorizedError(ApiError):
     """No API key, or a wrong one."""
 
     status = HTTPStatus.UNAUTHORIZED
     kind = "unauthorized"
 
 
-class Forbidden(Refusal):
+class ForbiddenError(ApiError):
     """A host name that is none of the server's, or a page that may not call."""
 
     status = HTTPStatus.FORBIDDEN
     kind = "forbidden"
 
 
-class NotFound(Refusal):
+class NotFoundError(ApiError):
     """No such path."""
 
     status = HTTPStatus.NOT_FOUND
     kind = "not_found"
 
 
-class NoModel(NotFound):
+class ModelNotFoundError(NotFoundError):
     """No model of this name."""
 
     kind = "no_model"
 
 
-class WrongMethod(Refusal):
+class MethodNotAllowedError(ApiError):
     """A path that is there, asked for with another method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     kind = "method"
 
 
-class Timeout(Refusal):
+class RequestTimeoutError(ApiError):
     """A body that did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
     kind = "timeout"
 
 
-class Overloaded(Refusal):
+class OverloadedError(ApiError):
     """No room in a queue now."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
@@ -136,7 +136,7 @@ class Overloaded(Refusal):
         super().__init__(message, headers={"retry-after": str(retry_after)})
 
 
-class Unready(Refusal):
+class NotReadyError(ApiError):
     """A model that is still being loaded."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -146,7 +146,7 @@ class Unready(Refusal):
         super().__init__(message, headers={"retry-after": "1"})
 
 
-class Failed(Refusal):
+class InternalError(ApiError):
     """A defect of ours."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR

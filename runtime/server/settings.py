@@ -38,8 +38,8 @@ class Settings:
 
     model: tuple[str, ...] = _setting(
         (),
-        "bundle folder, hub name or `embedded`, or NAME=one of these; repeat it for several, the first is the default "
-        "(default: the embedded model as `moembed`)",
+        "bundle folder, hub name or `built-in`, or NAME=one of these; repeat it for several, the first is the default "
+        "(default: the built-in model as `moembed`)",
     )
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8080, "TCP port to listen on; 0 for any free one")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _Found = TypeVar("_Found")
 # Characters that are read at first for each token that is wanted, and how the number grows while they have too few tokens.
 _CHARACTERS_PER_TOKEN, _GROWTH = 16, 4
-# A space between two ASCII characters ends a word, and neither the normaliser nor an added token reaches over it.
+# A space between two ASCII characters ends a word, and neither the normalizer nor an added token reaches over it.
 _BETWEEN_WORDS = re.compile("(?<=[!-~]) (?=[!-~])")
 _SEARCHED = 65_536
 

@@ -111,7 +111,7 @@ class NativeTokenizer:
             self._handle, b"".join(encoded), starts.ctypes.data, len(texts), spans, -1 if most is None else most, last
         )
         if not found:
-            raise MemoryError(f"no memory to tokenise {starts[-1]} bytes of text")
+            raise MemoryError(f"no memory to tokenize {starts[-1]} bytes of text")
         try:
             tokens = found.contents
             rows = _copied(tokens.rows, np.empty(len(texts) + 1, np.int64))

@@ -50,7 +50,7 @@ _COLUMNS = ("import s", "tokenizer s", "session s", "rest of load s", "first vec
 def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("bundles", nargs="*", metavar="BUNDLE", help="none for the embedded model")
+    arguments.add_argument("bundles", nargs="*", metavar="BUNDLE", help="none for the built-in model")
     arguments.add_argument("--runs", type=int, default=7)
     chosen = arguments.parse_args()
     print(f"| bundle | {' | '.join(_COLUMNS)} | private MB | peak MB |\n|---{'|---' * (len(_COLUMNS) + 2)}|")

@@ -1,4 +1,4 @@
-"""What a cut of the embedded model loses: its prefix, beside the principal directions of the evaluated texts themselves.
+"""What a cut of the built-in model loses: its prefix, beside the principal directions of the evaluated texts themselves.
 
     python tests/benchmarks/cuts.py --data EVALUATION_SETS xquad-en xquad-de:xquad-en ...
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", help="as `moembed evaluate` takes them")
     parser.add_argument("--data", type=Path, help="folder that names are relative to")
-    parser.add_argument("--model", help="a bundle; the embedded one if left out")
+    parser.add_argument("--model", help="a bundle; the built-in one if left out")
     parser.add_argument("--dims", type=int, nargs="+", default=[256, 128])
     options = parser.parse_args()
     tasks = [task for dataset in find(options.sets, options.data) for task in dataset.tasks()]

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/serve_load.py [BUNDLE ...] [-o RESULT]
 
-For the embedded model, or each bundle: seconds from the start of the process until it is ready and what memory it has then; then
+For the built-in model, or each bundle: seconds from the start of the process until it is ready and what memory it has then; then
 clients that send one text at a time, the next when the last is answered; the same without batching (`--call-tokens 1`: every
 text is a call of its own); and a client with short queries beside one with documents in bulk. Prints a Markdown table and
 writes it to RESULT.md, with all figures in RESULT.json.
@@ -32,14 +32,14 @@ _BULK = 64
 def main() -> None:
     """Measure, print and write."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("bundles", nargs="*", metavar="BUNDLE", help="none for the embedded model")
+    arguments.add_argument("bundles", nargs="*", metavar="BUNDLE", help="none for the built-in model")
     arguments.add_argument("--seconds", type=float, default=5, help="of each row")
     arguments.add_argument("--starts", type=int, default=5)
     arguments.add_argument("-o", metavar="RESULT", type=Path, help="path without suffix")
     chosen = arguments.parse_args()
     machine = this_machine()
     result: dict[str, Any] = {"machine": {"cpu": machine.cpu, "onnxruntime": machine.onnxruntime}, "models": {}}
-    for bundle in chosen.bundles or ["embedded"]:
+    for bundle in chosen.bundles or ["built-in"]:
         result["models"][bundle] = measured(bundle, chosen.seconds, chosen.starts)
     table = "\n".join(markdown(result))
     print(table)
@@ -50,7 +50,7 @@ def main() -> None:
 
 def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
     """All figures of one model; times are seconds for starts, ms for answers, memory is MB."""
-    embedder = Embedder.from_pretrained(None if bundle == "embedded" else bundle)
+    embedder = Embedder.from_pretrained(None if bundle == "built-in" else bundle)
     requests = {task: requests_of(embedder, task) for task in ("query", "document")}
     found: dict[str, Any] = {
         "tokens": {

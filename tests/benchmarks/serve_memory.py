@@ -1,4 +1,4 @@
-"""Memory of `moembed serve` under the worst bodies that its limits admit.
+"""EmbeddingCache of `moembed serve` under the worst bodies that its limits admit.
 
     python tests/benchmarks/serve_memory.py [CASE ...] [--write]
 
@@ -31,7 +31,7 @@ FACTOR, MARGIN = 3, 50
 HEALTH_MS = 100
 
 MOST_BYTES, MOST_CHARACTERS = Settings().max_body_bytes, Settings().max_characters
-# One character of 3 bytes that the normaliser replaces by 18.
+# One character of 3 bytes that the normalizer replaces by 18.
 LIGATURE = "\ufdfa"
 
 

@@ -36,12 +36,12 @@ _CONNECTIONS = 2 * Settings().max_requests
 def main() -> None:
     """Measure, print and write."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("bundle", nargs="?", default="embedded")
+    arguments.add_argument("bundle", nargs="?", default="built-in")
     arguments.add_argument("--task", choices=("query", "document"), default="query")
     arguments.add_argument("--seconds", type=float, default=120)
     arguments.add_argument("-o", metavar="RESULT", type=Path, help="JSON file")
     chosen = arguments.parse_args()
-    embedder = Embedder.from_pretrained(None if chosen.bundle == "embedded" else chosen.bundle)
+    embedder = Embedder.from_pretrained(None if chosen.bundle == "built-in" else chosen.bundle)
     requests = requests_of(embedder, chosen.task)
     tokens = statistics.mean(embedder.count_tokens(texts_of(requests), prompt_name=chosen.task))
     with running("--model", f"moembed={chosen.bundle}") as server:

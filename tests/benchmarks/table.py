@@ -1,11 +1,11 @@
-"""The README's table: the embedded INT8 model against the fp32 bundle it was made from.
+"""The README's table: the built-in INT8 model against the fp32 bundle it was made from.
 
     moembed export CHECKPOINT -o fp32
     python tests/benchmarks/table.py fp32
 
-Measures size and speed in interleaved rounds, reads the quality from the embedded bundle's certificate, writes `table.json`
+Measures size and speed in interleaved rounds, reads the quality from the built-in bundle's certificate, writes `table.json`
 beside this file, and rewrites the README between the two comments that name this script. `tests/test_table.py` fails when README
-and `table.json` disagree, or when they are about another bundle than the embedded one.
+and `table.json` disagree, or when they are about another bundle than the built-in one.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def render(table: dict[str, Any]) -> str:
             f"{machine['cpu']}, {machine['threads']} threads, onnxruntime {machine['onnxruntime']}, medians of "
             f"{machine['rounds']} interleaved rounds.",
             "",
-            f"| embedded model | {table['bundle']['recipe']} | {table['reference']['recipe']} | |",
+            f"| built-in model | {table['bundle']['recipe']} | {table['reference']['recipe']} | |",
             "|---|---|---|---|",
             *("| " + " | ".join(row) + " |" for row in rows),
             "",
@@ -121,8 +121,8 @@ def _certified(bundle: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 def main() -> None:
     """Measure, write, and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("fp32", type=Path, help="the bundle that the embedded one was quantised from")
-    arguments.add_argument("--bundle", type=Path, default=DEFAULT_FOLDER, help="another than the embedded one")
+    arguments.add_argument("fp32", type=Path, help="the bundle that the built-in one was quantized from")
+    arguments.add_argument("--bundle", type=Path, default=DEFAULT_FOLDER, help="another than the built-in one")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=25)
     arguments.add_argument("--dry-run", action="store_true", help="print only; write neither table.json nor README")

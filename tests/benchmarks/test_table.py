@@ -1,4 +1,4 @@
-"""The README's table of the embedded model: what was measured, rendered, and about the bundle that is embedded."""
+"""The README's table of the built-in model: what was measured, rendered, and about the built-in bundle."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_the_readme_shows_what_was_measured_of_the_embedded_bundle(model):
 def test_rendering():
     lines = generator.render(TABLE).splitlines()
     assert lines[0] == "A processor, 2 threads, onnxruntime 1.31.1, medians of 25 interleaved rounds."
-    assert lines[2] == "| embedded model | int8 | fp32 | |"
+    assert lines[2] == "| built-in model | int8 | fp32 | |"
     assert lines[4:] == [
         "| size, MB | 53.6 | 203.7 | 3.8 times smaller |",
         "| one text of 16 tokens, ms | 2.0 | 4.1 | 2.0 times as fast |",

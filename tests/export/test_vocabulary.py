@@ -128,7 +128,7 @@ def test_the_trie_holds_what_went_in():
         (80, struct.pack("<Q", 1 << 63), "section"),
         (88, struct.pack("<Q", (1 << 64) - 1), "section"),
         (80 + 4 * 16, struct.pack("<Q", 8), "section"),
-        (88 + 5 * 16, struct.pack("<Q", 3), "normaliser"),
+        (88 + 5 * 16, struct.pack("<Q", 3), "normalizer"),
     ],
 )
 def test_a_header_that_is_wrong(tmp_path, offset, value, said):

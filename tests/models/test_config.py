@@ -58,7 +58,7 @@ def test_it_is_frozen():
         ({"parallel_block": True}, "parallel_block"),
         ({"qkv_proj_bias": False}, "qkv_proj_bias"),
         ({"mlp_fc1_bias": False}, "mlp_fc1_bias"),
-        ({"moe_normalize_expert_weights": True}, "renormalised"),
+        ({"moe_normalize_expert_weights": True}, "renormalized"),
         ({"expert_choice_router": True}, "expert-choice"),
         ({"num_shared_experts": 1}, "shared experts"),
         ({"type_vocab_size": 2}, "token type"),

@@ -25,12 +25,12 @@ def copied(tmp_path: Path, name: str, content: object) -> bytes:
     return target.read_bytes()
 
 
-@pytest.fixture(params=["built-in", "exported", "quantised"])
+@pytest.fixture(params=["built-in", "exported", "quantized"])
 def folder(request) -> Path:
     """A bundle; the last two of a checkpoint whose config.json has the published `auto_map`."""
     if request.param == "built-in":
         return DEFAULT_FOLDER
-    return request.getfixturevalue({"exported": "bundle", "quantised": "int8"}[request.param]).folder
+    return request.getfixturevalue({"exported": "bundle", "quantized": "int8"}[request.param]).folder
 
 
 def test_no_file_of_a_bundle_names_code(folder):

@@ -122,7 +122,7 @@ def _interleaved_rotary(patch):
 
 
 MUTATIONS = {
-    "renormalised top-2": _renormalised_top2,
+    "renormalized top-2": _renormalised_top2,
     "softmax after top-k": _softmax_after_top_k,
     "bias inside the expert loop": _bias_inside_the_expert_loop,
     "missing shared bias": _missing_shared_bias,

@@ -77,7 +77,7 @@ def test_every_field_has_one_place():
         ("rope_parameters", {"rope_theta": 10000, "partial_rotary_factor": 0.5}, "rope_parameters"),
         ("rope_parameters", "default", "rope_parameters"),
         ("rope_theta", 1000.0, "rotary_emb_base is 10000"),
-        ("quantization_config", {"load_in_8bit": True}, "quantised tensors: export the checkpoint"),
+        ("quantization_config", {"load_in_8bit": True}, "quantized tensors: export the checkpoint"),
         ("per_layer_config", {"0": {"n_inner": 8}}, "different sizes"),
         ("hidden_size", 768, "n_embd is 48"),
         ("num_hidden_layers", 12, "n_layer is 4"),
@@ -369,7 +369,7 @@ def test_shards_in_half_precision_become_a_bundle(whole, tmp_path):
 
     folder = in_shards(whole, tmp_path / "s", cast(load_file(whole / WEIGHTS_FILE), torch.bfloat16))
     said = []
-    bundle = export(locate(folder), tmp_path / "bundle", say=said.append)
+    bundle = export(locate(folder), tmp_path / "bundle", log=said.append)
     assert any("(tensors: 28 bfloat16)" in line for line in said)
     assert dtypes_in(bundle) == "28 bfloat16"
     source, reference = bundle.manifest.source, bundle.manifest.certificate.reference

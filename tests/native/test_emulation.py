@@ -63,7 +63,7 @@ def _portable(monkeypatch):
     monkeypatch.setenv(VARIABLE, PORTABLE)
 
 
-@pytest.fixture(params=["small", "embedded"])
+@pytest.fixture(params=["small", "built-in"])
 def any_bundle(request, int8, model):
     return {"small": int8, "embedded": model.bundle}[request.param]
 

@@ -66,9 +66,9 @@ def test_about_says_what_is_served(server, model, int8):
         "threads": model.threads,
     }
     assert server.get("/about").json == {"version": __version__, "models": [card]}
-    with serving(model=(f"one={int8.folder}", "two=embedded"), threads=1) as other:
+    with serving(model=(f"one={int8.folder}", "two=built-in"), threads=1) as other:
         cards = other.get("/about").json["models"]
-    assert [(c["id"], c["embedded"], c["threads"]) for c in cards] == [("one", False, 1), ("two", True, 1)]
+    assert [(c["id"], c["built-in"], c["threads"]) for c in cards] == [("one", False, 1), ("two", True, 1)]
 
 
 @pytest.mark.parametrize(("task", "options"), [("query", {"prompt_name": "query"}), ("none", {"prompt": ""})])

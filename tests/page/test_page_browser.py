@@ -112,7 +112,7 @@ def test_it_says_which_model_this_is(page, browser, bundle):
     assert "the small model inside the package" in notice
     assert "not the published nomic-embed-text-v2-moe" in notice
     assert "384 dimensions" in page.inner_text("#about")
-    with serving(model=(f"other={bundle.folder}", "moembed=embedded")) as two, opened(browser, two) as page:
+    with serving(model=(f"other={bundle.folder}", "moembed=built-in")) as two, opened(browser, two) as page:
         page.wait_for_selector("#load td")
         assert "a local checkpoint" in page.inner_text("#provenance")
         assert page.locator(".load tbody tr").count() == 5

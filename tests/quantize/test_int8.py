@@ -1,4 +1,4 @@
-"""INT8: the quantised bundle, and the stability of its bytes."""
+"""INT8: the quantized bundle, and the stability of its bytes."""
 
 import math
 import shutil
@@ -124,7 +124,7 @@ def test_calibration_texts_change_the_factors(int8, bundle, tmp_path):
     assert other.manifest.files["onnx/model_int8.onnx_data"] != int8.manifest.files["onnx/model_int8.onnx_data"]
 
 
-def test_what_cannot_be_quantised(int8, bundle, tmp_path):
+def test_what_cannot_be_quantized(int8, bundle, tmp_path):
     with pytest.raises(InputError, match="only an fp32 bundle"):
         quantize(int8, tmp_path / "out")
     with pytest.raises(InputError, match="no recipe 'int3'; there are int8"):
@@ -231,7 +231,7 @@ def test_rounding_makes_errors_cancel():
 
 
 def test_kept_layers_next_to_a_gelu(bundle, tmp_path):
-    """Kept fc1 in front of a quantised fc2, and the other way round."""
+    """Kept fc1 in front of a quantized fc2, and the other way round."""
     texts = [np.array(ids, np.int32) for ids in probe_ids(Tokenizer(bundle.folder / "tokenizer.json"), 512)[:6]]
     values, recipe = observed(bundle.graph, texts), load_recipe("int8")
     want = [observe_graph(bundle.graph)(ids.tolist()).embedding for ids in texts]

@@ -79,7 +79,7 @@ def test_the_warning_points_at_the_caller():
 
 
 @pytest.mark.parametrize("dim", [1, 8, 100, 383, 384])
-def test_truncate_dim_cuts_then_normalises(model, dim):
+def test_truncate_dim_cuts_then_normalizes(model, dim):
     full, cut = model.encode_query(TEXTS), model.encode_query(TEXTS, truncate_dim=dim)
     assert cut.shape == (len(TEXTS), dim)
     assert np.allclose(np.linalg.norm(cut, axis=1), 1, atol=UNIT_LENGTH)
@@ -109,7 +109,7 @@ def test_wrong_batch_size(model, size):
 
 def test_a_typo_fails(model):
     with pytest.raises(TypeError):
-        model.encode("text", prompt="", normalise=True)
+        model.encode("text", prompt="", normalize=True)
     with pytest.raises(TypeError):
         model.encode_query("text", truncate_dims=3)
 

@@ -91,7 +91,7 @@ def test_binary_is_that_of_sentence_transformers():
         (np.zeros(12, np.float32), "binary", "multiple of 8"),
     ],
 )
-def test_what_cannot_be_quantised(vectors, precision, said):
+def test_what_cannot_be_quantized(vectors, precision, said):
     with pytest.raises(InputError, match=said):
         quantize_embeddings(vectors, precision)
 

@@ -81,7 +81,7 @@ def test_a_projection_is_not_left_out(projected, bundles, changed):
     plain = export(locate(changed(tensors)), bundles["fp32"].folder.parent / "plain")
     means = Embedder(plain).encode(TEXTS, prompt="", normalize_embeddings=False).astype(np.float64)
     found = Embedder(bundles["fp32"]).encode(TEXTS, prompt="").astype(np.float64)
-    # The bias is added to a mean, whose length the normalised vector has lost: found is on the plane of the two.
+    # The bias is added to a mean, whose length the normalized vector has lost: found is on the plane of the two.
     for mean, vector in zip(means, found, strict=True):
         sides = np.stack([weight @ mean, bias], axis=1)
         rest = vector - sides @ np.linalg.lstsq(sides, vector, rcond=None)[0]
@@ -109,7 +109,7 @@ def test_kernels_agree(bundles, monkeypatch):
     assert all((found * portable).sum(axis=1).min() >= KERNEL_MIN_COSINE for found in vectors.values())
 
 
-def test_a_bias_of_zeros_is_quantised(projected, changed, tmp_path):
+def test_a_bias_of_zeros_is_quantized(projected, changed, tmp_path):
     """The exporter drops such a bias from the graph."""
     tensors = load_file(projected / "model.safetensors")
     for name in ("projection.bias", "encoder.layers.0.mlp.fc1.bias", "encoder.layers.0.mlp.fc2.bias"):

@@ -119,7 +119,7 @@ def test_one_line_makes_composed_and_decomposed_text_alike(model, text):
 
 @pytest.mark.parametrize("text", COMPOSED[:3])
 def test_composed_and_decomposed_text_differ_without_it(model, text):
-    """As the published tokenizer has it, whose normaliser leaves these as they are."""
+    """As the published tokenizer has it, whose normalizer leaves these as they are."""
     decomposed = unicodedata.normalize("NFD", text)
     assert model.tokens(decomposed) != model.tokens(text)
     assert not np.array_equal(model.encode_query(decomposed), model.encode_query(text))

@@ -1,4 +1,4 @@
-"""Bodies in a Content-Encoding: decoded within the limit of a body, or refused in each API's form."""
+"""BodyReader in a Content-Encoding: decoded within the limit of a body, or refused in each API's form."""
 
 import gzip
 import json
@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from moembed.server.errors import Invalid, UnsupportedEncoding
+from moembed.server.errors import InvalidRequestError, UnsupportedEncodingError
 from moembed.server.http.content_encoding import decoded
 from support.serving import BODIES, message_of
 
@@ -67,7 +67,7 @@ def test_a_bomb_is_not_unpacked():
     assert decoded("gzip", layers, MIB) is None
     assert time.process_time() - began < 1, "512 MiB take longer"
     assert decoded("gzip", gzip.compress(b"") * 1000, 10) == b""
-    with pytest.raises(Invalid, match="more than 1024 members"):
+    with pytest.raises(InvalidRequestError, match="more than 1024 members"):
         decoded("gzip", gzip.compress(b"") * 10_000, 10)
 
 
@@ -76,9 +76,9 @@ def test_the_limit_is_exact():
         assert decoded("gzip", gzip.compress(bytes(size)), 10) == bytes(size)
     assert decoded("gzip", gzip.compress(bytes(11)), 10) is None
     assert decoded("gzip", gzip.compress(bytes(6)) * 2, 10) is None
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidRequestError):
         decoded("deflate", b"\x00", 10)
-    with pytest.raises(UnsupportedEncoding):
+    with pytest.raises(UnsupportedEncodingError):
         decoded("compress", b"", 10)
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from moembed.server.errors import Overloaded
+from moembed.server.errors import OverloadedError
 from support.queues import EMBEDDING, doubled, rows, scheduled
 from support.serving import BODIES, message_of, serving, wait_until
 
@@ -53,9 +53,9 @@ def test_a_large_request_does_not_count_against_the_room_of_others():
         await asyncio.sleep(0.02)
         others = [asyncio.ensure_future(scheduler.submit(rows(*range(40)), EMBEDDING)) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="400 more do not fit"):
+        with pytest.raises(OverloadedError, match="400 more do not fit"):
             await scheduler.submit(rows(*range(40)), EMBEDDING)
-        with pytest.raises(Overloaded, match="more than a queue of 1000"):
+        with pytest.raises(OverloadedError, match="more than a queue of 1000"):
             await scheduler.submit(rows(*range(101)), EMBEDDING)
         assert [len(found) for found in await asyncio.gather(*others)] == [40, 40]
         assert not large.done(), "the others had their turns"
@@ -87,7 +87,7 @@ def test_a_full_queue_takes_no_large_request():
         await asyncio.sleep(0.02)
         full += [asyncio.ensure_future(scheduler.submit(rows(*range(50)), EMBEDDING)) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="tokens are waiting"):
+        with pytest.raises(OverloadedError, match="tokens are waiting"):
             await scheduler.submit(rows(*range(300)), EMBEDDING)
         await asyncio.gather(*full)
 

@@ -56,7 +56,7 @@ def test_a_name_that_is_not_listed_is_taken_where_the_request_names_the_task(ser
 
 def test_a_model_by_its_id_with_slashes_and_colons():
     names = ("nomic-ai/small", "a b:1", "ü")
-    with serving(model=tuple(f"{name}=embedded" for name in names)) as server:
+    with serving(model=tuple(f"{name}=built-in" for name in names)) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0)
         for name in names:
             for asked in (name, f"{name}:query", f"{name}:latest"):

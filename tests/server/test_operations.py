@@ -62,7 +62,7 @@ def test_token_ids_where_they_are_accepted(model):
 
 
 def test_several_models_by_name(bundle, model, small):
-    with serving(model=("small=" + str(bundle.folder), "e5=embedded", "text-embedding-3-small=embedded")) as server:
+    with serving(model=("small=" + str(bundle.folder), "e5=built-in", "text-embedding-3-small=built-in")) as server:
         listed = [m["id"].partition(":")[0] for m in server.get("/v1/models").json["data"]]
         assert list(dict.fromkeys(listed)) == ["small", "e5", "text-embedding-3-small"]
         for name, embedder in (("small", small), ("e5", model), ("text-embedding-3-small", model)):
@@ -75,7 +75,7 @@ def test_several_models_by_name(bundle, model, small):
 def test_a_model_that_cannot_be_loaded(tmp_path):
     with pytest.raises(SourceError, match="nowhere"), serving(model=(str(tmp_path / "nowhere"),)):
         pass
-    with pytest.raises(InputError, match="already taken"), serving(model=("a=embedded", "a=embedded")):
+    with pytest.raises(InputError, match="already taken"), serving(model=("a=built-in", "a=built-in")):
         pass
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moembed.server.engine.queue import FairQueue, Flow
-from moembed.server.errors import Overloaded
+from moembed.server.errors import OverloadedError
 from support.queues import EMBEDDING, doubled, rows, scheduled
 
 
@@ -148,10 +148,10 @@ def test_a_full_queue_refuses_with_the_time_to_come_back():
     async def scenario(scheduler, _):
         first = asyncio.ensure_future(scheduler.submit(rows(*range(100)), EMBEDDING))
         await asyncio.sleep(0.02)
-        with pytest.raises(Overloaded, match="tokens are waiting") as raised:
+        with pytest.raises(OverloadedError, match="tokens are waiting") as raised:
             await scheduler.submit(rows(*range(60)), EMBEDDING)
         assert int(raised.value.headers["retry-after"]) >= 1
-        with pytest.raises(Overloaded, match="texts are waiting"):
+        with pytest.raises(OverloadedError, match="texts are waiting"):
             scheduler.admit(150)
         assert len(await first) == 100
 
@@ -195,7 +195,7 @@ def test_closing_drains_and_then_refuses():
         await asyncio.sleep(0)
         await scheduler.close()
         assert len(await asyncio.gather(*jobs)) == 20
-        with pytest.raises(Overloaded, match="stopping"):
+        with pytest.raises(OverloadedError, match="stopping"):
             await scheduler.submit(rows(1), EMBEDDING)
 
     scheduled(doubled(0.02), scenario, call_tokens=20)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serve_memory import CASES, HEALTH_MS, measure
 
-from moembed.server.errors import TooLarge, TooMany, clipped, quoted
+from moembed.server.errors import TooLargeError, TooManyTextsError, clipped, quoted
 from moembed.server.http.json_outline import outline
 from moembed.server.settings import Settings
 from support.serving import BODIES, message_of, serving
@@ -75,7 +75,7 @@ def test_what_is_clipped_tells_its_length():
     assert quoted("short\n") == "'short\\n'"
     assert quoted("x" * 1000) == f"'{'x' * 200}'... (1000 characters)"
     assert clipped("x" * 201) == f"{'x' * 200}... (201 characters)"
-    assert len(str(TooLarge("x" * 10**6))) < 5000
+    assert len(str(TooLargeError("x" * 10**6))) < 5000
 
 
 _JSON = st.recursive(
@@ -124,11 +124,11 @@ def test_characters_are_counted_exactly_but_for_pairs_of_escapes():
 @pytest.mark.parametrize(
     ("body", "refusal"),
     [
-        (b"[" + b"[]," * 40_000 + b"[]]", TooMany),
-        (b"[" + b'"",' * 40_000 + b'""]', TooMany),
-        (b"[" + b"1," * 1_100_000 + b"1]", TooMany),
-        (b'{"a":' * 40_000, TooMany),
-        (b'"' + b"x" * 8_000_001 + b'"', TooLarge),
+        (b"[" + b"[]," * 40_000 + b"[]]", TooManyTextsError),
+        (b"[" + b'"",' * 40_000 + b'""]', TooManyTextsError),
+        (b"[" + b"1," * 1_100_000 + b"1]", TooManyTextsError),
+        (b'{"a":' * 40_000, TooManyTextsError),
+        (b'"' + b"x" * 8_000_001 + b'"', TooLargeError),
     ],
 )
 def test_bodies_of_more_than_any_request_has_are_refused(body, refusal):

@@ -1,4 +1,4 @@
-"""`python tests/screenshot.py`: docs/page.png, the page of the embedded model as Chromium shows it, for README."""
+"""`python tests/screenshot.py`: docs/page.png, the page of the built-in model as Chromium shows it, for README."""
 
 import sys
 from pathlib import Path

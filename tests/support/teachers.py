@@ -1,4 +1,4 @@
-"""A small random teacher in the real file format, over the embedded model's vocabulary."""
+"""A small random teacher in the real file format, over the built-in model's vocabulary."""
 
 import json
 import struct

@@ -19,10 +19,10 @@ OP_MAX_ABS = 2e-5
 MUTATION_FACTOR = 3.0
 # One unit vector against another computed the same way in another dtype or precision.
 FLOAT16_MAX_ABS = 5e-4
-# One component of the embedded model's vectors is what all texts share, some 0.84 of them: it sets the step of a byte.
+# One component of the built-in model's vectors is what all texts share, some 0.84 of them: it sets the step of a byte.
 INT8_MIN_COSINE = 0.999
 UNIT_LENGTH = 1e-6
-# The embedded model against the fp32 bundle it was quantised from: mean over the probe texts.
+# The built-in model against the fp32 bundle it was quantized from: mean over the probe texts.
 INT8_DEFAULT_MEAN_COSINE = 0.9995
 # The steps of a GELU's codes: one float32 erf against another.
 STEP_RELATIVE = 1e-5

@@ -1,9 +1,9 @@
-"""Text that is hard to tokenise: what breaks tokenizers, and seeded random Unicode that leans towards it."""
+"""Text that is hard to tokenize: what breaks tokenizers, and seeded random Unicode that leans towards it."""
 
 import random
 from collections.abc import Iterator
 
-# Blocks where clusters, normalisation and white space meet: (first, size).
+# Blocks where clusters, normalization and white space meet: (first, size).
 _BLOCKS = (
     (0x00, 0x80),  # ASCII with its controls
     (0x80, 0x100),  # Latin 1 and Latin Extended: ligatures, © and ® (two-byte pictographs)
@@ -72,8 +72,8 @@ ADVERSARIAL = {
     "NUL": "a\0b \0 c\0",
     "specials side by side": "<s></s><pad><unk><mask><mask> <mask>",
     "white space that a special takes": "a \u3000\n<mask> b<mask>  <s> <mask>",
-    "specials across normalisation": "＜s＞ <\u200bs> <ｓ> < s>",
-    "unknown piece by normalisation": "x＜unk＞y ＜unk＞＜unk＞ \U00012000＜unk＞\U00012000",
+    "specials across normalization": "＜s＞ <\u200bs> <ｓ> < s>",
+    "unknown piece by normalization": "x＜unk＞y ＜unk＞＜unk＞ \U00012000＜unk＞\U00012000",
     "marks": "▁ ▁a▁▁b▁ a▁ _▁_",
     "ties": "aaaaaaaaaaaa " + "ab" * 40 + " " + "-" * 77 + " " + "の" * 30,
     "one long word": "Donaudampfschifffahrt" * 300,

@@ -20,7 +20,7 @@ from moembed.verify.probes import probe_texts
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """A checkpoint's `recipe.json` that belongs to the embedded bundle, and texts in two and a half languages."""
+    """A checkpoint's `recipe.json` that belongs to the built-in bundle, and texts in two and a half languages."""
     folder = tmp_path_factory.mktemp("card")
     (folder / "made").mkdir()
     made = {
@@ -97,7 +97,7 @@ def _ship(material, checkpoint, tmp_path):
         [
             *(str(checkpoint), str(material / "t.jsonl"), "--data", str(tmp_path), "--sets", "nothing"),
             *("--work", str(tmp_path / "work"), "--bundle", str(tmp_path / "bundle")),
-            *("--card", str(tmp_path / "papers")),
+            *("--card", str(tmp_path / "card_dir")),
         ]
     )
 
@@ -107,7 +107,7 @@ def test_nothing_is_replaced_when_a_step_fails(material, tmp_path, capsys):
     assert _ship(material, material / "made", tmp_path) == 2
     assert "nothing was replaced" in capsys.readouterr().err
     assert not list((tmp_path / "bundle").iterdir())
-    assert not (tmp_path / "papers").exists()
+    assert not (tmp_path / "card_dir").exists()
 
 
 def test_a_checkpoint_of_unknown_making_is_refused(material, tmp_path, capsys):

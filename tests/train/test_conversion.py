@@ -124,7 +124,7 @@ def test_the_error_from_sums_is_the_error_of_the_rows(generator):
     assert moments.error(solution) == pytest.approx(float(rows.square().mean()), rel=1e-4)
 
 
-def test_a_line_is_found_and_noise_calls_for_regularisation(generator):
+def test_a_line_is_found_and_noise_calls_for_regularization(generator):
     truth = torch.randn(20, 2, generator=generator)
     for noise, strength in ((0.0, 1e-4), (30.0, 1e2)):
         sides = []

@@ -64,7 +64,7 @@ class Conversion:
         recipe: the choices.
         learned: ids to learn from, batch by batch.
         held: ids to choose by.
-        say: told what was found.
+        log: told what was found.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Conversion:
         recipe: Recipe,
         learned: list[Tensor],
         held: list[Tensor],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self._teacher, self._network, self._kept, self._recipe, self._say = teacher, network, kept, recipe, say
+        self._teacher, self._network, self._kept, self._recipe, self._log = teacher, network, kept, recipe, log
         self._sides = {"learned": Side(learned), "held": Side(held)}
         self.report: list[dict[str, Any]] = []
 
@@ -144,7 +144,7 @@ class Conversion:
             with reduced():
                 side.student = [block.norm2(h + student.feed_forward(block, h)[0]).float() for h in side.student]
         found["cosine"] = round(self._sides["held"].pooled_cosine(), 5)
-        self._say(json.dumps(found))
+        self._log(json.dumps(found))
         self.report.append(found)
 
     def _teacher_step(self, index: int, side: str) -> list[Step]:

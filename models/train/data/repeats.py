@@ -14,7 +14,7 @@ _END = re.compile(r"(?<=[.!?؟।])\s+|(?<=[。！？])\s*|\n+")
 
 
 class Measured:
-    """What evaluation sets say, to tell whether a text repeats it.
+    """Texts of evaluation sets, to tell whether a text repeats it.
 
     Args:
         texts: of the sets.

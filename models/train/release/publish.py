@@ -24,7 +24,7 @@ _ROWS = 64
 
 
 def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
-    """The student's `config.json`: the embedded model's, with the recipe's and the teacher's sizes."""
+    """The student's `config.json`: the built-in model's, with the recipe's and the teacher's sizes."""
     raw: dict[str, Any] = json.loads((DEFAULT_FOLDER / "config.json").read_text("utf-8"))
     sizes = {
         "_name_or_path": recipe.name,

@@ -1,4 +1,4 @@
-"""`python -m moembed.train.release.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the embedded model.
+"""`python -m moembed.train.release.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the built-in model.
 
 Export, INT8, quality on the named sets into the certificate, model card: made aside, and put in place when all of it is there
 and the bundle is small enough for a wheel.
@@ -32,7 +32,7 @@ def ship(
     recipe: str,
     work: Path,
     bundle: Path,
-    papers: Path,
+    card_dir: Path,
 ) -> None:
     """Make the bundle and its card, and put them in place.
 
@@ -44,7 +44,7 @@ def ship(
         recipe: of `moembed quantize`.
         work: folder for what is made on the way; what is there is made anew.
         bundle: where the INT8 bundle goes, over an older one.
-        papers: where the card goes.
+        card_dir: where the card goes.
 
     Raises:
         InputError: the checkpoint says nothing of its making, a step failed, or the bundle is too large.
@@ -64,7 +64,7 @@ def ship(
     _do("evaluate", *sets, "--data", str(data), "--model", str(small), "--baseline", str(full), "--certify")
     if (size := Bundle.open(small).size) > LIMIT:
         raise InputError(f"{small} has {size:,} bytes, more than the {LIMIT:,} of a wheel: nothing was replaced")
-    card.write(small, checkpoint, texts, papers, texts=card.TEXTS)
+    card.write(small, checkpoint, texts, card_dir, texts=card.TEXTS)
     with replacing_folder(bundle) as partial:
         shutil.copytree(small, partial, dirs_exist_ok=True)
 
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             recipe=chosen.recipe,
             work=chosen.work,
             bundle=chosen.bundle,
-            papers=chosen.card,
+            card_dir=chosen.card,
         )
     except MoembedError as error:
         print(error, file=sys.stderr)  # noqa: T201

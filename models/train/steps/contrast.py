@@ -50,7 +50,7 @@ def backward(
 
     Args:
         parts: numbers of texts, and what is read of them.
-        encode: what is read to embeddings `[texts, hidden]`, not normalised, and a loss of their own, averaged over the texts.
+        encode: what is read to embeddings `[texts, hidden]`, not normalized, and a loss of their own, averaged over the texts.
         loss: of all embeddings `[texts, hidden]`, and its parts.
 
     Returns:
@@ -82,7 +82,7 @@ class Contrast(Descent):
         recipe: the choices.
         learned: queries and documents to learn from, as many of each.
         held: the same, to judge by.
-        say: told what was found at every checkpoint.
+        log: told what was found at every checkpoint.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Contrast(Descent):
         recipe: Recipe,
         learned: tuple[Sequence[Targets], Sequence[Targets]],
         held: tuple[Sequence[Targets], Sequence[Targets]],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._recipe, self._held = recipe, held
         choices = recipe.contrast
         wanted = [torch.stack([text.vector for text in side]) for side in learned]
         kept = torch.nonzero(pairs.consistent(wanted[0], wanted[1], choices.rank)).squeeze(1)
-        say(f"the teacher believes {len(kept)} of {len(wanted[0])} pairs")
+        log(f"the teacher believes {len(kept)} of {len(wanted[0])} pairs")
         self._queries, self._documents = ([side[i] for i in kept.tolist()] for side in learned)
         negatives = pairs.hard_negatives(wanted[0][kept], wanted[1][kept], choices.negatives, choices.margin)
         self._negatives: list[list[int]] = negatives.tolist()
@@ -111,7 +111,7 @@ class Contrast(Descent):
         layers = student.blocks(network)
         first = max(len(layers) - choices.layers, 0)
         self._below, self._moved = layers[:first], layers[first:]
-        super().__init__(network, choices, len(self._batches), say, layers=self._moved)
+        super().__init__(network, choices, len(self._batches), log, layers=self._moved)
 
     def _gradient(self, step: int) -> dict[str, float]:
         own = self._batches[step]

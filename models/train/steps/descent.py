@@ -34,7 +34,7 @@ class Descent:
         network: trained in place, all of it but the projection.
         choices: of the steps.
         steps: how many there are.
-        say: told what was found at every checkpoint.
+        log: told what was found at every checkpoint.
         layers: of the network, the only ones that are trained; None for all of it.
 
     Attributes:
@@ -47,11 +47,11 @@ class Descent:
         network: NomicMoe,
         choices: Steps,
         steps: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         layers: Sequence[Block] | None = None,
     ) -> None:
-        self._network, self._choices, self._say, self.steps = network, choices, say, steps
+        self._network, self._choices, self._log, self.steps = network, choices, log, steps
         moved = set(network.parameters() if layers is None else (own for block in layers for own in block.parameters()))
         self._names = {
             name: value
@@ -116,7 +116,7 @@ class Descent:
     def _tell(self, parts: dict[str, float]) -> None:
         found = {"step": self._done, **parts, **self._judge()}
         self.report.append(found)
-        self._say(json.dumps(found))
+        self._log(json.dumps(found))
 
     def _save(self, path: Path) -> None:
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}

@@ -107,7 +107,7 @@ class Distillation(Descent):
         recipe: the choices.
         learned: texts to learn from.
         held: texts to judge by.
-        say: told what was found at every checkpoint.
+        log: told what was found at every checkpoint.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class Distillation(Descent):
         recipe: Recipe,
         learned: Sequence[Targets],
         held: Sequence[Targets],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._recipe, self._held = recipe, held
         self._batches = batches(learned, recipe.distil.batch, recipe.seed)
         self._wanted = torch.stack([t.vector for t in held])
         self._bank = torch.stack([t.vector for t in learned])
-        super().__init__(network, recipe.distil, -(-len(self._batches) // recipe.distil.accumulate), say)
+        super().__init__(network, recipe.distil, -(-len(self._batches) // recipe.distil.accumulate), log)
 
     def _gradient(self, step: int) -> dict[str, float]:
         recipe, size = self._recipe, self._recipe.distil.accumulate

@@ -18,7 +18,7 @@ from moembed.server.apis.encoding import base64_floats, each, numbers
 from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import task_named
-from moembed.server.errors import Invalid, Refusal
+from moembed.server.errors import ApiError, InvalidRequestError
 from moembed.server.reply import Reply
 from moembed.truncation import Overlong
 
@@ -152,7 +152,7 @@ async def _answered(
     task = task_named(body.input_type, None, suffix)
     width = engine.width(body.output_dimension)
     if width % 8 and {"binary", "ubinary"} & set(kinds or ()):
-        raise Invalid(
+        raise InvalidRequestError(
             f"binary types pack 8 dimensions to a byte, and {width} is not a multiple of 8: choose another output_dimension",
             param="output_dimension",
         )
@@ -182,24 +182,24 @@ def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
 
 def _texts(body: EmbedRequest) -> list[str]:
     if body.images:
-        raise Invalid("images were sent; this model reads text only: send texts", param="images")
+        raise InvalidRequestError("images were sent; this model reads text only: send texts", param="images")
     if (body.texts is None) == (body.inputs is None):
-        raise Invalid("exactly one of texts and inputs is needed", param="texts")
+        raise InvalidRequestError("exactly one of texts and inputs is needed", param="texts")
     texts = body.texts if body.texts is not None else [_joined(given) for given in body.inputs or ()]
     if not texts:
-        raise Invalid("no text was sent: send at least one", param="texts")
+        raise InvalidRequestError("no text was sent: send at least one", param="texts")
     if "" in texts:
-        raise Invalid(f"texts[{texts.index('')}] is an empty string: leave it out", param="texts")
+        raise InvalidRequestError(f"texts[{texts.index('')}] is an empty string: leave it out", param="texts")
     return texts
 
 
 def _joined(given: Input) -> str:
     if any(part.type != "text" for part in given.content):
-        raise Invalid("inputs holds an image; this model reads text only: send text parts", param="inputs")
+        raise InvalidRequestError("inputs holds an image; this model reads text only: send text parts", param="inputs")
     return "\n".join(part.text or "" for part in given.content)
 
 
-def _error(refusal: Refusal) -> ErrorReply:
+def _error(refusal: ApiError) -> ErrorReply:
     return ErrorReply(str(uuid.uuid4()), refusal.message)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from moembed.server.errors import Refusal
+from moembed.server.errors import ApiError
 from moembed.server.reply import Reply
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Operation:
     Attributes:
         path: its path; `/v1/models/{model}` has a parameter, which may hold slashes.
         summary: one line for the OpenAPI document.
-        handle: answers a request, given its body, or the parameter of its path, or None; or raises a `Refusal`.
+        handle: answers a request, given its body, or the parameter of its path, or None; or raises a `ApiError`.
         request: type of the body, a msgspec.Struct, or None for a GET.
         reply: type of the answer's body, or None if it is not JSON.
         open: whether it needs no API key.
@@ -61,10 +61,10 @@ class Api:
 
     name: str
     prefix: str
-    error: Callable[[Refusal], Any]
+    error: Callable[[ApiError], Any]
     operations: tuple[Operation, ...]
     statuses: dict[str, int] = field(default_factory=dict)
 
-    def status(self, refusal: Refusal) -> int:
+    def status(self, refusal: ApiError) -> int:
         """HTTP status of a refusal."""
         return self.statuses.get(refusal.kind, refusal.status)

@@ -7,7 +7,7 @@ import msgspec
 
 from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.engine.service import Service
-from moembed.server.errors import Refusal
+from moembed.server.errors import ApiError
 from moembed.server.metrics import CONTENT_TYPE
 from moembed.server.reply import Reply
 from moembed.version import __version__
@@ -51,7 +51,7 @@ async def _metrics(service: Service, _body: None) -> Reply:
     return Reply(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE})
 
 
-def _error(refusal: Refusal) -> ErrorReply:
+def _error(refusal: ApiError) -> ErrorReply:
     return ErrorReply(refusal.message)
 
 

@@ -18,7 +18,7 @@ from moembed.server.apis.fields import Ignored, LenientRequest, ignored
 from moembed.server.engine.engine import Engine, Result
 from moembed.server.engine.service import LATEST, Service
 from moembed.server.engine.tasks import task_named
-from moembed.server.errors import Invalid, Refusal
+from moembed.server.errors import ApiError, InvalidRequestError
 from moembed.server.reply import Reply
 from moembed.truncation import Overlong
 from moembed.version import __version__
@@ -173,7 +173,7 @@ async def _vectors(
 ) -> tuple[Engine, str | None, Result]:
     engine, suffix = service.engine(body.model)
     if "" in texts:
-        raise Invalid(f"input[{list(texts).index('')}] is an empty string: leave it out", param="input")
+        raise InvalidRequestError(f"input[{list(texts).index('')}] is an empty string: leave it out", param="input")
     task = task_named(body.input_type, body.prompt_name, suffix)
     policy: Overlong = "error" if body.truncate is False else "truncate"
     dim, context = body.dimensions or 0, int(body.options.num_ctx or 0) if body.options else 0
@@ -189,7 +189,7 @@ async def _tags(service: Service, _body: None) -> Reply:
 
 async def _show(service: Service, body: ShowRequest) -> Reply:
     if not (name := body.model or body.name):
-        raise Invalid("model is required: send the name of a model", param="model")
+        raise InvalidRequestError("model is required: send the name of a model", param="model")
     engine, _ = service.engine(name)
     model = _model(service, engine.name, "")
     info: dict[str, str | int] = {
@@ -214,7 +214,7 @@ def _model(service: Service, name: str, suffix: str) -> Model:
     return Model(tagged, tagged, modified, bundle.size, bundle.fingerprint, details)
 
 
-def _error(refusal: Refusal) -> ErrorReply:
+def _error(refusal: ApiError) -> ErrorReply:
     return ErrorReply(refusal.message)
 
 

@@ -13,7 +13,7 @@ from moembed.server.apis.encoding import base64_floats, each, numbers
 from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import prompt_named, task_named
-from moembed.server.errors import Invalid, NoModel, Refusal
+from moembed.server.errors import ApiError, InvalidRequestError, ModelNotFoundError
 from moembed.server.reply import Reply
 
 IDS_REFUSED = (
@@ -98,13 +98,13 @@ class ErrorReply(msgspec.Struct):
 
 async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     if body.stream:
-        raise Invalid("stream = true: vectors are sent in one answer; leave it out", param="stream")
+        raise InvalidRequestError("stream = true: vectors are sent in one answer; leave it out", param="stream")
     engine, suffix = service.engine(body.model)
     task = task_named(body.input_type, body.prompt_name, suffix)
     texts, ids = _inputs(body.input)
     if ids is not None:
         if not service.settings.accept_token_ids:
-            raise Invalid(IDS_REFUSED, param="input")
+            raise InvalidRequestError(IDS_REFUSED, param="input")
         result = await engine.embed_ids(ids, task=task, dim=body.dimensions)
     else:
         result = await engine.embed(texts, task=task, dim=body.dimensions, overlong=body.overlong)
@@ -130,19 +130,19 @@ def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
     """The texts, or the arrays of ids, of a body."""
     inputs: list[Any] = [given] if isinstance(given, str) else given
     if not inputs:
-        raise Invalid("input is an empty array: send at least one text", param="input")
+        raise InvalidRequestError("input is an empty array: send at least one text", param="input")
     kinds = {type(item) for item in inputs}
     if kinds == {str}:
         if "" in inputs:
-            raise Invalid(f"input[{inputs.index('')}] is an empty string: leave it out", param="input")
+            raise InvalidRequestError(f"input[{inputs.index('')}] is an empty string: leave it out", param="input")
         return inputs, None
     if kinds == {int}:
         return [], [inputs]
     if kinds == {list}:
         if [] in inputs:
-            raise Invalid(f"input[{inputs.index([])}] is an empty array: leave it out", param="input")
+            raise InvalidRequestError(f"input[{inputs.index([])}] is an empty array: leave it out", param="input")
         return [], inputs
-    raise Invalid("input mixes texts and token ids: send either", param="input")
+    raise InvalidRequestError("input mixes texts and token ids: send either", param="input")
 
 
 async def _models(service: Service, _body: None) -> Reply:
@@ -155,12 +155,12 @@ async def _model(service: Service, name: str) -> Reply:
     if suffix is not None:
         try:
             prompt_named(engine.embedder, suffix)
-        except Invalid as error:
-            raise NoModel(f"no model {name!r}: {error.message}", param="model") from None
+        except InvalidRequestError as error:
+            raise ModelNotFoundError(f"no model {name!r}: {error.message}", param="model") from None
     return Reply(Model(name, service.started))
 
 
-def _error(refusal: Refusal) -> ErrorReply:
+def _error(refusal: ApiError) -> ErrorReply:
     kinds = {"overloaded": "rate_limit_error", "internal": "server_error", "unready": "server_error"}
     codes = {"unauthorized": "invalid_api_key", "no_model": "model_not_found", "overloaded": "rate_limit_exceeded"}
     codes |= {"too_long": "context_length_exceeded"}

@@ -11,7 +11,7 @@ from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.apis.health import ErrorReply
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import task_named
-from moembed.server.errors import Refusal
+from moembed.server.errors import ApiError
 from moembed.server.reply import Reply
 from moembed.version import __version__
 
@@ -120,7 +120,7 @@ async def _routing(service: Service, body: RoutingRequest) -> Reply:
     return Reply(reply, model=engine.name, texts=1, tokens=len(routing.tokens))
 
 
-def _error(refusal: Refusal) -> ErrorReply:
+def _error(refusal: ApiError) -> ErrorReply:
     return ErrorReply(refusal.message)
 
 

@@ -17,7 +17,7 @@ from moembed.server.apis.openai import IDS_REFUSED
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import prompt_named, task_named
-from moembed.server.errors import Empty, Invalid, Refusal, TooLarge
+from moembed.server.errors import ApiError, EmptyInputError, InvalidRequestError, TooLargeError
 from moembed.server.reply import Reply
 from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong
@@ -144,7 +144,7 @@ class ErrorReply(msgspec.Struct):
     """Answer to a refused request."""
 
     error: str
-    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+    error_type: Literal["Unhealthy", "Backend", "OverloadedError", "Validation", "Tokenizer", "Empty"]
 
 
 def _policy(body: Any) -> Overlong | None:
@@ -158,11 +158,11 @@ def _policy(body: Any) -> Overlong | None:
 def _texts(inputs: str | list[Any]) -> list[str]:
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not texts:
-        raise Empty("`inputs` cannot be empty: send at least one text", param="inputs")
+        raise EmptyInputError("`inputs` cannot be empty: send at least one text", param="inputs")
     if not all(isinstance(text, str) for text in texts):
-        raise Invalid(IDS_REFUSED.replace("input", "inputs", 1), param="inputs")
+        raise InvalidRequestError(IDS_REFUSED.replace("input", "inputs", 1), param="inputs")
     if "" in texts:
-        raise Invalid(f"`inputs` cannot be empty: text {texts.index('')} is", param="inputs")
+        raise InvalidRequestError(f"`inputs` cannot be empty: text {texts.index('')} is", param="inputs")
     return texts
 
 
@@ -192,11 +192,11 @@ async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
     task = task_named(None, body.prompt_name, suffix)
     texts = _texts(body.inputs)
     states, todo = await engine.token_embeddings(texts, task=task, overlong=_policy(body))
-    truncated = [piece.text for piece in todo if piece.truncated]
+    truncated = [window.text for window in todo if window.truncated]
     return _replied(
         [each(numbers, state) for state in states],
         engine,
-        [len(piece.ids) for piece in todo],
+        [len(window.ids) for window in todo],
         truncated,
         engine.default_task(texts, task),
     )
@@ -233,7 +233,7 @@ def _tokens(engine: Engine, prefix: str, texts: list[str], body: TokenizeRequest
         ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix, most=room + 1)
         room -= len(ids)
         if room < 0:
-            raise TooLarge(
+            raise TooLargeError(
                 f"the texts have more than {_TOKENS_AT_MOST} tokens, the most of an answer: send fewer or shorter texts at a "
                 "time",
                 param="inputs",
@@ -282,10 +282,10 @@ async def _info(service: Service, _body: None) -> Reply:
     return Reply(info, engine.name)
 
 
-def _error(refusal: Refusal) -> ErrorReply:
+def _error(refusal: ApiError) -> ErrorReply:
     kinds: dict[str, Any] = {
         "empty": "Empty",
-        "overloaded": "Overloaded",
+        "overloaded": "OverloadedError",
         "unready": "Unhealthy",
         "internal": "Backend",
     }

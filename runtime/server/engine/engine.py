@@ -16,15 +16,15 @@ from moembed.inference.routing import Routing
 from moembed.precision import shortened
 from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
 from moembed.server.engine.tasks import carries_prompt, prompt_chosen
-from moembed.server.errors import Invalid, TooLarge, TooLong, TooMany
+from moembed.server.errors import InvalidRequestError, TooLargeError, TooLongError, TooManyTextsError
 from moembed.server.settings import Settings
 from moembed.tokenizer.tokenizer import Ids
-from moembed.truncation import Overlong, Piece, check_room, pieces, pooled
+from moembed.truncation import Overlong, Window, check_room, pooled, windows_of
 
 _T = TypeVar("_T")
 # The graph's outputs, what is made of the second, and what its routers decide.
 EMBEDDING, TOKENS, MEANS, ROUTING = "sentence_embedding", "token_embeddings", "means", "routing"
-# Fewer characters are tokenised sooner than another thread is woken for them.
+# Fewer characters are tokenized sooner than another thread is woken for them.
 _INLINE_CHARACTERS = 4096
 # Numbers of an answer of token vectors: 32 MB, and about 100 MB of JSON, which is written text by text.
 _NUMBERS_AT_MOST = 2**23
@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(self, name: str, embedder: Embedder, settings: Settings, observer: Observer) -> None:
         self.name, self.embedder, self._settings = name, embedder, settings
-        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix=f"moembed-tokens-{name}")
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"moembed-tokens-{name}")
         self.scheduler = Scheduler(
             self._run,
             call_tokens=settings.call_tokens,
@@ -92,28 +92,28 @@ class Engine:
                 in windows.
 
         Raises:
-            Refusal: the request cannot be met, or not now.
+            ApiError: the request cannot be met, or not now.
         """
         width = self.width(dim)
         policy = self._policy(overlong, windows=normalize)
-        todo = await self.pieces(texts, task=task, overlong=policy, limit=limit)
+        todo = await self.windows(texts, task=task, overlong=policy, limit=limit)
         return await self._embed(todo, len(texts), width, EMBEDDING if normalize else MEANS)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
         """Embed texts that are token ids of this model, with or without its special tokens around them.
 
         Raises:
-            Refusal: as for `embed`; also if an id is none of the vocabulary.
+            ApiError: as for `embed`; also if an id is none of the vocabulary.
         """
         width = self.width(dim)
         tokenizer, limit = self.embedder.tokenizer, self.embedder.max_tokens
         prompt = prompt_chosen(self.embedder, [""], task, self._settings.task)
 
-        def checked() -> list[Piece]:
+        def checked() -> list[Window]:
             try:
                 check_room(tokenizer, prompt, limit, "error")
             except InputError as error:
-                raise Invalid(str(error)) from None
+                raise InvalidRequestError(str(error)) from None
             (head,) = tokenizer.encode([""], prefix=prompt)
             known: set[int] = set()
             todo = []
@@ -121,85 +121,85 @@ class Engine:
                 framed = len(row) > 1 and (row[0], row[-1]) == (tokenizer.bos, tokenizer.eos)
                 body = row[1:-1] if framed else row
                 if len(head) + len(body) > limit:
-                    raise TooLong(
+                    raise TooLongError(
                         f"text {index} has {len(head) + len(body)} tokens, prompt and special tokens included; the model reads "
                         f"{limit}: send shorter arrays",
                         param="input",
                     )
                 new = set(body) - known
                 if not all(0 <= token < 2**31 for token in new) or "" in tokenizer.token_strings(list(new)):
-                    raise Invalid(f"text {index} holds a token id that {self.name} has not", param="input")
+                    raise InvalidRequestError(f"text {index} holds a token id that {self.name} has not", param="input")
                 known |= new
-                todo.append(Piece(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
+                todo.append(Window(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
             return todo
 
         return await self._embed(await self.aside(rows, checked), len(rows), width, EMBEDDING)
 
     async def token_embeddings(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
-    ) -> tuple[Vectors, list[Piece]]:
+    ) -> tuple[Vectors, list[Window]]:
         """The last hidden state of every token of every text, `[tokens, hidden]` each, and what was read.
 
         Raises:
-            Refusal: as for `embed`; also if they are too many numbers for one answer.
+            ApiError: as for `embed`; also if they are too many numbers for one answer.
         """
         policy = self._policy(overlong, windows=False)
-        todo = await self.pieces(texts, task=task, overlong=policy)
-        numbers = sum(len(piece.ids) for piece in todo) * self.embedder.dim
+        todo = await self.windows(texts, task=task, overlong=policy)
+        numbers = sum(len(window.ids) for window in todo) * self.embedder.dim
         if numbers > _NUMBERS_AT_MOST:
-            raise TooLarge(
+            raise TooLargeError(
                 f"the answer would hold {numbers} numbers, {_NUMBERS_AT_MOST} are the most: send fewer texts at a time"
             )
-        return await self.scheduler.submit([piece.ids for piece in todo], TOKENS), todo
+        return await self.scheduler.submit([window.ids for window in todo], TOKENS), todo
 
     async def routing(self, text: str, *, task: str | None) -> Routing:
         """Where the tokens of a text are routed.
 
         Raises:
-            Refusal: as for `embed`; also if the text is too long.
+            ApiError: as for `embed`; also if the text is too long.
         """
-        todo = await self.pieces([text], task=task, overlong="error")
+        todo = await self.windows([text], task=task, overlong="error")
         await asyncio.to_thread(self.embedder.routers.open)
-        routed: list[Any] = await self.scheduler.submit([piece.ids for piece in todo], ROUTING)
+        routed: list[Any] = await self.scheduler.submit([window.ids for window in todo], ROUTING)
         found: Routing = routed[0]
         return found
 
-    async def pieces(
+    async def windows(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong, limit: int | None = None
-    ) -> list[Piece]:
-        """Check a request's texts against the limits and tokenise them, off the event loop unless they are few.
+    ) -> list[Window]:
+        """Check a request's texts against the limits and tokenize them, off the event loop unless they are few.
 
         Raises:
-            Refusal: as for `embed`.
+            ApiError: as for `embed`.
         """
         prompt = prompt_chosen(self.embedder, texts, task, self._settings.task)
         most = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
-        windows = self._settings.max_inputs
+        most_texts = self._settings.max_inputs
 
-        def tokenised() -> list[Piece]:
-            todo: list[Piece] = []
+        def tokenized() -> list[Window]:
+            todo: list[Window] = []
             # One window more than a request may have tells that there are more.
-            for piece in pieces(
-                self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong, windows=windows + 1
+            for window in windows_of(
+                self.embedder.tokenizer, texts, prompt=prompt, limit=most, overlong=overlong, windows=most_texts + 1
             ):
-                if len(todo) == windows:
-                    raise TooMany(
-                        f"the texts are more than {windows} windows of {most} tokens; this server takes {windows} texts or "
+                if len(todo) == most_texts:
+                    raise TooManyTextsError(
+                        f"the texts are more than {most_texts} windows of {most} tokens; this server takes {most_texts} texts or "
                         "windows at most: send less at a time"
                     )
-                todo.append(piece)
+                todo.append(window)
             return todo
 
         try:
-            return await self.aside(texts, tokenised)
+            return await self.aside(texts, tokenized)
         except TextTooLongError as error:
-            raise TooLong(
+            raise TooLongError(
                 f"text {error.index} has {error.counted}, prompt and special tokens included; the model reads "
                 f"{error.limit}: send less, or let it be cut or read in windows (see the API's own field for that, or "
                 "`moembed serve --overlong`)",
             ) from None
         except InputError as error:
-            raise Invalid(str(error)) from None
+            raise InvalidRequestError(str(error)) from None
 
     def default_task(self, texts: Sequence[str], task: str | None) -> str | None:
         """The server's default task, if texts for which a request names `task` get its prompt."""
@@ -209,18 +209,18 @@ class Engine:
         """Check a request's texts against the limits, then work on them: beside the event loop, unless they are few.
 
         Raises:
-            Refusal: they are more than a request may have, or than the queue has room for.
+            ApiError: they are more than a request may have, or than the queue has room for.
         """
         characters = sum(map(len, texts))
         self._check(texts, characters)
         if characters <= _INLINE_CHARACTERS:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._tokenising, work)
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
 
     async def close(self) -> None:
         """Compute what waits, then end the threads."""
         await self.scheduler.close()
-        self._tokenising.shutdown()
+        self._tokenizing.shutdown()
 
     def _run(self, output: str, rows: list[Ids]) -> Sequence[Any]:
         if output == ROUTING:
@@ -236,11 +236,11 @@ class Engine:
     def _check(self, texts: Sequence[object], characters: int) -> None:
         most_texts, most_characters = self._settings.max_inputs, self._settings.max_characters
         if len(texts) > most_texts:
-            raise TooMany(
+            raise TooManyTextsError(
                 f"{len(texts)} texts in one request; this server takes {most_texts} at most: send fewer at a time"
             )
         if characters > most_characters:
-            raise TooLarge(
+            raise TooLargeError(
                 f"{characters} characters in one request; this server takes {most_characters} at most: send less at a time"
             )
         self.scheduler.admit(len(texts))
@@ -249,11 +249,11 @@ class Engine:
         """Components of a vector of which `dim` were asked for, None for all.
 
         Raises:
-            Invalid: it has not so many.
+            InvalidRequestError: it has not so many.
         """
         if dim is not None and not 1 <= dim <= self.embedder.dim:
             trained = ", ".join(map(str, self.embedder.bundle.manifest.dims))
-            raise Invalid(
+            raise InvalidRequestError(
                 f"{dim} dimensions; {self.name} has 1 to {self.embedder.dim} (trained: {trained})", param="dimensions"
             )
         return dim or self.embedder.dim
@@ -262,11 +262,11 @@ class Engine:
         policy = overlong or self._settings.overlong
         return "error" if policy == "chunk" and not windows else policy
 
-    async def _embed(self, todo: list[Piece], count: int, width: int, output: str) -> Result:
-        found = await self.scheduler.submit([piece.ids for piece in todo], output)
+    async def _embed(self, todo: list[Window], count: int, width: int, output: str) -> Result:
+        found = await self.scheduler.submit([window.ids for window in todo], output)
         vectors = np.stack(found) if found else np.empty((0, self.embedder.dim), np.float32)
         tokens = [0] * count
-        for piece in todo:
-            tokens[piece.text] += len(piece.ids)
-        truncated = [piece.text for piece in todo if piece.truncated]
+        for window in todo:
+            tokens[window.text] += len(window.ids)
+        truncated = [window.text for window in todo if window.truncated]
         return Result(shortened(pooled(todo, vectors, count), width, normalize=output == EMBEDDING), tokens, truncated)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.server.engine.queue import FairQueue, Flow
-from moembed.server.errors import Overloaded
+from moembed.server.errors import OverloadedError
 from moembed.tokenizer.tokenizer import Ids
 
 Vectors = list[NDArray[np.float32]]
@@ -68,10 +68,10 @@ class Scheduler:
         self._thread.start()
 
     def admit(self, texts: int, tokens: int = 0) -> None:
-        """Check that so much more may wait; before tokenising with texts only.
+        """Check that so much more may wait; before tokenizing with texts only.
 
         Raises:
-            Overloaded: not now.
+            OverloadedError: not now.
         """
         large = self._oversized
         for count, most, waiting, what in (
@@ -79,13 +79,13 @@ class Scheduler:
             (tokens, self._queue_tokens, self._queue.tokens - (large.tokens if large else 0), "tokens"),
         ):
             if count > most and large is not None and large.waiting:
-                raise Overloaded(
+                raise OverloadedError(
                     f"{count} {what} in one request, more than a queue of {most}, and such a request is being answered: try "
                     "again later, or send fewer at a time",
                     retry_after=self.backlog,
                 )
             if waiting >= most if count > most else waiting + count > most:
-                raise Overloaded(
+                raise OverloadedError(
                     f"{waiting} {what} are waiting and {count} more do not fit into a queue of {most}: try again later",
                     retry_after=self.backlog,
                 )
@@ -105,7 +105,7 @@ class Scheduler:
         """Compute an output for rows. If the caller is cancelled, what still waits is forgotten.
 
         Raises:
-            Overloaded: the queue is full, or the rows are more than it may hold and so are those of another request.
+            OverloadedError: the queue is full, or the rows are more than it may hold and so are those of another request.
         """
         if not rows:
             return []
@@ -113,7 +113,7 @@ class Scheduler:
         future: asyncio.Future[Vectors] = self._loop.create_future()
         with self._changed:
             if self._closing:
-                raise Overloaded("the server is stopping: try again later", retry_after=1)
+                raise OverloadedError("the server is stopping: try again later", retry_after=1)
             self.admit(len(rows), flow.tokens)
             if len(rows) > self._queue_texts or flow.tokens > self._queue_tokens:
                 self._oversized = flow

@@ -12,7 +12,7 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.tasks import prompt_named, suffixes
-from moembed.server.errors import Failed, NoModel, Unready, quoted
+from moembed.server.errors import InternalError, ModelNotFoundError, NotReadyError, quoted
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
 
@@ -23,7 +23,7 @@ LATEST = "latest"
 # Characters that suffixes may add to a name.
 _LONGEST_SUFFIX = 256
 # What stands for the bundle inside the package.
-EMBEDDED = "embedded"
+BUILT_IN = "built-in"
 
 
 class Service:
@@ -31,7 +31,7 @@ class Service:
 
     Args:
         settings: what was set.
-        sources: name -> bundle folder, hub name, or None for the embedded model; the first is the default.
+        sources: name -> bundle folder, hub name, or None for the built-in model; the first is the default.
         document: gives the OpenAPI document.
 
     Attributes:
@@ -73,28 +73,28 @@ class Service:
             name: None or "" for the default.
 
         Raises:
-            NoModel: no such name.
-            Unready: the model is still being loaded.
+            ModelNotFoundError: no such name.
+            NotReadyError: the model is still being loaded.
         """
         wanted, task = name or self.names[0], None
         while len(wanted) <= self._longest and wanted not in self._sources and ":" in wanted:
             wanted, _, suffix = wanted.rpartition(":")
             task = task if suffix == LATEST else suffix
         if wanted not in self._sources:
-            raise NoModel(
+            raise ModelNotFoundError(
                 f"no model {quoted(name or wanted)}; this server has {', '.join(self.names)} (add :query, :document or another "
                 "task's name to choose the prompt)",
                 param="model",
             )
         if wanted not in self._engines:
-            raise Unready(f"{wanted} is being loaded: try again in a moment")
+            raise NotReadyError(f"{wanted} is being loaded: try again in a moment")
         return self._engines[wanted], task
 
     def suffixed(self) -> list[tuple[str, str]]:
         """Names of the models and what may follow each after a colon: what embeds a text if nothing else names a task.
 
         Raises:
-            Unready: a model is still being loaded.
+            NotReadyError: a model is still being loaded.
         """
         return [
             (name, suffix)
@@ -128,13 +128,13 @@ class Service:
         result = await engine.embed([_PROBE], task="none", overlong="truncate")
         length = float(np.linalg.norm(result.vectors[0]))
         if not 0.999 < length < 1.001:
-            raise Failed(
+            raise InternalError(
                 f"{engine.name} answered the probe with a vector of length {length}, expected 1: verify the bundle"
             )
 
 
 def sources_of(models: tuple[str, ...]) -> dict[str, str | None]:
-    """Name -> bundle, from `NAME=BUNDLE` or `BUNDLE`; without any, the embedded model under its own name.
+    """Name -> bundle, from `NAME=BUNDLE` or `BUNDLE`; without any, the built-in model under its own name.
 
     Raises:
         InputError: a name is given twice.
@@ -145,5 +145,5 @@ def sources_of(models: tuple[str, ...]) -> dict[str, str | None]:
         name, source = (name, source) if source else (model.rstrip("/").rpartition("/")[2], model)
         if not name or name in sources:
             raise InputError(f"model {model!r}: the name {name!r} is empty or already taken; give another, NAME=BUNDLE")
-        sources[name] = None if source == EMBEDDED else source
+        sources[name] = None if source == BUILT_IN else source
     return sources or {"moembed": None}

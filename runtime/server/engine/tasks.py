@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from moembed.embedder import Embedder
 from moembed.errors import InputError
-from moembed.server.errors import Invalid, clipped, quoted
+from moembed.server.errors import InvalidRequestError, clipped, quoted
 
 # Names that other APIs use for the tasks of sentence-transformers' prompts.
 _SYNONYMS = {
@@ -21,10 +21,10 @@ def task_named(input_type: str | None, prompt_name: str | None, suffix: str | No
     """The task that a request names: by one of two fields, else by the suffix of its model's name.
 
     Raises:
-        Invalid: the two fields contradict each other.
+        InvalidRequestError: the two fields contradict each other.
     """
     if input_type is not None and prompt_name is not None and input_type != prompt_name:
-        raise Invalid(
+        raise InvalidRequestError(
             f"input_type = {quoted(input_type)} and prompt_name = {quoted(prompt_name)}: send one of them",
             param="input_type",
         )
@@ -35,7 +35,7 @@ def prompt_named(embedder: Embedder, task: str) -> str:
     """The prompt of a task: `query`, `document`, a prompt name of the model, Cohere's names for these, or `none`.
 
     Raises:
-        Invalid: the model has no such prompt.
+        InvalidRequestError: the model has no such prompt.
     """
     if task == NO_PROMPT:
         return ""
@@ -44,7 +44,7 @@ def prompt_named(embedder: Embedder, task: str) -> str:
         return embedder.prompt_for(task if task in embedder.prompts else clipped(_SYNONYMS.get(task, task)))
     except InputError:
         known = ", ".join(dict.fromkeys(["query", "document", *embedder.prompts, NO_PROMPT]))
-        raise Invalid(
+        raise InvalidRequestError(
             f"no prompt for the task {quoted(task)}; expected one of {known} (none: the texts as they are)"
         ) from None
 
@@ -58,7 +58,7 @@ def suffixes(embedder: Embedder, default: str | None) -> list[str]:
     """
     by_prompt: dict[str, str] = {}
     for task in ("query", "document", *embedder.prompts) if embedder.prompts else ():
-        with contextlib.suppress(Invalid):  # a model may have prompts, and none for queries
+        with contextlib.suppress(InvalidRequestError):  # a model may have prompts, and none for queries
             by_prompt.setdefault(prompt_named(embedder, task), task)
     alone = default is not None or not embedder.bundle.manifest.prompt_required
     return [*([""] if alone else []), *by_prompt.values()]
@@ -80,7 +80,7 @@ def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, de
         default: what the server was told to take then.
 
     Raises:
-        Invalid: the model's prompts are mandatory and nothing chooses one, or there is no such prompt.
+        InvalidRequestError: the model's prompts are mandatory and nothing chooses one, or there is no such prompt.
     """
     if task is not None:
         return prompt_named(embedder, task)
@@ -91,7 +91,7 @@ def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, de
     if not embedder.bundle.manifest.prompt_required:
         return ""
     names, prompts = ", ".join(embedder.prompts), ", ".join(map(repr, filter(None, embedder.prompts.values())))
-    raise Invalid(
+    raise InvalidRequestError(
         f"{embedder.bundle.manifest.name} was trained with a prompt in front of every text, and the request names no task: ask "
         "for the model 'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or "
         f"another of {names}; none for the texts as they are), or put one of {prompts} in front of every text; "

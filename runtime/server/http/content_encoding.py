@@ -2,7 +2,7 @@
 
 import zlib
 
-from moembed.server.errors import Invalid, UnsupportedEncoding
+from moembed.server.errors import InvalidRequestError, UnsupportedEncodingError
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # told apart by their heads
 CODINGS = ("gzip", "x-gzip", "deflate")
@@ -22,29 +22,29 @@ def decoded(coding: str, body: bytes, most: int) -> bytes | None:
         The decoded bytes, or None if they are more than `most`.
 
     Raises:
-        UnsupportedEncoding: another coding than `CODINGS`, or several.
-        Invalid: these are not the bytes of the coding.
+        UnsupportedEncodingError: another coding than `CODINGS`, or several.
+        InvalidRequestError: these are not the bytes of the coding.
     """
     coding = coding.strip().lower()
     if coding in ("", "identity"):
         return body
     if coding not in CODINGS:
-        raise UnsupportedEncoding(coding)
+        raise UnsupportedEncodingError(coding)
     parts: list[bytes] = []
     room = most
     try:
         while body or not parts:  # gzip may consist of several members
             if len(parts) == _MEMBERS:
-                raise Invalid(f"the body has more than {_MEMBERS} members of {coding} data: send it as one")
+                raise InvalidRequestError(f"the body has more than {_MEMBERS} members of {coding} data: send it as one")
             decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
             part = decoder.decompress(body, room + 1)
             room -= len(part)
             if room < 0:
                 return None
             if not decoder.eof:
-                raise Invalid(f"the body ends in the middle of its {coding} data: send all of it")
+                raise InvalidRequestError(f"the body ends in the middle of its {coding} data: send all of it")
             parts.append(part)
             body = decoder.unused_data
     except zlib.error as error:
-        raise Invalid(f"the body is not {coding} data, as its Content-Encoding says: {error}") from None
+        raise InvalidRequestError(f"the body is not {coding} data, as its Content-Encoding says: {error}") from None
     return b"".join(parts)

@@ -13,7 +13,16 @@ from moembed.server.apis.encoding import encoded
 from moembed.server.apis.endpoint import Api, Operation
 from moembed.server.apis.fields import REFUSED
 from moembed.server.engine.service import Service
-from moembed.server.errors import Failed, Invalid, Overloaded, Refusal, Timeout, TooLarge, Unready, clipped
+from moembed.server.errors import (
+    ApiError,
+    InternalError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RequestTimeoutError,
+    TooLargeError,
+    clipped,
+)
 from moembed.server.http.content_encoding import decoded
 from moembed.server.http.json_outline import SMALL, outline
 from moembed.server.http.unicode_errors import fault_in
@@ -30,7 +39,7 @@ _LARGE_BODIES = 8
 _encode = msgspec.json.Encoder().encode
 
 
-class Bodies:
+class BodyReader:
     """Reads bodies within the limits of one and of all that arrive at a time."""
 
     def __init__(self, most: int, seconds: float) -> None:
@@ -40,11 +49,11 @@ class Bodies:
         """The body of a request, decoded.
 
         Raises:
-            TooLarge: it has more bytes than a body may have, as it arrives or decoded.
-            UnsupportedEncoding: it is in a Content-Encoding that is not read.
-            Invalid: it is not what its Content-Encoding says.
-            Overloaded: too many bytes are arriving already.
-            Timeout: it did not arrive in time.
+            TooLargeError: it has more bytes than a body may have, as it arrives or decoded.
+            UnsupportedEncodingError: it is in a Content-Encoding that is not read.
+            InvalidRequestError: it is not what its Content-Encoding says.
+            OverloadedError: too many bytes are arriving already.
+            RequestTimeoutError: it did not arrive in time.
             ClientDisconnect: the client went away.
         """
         declared = request.headers.get("content-length", "")
@@ -59,10 +68,10 @@ class Bodies:
                     if size > self._most:
                         raise self._too_large()
                     if self._arriving > self._most * _LARGE_BODIES:
-                        raise Overloaded("too many large requests are arriving: try again later", retry_after=1)
+                        raise OverloadedError("too many large requests are arriving: try again later", retry_after=1)
                     parts.append(part)
         except TimeoutError:
-            raise Timeout(f"the body did not arrive within {self._seconds:g} seconds") from None
+            raise RequestTimeoutError(f"the body did not arrive within {self._seconds:g} seconds") from None
         finally:
             self._arriving -= size
         body = b"".join(parts)
@@ -74,14 +83,14 @@ class Bodies:
             raise self._too_large()
         return plain
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
+    def _too_large(self) -> TooLargeError:
+        return TooLargeError(
             f"the body has more than {self._most} bytes: send less at a time (`moembed serve --max-body-bytes`)",
             headers={"connection": "close"},
         )
 
 
-def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(api: Api, operation: Operation, bodies: BodyReader) -> Callable[[Request], Awaitable[Response]]:
     """What Starlette calls for an operation."""
     decoder = None if operation.request is None else msgspec.json.Decoder(operation.request)
 
@@ -95,15 +104,15 @@ def endpoint(api: Api, operation: Operation, bodies: Bodies) -> Callable[[Reques
             reply = await unless_gone(request, operation.handle(service, body))
         except ClientDisconnect:
             return Response(status_code=GONE)
-        except Refusal as refusal:
+        except ApiError as refusal:
             record.refused = refusal.kind
             return refused(api, refusal)
         except asyncio.CancelledError:
-            record.refused = Unready.kind
-            return refused(api, Unready("the server is stopping and waits no longer: try again"))
+            record.refused = NotReadyError.kind
+            return refused(api, NotReadyError("the server is stopping and waits no longer: try again"))
         except Exception as error:  # whatever it was, the client gets an answer in its API's form
             record.failed(error)
-            return refused(api, Failed("the server failed to answer; its log says where"))
+            return refused(api, InternalError("the server failed to answer; its log says where"))
         record.reply = reply
         if reply.default_task is not None:
             warn_default_task(reply.model, api.name, reply.default_task)
@@ -127,7 +136,7 @@ def answer(reply: Reply) -> Response:
     return StreamingResponse(written, reply.status, headers, media_type=_JSON)
 
 
-def refused(api: Api, refusal: Refusal) -> Response:
+def refused(api: Api, refusal: ApiError) -> Response:
     """A refusal as an HTTP response in an API's form."""
     return Response(_encode(api.error(refusal)), api.status(refusal), refusal.headers, media_type=_JSON)
 
@@ -178,9 +187,9 @@ def _decoded(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
             message = f"{REFUSED}: leave it out"
         elif not field and "unknown field" in message:
             message += f"; there are {', '.join(decoder.type.__struct_fields__)}"
-        raise Invalid(f"{field or 'the body'}: {message}", param=field) from None
+        raise InvalidRequestError(f"{field or 'the body'}: {message}", param=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if fault := fault_in(raw, decoder):
             where, what = fault
-            raise Invalid(f"{where or 'the body'}: {what}", param=where) from None
-        raise Invalid(f"the body is not JSON that can be read: {error}") from None
+            raise InvalidRequestError(f"{where or 'the body'}: {what}", param=where) from None
+        raise InvalidRequestError(f"the body is not JSON that can be read: {error}") from None

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from starlette.types import Scope
 
 from moembed.errors import InputError
-from moembed.server.errors import Forbidden, quoted
+from moembed.server.errors import ForbiddenError, quoted
 from moembed.server.settings import Settings
 
 _HOST = r"\[[0-9a-f:.]+\]|[0-9a-z_.-]+"
@@ -45,7 +45,7 @@ class Hosts:
         """Check a request before anything of its body is read.
 
         Raises:
-            Forbidden: it names another host than this server, or comes from a page that may not call.
+            ForbiddenError: it names another host than this server, or comes from a page that may not call.
         """
         authorities, origins, same = [_authority_of_target(scope)], [], False
         for name, value in scope["headers"]:
@@ -58,7 +58,7 @@ class Hosts:
         authorities = [authority for authority in authorities if authority]
         for authority in authorities:
             if not (self._any or self._allows(authority, scope)):
-                raise Forbidden(
+                raise ForbiddenError(
                     f"the host {quoted(authority)} is none of this server's: ask for it as localhost, or allow the name with "
                     "`moembed serve --allowed-hosts NAME`"
                 )
@@ -66,7 +66,7 @@ class Hosts:
             return
         for origin in origins:
             if origin and origin not in self._origins and not _is_origin_of(origin, authorities):
-                raise Forbidden(
+                raise ForbiddenError(
                     f"pages of the origin {quoted(origin)} may not call this server: allow them with `moembed serve "
                     "--cors-origins ORIGIN`; if the page is this server's own, let the reverse proxy pass the Host header on"
                 )

@@ -7,7 +7,7 @@ between blocks.
 
 from dataclasses import dataclass
 
-from moembed.server.errors import TooLarge, TooMany
+from moembed.server.errors import TooLargeError, TooManyTextsError
 from moembed.server.settings import Settings
 
 # Smaller bodies cannot cost much, whatever they hold.
@@ -40,8 +40,8 @@ class Outline:
         """Compare with what a request may hold.
 
         Raises:
-            TooMany: more strings, arrays, objects or values than a request of the most texts has.
-            TooLarge: more characters than a request may have.
+            TooManyTextsError: more strings, arrays, objects or values than a request of the most texts has.
+            TooLargeError: more characters than a request may have.
         """
         texts = settings.max_inputs
         for count, most, what in (
@@ -50,12 +50,12 @@ class Outline:
             (self.commas, texts * _NUMBERS_PER_TEXT, "values"),
         ):
             if count > most:
-                raise TooMany(
+                raise TooManyTextsError(
                     f"the body holds more than {most} {what}; this server takes {texts} texts at most: send fewer at a time"
                 )
         # Twice as many, since escapes and keys are counted too; the texts themselves are checked when they are decoded.
         if self.characters > 2 * settings.max_characters:
-            raise TooLarge(
+            raise TooLargeError(
                 f"more than {2 * settings.max_characters} characters in one body; this server takes "
                 f"{settings.max_characters} in a request's texts at most: send less at a time"
             )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moembed.server.apis.registry import api_of
-from moembed.server.errors import Forbidden, Overloaded, Refusal, Unauthorized
+from moembed.server.errors import ApiError, ForbiddenError, OverloadedError, UnauthorizedError
 from moembed.server.http.handler import refused
 from moembed.server.http.hosts import Hosts
 from moembed.server.http.url_paths import put_right
@@ -31,7 +31,7 @@ class Keys:
         """Check the value of an Authorization header.
 
         Raises:
-            Unauthorized: there are keys, and it is none of them.
+            UnauthorizedError: there are keys, and it is none of them.
         """
         if not self._digests:
             return
@@ -40,13 +40,13 @@ class Keys:
         # Every key is compared, whichever matches: the time tells nothing of them.
         matches = [hmac.compare_digest(found, digest) for digest in self._digests]
         if scheme.lower() != b"bearer" or not any(matches):
-            raise Unauthorized(
+            raise UnauthorizedError(
                 "no API key of this server: send one as the header Authorization: Bearer KEY",
                 headers={"www-authenticate": "Bearer"},
             )
 
 
-class Door:
+class AuthMiddleware:
     """The outermost ASGI application.
 
     Args:
@@ -106,20 +106,20 @@ class Door:
             self._metrics.observe(record, seconds)
             log_request(record, scope, seconds)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> ApiError | None:
         try:
             self._hosts.check(scope)
-        except Forbidden as refusal:
+        except ForbiddenError as refusal:
             return refusal
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if (method, scope["path"]) in self._public:
             return None
         try:
             self._keys.check(headers.get(b"authorization", b""))
-        except Unauthorized as refusal:
+        except UnauthorizedError as refusal:
             return refusal
         if self._active > self._most:
-            return Overloaded(
+            return OverloadedError(
                 f"{self._most} requests are being answered, the most at a time: try again later", retry_after=1
             )
         return None

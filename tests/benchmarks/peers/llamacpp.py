@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python: the tensors its own converter writes, quantised by its own quantiser.
+"""llama.cpp through llama-cpp-python: the tensors its own converter writes, quantized by its own quantizer.
 
 Its graph has no bias of the experts and takes the tanh form of GELU, so its vectors are those of another network; `compare.py`
 checks them against torch without that bias. It reads ids, not text: the file has no vocabulary.
@@ -46,7 +46,7 @@ def prepare(checkpoint: Path, folder: Path) -> None:
         parameters.ftype = kind
         made = folder / f"{name}.part"
         if llama_cpp.llama_model_quantize(bytes(whole), bytes(made), ctypes.byref(parameters)):
-            raise RuntimeError(f"llama.cpp cannot quantise {whole} to {name}")
+            raise RuntimeError(f"llama.cpp cannot quantize {whole} to {name}")
         made.rename(folder / f"{name}.gguf")
     whole.unlink()
 

@@ -100,5 +100,5 @@ def test_a_missing_field_is_named(copy):
     raw = json.loads((copy / MANIFEST_FILE).read_text())
     del raw["certificate"]["neighbour_overlap"]
     (copy / MANIFEST_FILE).write_text(json.dumps(raw))
-    with pytest.raises(BundleError, match=r"missing \['neighbour_overlap'\].*export or quantise it again"):
+    with pytest.raises(BundleError, match=r"missing \['neighbour_overlap'\].*export or quantize it again"):
         read_manifest(copy)

@@ -9,7 +9,7 @@ import pytest
 from moembed.errors import InputError
 from moembed.evaluation import tasks as tasks_module
 from moembed.evaluation.datasets import Dataset
-from moembed.evaluation.embedding_cache import Memory, Reading, memory_of
+from moembed.evaluation.embedding_cache import EmbeddingCache, Reading, cache_of
 from moembed.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
 from moembed.evaluation.ranking import Ranking
 from moembed.evaluation.report import difference
@@ -112,7 +112,7 @@ def test_texts_that_tasks_share_are_read_once(tmp_path, model, monkeypatch):
         return embed(given, **options)
 
     monkeypatch.setattr(model, "embed", remember)
-    memory, seen = Memory(), []
+    memory, seen = EmbeddingCache(), []
     readings = [Reading(model, seen.append, memory=memory) for _ in tasks]
     chosen = (Variant(model.dim, "float32"),)
     found = [figures_of(task.measure(reading, chosen)) for task, reading in zip(tasks, readings, strict=True)]
@@ -122,7 +122,7 @@ def test_texts_that_tasks_share_are_read_once(tmp_path, model, monkeypatch):
 
 
 def test_what_was_cut_is_remembered(model):
-    memory, texts = Memory(), ["word " * 700, "a", "a"]
+    memory, texts = EmbeddingCache(), ["word " * 700, "a", "a"]
     first, second = (Reading(model, lambda _: None, memory=memory) for _ in range(2))
     assert first.vectors(texts, ["query"]).tobytes() == second.vectors(texts, ["query"]).tobytes()
     assert first.vectors(texts, ["query"]).tobytes() != first.vectors(texts, ["passage"]).tobytes()
@@ -130,7 +130,7 @@ def test_what_was_cut_is_remembered(model):
 
 
 def test_the_memory_is_bounded_and_forgets_the_oldest():
-    memory, vectors = Memory(limit=3 * 16), np.arange(20, dtype=np.float32).reshape(5, 4)
+    memory, vectors = EmbeddingCache(limit=3 * 16), np.arange(20, dtype=np.float32).reshape(5, 4)
     for key in range(3):
         memory.put(bytes([key]), vectors[key], False)
     assert memory.get(b"\x00") is not None
@@ -140,7 +140,7 @@ def test_the_memory_is_bounded_and_forgets_the_oldest():
     assert [None if one is None else (one[0].tolist(), one[1]) for one in found] == [
         (vectors[0].tolist(), False), None, None, (vectors[3].tolist(), True), (vectors[4].tolist(), True),
     ]  # fmt: skip
-    Memory(limit=15).put(b"", vectors[0], False)
+    EmbeddingCache(limit=15).put(b"", vectors[0], False)
 
 
 def test_a_memory_belongs_to_its_model():
@@ -148,7 +148,7 @@ def test_a_memory_belongs_to_its_model():
         pass
 
     model, other = Model(), Model()
-    assert memory_of(model) is memory_of(model) is not memory_of(other)
+    assert cache_of(model) is cache_of(model) is not cache_of(other)
 
 
 # Variants

@@ -49,11 +49,11 @@ def test_float32_routing_is_that_of_the_references(bundle, network, checkpoint, 
             assert np.abs(found.weights[place] - wanted[layer].weights).max() <= bound.router_max_abs
 
 
-@pytest.mark.parametrize("kind", ["bundle", "int8", "embedded"])
+@pytest.mark.parametrize("kind", ["bundle", "int8", "built-in"])
 def test_routing_is_what_onnx_finds_in_the_graph_and_vectors_keep_their_bytes(kind, kernels, request):
     model = (
         Embedder.from_pretrained(threads=2)
-        if kind == "embedded"
+        if kind == "built-in"
         else Embedder(request.getfixturevalue(kind), threads=2)
     )
     assert model.kernels == kernels

@@ -55,7 +55,7 @@ def same(found, expected) -> bool:
 def sound(tmp_path_factory) -> bytes:
     """The bytes of a database that holds ENTRIES."""
     path = tmp_path_factory.mktemp("sound") / "search.sqlite3"
-    with VectorStore(path, say=pytest.fail) as store:
+    with VectorStore(path, log=pytest.fail) as store:
         store.write(ENTRIES)
     return path.read_bytes()
 
@@ -157,7 +157,7 @@ def check_damaged(sound, path, damages, rng):
             damage(path, rng)
     said, counts, wanted = [], [], ENTRIES + OTHERS
     while len(counts) < 6 and counts[-1:] != [len(wanted)]:
-        with VectorStore(path, say=said.append) as store:
+        with VectorStore(path, log=said.append) as store:
             known = store.read([key for key, _ in wanted], DIM)
             assert all(same(known[key], windows) for key, windows in wanted if key in known)
             store.write([entry for entry in wanted if entry[0] not in known])
@@ -196,7 +196,7 @@ def test_a_schema_that_is_not_text(sound, tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as db, pytest.raises(UnicodeDecodeError):
         db.execute("SELECT * FROM sqlite_master")
     said = []
-    with VectorStore(path, say=said.append) as store:
+    with VectorStore(path, log=said.append) as store:
         assert store.read([key for key, _ in ENTRIES], DIM) == {}
     assert "it is started anew" in said[0]
 
@@ -204,7 +204,7 @@ def test_a_schema_that_is_not_text(sound, tmp_path):
 def test_a_row_of_another_width_is_no_row(sound, tmp_path):
     path = tmp_path / "search.sqlite3"
     path.write_bytes(sound)
-    with VectorStore(path, say=pytest.fail) as store:
+    with VectorStore(path, log=pytest.fail) as store:
         assert store.read([key for key, _ in ENTRIES], DIM + 1) == {}
         assert store.read([b"never heard of"], DIM) == {}
 
@@ -216,9 +216,9 @@ def test_what_nobody_asks_for_is_forgotten(sound, tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE texts SET used = used - 89 WHERE key = ?", (first,))
         db.execute("UPDATE texts SET used = used - 200 WHERE key <> ?", (first,))
-    with VectorStore(path, say=pytest.fail) as store:
+    with VectorStore(path, log=pytest.fail) as store:
         assert len(store.read([first, second], DIM)) == 2, "a day of use is no reason to embed again"
-    with VectorStore(path, say=pytest.fail) as store:
+    with VectorStore(path, log=pytest.fail) as store:
         store.write(OTHERS)
         kept = store.read([key for key, _ in ENTRIES + OTHERS], DIM)
     assert set(kept) == {first, second, *(key for key, _ in OTHERS)}

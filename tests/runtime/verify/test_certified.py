@@ -95,7 +95,7 @@ def test_instability_is_written_down_and_fails_verification(checkpoint, tmp_path
     unstable = Stability(14, 308, 3, 1e-7, (1, 2))
     monkeypatch.setattr(writer, "check_stability", lambda *_args, **_options: unstable)
     said = []
-    bundle = export(locate(checkpoint), tmp_path / "fp32", say=said.append)
+    bundle = export(locate(checkpoint), tmp_path / "fp32", log=said.append)
     assert bundle.manifest.certificate.stability == unstable
     assert any("not byte-stable" in line and "3 of 308" in line for line in said)
     assert "NO: 3 of 308 vectors differ" in cli("info", bundle.folder)[1]
