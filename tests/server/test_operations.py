@@ -223,7 +223,7 @@ def test_a_failure_is_logged_by_its_place_and_not_by_its_words(small_server, cap
     def broken(self, *_args, **_options):
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(Engine, "pieces", broken)
+    monkeypatch.setattr(Engine, "windows", broken)
     with caplog.at_level(logging.INFO, logger="moembed.server"):
         answer = small_server.post("/v1/embeddings", BODIES["/v1/embeddings"]([SECRET]), **{"x-request-id": "broken"})
         (line,) = lines_of(caplog, ["broken"])

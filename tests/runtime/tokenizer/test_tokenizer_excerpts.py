@@ -8,7 +8,7 @@ import pytest
 from moembed.bundle.locate import open_bundle
 from moembed.native.loader import native_library
 from moembed.tokenizer.tokenizer import Tokenizer
-from moembed.truncation import Chunk, pieces
+from moembed.truncation import Chunk, windows_of
 from support.unicode_texts import ADVERSARIAL, random_texts
 
 # More than the native tokenizer reads at a time, and more than it keeps of a word before it settles its beginning.
@@ -107,7 +107,7 @@ def test_pieces_are_cut_from_the_tokens_of_the_whole(tokenizer, reference, name,
     ids, spans = reference.encode_with_offsets(text, prefix=prompt)
     body, where, room = ids[head:], spans[head:] - len(prompt), limit - 2 - head
     overlong = Chunk(overlap=overlap) if policy == "chunk" else policy
-    found = list(pieces(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong))
+    found = list(windows_of(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong))
     if len(ids) + 2 <= limit:
         (piece,) = found
         assert (piece.ids[1:-1].tolist(), piece.start, piece.end) == (ids.tolist(), 0, len(text))
@@ -124,7 +124,7 @@ def test_pieces_are_cut_from_the_tokens_of_the_whole(tokenizer, reference, name,
         assert piece.ids[1:-1].tolist() == [*ids[:head], *body[start:end]]
         assert (piece.start, piece.end) == (max(where[start, 0], 0), where[end - 1, 1])
     if policy == "chunk":
-        some = list(pieces(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong, windows=3))
+        some = list(windows_of(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong, windows=3))
         assert [piece.ids.tolist() for piece in some] == [piece.ids.tolist() for piece in found[:3]]
 
 
