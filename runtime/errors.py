@@ -6,6 +6,8 @@ Every message says what was asked, what was found, and what to do.
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +86,35 @@ class VerificationError(MoembedError, RuntimeError):
 
 
 class MissingExtraError(MoembedError, ImportError):
-    """An optional dependency that is not installed; the message is the command that installs it."""
+    """An optional package that is not installed or cannot be imported; the message holds the command that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f'{purpose} needs {package}, which is not installed: pip install "moembed[{extra}]"')
+    def __init__(self, package: str, extra: str, purpose: str, problem: str = "is not installed") -> None:
+        super().__init__(f'{purpose} needs {package}, which {problem}: pip install "moembed[{extra}]"')
+
+
+@contextmanager
+def extra(name: str, purpose: str) -> Iterator[None]:
+    """Turn a failed import of an optional package into the command that installs it.
+
+    For example: `with extra("export", "moembed verify --against"): import torch`.
+
+    Args:
+        name: extra of moembed that installs the packages.
+        purpose: what needs them; the error's sentence starts with it.
+
+    Raises:
+        MissingExtraError: an import failed.
+    """
+    try:
+        yield
+    except MissingExtraError:
+        raise  # of a guard inside this one
+    except ImportError as error:
+        package = (error.name or "a package").partition(".")[0]
+        if package == "moembed":
+            raise  # a module of moembed itself is missing or broken
+        problem = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+        raise MissingExtraError(package, name, purpose, problem) from error
 
 
 class MoembedWarning(UserWarning):

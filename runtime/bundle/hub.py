@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from moembed.errors import MissingExtraError, SourceError
+from moembed.errors import SourceError, extra
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -72,10 +72,8 @@ def fetch(
 
 def _cache(repo: str, chosen: Path | None) -> Path | None:
     """The chosen cache, None for huggingface_hub's own; either may be said to lie in a home folder that there is not."""
-    try:
+    with extra("cpu", f"Fetching {repo}"):
         from huggingface_hub import constants
-    except ImportError:
-        raise MissingExtraError("huggingface_hub", "cpu", f"Fetching {repo}") from None
     try:
         if chosen is None:
             Path(constants.HF_HUB_CACHE).expanduser()  # it would make a folder "~" in the current one
@@ -128,7 +126,7 @@ def file_names(repo: str, revision: str | None) -> list[str]:
 
 
 def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, local_files_only: bool) -> Path:
-    try:
+    with extra("cpu", f"Fetching {repo}"):
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import (
             EntryNotFoundError,
@@ -137,8 +135,6 @@ def _file(repo: str, name: str, revision: str | None, cache_dir: Path | None, lo
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
-    except ImportError:
-        raise MissingExtraError("huggingface_hub", "cpu", f"Fetching {repo}") from None
     at = f"{repo} at revision {revision or 'main'}"
     uncached = (
         f"{name} of {at} is not in the cache and the network was not allowed or not reachable: "

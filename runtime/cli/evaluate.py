@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
-from moembed.errors import InputError, MissingExtraError, OutputError
+from moembed.errors import InputError, OutputError, extra
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
@@ -59,12 +59,10 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate the model."""
     _check_outputs(arguments.json, arguments.plot)
-    try:
+    with extra("eval", "moembed evaluate"):
         from moembed.evaluation import certify, datasets, report, results, variants
 
         draw = _draw() if arguments.plot else None
-    except ImportError as error:
-        raise MissingExtraError(error.name or "ir-measures", "eval", "evaluate") from error
     from moembed.files.destination import writing
 
     root = arguments.data or (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from moembed.cli.common import Subparsers
-from moembed.errors import MissingExtraError
+from moembed.errors import extra
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -44,10 +44,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     given = {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "config")}
-    try:
+    with extra("serve", "moembed serve"):
         from moembed.server.process.run import serve
         from moembed.server.settings import load_settings
-    except ImportError as error:
-        raise MissingExtraError(error.name or "a package", "serve", "Serving") from error
     serve(load_settings(given, file=arguments.config))
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, emit, emit_json, say
-from moembed.errors import InputError, MissingExtraError
+from moembed.errors import InputError, extra
 
 if TYPE_CHECKING:
     from moembed.bundle.bundle import Bundle
@@ -125,25 +125,20 @@ def _certified_sets(bundle: "Bundle", arguments: argparse.Namespace) -> list[str
 
 
 def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
-    try:
+    with extra("export", "moembed verify --against"):
         from moembed.verify.parity import compare, observe_graph
         from moembed.verify.tolerances import TOLERANCES
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnx", "export", "verify --against") from error
     expected, found = observe_graph(reference.graph), observe_graph(bundle.graph)
     return compare("the fp32 bundle", expected, found, _texts(bundle), TOLERANCES[bundle.manifest.recipe])
 
 
 def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "list[ParityReport]":
-    try:
+    with extra("export", "moembed verify --against"):
         from moembed.models.checkpoint import load_network
         from moembed.models.locate import locate
         from moembed.models.oracle import Oracle
         from moembed.verify.parity import compare, observe_graph, observe_network, observe_oracle
         from moembed.verify.tolerances import TOLERANCES
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "export", "verify --against") from error
-
     checkpoint = locate(arguments.against, local_files_only=arguments.offline)
     mismatch = []
     if checkpoint.weights_sha256 != bundle.manifest.source.weights_sha256:
@@ -172,10 +167,8 @@ def _texts(bundle: "Bundle") -> list[list[int]]:
 
 
 def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str]) -> "list[Finding]":
-    try:
+    with extra("eval", "moembed verify --data"):
         from moembed.evaluation.certify import evaluated_again
-    except ImportError as error:
-        raise MissingExtraError(error.name or "ir-measures", "eval", "verify --data") from error
     from moembed.embedder import Embedder
     from moembed.verify.certificate_check import of_quality
 
