@@ -130,7 +130,7 @@ def test_integer_products_are_exact(run, processor, tmp_path):
     model, inputs, output = (tmp_path / name for name in ("product.onnx", "inputs.npz", "output.npy"))
     given = {"quantized": codes, "scale": np.ones((9, 1), np.float32)}
     # Constants, as in a bundle: ONNX Runtime widens only those.
-    weights = {"weight": pack(matrix), "scale": np.ones(48, np.float32), "bias": np.zeros(48, np.float32)}
+    weights = {"weight": pack(matrix), "weight_scale": np.ones(48, np.float32), "bias": np.zeros(48, np.float32)}
     kinds = ((TensorProto.UINT8, [9, 256]), (TensorProto.FLOAT, [9, 1]))
     graph = helper.make_graph(
         [helper.make_node("Int8Linear", [*given, *weights], ["y"], domain=DOMAIN, zero_point=128)],
