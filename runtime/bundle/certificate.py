@@ -37,9 +37,9 @@ A text's 10 nearest are those of greatest cosine among the other texts that were
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from moembed.bundle.records import malformed, read_record
+from moembed.files.records import Count, Rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +48,18 @@ class Reference:
 
     kind: Literal["checkpoint", "bundle"]
     sha256: str
-    size: int
+    size: Count
 
 
 @dataclass(frozen=True)
 class Stability:
     """What came of embedding the same texts in different company; the module's documentation says what each field means."""
 
-    texts: int
-    comparisons: int
-    differing: int
+    texts: Count
+    comparisons: Annotated[int, Rule(lambda value: value >= 1, "at least 1")]
+    differing: Count
     max_abs: float
-    threads: tuple[int, ...]
+    threads: tuple[Count, ...]
 
     @property
     def passed(self) -> bool:
@@ -76,7 +76,7 @@ class Machine:
 
     cpu: str
     instructions: tuple[str, ...]
-    threads: int
+    threads: Count
     system: str
     onnxruntime: str
     kernels: str
@@ -96,31 +96,15 @@ class Certificate:
     """The fields of `certificate` in `moembed.json`; the module's documentation says what each means."""
 
     reference: Reference
-    texts: int
-    tokens: int
+    texts: Count
+    tokens: Count
     embedding_mean_cosine: float
     embedding_min_cosine: float
     embedding_max_abs: float
     hidden_max_abs: float
     neighbour_overlap: float
     same_experts: dict[int, float]
-    size: int
+    size: Count
     machine: Machine
     stability: Stability = UNCHECKED
     quality: dict[str, Quality] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, raw: Any, name: str) -> "Certificate":
-        """Read what `json` made of a certificate.
-
-        Args:
-            raw: the value.
-            name: what to call it in an error.
-
-        Raises:
-            BundleError: a field is missing, unknown, of the wrong type or not finite, or the stability was never checked.
-        """
-        certificate: Certificate = read_record(cls, raw, name)
-        if certificate.stability.comparisons == 0:
-            raise malformed(f"{name}.stability.comparisons", 0, "at least 1")
-        return certificate

@@ -28,27 +28,27 @@ or a tokenizer's format; nothing is ever unpickled.
 """
 
 import json
-import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated
 
 from moembed.bundle.certificate import Certificate
-from moembed.bundle.records import read_record
 from moembed.errors import BundleError, shown
+from moembed.files.records import Count, Positive, Rule, Sha256, read_record
 from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 2
 RECIPES = ("fp32", "int8", "int8-wide", "int8-table4")
+_REMEDY = "the bundle is damaged, or was written by another version of moembed; copy it or export it again"
 
 
 @dataclass(frozen=True)
 class FileRecord:
     """Size in bytes and sha256 (hex) of one file of a bundle."""
 
-    size: int
-    sha256: str
+    size: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +74,14 @@ class Manifest:
     """The fields of `moembed.json`; the module's documentation says what each means."""
 
     name: str
-    recipe: str
+    recipe: Annotated[str, Rule(RECIPES.__contains__, f"one of {', '.join(RECIPES)} (a newer moembed may know more)")]
     graph: str
-    hidden_size: int
-    max_tokens: int
-    dims: tuple[int, ...]
+    hidden_size: Positive
+    max_tokens: Annotated[int, Rule(lambda value: value > 2, "an integer above 2, the number of special tokens")]
+    dims: tuple[Positive, ...]
     prompts: dict[str, str]
     prompt_required: bool
-    num_experts: int
+    num_experts: Positive
     routers: dict[int, RouterOutputs]
     source: Source
     made_with: dict[str, str]
@@ -109,21 +109,16 @@ class Manifest:
             ) from error
         if "format" not in raw:
             raise BundleError(f"{MANIFEST_FILE} has no field 'format': this is not a moembed bundle")
-        if not _is_int(raw["format"]) or raw["format"] != FORMAT:
-            newer = _is_int(raw["format"]) and raw["format"] > FORMAT
+        found = raw["format"]
+        if type(found) is not int or found != FORMAT:
+            newer = type(found) is int and found > FORMAT
             remedy = "upgrade moembed" if newer else "export the bundle again with this version"
             raise BundleError(
-                f"{MANIFEST_FILE} has format {shown(raw['format'])}; this moembed reads format {FORMAT}: {remedy}"
+                f"{MANIFEST_FILE} has format {shown(found)}; this version of moembed reads format {FORMAT}: {remedy}"
             )
-        wanted = {field.name for field in fields(cls)}
-        if problems := sorted(wanted ^ set(raw)):
-            missing = [name for name in problems if name in wanted]
-            unknown = [name for name in problems if name not in wanted]
-            raise BundleError(
-                f"{MANIFEST_FILE}: missing {missing}, unknown {shown(unknown)}; "
-                "the bundle is damaged or foreign; export it again"
-            )
-        return _checked(cls, raw)
+        manifest = read_record(cls, raw, MANIFEST_FILE, error=BundleError, remedy=_REMEDY)
+        _check(manifest)
+        return manifest
 
 
 def safe_path(path: str) -> bool:
@@ -138,77 +133,18 @@ def safe_path(path: str) -> bool:
     )
 
 
-def _checked(cls: type[Manifest], raw: dict[str, Any]) -> Manifest:
-    def need(name: str, ok: bool, expected: str) -> None:
-        if not ok:
-            raise BundleError(f"{MANIFEST_FILE}: {name} = {shown(raw[name])}; expected {expected}")
+def _check(manifest: Manifest) -> None:
+    """Compare fields with each other."""
 
-    for name in ("name", "recipe", "graph"):
-        need(name, isinstance(raw[name], str), "a string")
-    need("recipe", raw["recipe"] in RECIPES, f"one of {RECIPES} (a newer moembed may know more)")
-    need("hidden_size", _is_int(raw["hidden_size"]) and raw["hidden_size"] > 0, "a positive integer")
-    need(
-        "max_tokens",
-        _is_int(raw["max_tokens"]) and raw["max_tokens"] > 2,
-        "a positive integer above 2, the special tokens",
-    )
-    dims = raw["dims"]
-    need("dims", isinstance(dims, list) and all(_is_int(d) and 0 < d <= raw["hidden_size"] for d in dims), "widths")
-    prompts = raw["prompts"]
-    need("prompts", _is_text_map(prompts), "an object of strings")
-    need("prompt_required", isinstance(raw["prompt_required"], bool), "true or false")
-    need("num_experts", _is_int(raw["num_experts"]) and raw["num_experts"] > 0, "a positive integer")
-    routers = read_record(dict[int, RouterOutputs], raw["routers"], f"{MANIFEST_FILE}: routers")
-    need("made_with", _is_text_map(raw["made_with"]), "an object of strings")
-    source, files = _source(raw["source"]), _files(raw["files"])
-    need("graph", raw["graph"] in files, "one of the listed files")
-    certificate = Certificate.from_dict(raw["certificate"], f"{MANIFEST_FILE}: certificate")
-    checked = raw | {
-        "source": source,
-        "routers": routers,
-        "files": files,
-        "dims": tuple(dims),
-        "certificate": certificate,
-    }
-    return cls(**checked)
+    def need(holds: bool, name: str, value: object, expected: str) -> None:
+        if not holds:
+            raise BundleError(f"{MANIFEST_FILE}: {name} = {shown(value)}; expected {expected}: {_REMEDY}")
 
-
-def _source(raw: Any) -> Source:
-    names = {field.name for field in fields(Source)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        raise BundleError(f"{MANIFEST_FILE}: source = {shown(raw)} is malformed; expected an object of {sorted(names)}")
-    for name, value in raw.items():
-        optional = name in ("repo", "revision")
-        if not (isinstance(value, str) or (optional and value is None)):
-            expected = "a string or null" if optional else "a string"
-            raise BundleError(f"{MANIFEST_FILE}: source.{name} = {shown(value)}; expected {expected}")
-    return Source(**raw)
-
-
-def _files(raw: Any) -> dict[str, FileRecord]:
-    if not isinstance(raw, dict):
-        raise BundleError(f"{MANIFEST_FILE}: files = {shown(raw)} is malformed; expected an object")
-    for path, record in raw.items():
+    hidden = manifest.hidden_size
+    need(max(manifest.dims, default=0) <= hidden, "dims", manifest.dims, f"widths of at most {hidden}, the hidden_size")
+    need(manifest.graph in manifest.files, "graph", manifest.graph, "one of the listed files")
+    for path in manifest.files:
         if not safe_path(path):
             raise BundleError(
                 f"{MANIFEST_FILE}: files lists {shown(path)}, a path that leaves the bundle: do not use this bundle"
             )
-        well_formed = isinstance(record, dict) and set(record) == {"size", "sha256"}
-        if not (well_formed and _is_int(record["size"]) and record["size"] >= 0 and _is_sha256(record["sha256"])):
-            raise BundleError(
-                f"{MANIFEST_FILE}: files[{shown(path)}] = {shown(record)} is malformed; expected a size in bytes and a sha256 "
-                "of 64 hex digits"
-            )
-    return {path: FileRecord(**record) for path, record in raw.items()}
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text_map(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
