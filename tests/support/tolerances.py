@@ -39,6 +39,13 @@ KERNEL_EXPERT_MAX_ABS = 0.03
 # Whole vectors by kernels and by the functions.
 KERNEL_MIN_COSINE = 0.9995
 
+# Another tool that runs a bundle's graph, against moembed by the same functions: it pads, and may pool in NumPy or PyTorch.
+INTEROP_MAX_ABS = 1e-6
+# The same against moembed by its native kernels.
+INTEROP_KERNELS_MAX_ABS = {"fp32": KERNEL_MAX_ABS, "int8": 0.01}
+# The same where ONNX Runtime adds pairs of INT8 products in 16 bits, which saturate: x86 without VNNI, and no way to widen them.
+INTEROP_SATURATED_MAX_ABS = 0.05
+
 
 def cosine_of_bits(vectors: NDArray[Any]) -> NDArray[Any]:
     """Cosines `[n]` of unit vectors `[n, dim]` to their signs: exactly what a bit a dimension keeps of them."""
