@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "interop.md").read_text("utf-8")
 @pytest.mark.parametrize("tool", ["optimum", "sentence-transformers", "fastembed"])
 def test_the_page_shows_the_tested_program(tool):
     program = (TESTS / "interop" / f"with_{tool.replace('-', '_')}.py").read_text("utf-8")
-    assert f"## {tool}\n\n```python\n{program}```" in PAGE
+    assert f"### {tool}\n\n```python\n{program}```" in PAGE
 
 
 @pytest.mark.parametrize("extra", ["optimum", "sentence-transformers-onnx", "fastembed"])

@@ -1,4 +1,7 @@
-"""Embed queries with another tool, in that tool's environment: driver.py MODULE BUNDLE GRAPH QUERIES.json VECTORS.npy."""
+"""Embed queries with a program of this folder, in its tool's environment.
+
+    python driver.py PROGRAM BUNDLE GRAPH QUERIES.json VECTORS.npy
+"""
 
 import importlib
 import json
@@ -7,6 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-module, bundle, graph, queries, vectors = sys.argv[1:]
+program, bundle, graph, queries, vectors = sys.argv[1:]
 texts = json.loads(Path(queries).read_text("utf-8"))
-np.save(vectors, importlib.import_module(module).embed(Path(bundle), graph, texts))
+np.save(vectors, importlib.import_module(program).embed(Path(bundle), graph, texts))
