@@ -1,0 +1,137 @@
+"""Sessions of development: `nox -l` lists them, `nox -s lint types` runs some, `nox -s test -- -k tokenizer` passes arguments on.
+
+They run in the environment that nox itself is installed in (`pip install -e ".[dev]"`), except those that need another one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+NATIVE = ROOT / "runtime" / "native"
+DIST = ROOT / "build" / "dist"
+# The extras whose lower bounds are tested, and what their tests need besides.
+OLDEST_EXTRAS = "cpu,export,eval,serve"
+OLDEST_TOOLS = ("axe-playwright-python", "hypothesis", "pytest", "pytest-cov", "pytest-xdist")
+OLDEST_TESTS = ("tests/export", "tests/models", "tests/quantize", "tests/runtime")
+
+nox.options.sessions = ["lint", "types", "package", "docs", "test"]
+nox.options.default_venv_backend = "none"
+nox.options.error_on_external_run = False
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check Python, C++ formatting and the workflows."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("clang-format", "--dry-run", "--Werror", *_tracked("*.cpp", "*.h"))
+    session.run("actionlint", "-shellcheck=", "-pyflakes=", *WORKFLOWS)
+    session.run("zizmor", "--offline", "--quiet", *WORKFLOWS)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the package as it is installed."""
+    session.chdir(Path(sys.executable).parent)  # outside the tree, whose folders have other names than the packages
+    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "moembed")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the default tests."""
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def doctests(session: nox.Session) -> None:
+    """Run the examples in docstrings of the package as it is installed."""
+    options = ("--doctest-modules", "--pyargs", "moembed", "-p", "no:cacheprovider", "--rootdir", ".")
+    session.run("pytest", "-q", *options, *session.posargs)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Check the C++ with clang-tidy and run its tests with sanitizers (needs g++ or clang++)."""
+    tidy(session)
+    session.run("pytest", "-m", "sanitize", "tests/native", *session.posargs)
+
+
+@nox.session
+def tidy(session: nox.Session) -> None:
+    """Check the C++ sources of this machine with clang-tidy."""
+    recipe = tomllib.loads((NATIVE / "sources.toml").read_text("utf-8"))
+    machine = "aarch64" if os.uname().machine in ("aarch64", "arm64") else "x86_64"
+    flags = {
+        str(source): ["-x", "c++", *recipe["compile"]["gnu"], *group.get("gnu", []), "-Wno-unknown-warning-option"]
+        for group in recipe["sources"]
+        if group.get("machine", machine) == machine
+        for pattern in group["files"]
+        for source in sorted(NATIVE.glob(pattern))
+    }
+
+    def check(source: str) -> None:
+        session.run("clang-tidy", "--quiet", source, "--", *flags[source], silent=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(check, flags))
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and this machine's wheel, check their metadata and content, and install both without a compiler."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what was deleted
+    session.run("python", "-m", "build", "-q", "-o", str(DIST))
+    (sdist,), (wheel,) = map(sorted, (DIST.glob("*.tar.gz"), DIST.glob("*.whl")))
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    session.run("check-wheel-contents", str(wheel))
+    session.run("pyroma", "-n", "10", str(sdist))
+    session.run("python", ".ci/smoke.py", str(wheel), "--native")
+    session.run("python", ".ci/smoke.py", str(sdist), "--no-native")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build the wheels of all platforms with zig (Linux and macOS)."""
+    session.run("python", ".ci/wheels.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a broken link or a page that no menu names is an error."""
+    session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(ROOT / "build" / "site"))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the built-in model: `nox -s bench -- FP32_BUNDLE`."""
+    session.run("python", "tests/benchmarks/table.py", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def oldest(session: nox.Session) -> None:
+    """Run the core tests with the oldest release that each bound in pyproject.toml allows."""
+    session.install("--resolution", "lowest-direct", f".[{OLDEST_EXTRAS}]")
+    session.install(*OLDEST_TOOLS)
+    session.run("pytest", "-q", *OLDEST_TESTS, *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Open our bundles in other programs, each in an environment of its own."""
+    session.run("pytest", "-m", "interop", *session.posargs)
+
+
+def _tracked(*patterns: str) -> list[str]:
+    found = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return found.stdout.splitlines()
