@@ -44,7 +44,7 @@ def main() -> None:
     table = "\n".join(markdown(result))
     print(table)
     if chosen.o is not None:
-        chosen.o.with_suffix(".md").write_text(table + "\n")
+        chosen.o.with_suffix(".md").write_text(table.rstrip() + "\n")
         chosen.o.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
 
 
