@@ -6,7 +6,8 @@
 (384,)
 """
 
-from moembed.embedder import Embedder, Embedding
+from moembed.embedder import Embedder
+from moembed.embedding import Embedding
 from moembed.errors import MoembedError, MoembedWarning
 from moembed.inference.routing import Routing
 from moembed.inference.telemetry import disable_telemetry

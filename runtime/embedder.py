@@ -2,10 +2,9 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,60 +12,49 @@ from numpy.typing import NDArray
 from moembed.arguments import array, flag, one_text, prompt_text, text_list, text_stream, whole, word
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import open_bundle
-from moembed.errors import InputError, PromptWarning, TruncationWarning, shown, warn
+from moembed.embedding import Embedding, EncodeOptions
+from moembed.errors import InputError, PromptWarning, shown, warn
 from moembed.inference.batching import pad, plan
 from moembed.inference.routing import Routers, Routing
-from moembed.inference.session import Session
+from moembed.inference.session import Output, Session
 from moembed.pickling import Options, Picklable
-from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings, shortened
+from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings
 from moembed.progress import progress
 from moembed.tokenizer.tokenizer import Tokenizer
-from moembed.truncation import Chunk, Overlong, Window, check_room, merged, policy_of, pooled, windows_of
+from moembed.truncation import (
+    Chunk,
+    Overlong,
+    Window,
+    check_room,
+    finish,
+    merged,
+    policy_of,
+    warn_if_truncated,
+    windows_of,
+)
 
 DEFAULT_BATCH_SIZE = 64
-# sentence-transformers' order of looking for the prompt of a document.
+# Names of a task's prompt, in the order in which sentence-transformers looks for them.
 _TASKS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """One vector and what it stands for, as `Embedder.embed` yields it.
-
-    Attributes:
-        index: position of its text in the input.
-        vector: `[dim]` in the precision asked for.
-        scale: what turns `vector` back into floats; see `moembed.dequantize_embeddings`.
-        tokens: tokens that were read for it, prompt and special tokens included.
-        start: first character of the text that it covers.
-        end: one past the last character that it covers.
-        truncated: whether a part of the text, before `start` or behind `end`, was left out.
-    """
-
-    index: int
-    vector: NDArray[Any]
-    scale: float
-    tokens: int
-    start: int
-    end: int
-    truncated: bool
-
-
 class Embedder(Picklable):
-    """A bundle, ready to embed. Safe to share between threads; a pickle or a copy of it shares its session.
+    """Embedding model over a bundle. Safe to share between threads; pickles and copies share its session.
 
-    The same text gives the same bytes alone, in any batch, in any order and with any number of threads.
+    Batch-invariant: a text gets the same bytes alone, in any batch, in any order and with any number of threads. Arguments and
+    errors are those of `from_pretrained`, but for the bundle, which is open already.
 
     Attributes:
-        bundle: the bundle it runs; `bundle.manifest` tells prompts, dims and provenance.
-        max_tokens: most tokens of one text, prompt and special tokens included.
+        bundle: the bundle; `bundle.manifest` has its prompts, dims and provenance.
+        max_tokens: maximum number of tokens of a text, prompt and special tokens included.
         dim: width of a full vector.
-        prompts: prompt name -> text put in front.
-        providers: ONNX Runtime's execution providers in use.
-        threads: threads of one call.
-        kernels: which kernels compute the bundle's own operators, `"portable"` for ONNX Runtime's own.
-        session: runs token ids, for callers that make batches of their own.
-        tokenizer: makes token ids.
-        routers: tells where token ids are routed, likewise.
+        prompts: prompt name -> text in front.
+        providers: ONNX Runtime execution providers in use.
+        threads: threads per call.
+        kernels: name of the kernels that compute the bundle's custom operators; `"portable"` means ONNX Runtime's own.
+        session: runs token ids, for callers that build their own batches.
+        tokenizer: turns texts into token ids.
+        routers: returns the expert routing of token ids.
     """
 
     def __init__(
@@ -104,27 +92,29 @@ class Embedder(Picklable):
         revision: str | None = None,
         providers: str | Sequence[str] = "cpu",
         threads: int | None = None,
+        spin: bool = True,
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> "Embedder":
         """Open a bundle.
 
         Args:
-            source: a bundle folder, a hub name `owner/name`, or None for the model inside the package.
+            source: a bundle folder, a hub name `owner/name`, or None for the built-in model.
             revision: commit, tag or branch of a hub name.
             providers: `"cpu"`, `"cuda"`, or ONNX Runtime provider names in order of preference.
-            threads: threads of one call; None for the CPUs this process may use.
-            cache_dir: where hub files are kept; None for huggingface_hub's own cache.
-            local_files_only: never touch the network.
+            threads: threads per call; None for the number of CPUs available to this process.
+            spin: let idle threads spin briefly between calls: fastest on dedicated CPUs, but takes CPU time from other work.
+            cache_dir: cache folder of hub files; None for huggingface_hub's default.
+            local_files_only: do not use the network.
 
         Raises:
             InputError: an argument cannot be used.
             SourceError: no such folder or hub name.
-            BundleError: the bundle is missing something, altered or not a bundle.
-            ProviderError: a provider that was asked for is not available; nothing falls back silently.
+            BundleError: the bundle is incomplete, altered, or not a bundle.
+            ProviderError: a requested provider is not available; there is no silent fallback.
         """
         bundle = open_bundle(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        return cls(bundle, providers=providers, threads=threads)
+        return cls(bundle, providers=providers, threads=threads, spin=spin)
 
     def encode(
         self,
@@ -139,51 +129,55 @@ class Embedder(Picklable):
         truncate_dim: int | None = None,
         overlong: Overlong = "error",
     ) -> NDArray[Any]:
-        """Embed texts; keywords and prompt names are those of sentence-transformers.
+        """Embed texts. Keywords and prompt names are those of sentence-transformers.
 
         Args:
             texts: one text, or several in a list, a tuple, a generator, a 1-d NumPy array, a Series of pandas or Polars, an
                 Arrow array, or any other ordered iterable of strings.
-            prompt_name: which of the model's prompts to put in front; `encode_query` and `encode_document` choose it.
-            prompt: a prompt of your own, `""` for none on purpose.
-            batch_size: most texts of one call; also limited by a token budget. It changes memory, never a vector.
-            show_progress_bar: None shows one on a terminal when the work takes long.
+            prompt_name: name of one of the model's prompts; `encode_query` and `encode_document` choose it for you.
+            prompt: text in front of every text, instead of a named prompt; `""` for no prompt.
+            batch_size: maximum number of texts per model call, which a token budget limits too. It affects memory, never vectors.
+            show_progress_bar: None shows one on a terminal if the work takes long.
             precision: `"float32"`, `"float16"`, `"int8"`, `"uint8"`, `"binary"` or `"ubinary"`; see
-                `moembed.quantize_embeddings` for the codes and `moembed.dequantize_embeddings` for the way back.
-            normalize_embeddings: scale to unit length after cutting to `truncate_dim`; False keeps the cut prefix of the
-                full unit vector, as sentence-transformers does.
-            truncate_dim: keep the first so many dimensions (Matryoshka).
-            overlong: for a text of more than `max_tokens`: `"error"`; `"truncate"` or `"truncate_start"`, which leaves out
-                its end or its start, with a `TruncationWarning` that lists the texts; `"chunk"` or a `Chunk`, the mean of
-                its windows.
+                `moembed.quantize_embeddings` for the formats and `moembed.dequantize_embeddings` for the way back.
+            normalize_embeddings: scale to unit length after truncation to `truncate_dim`; False keeps the prefix of the full
+                unit vector, as sentence-transformers does.
+            truncate_dim: keep this many leading dimensions (Matryoshka).
+            overlong: policy for texts of more than `max_tokens`: `"error"`; `"truncate"` or `"truncate_start"`, which cut off
+                the end or the start and issue a `TruncationWarning` with the texts' indices; `"mean"`, or a `Chunk` with
+                `pooled=True`, the mean over windows.
 
         Returns:
-            `[dim]` for a string, `[len(texts), dim]` for a sequence, in the precision asked for.
+            `[dim]` for a string, `[len(texts), dim]` for a sequence, in the requested precision.
 
         Raises:
             InputError: a text or an argument cannot be used.
             TextTooLongError: a text is too long under `overlong="error"`; nothing was computed.
         """
-        if isinstance(overlong, Chunk) and not overlong.pooled:
-            raise InputError("encode returns one row per text; use embed for one vector per window, or pooled=True")
+        policy = policy_of(overlong)
+        if isinstance(policy, Chunk) and not policy.pooled:
+            raise InputError(
+                "encode returns one vector per text: pass overlong='mean' to average a text's windows (or a Chunk with "
+                "pooled=True), or get one vector per window from embed"
+            )
         batch, single = text_list(texts)
         dim, normalize = self._dim(truncate_dim, precision), flag("normalize_embeddings", normalize_embeddings)
         show = None if show_progress_bar is None else flag("show_progress_bar", show_progress_bar)
-        todo = self._windows(batch, self._prompt(prompt_name, prompt), overlong)
-        if cut := tuple(window.text for window in todo if window.truncated):
-            indices = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
-            message = f"cut to {self.max_tokens} tokens: {len(cut)} of {len(batch)} texts (index {indices})"
-            warn(TruncationWarning(message, cut))
-        vectors = pooled(todo, self._vectors(todo, batch_size, show), len(batch))
-        codes = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision).codes
+        windows = self._windows(batch, self._prompt(prompt_name, prompt), policy)
+        warn_if_truncated(windows, len(batch), self.max_tokens)
+        vectors = finish(windows, self._vectors(windows, batch_size, show), len(batch), dim, normalize=normalize)
+        codes = quantize_embeddings(vectors, precision).codes
         return codes[0] if single else codes
 
-    def encode_query(self, texts: str | Iterable[str], **options: Any) -> NDArray[Any]:
-        """`encode` with the model's prompt for queries; same options."""
+    def encode_query(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[Any]:
+        """Embed queries: `encode` with the model's prompt for queries, unless the options choose another."""
         return self.encode(texts, **self._with_prompt("query", options))
 
-    def encode_document(self, texts: str | Iterable[str], **options: Any) -> NDArray[Any]:
-        """`encode` with the model's prompt for documents (`document`, `passage` or `corpus`); same options."""
+    def encode_document(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[Any]:
+        """Embed documents: `encode` with the model's prompt for documents, unless the options choose another.
+
+        That is the first of its prompts `document`, `passage` and `corpus`.
+        """
         return self.encode(texts, **self._with_prompt("document", options))
 
     def embed(
@@ -198,7 +192,7 @@ class Embedder(Picklable):
         truncate_dim: int | None = None,
         overlong: Overlong = "error",
     ) -> Iterator[Embedding]:
-        """Embed a stream of any length with one batch of texts in memory; arguments as for `encode`.
+        """Embed a stream of any length, with one batch of texts in memory at a time.
 
         Args:
             texts: any iterable; it is read `batch_size` texts at a time.
@@ -208,36 +202,60 @@ class Embedder(Picklable):
             precision: as for `encode`.
             normalize_embeddings: as for `encode`.
             truncate_dim: as for `encode`.
-            overlong: as for `encode`; with `Chunk(pooled=False)` every window is yielded.
+            overlong: as for `encode`; also `"chunk"`, or a `Chunk` with `pooled=False`, which yield one vector per window.
 
         Yields:
             An `Embedding` per text, or per window, in the order of the texts.
 
         Raises:
-            InputError: at once if an argument cannot be used, else when a text is reached that cannot.
-            TextTooLongError: when such a text is reached under `overlong="error"`.
+            InputError: an argument cannot be used (raised by the call itself), or a text (when the iteration reaches it).
+            TextTooLongError: the iteration reached a text that is too long under `overlong="error"`.
         """
         if isinstance(texts, str):
             raise InputError("embed takes an iterable of texts; for one text use encode, or embed([text])")
         dim, prefix, policy = self._dim(truncate_dim, precision), self._prompt(prompt_name, prompt), policy_of(overlong)
         check_room(self.tokenizer, prefix, self.max_tokens, policy)
         batch_size, normalize = whole("batch_size", batch_size), flag("normalize_embeddings", normalize_embeddings)
-        return self._stream(text_stream(texts), prefix, policy, batch_size, dim, normalize, precision)
+
+        def stream(remaining: Iterator[str]) -> Iterator[Embedding]:
+            first = 0
+            while batch := list(islice(remaining, batch_size)):
+                windows = self._windows(batch, prefix, policy, first)
+                # One row per window, unless the windows of a text are averaged.
+                rows = windows if isinstance(policy, Chunk) and not policy.pooled else merged(windows)
+                vectors = finish(
+                    windows, self._vectors(windows, batch_size, False), len(rows), dim, normalize=normalize
+                )
+                codes, scales = quantize_embeddings(vectors, precision)
+                for row, code, scale in zip(rows, codes, scales, strict=True):
+                    yield Embedding(
+                        index=first + row.text,
+                        text=batch[row.text],
+                        vector=code,
+                        scale=float(scale),
+                        tokens=len(row.ids),
+                        start=row.start,
+                        end=row.end,
+                        truncated=row.truncated,
+                    )
+                first += len(batch)
+
+        return stream(text_stream(texts))
 
     def similarity(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
-        """Cosine similarity of every vector of `a` `[n, dim]` with every one of `b` `[m, dim]`: `[n, m]` float32.
+        """Return the cosine similarity of each vector of `a` `[n, dim]` with each of `b` `[m, dim]`: `[n, m]` float32.
 
         A single vector `[dim]` counts as one row.
 
         Raises:
-            InputError: the vectors are not finite floats (see `moembed.dequantize_embeddings`) or their widths differ.
+            InputError: the vectors are not finite floats (see `moembed.dequantize_embeddings`), or their widths differ.
         """
         return cosines(array("a", a), array("b", b))
 
     def count_tokens(
         self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> int | list[int]:
-        """Tokens of each text as `encode` would count them against `max_tokens`: an int for a string, else a list."""
+        """Count the tokens of each text, as `encode` compares them with `max_tokens`: an int for a string, else a list."""
         batch, single = text_list(texts)
         counts = [len(ids) for ids in self.tokenizer.encode(batch, prefix=self._prompt_or_none(prompt_name, prompt))]
         return counts[0] if single else counts
@@ -250,7 +268,7 @@ class Embedder(Picklable):
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        """The last hidden state of every token, for late interaction or pooling of your own.
+        """Return the last hidden state of every token, for late interaction or custom pooling.
 
         Returns:
             `[tokens, hidden]` float32 for a string, a list of such arrays for a sequence; prompt and special tokens
@@ -261,39 +279,39 @@ class Embedder(Picklable):
             TextTooLongError: a text has more than `max_tokens`.
         """
         batch, single = text_list(texts)
-        todo = self._windows(batch, self._prompt(prompt_name, prompt), "error")
-        states: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(todo)
-        for indices, output in self._run("token_embeddings", todo, batch_size):
+        windows = self._windows(batch, self._prompt(prompt_name, prompt), "error")
+        states: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(windows)
+        for indices, output in self._run(Output.TOKENS, windows, batch_size):
             for row, index in enumerate(indices):
-                states[index] = output[row, : len(todo[index].ids)].copy()
+                states[index] = output[row, : len(windows[index].ids)].copy()
         return states[0] if single else states
 
     def tokens(self, text: str, *, prompt_name: str | None = None, prompt: str | None = None) -> list[str]:
-        """The vocabulary pieces of a text, in the order of `token_embeddings`' rows."""
+        """Return the vocabulary pieces of a text, in the order of the rows of `token_embeddings`."""
         (ids,) = self.tokenizer.encode([one_text(text)], prefix=self._prompt_or_none(prompt_name, prompt))
         return self.tokenizer.token_strings(ids.tolist())
 
     def routing(self, text: str, *, prompt_name: str | None = None, prompt: str | None = None) -> Routing:
-        """Which experts read each token of a text, in every layer that has experts.
+        """Return the expert routing of a text: the experts of each token in every MoE layer.
 
         The first call opens a second session over the bundle's graph; the weights are the same mapped file.
 
         Raises:
             InputError: the text or an argument cannot be used.
             TextTooLongError: the text has more than `max_tokens`.
-            BundleError: the bundle's graph has no routers that could be asked.
+            BundleError: the bundle's graph has no routers.
         """
         (window,) = self._windows([one_text(text)], self._prompt_or_none(prompt_name, prompt), "error")
         return self.routers.run(window.ids)
 
     def prompt_for(self, task: str) -> str:
-        """The text in front of every text of a task.
+        """Return the prompt of a task.
 
         Args:
             task: `"query"`, `"document"` (which a model may call `passage` or `corpus`), or any prompt name of the model.
 
         Raises:
-            InputError: the model has prompts, and none for this task.
+            InputError: the model has prompts, but none for this task.
         """
         for name in _TASKS.get(task, (task,)) if isinstance(task, str) else ():
             if name in self.prompts:
@@ -302,38 +320,39 @@ class Embedder(Picklable):
             return ""
         raise InputError(f"no prompt named {shown(task)}; this model has {', '.join(self.prompts) or 'none'}")
 
-    def _with_prompt(self, task: str, options: dict[str, Any]) -> dict[str, Any]:
-        chosen = options.get("prompt_name") is not None or options.get("prompt") is not None
-        return options if chosen else options | {"prompt": self.prompt_for(task)}
+    def _with_prompt(self, task: str, options: EncodeOptions) -> EncodeOptions:
+        if options.get("prompt_name") is None and options.get("prompt") is None:
+            options["prompt"] = self.prompt_for(task)
+        return options
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         if name is not None and prompt is not None:
-            raise InputError(f"prompt_name = {shown(name)} and prompt = {shown(prompt)}: give one of them")
+            raise InputError(f"prompt_name = {shown(name)} and prompt = {shown(prompt)}: pass only one of them")
         if prompt is not None:
             return prompt_text(prompt)
         if name is not None:
             return self.prompt_for(name)
         if self.bundle.manifest.prompt_required and self._warn_once.acquire(blocking=False):
             message = (
-                f"{self.bundle.manifest.name} was trained with a prompt in front of every text and none was given: use "
+                f"{self.bundle.manifest.name} was trained with a prompt in front of every text, and this call has none: use "
                 "encode_query for queries and encode_document for passages, or prompt_name=... "
-                f"({', '.join(self.prompts)}); prompt='' says that you mean it"
+                f"({', '.join(self.prompts)}); pass prompt='' to opt out"
             )
             warn(PromptWarning(message))
         return ""
 
     def _prompt_or_none(self, name: str | None, prompt: str | None) -> str:
-        """As `_prompt`, with none where neither is given, and with room for a text behind it."""
+        """Return the prompt as `_prompt` does, but without a warning, and check that it leaves room for a text."""
         found = self._prompt(name, "" if name is None and prompt is None else prompt)
         check_room(self.tokenizer, found, self.max_tokens, "error")
         return found
 
     def _dim(self, truncate_dim: int | None, precision: str) -> int:
-        chosen, trained = word("precision", precision, PRECISIONS), ", ".join(map(str, self.bundle.manifest.dims))
+        checked, trained = word("precision", precision, PRECISIONS), ", ".join(map(str, self.bundle.manifest.dims))
         dim = self.dim if truncate_dim is None else truncate_dim
         dim = whole("truncate_dim", dim, f"1 to {self.dim} (trained: {trained})", most=self.dim)
-        if chosen.endswith("binary") and dim % 8:
-            raise InputError(f"{chosen} packs 8 dimensions to a byte; {dim} is not a multiple of 8")
+        if checked.endswith("binary") and dim % 8:
+            raise InputError(f"{checked} packs 8 dimensions into a byte; {dim} is not a multiple of 8")
         return dim
 
     def _windows(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Window]:
@@ -341,45 +360,16 @@ class Embedder(Picklable):
         return list(windows_of(self.tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
 
     def _run(
-        self, output: str, todo: Sequence[Window], batch_size: int
+        self, output: Output, windows: Sequence[Window], batch_size: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         batch_size, pad_id = whole("batch_size", batch_size), self.tokenizer.pad
-        for indices in plan([len(window.ids) for window in todo], batch_size=batch_size):
-            yield indices, self.session.run(output, *pad([todo[i].ids for i in indices], pad_id))
+        for indices in plan([len(window.ids) for window in windows], batch_size=batch_size):
+            yield indices, self.session.run(output, *pad([windows[i].ids for i in indices], pad_id))
 
-    def _vectors(self, todo: Sequence[Window], batch_size: int, show: bool | None) -> NDArray[np.float32]:
-        vectors = np.empty((len(todo), self.dim), np.float32)
-        with progress(len(todo), "text", show=show) as advance:
-            for indices, output in self._run("sentence_embedding", todo, batch_size):
+    def _vectors(self, windows: Sequence[Window], batch_size: int, show: bool | None) -> NDArray[np.float32]:
+        vectors = np.empty((len(windows), self.dim), np.float32)
+        with progress(len(windows), "text", show=show) as advance:
+            for indices, output in self._run(Output.EMBEDDING, windows, batch_size):
                 vectors[indices] = output
                 advance(len(indices))
         return vectors
-
-    def _stream(
-        self,
-        texts: Iterator[str],
-        prompt: str,
-        policy: Overlong,
-        batch_size: int,
-        dim: int,
-        normalize: bool,
-        precision: Precision,
-    ) -> Iterator[Embedding]:
-        first = 0
-        while batch := list(islice(texts, batch_size)):
-            todo = self._windows(batch, prompt, policy, first)
-            vectors = self._vectors(todo, batch_size, False)
-            if not isinstance(policy, Chunk) or policy.pooled:
-                vectors, todo = pooled(todo, vectors, len(batch)), merged(todo)
-            codes, scales = quantize_embeddings(shortened(vectors, dim, normalize=normalize), precision)
-            for window, code, scale in zip(todo, codes, scales, strict=True):
-                yield Embedding(
-                    index=first + window.text,
-                    vector=code,
-                    scale=float(scale),
-                    tokens=len(window.ids),
-                    start=window.start,
-                    end=window.end,
-                    truncated=window.truncated,
-                )
-            first += len(batch)

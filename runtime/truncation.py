@@ -1,56 +1,78 @@
-"""What happens to a text that has more tokens than the model reads: an error, a cut, or windows. Never silence."""
+"""Policies for texts with more tokens than the model reads: an error, truncation, or windows.
+
+| `overlong` | result for such a text |
+|---|---|
+| `"error"` | `TextTooLongError` (the default) |
+| `"truncate"` | one vector; the end of the text is cut off |
+| `"truncate_start"` | one vector; the start of the text is cut off |
+| `"chunk"` | one vector per window; windows overlap by 64 tokens |
+| `"mean"` | one vector: the mean of the windows' vectors, weighted by tokens |
+| `Chunk(overlap, pooled)` | `"chunk"`, or with `pooled=True` `"mean"`, with another overlap |
+
+The words mean the same in Python, on the command line and over HTTP. Interfaces that return one vector per text
+(`Embedder.encode` and the HTTP APIs) do not offer `"chunk"`.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moembed.arguments import flag, whole
-from moembed.errors import InputError, TextTooLongError, shown
-from moembed.precision import normalized
+from moembed.errors import InputError, TextTooLongError, TruncationWarning, shown, warn
+from moembed.precision import normalized, shortened
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The policy that reads an over-long text through windows of the model's full length.
+    """Policy that reads an over-long text in windows of the model's full length.
 
     Attributes:
-        overlap: tokens that a window shares with the one before.
-        pooled: whether the windows' vectors are averaged, weighted by their tokens, into one vector per text
-            (`encode` needs that); otherwise every window keeps its own.
+        overlap: tokens that a window shares with the previous one.
+        pooled: whether the windows' vectors are averaged, weighted by tokens, into one vector per text; otherwise every
+            window keeps its own.
 
     Raises:
-        InputError: `overlap` is no integer of at least 0, or `pooled` no boolean.
+        InputError: `overlap` is not an integer of at least 0, or `pooled` is not a boolean.
     """
 
     overlap: int = 64
-    pooled: bool = True
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "overlap", whole("overlap", self.overlap, "an integer of at least 0", least=0))
         object.__setattr__(self, "pooled", flag("pooled", self.pooled))
 
 
-_Policy = Literal["error", "truncate", "truncate_start"]
-_POLICIES: tuple[_Policy, ...] = ("error", "truncate", "truncate_start")
-# Tokens of a text that is too long are counted to so many times the limit.
-COUNTED = 8
-Overlong = Literal["error", "truncate", "truncate_start", "chunk"] | Chunk
+OverlongName = Literal["error", "truncate", "truncate_start", "chunk", "mean"]
+Overlong = OverlongName | Chunk
+OVERLONG_NAMES: tuple[OverlongName, ...] = get_args(OverlongName)
+_Policy = Literal["error", "truncate", "truncate_start"] | Chunk
+_POLICIES: dict[str, _Policy] = {
+    "error": "error",
+    "truncate": "truncate",
+    "truncate_start": "truncate_start",
+    "chunk": Chunk(),
+    "mean": Chunk(pooled=True),
+}
+# The tokens of a text that is too long are counted up to this many times the limit.
+_COUNTED = 8
+_MAX_LISTED = 8  # indices in a warning
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is computed as one row: a text, or a window of one.
+    """One row of a model call: a text or a part of one.
 
     Attributes:
-        text: index of the text it belongs to.
+        text: index of its text.
         ids: token ids, prompt and special tokens included.
-        start: first character of the text that it covers.
-        end: one past the last character of the text that it covers.
-        truncated: whether a part of the text was left out, unread.
+        start: index of the first character of the text that it covers.
+        end: index after the last character of the text that it covers.
+        truncated: whether a part of the text was cut off.
     """
 
     text: int
@@ -60,35 +82,31 @@ class Window:
     truncated: bool = False
 
 
-def policy_of(overlong: Overlong) -> _Policy | Chunk:
-    """Check a policy and give `"chunk"` its defaults.
+def policy_of(overlong: Overlong) -> _Policy:
+    """Return the policy for a value of `overlong`: itself, or a `Chunk` for `"chunk"` and `"mean"`.
 
     Raises:
-        InputError: it is none of the policies.
+        InputError: unknown policy.
     """
     if isinstance(overlong, Chunk):
         return overlong
-    for policy in _POLICIES if isinstance(overlong, str) else ():
-        if policy == overlong:
-            return policy
-    if isinstance(overlong, str) and overlong == "chunk":
-        return Chunk()
-    raise InputError(
-        f"overlong = {shown(overlong)}; expected 'error', 'truncate', 'truncate_start', 'chunk' or a Chunk(overlap, pooled)"
-    )
+    if isinstance(overlong, str) and overlong in _POLICIES:
+        return _POLICIES[overlong]
+    names = ", ".join(map(repr, OVERLONG_NAMES))
+    raise InputError(f"overlong = {shown(overlong)}; expected {names} or a Chunk(overlap, pooled)")
 
 
-def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy | Chunk) -> None:
-    """Make sure that a prompt leaves room for a text, and for more of it than two windows share.
+def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy) -> None:
+    """Check that a prompt leaves room for a text, and for more of it than windows overlap.
 
     Args:
-        tokenizer: the model's.
-        prompt: put in front of every text and of every window.
-        limit: most tokens of a text.
+        tokenizer: tokenizer of the model.
+        prompt: text in front of every text and every window.
+        limit: maximum number of tokens of a window.
         policy: from `policy_of`.
 
     Raises:
-        InputError: it does not.
+        InputError: the prompt is too long.
     """
     (framed,) = tokenizer.encode([""], prefix=prompt)
     _room(len(framed) - 2, limit, policy)
@@ -104,26 +122,26 @@ def windows_of(
     first: int = 0,
     windows: int | None = None,
 ) -> Iterator[Window]:
-    """Tokenize texts and apply the policy; every text gives one window, over-long ones more under `Chunk`.
+    """Tokenize texts: one window per text, more for over-long texts under a `Chunk`.
 
-    No more of a text is read than its windows need.
+    Reads no more of a text than its windows need.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: tokenizer of the model.
         texts: the texts.
-        prompt: put in front of every text and of every window.
-        limit: most tokens of a window.
-        overlong: the policy.
-        first: what to call the first text's index in an error.
-        windows: leave a text at so many windows; None reads all of it.
+        prompt: text in front of every text and every window.
+        limit: maximum number of tokens of a window.
+        overlong: the policy for over-long texts.
+        first: index of the first text in errors.
+        windows: maximum number of windows per text; None for no limit.
 
     Raises:
-        TextTooLongError: a text is too long under `"error"`; its tokens are counted to `COUNTED` times the limit.
-        InputError: the policy is unknown, or leaves no room for a text.
+        TextTooLongError: a text is too long under `"error"`; its tokens are counted up to `_COUNTED` times the limit.
+        InputError: unknown policy, or the prompt leaves no room for a text.
     """
     policy = policy_of(overlong)
     check_room(tokenizer, prompt, limit, policy)
-    most = (COUNTED if policy == "error" else 1) * limit
+    most = (_COUNTED if policy == "error" else 1) * limit
     for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first, most=most)):
         text = texts[index]
         if len(ids) <= limit:
@@ -131,92 +149,141 @@ def windows_of(
         elif policy == "error":
             counted = f"{len(ids)} tokens" if len(ids) <= most else f"more than {most} tokens"
             raise TextTooLongError(
-                f"text {first + index} has {counted}, prompt and special tokens included; the model reads {limit}. "
-                "Pass overlong='truncate' to cut it, or overlong='chunk' to read all of it in windows",
+                f"text {first + index} has {counted}, including prompt and special tokens; the model's limit is {limit}. "
+                "Pass overlong='truncate' to cut it off, or overlong='mean' to average windows over all of it",
                 index=first + index,
                 tokens=len(ids),
                 limit=limit,
                 counted=counted,
             )
+        elif isinstance(policy, Chunk):
+            yield from _chunks(tokenizer, text, index, prompt, limit, policy, windows)
         else:
-            yield from _split(tokenizer, text, index, prompt, limit, policy, windows)
+            yield _truncated(tokenizer, text, index, prompt, limit, from_start=policy == "truncate_start")
 
 
-def _split(
-    tokenizer: Tokenizer,
-    text: str,
-    index: int,
-    prompt: str,
-    limit: int,
-    policy: Literal["truncate", "truncate_start"] | Chunk,
-    windows: int | None,
-) -> Iterator[Window]:
-    most = limit * (windows or 1) if windows is not None or not isinstance(policy, Chunk) else None
-    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=most)
-    # Characters before the text belong to the prompt; a token that starts there is repeated in every window.
-    head = int(np.searchsorted(offsets[:, 0], len(prompt))) if prompt else 0
-    # A prompt may have a token less or more where it joins a text than it has alone, as `check_room` looks at it.
-    room = _room(head, limit, policy)
-    overlap = policy.overlap if isinstance(policy, Chunk) else 0
-    body, spans = ids[head:], offsets[head:] - len(prompt)
-    if isinstance(policy, Chunk):
-        starts = range(0, max(len(body) - overlap, 1), room - overlap)[:windows]
-    else:
-        starts = range(1)
-        if policy == "truncate_start":
-            body, spans = tokenizer.encode_end(prompt + text, room)
-            spans -= len(prompt)
-    for first in starts:
-        last = min(first + room, len(body))
-        framed = np.concatenate([[tokenizer.bos], ids[:head], body[first:last], [tokenizer.eos]]).astype(np.int32)
-        start = max(int(spans[first, 0]), 0)
-        yield Window(index, framed, start, int(spans[last - 1, 1]), truncated=not isinstance(policy, Chunk))
-
-
-def _room(prompt_tokens: int, limit: int, policy: _Policy | Chunk) -> int:
-    room = limit - 2 - prompt_tokens
-    if room < 1:
-        raise InputError(
-            f"the prompt has {prompt_tokens} tokens and the model reads {limit}, 2 of them special tokens: nothing remains "
-            "for the text; use a shorter prompt"
-        )
-    if isinstance(policy, Chunk) and policy.overlap >= room:
-        raise InputError(
-            f"windows of {limit} tokens leave {room} for the text beside the prompt and the special tokens; an overlap of "
-            f"{policy.overlap} does not fit: pass a Chunk with a smaller overlap"
-        )
-    return room
-
-
-def pooled(todo: Sequence[Window], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """One vector per text: its own, or the mean of its windows weighted by their tokens and scaled to unit length.
+def warn_if_truncated(windows: Sequence[Window], count: int, limit: int) -> None:
+    """Issue a `TruncationWarning` that lists the truncated texts, if there are any.
 
     Args:
-        todo: the windows of `count` texts, in order.
-        vectors: `[len(todo), hidden]`, one per window.
-        count: texts.
+        windows: the windows of the texts.
+        count: number of texts.
+        limit: maximum number of tokens of a text.
+    """
+    cut = tuple(window.text for window in windows if window.truncated)
+    if cut:
+        indices = ", ".join(map(str, cut[:_MAX_LISTED])) + (", ..." if len(cut) > _MAX_LISTED else "")
+        warn(TruncationWarning(f"cut to {limit} tokens: {len(cut)} of {count} texts (index {indices})", cut))
+
+
+def finish(
+    windows: Sequence[Window], vectors: NDArray[np.float32], count: int, dim: int, *, normalize: bool
+) -> NDArray[np.float32]:
+    """Turn the model's vectors into embeddings: pool the windows of each text, then shorten to `dim`.
+
+    Args:
+        windows: windows of `count` texts, in order.
+        vectors: `[len(windows), hidden]`, unit vectors.
+        count: number of texts; the number of windows to keep one vector per window.
+        dim: dimensions to keep.
+        normalize: scale shortened vectors to unit length.
+
+    Returns:
+        `[count, dim]` float32.
+    """
+    return shortened(pooled(windows, vectors, count), dim, normalize=normalize)
+
+
+def pooled(windows: Sequence[Window], vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Average the windows of each text, weighted by tokens, and scale to unit length; single windows stay as they are.
+
+    Args:
+        windows: windows of `count` texts, in order.
+        vectors: `[len(windows), hidden]`, one per window.
+        count: number of texts.
 
     Returns:
         `[count, hidden]` float32.
     """
-    if len(todo) == count:
+    if len(windows) == count:
         return vectors
-    rows = []
-    windows: list[list[int]] = [[] for _ in range(count)]
-    for row, window in enumerate(todo):
-        windows[window.text].append(row)
-    for own in windows:
-        weights = np.array([len(todo[row].ids) for row in own], np.float32)
-        rows.append(vectors[own[0]] if len(own) == 1 else normalized((vectors[own] * weights[:, None]).sum(axis=0)))
-    return np.stack(rows)
+    rows: list[list[int]] = [[] for _ in range(count)]
+    for row, window in enumerate(windows):
+        rows[window.text].append(row)
+    means = []
+    for own in rows:
+        if len(own) == 1:
+            means.append(vectors[own[0]])
+            continue
+        weights = np.array([len(windows[row].ids) for row in own], np.float32)
+        means.append(normalized((vectors[own] * weights[:, None]).sum(axis=0)))
+    return np.stack(means)
 
 
-def merged(todo: Sequence[Window]) -> list[Window]:
-    """One window per text: from its first window's start to its last one's end, with the ids of all."""
+def merged(windows: Sequence[Window]) -> list[Window]:
+    """Merge the windows of each text into one, from the first one's start to the last one's end, with all ids."""
     texts: dict[int, Window] = {}
-    for window in todo:
-        one = texts.get(window.text)
-        ids = window.ids if one is None else np.concatenate([one.ids, window.ids])
-        start = window.start if one is None else one.start
-        texts[window.text] = Window(window.text, ids, start, window.end, window.truncated)
+    for window in windows:
+        first = texts.get(window.text)
+        if first is not None:
+            ids = np.concatenate([first.ids, window.ids])
+            window = Window(window.text, ids, first.start, window.end, window.truncated)
+        texts[window.text] = window
     return list(texts.values())
+
+
+def _truncated(tokenizer: Tokenizer, text: str, index: int, prompt: str, limit: int, *, from_start: bool) -> Window:
+    """Return the window at the end of an over-long text if its start is cut off, else the window at its start."""
+    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=limit)
+    head = _prompt_tokens(offsets, prompt)
+    room = _room(head, limit, "truncate")
+    if from_start:
+        body, spans = tokenizer.encode_end(prompt + text, room)
+    else:
+        body, spans = ids[head : head + room], offsets[head : head + room]
+    return _window(tokenizer, index, ids[:head], body, spans - len(prompt), truncated=True)
+
+
+def _chunks(
+    tokenizer: Tokenizer, text: str, index: int, prompt: str, limit: int, policy: Chunk, windows: int | None
+) -> Iterator[Window]:
+    """Yield the windows of an over-long text, at most `windows`."""
+    most = None if windows is None else limit * windows
+    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=most)
+    head = _prompt_tokens(offsets, prompt)
+    room = _room(head, limit, policy)
+    body, spans = ids[head:], offsets[head:] - len(prompt)
+    for first in range(0, max(len(body) - policy.overlap, 1), room - policy.overlap)[:windows]:
+        part = slice(first, min(first + room, len(body)))
+        yield _window(tokenizer, index, ids[:head], body[part], spans[part], truncated=False)
+
+
+def _prompt_tokens(offsets: NDArray[np.int64], prompt: str) -> int:
+    """Count the tokens that start inside the prompt; every window repeats them.
+
+    Where the prompt joins the text, this can be one token more or less than the prompt alone has.
+    """
+    return int(np.searchsorted(offsets[:, 0], len(prompt))) if prompt else 0
+
+
+def _window(
+    tokenizer: Tokenizer, index: int, head: Ids, body: Ids, spans: NDArray[np.int64], *, truncated: bool
+) -> Window:
+    ids = np.concatenate([[tokenizer.bos], head, body, [tokenizer.eos]]).astype(np.int32)
+    return Window(index, ids, max(int(spans[0, 0]), 0), int(spans[-1, 1]), truncated)
+
+
+def _room(prompt_tokens: int, limit: int, policy: _Policy) -> int:
+    """Return the number of tokens that a prompt leaves for the text of a window."""
+    room = limit - 2 - prompt_tokens
+    if room < 1:
+        raise InputError(
+            f"the prompt has {prompt_tokens} tokens; the model's limit is {limit}, including 2 special tokens, so no room is "
+            "left for a text: use a shorter prompt"
+        )
+    if isinstance(policy, Chunk) and policy.overlap >= room:
+        raise InputError(
+            f"windows of {limit} tokens have room for {room} tokens of the text, after the prompt and the special tokens; an "
+            f"overlap of {policy.overlap} does not fit: pass a Chunk with a smaller overlap"
+        )
+    return room

@@ -17,7 +17,7 @@ from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError
 from moembed.inference.forks import PerProcess
 from moembed.inference.kernels import Kernels
-from moembed.inference.session import run, session_options, session_with_outputs
+from moembed.inference.session import Output, run, session_options, session_with_outputs
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
 
@@ -83,7 +83,7 @@ class Routers:
             BundleError: the graph is damaged, or the model has no MoE layers.
         """
         session, manifest = self.open(), self._bundle.manifest
-        names = ["sentence_embedding", *_names(self._bundle)]
+        names = [Output.EMBEDDING, *_names(self._bundle)]
         row, mask = ids[None].astype(np.int64), np.ones((1, len(ids)), np.int64)
         vectors, *values = run(session, names, row, mask, str(self._bundle.graph))
         weights, experts = values[0::2], values[1::2]

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -31,10 +32,19 @@ _CUDA_HELP = (
 _MOST_THREADS = 1024
 MINIMUM_ONNXRUNTIME = (1, 24)
 _INPUTS = ("input_ids", "attention_mask")
-_OUTPUTS = {"sentence_embedding": ("batch",), "token_embeddings": ("batch", "sequence")}
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ONNX's ModelProto, GraphProto and ValueInfoProto
+
+
+class Output(StrEnum):
+    """Outputs of a bundle's graph."""
+
+    EMBEDDING = "sentence_embedding"
+    TOKENS = "token_embeddings"
+
+
+_AXES = {Output.EMBEDDING: ("batch",), Output.TOKENS: ("batch", "sequence")}  # of each output, before `hidden`
 
 
 class Session:
@@ -77,11 +87,11 @@ class Session:
         arguments = bundle, chosen, tuple(self.providers), self.threads, flag("spin", spin)
         self._session = PerProcess(partial(_reopen, *arguments), _open(*arguments))
 
-    def run(self, output: str, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, output: Output, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run one padded batch.
 
         Args:
-            output: `"sentence_embedding"` or `"token_embeddings"`.
+            output: the output to compute.
             ids: `[batch, sequence]`, at least 0.
             mask: `[batch, sequence]`, 1 for tokens and 0 for padding.
 
@@ -93,7 +103,7 @@ class Session:
             BundleError: the graph cannot be computed for these ids.
         """
         _check_batch(ids, mask)
-        shape = (len(ids), self._hidden) if output == "sentence_embedding" else (*ids.shape, self._hidden)
+        shape = (len(ids), self._hidden) if output == Output.EMBEDDING else (*ids.shape, self._hidden)
         if not mask.any():
             return np.zeros(shape, np.float32)
         (result,) = run(self._session.get(), [output], ids, mask, str(self._graph))
@@ -211,7 +221,7 @@ def _check_interface(session: Any, bundle: Bundle) -> None:
         raise BundleError(f"{bundle.graph} has the inputs {shown(sorted(inputs))}, expected {sorted(_INPUTS)}")
     expected: list[tuple[Any, str, tuple[str | int, ...]]]
     expected = [(inputs[name], _INTEGERS, ("batch", "sequence")) for name in _INPUTS]
-    for name, axes in _OUTPUTS.items():
+    for name, axes in _AXES.items():
         if name not in outputs:
             raise BundleError(f"{bundle.graph} has the outputs {shown(sorted(outputs))}; {name} is not among them")
         expected.append((outputs[name], _FLOATS, (*axes, hidden)))

@@ -55,7 +55,7 @@ class Settings:
         "task of texts for which a request names none: query, document, a prompt name of the model, or none for no prompt "
         "(default: such a request is an error if the model's prompts are mandatory)",
     )
-    overlong: Literal["error", "truncate", "chunk"] = _setting(
+    overlong: Literal["error", "truncate", "mean"] = _setting(
         "error", "what becomes of a text beyond the model's limit where an API's request leaves it open"
     )
     accept_token_ids: bool = _setting(

@@ -9,7 +9,7 @@ from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Stability
 from moembed.inference.batching import pad
 from moembed.inference.cpu import available_cpus
-from moembed.inference.session import Session
+from moembed.inference.session import Output, Session
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
 from moembed.verify.probes import probe_ids
 
@@ -60,4 +60,4 @@ def _companies(rows: list[Ids], rng: random.Random) -> list[tuple[list[int], int
 
 def _vectors(session: Session, rows: list[Ids], extra: int = 0) -> NDArray[np.float32]:
     ids, mask = pad(rows, 1)
-    return session.run("sentence_embedding", np.pad(ids, ((0, 0), (0, extra))), np.pad(mask, ((0, 0), (0, extra))))
+    return session.run(Output.EMBEDDING, np.pad(ids, ((0, 0), (0, extra))), np.pad(mask, ((0, 0), (0, extra))))

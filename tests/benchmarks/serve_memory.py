@@ -83,7 +83,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "ligatures, in windows (OpenAI)": (
         "/v1/embeddings",
-        lambda: _json(model="moembed:query", input=_LIGATURES, overlong="chunk"),
+        lambda: _json(model="moembed:query", input=_LIGATURES, overlong="mean"),
     ),
     "ligatures, cut (TEI)": ("/embed", lambda: _json(inputs=_LIGATURES, prompt_name="query", truncate=True)),
     "ligatures, all tokens (TEI)": ("/embed_all", lambda: _json(inputs=_LIGATURES, prompt_name="query", truncate=True)),
@@ -117,7 +117,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
         "/v1/embeddings",
         lambda: _json(model="moembed:query", input=_WORDS, overlong="truncate_start"),
     ),
-    "short words, in windows": ("/v1/embeddings", lambda: _json(model="moembed:query", input=_WORDS, overlong="chunk")),
+    "short words, in windows": ("/v1/embeddings", lambda: _json(model="moembed:query", input=_WORDS, overlong="mean")),
     "short words, refused": ("/v1/embeddings", lambda: _json(model="moembed:query", input=_WORDS)),
     "short words, tokens": ("/tokenize", lambda: _json(inputs=_WORDS)),
     "marks on one letter, cut": ("/api/embed", lambda: _ollama(_MARKS)),
@@ -146,7 +146,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "2048 texts, windows": (
         "/v1/embeddings",
-        lambda: _json(model="moembed:query", input=_many(MOST_CHARACTERS // Settings().max_inputs), overlong="chunk"),
+        lambda: _json(model="moembed:query", input=_many(MOST_CHARACTERS // Settings().max_inputs), overlong="mean"),
     ),
     "2048 texts, tokens": ("/tokenize", lambda: _json(inputs=_many(MOST_CHARACTERS // Settings().max_inputs))),
     "tiny texts": ("/embed", lambda: _filled(b'{"prompt_name":"query","inputs":["a"', b',"a"', b"]}")),

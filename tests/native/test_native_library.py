@@ -118,7 +118,7 @@ def test_doctor_shows_why_not(capsys, monkeypatch, without):
 def test_tokenizers_is_not_imported():
     script = (
         "import sys; from moembed import Embedder; model = Embedder.from_pretrained(); model.encode_query('x'); "
-        "model.tokens('x'); model.encode('x ' * 600, prompt='', overlong='chunk'); print('tokenizers' in sys.modules)"
+        "model.tokens('x'); model.encode('x ' * 600, prompt='', overlong='mean'); print('tokenizers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False"

@@ -93,7 +93,7 @@ def test_routing_refuses_in_words(server):
         ({"input": "a"}, 400, "the request names no task"),
         ({"input": "a", "input_type": "sts"}, 400, "no prompt for the task 'sts'"),
         ({"input": "a", "model": "gpt"}, 404, "no model 'gpt'; this server has moembed"),
-        ({"input": "word " * 600, "input_type": "query"}, 400, "the model reads 512"),
+        ({"input": "word " * 600, "input_type": "query"}, 400, "the model's limit is 512"),
         ({"input": ["a"], "input_type": "query"}, 400, "input: expected `str`"),
         ({"input": "a", "layers": 3}, 400, "unknown field `layers`"),
         ({"input": "a" * 5_000_000, "input_type": "query"}, 413, "5000000 characters"),

@@ -250,7 +250,7 @@ def test_flags_are_booleans(model):
 
 def test_two_prompts_are_one_too_many_in_every_method(model):
     for call in (model.encode, model.count_tokens, model.tokens, model.routing, model.token_embeddings):
-        with pytest.raises(InputError, match="give one of them"):
+        with pytest.raises(InputError, match="pass only one of them"):
             call("a", prompt_name="query", prompt="x")
 
 
@@ -370,7 +370,7 @@ JUNK = st.one_of(
         [np.int64(3), np.float32(1), np.array("a"), np.array(["a", "b"]), np.array([["a"]]), np.ones((2, 384))]
     ),
     st.sampled_from([object(), object, len, Ellipsis, 1j, Fraction(1, 2), Path("x"), Chunk(), Chunk(5, False)]),
-    st.sampled_from([*PRECISIONS, "query", "passage", "error", "truncate", "chunk"]),
+    st.sampled_from([*PRECISIONS, "query", "passage", "error", "truncate", "chunk", "mean"]),
 )
 METHODS = {
     "encode": ("prompt", "prompt_name", "batch_size", "precision", "normalize_embeddings", "truncate_dim", "overlong"),

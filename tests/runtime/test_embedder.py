@@ -4,11 +4,13 @@ import inspect
 import threading
 import warnings
 from itertools import pairwise
+from typing import Unpack, get_type_hints
 
 import numpy as np
 import pytest
 
 from moembed import Chunk, Embedder, Embedding
+from moembed.embedding import EncodeOptions
 from moembed.errors import InputError, PromptWarning, ProviderError, TextTooLongError, TruncationWarning
 from moembed.verify.stability import check_stability
 from support.tolerances import INT8_DEFAULT_MEAN_COSINE, UNIT_LENGTH
@@ -58,7 +60,7 @@ def test_prompts(model):
     assert np.array_equal(query, model.encode_document("text", prompt_name="query")), "an explicit choice wins"
     with pytest.raises(InputError, match=r"no prompt named 'sts'.*query"):
         model.encode("text", prompt_name="sts")
-    with pytest.raises(InputError, match="give one of them"):
+    with pytest.raises(InputError, match="pass only one of them"):
         model.encode("text", prompt_name="query", prompt="x")
 
 
@@ -161,7 +163,7 @@ def test_embed_complains_at_once_not_at_the_first_text(model):
 def test_overlong_is_an_error_by_default(model):
     tokens = model.count_tokens(LONG, prompt_name="query")
     assert tokens > 512
-    with pytest.raises(TextTooLongError, match=f"text 1 has {tokens} tokens.*truncate.*chunk") as caught:
+    with pytest.raises(TextTooLongError, match=f"text 1 has {tokens} tokens.*truncate.*mean") as caught:
         model.encode_query(["fine", LONG])
     assert (caught.value.index, caught.value.tokens, caught.value.limit) == (1, tokens, 512)
 
@@ -206,7 +208,7 @@ def test_truncate_start_leaves_out_the_start(model):
 
 
 def test_chunks_cover_the_text_and_overlap(model):
-    windows = list(model.embed(["short", LONG], prompt="passage: ", overlong=Chunk(overlap=32, pooled=False)))
+    windows = list(model.embed(["short", LONG], prompt="passage: ", overlong=Chunk(overlap=32)))
     assert [w.index for w in windows].count(0) == 1
     own = [w for w in windows if w.index == 1]
     assert len(own) > 1
@@ -217,22 +219,24 @@ def test_chunks_cover_the_text_and_overlap(model):
     assert np.array_equal(first, own[0].vector), "a window is an ordinary text with the prompt in front"
 
 
-def test_pooled_chunks_are_one_vector(model):
-    pooled = model.encode_document(["short", LONG], overlong="chunk")
-    windows = list(model.embed([LONG], prompt="passage: ", overlong=Chunk(pooled=False)))
+def test_the_mean_of_windows_is_one_vector(model):
+    pooled = model.encode_document(["short", LONG], overlong="mean")
+    windows = list(model.embed([LONG], prompt="passage: ", overlong="chunk"))
     mean = sum(w.vector.astype(np.float64) * w.tokens for w in windows)
     assert np.allclose(pooled[1], mean / np.linalg.norm(mean), atol=UNIT_LENGTH)
     assert np.array_equal(pooled[0], model.encode_document("short"))
-    (record,) = model.embed([LONG], prompt="passage: ", overlong="chunk")
+    (record,) = model.embed([LONG], prompt="passage: ", overlong="mean")
     assert (record.start, record.end) == (0, len(LONG.rstrip()))
     assert np.array_equal(record.vector, pooled[1])
-    with pytest.raises(InputError, match="one row per text"):
-        model.encode_document(LONG, overlong=Chunk(pooled=False))
+    assert np.array_equal(model.encode_document(LONG, overlong=Chunk(pooled=True)), pooled[1])
+    for overlong in ("chunk", Chunk()):
+        with pytest.raises(InputError, match="encode returns one vector per text: pass overlong='mean'"):
+            model.encode_document(LONG, overlong=overlong)
 
 
 def test_windows_need_room(model):
     with pytest.raises(InputError, match="does not fit"):
-        model.encode_query(LONG, overlong=Chunk(overlap=600))
+        model.encode_query(LONG, overlong=Chunk(overlap=600, pooled=True))
     with pytest.raises(InputError, match="overlap = -1; expected an integer of at least 0"):
         Chunk(overlap=-1)
 
@@ -392,3 +396,23 @@ def test_the_public_face():
         "dequantize_embeddings",
         "quantize_embeddings",
     ]
+
+
+def test_options_of_encode_query_are_the_keywords_of_encode():
+    keywords = [p.name for p in inspect.signature(Embedder.encode).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert list(EncodeOptions.__annotations__) == keywords
+    for method in (Embedder.encode_query, Embedder.encode_document):
+        assert get_type_hints(method)["options"] == Unpack[EncodeOptions]
+
+
+def test_an_embedding_has_its_text(model):
+    texts = ["one", LONG, "two"]
+    found = list(model.embed(iter(texts), prompt="", overlong="chunk", batch_size=2))
+    assert all(one.text is texts[one.index] for one in found)
+    assert len(found) > len(texts)
+
+
+def test_spin_is_an_option_of_both_ways_to_open(model):
+    assert Embedder.from_pretrained(spin=False)._options == Embedder(model.bundle, spin=False)._options
+    with pytest.raises(InputError, match="spin = 'no'; expected True or False"):
+        Embedder.from_pretrained(spin="no")

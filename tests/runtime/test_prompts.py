@@ -15,14 +15,14 @@ from moembed.errors import InputError
 from support.serving import BODIES, message_of, serving
 
 TOO_LONG = "a " * 600
-POLICIES = ["error", "truncate", "truncate_start", "chunk", Chunk(overlap=0), Chunk(pooled=False)]
-SAID = r"the prompt has 600 tokens and the model reads 512, 2 of them special tokens: nothing remains for the text"
+POLICIES = ["error", "truncate", "truncate_start", "chunk", "mean", Chunk(overlap=0), Chunk(pooled=True)]
+SAID = r"the prompt has 600 tokens; the model's limit is 512, including 2 special tokens, so no room is left for a text"
 
 
 @pytest.mark.parametrize("texts", ["", "short", ["short", "a " * 900], []])
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_a_prompt_longer_than_the_model_reads(model, texts, policy):
-    if policy != Chunk(pooled=False):
+    if policy not in ("chunk", Chunk(overlap=0)):
         for call in (model.encode, model.encode_query, model.encode_document):
             with pytest.raises(InputError, match=SAID):
                 call(texts, prompt=TOO_LONG, overlong=policy)
@@ -40,12 +40,12 @@ def test_the_longest_prompt_that_leaves_room(model):
     """510 tokens beside the special ones: 509 of a prompt leave one for a text."""
     prompt = "a " * 509
     assert model.count_tokens("", prompt=prompt) == 511
-    for policy in ("error", Chunk(overlap=0)):
+    for policy in ("error", Chunk(overlap=0, pooled=True)):
         assert model.encode("b", prompt=prompt, overlong=policy).shape == (384,)
-    windows = list(model.embed(["b c d"], prompt=prompt, overlong=Chunk(0, pooled=False)))
+    windows = list(model.embed(["b c d"], prompt=prompt, overlong=Chunk(0)))
     assert [window.tokens for window in windows] == [512] * 3
-    with pytest.raises(InputError, match=r"leave 1 for the text.*an overlap of 64 does not fit"):
-        model.encode("b", prompt=prompt, overlong="chunk")
+    with pytest.raises(InputError, match=r"have room for 1 tokens of the text.*an overlap of 64 does not fit"):
+        model.encode("b", prompt=prompt, overlong="mean")
     with pytest.raises(InputError, match="the prompt has 510 tokens"):
         model.encode("b", prompt=prompt + "a ")
 
@@ -62,7 +62,7 @@ def test_the_command_line_says_so(model):
             [sys.executable, "-m", "moembed", *command, "--prompt", TOO_LONG], capture_output=True, text=True
         )
         assert (found.returncode != 0, found.stdout) == (True, "")
-        assert "the prompt has 600 tokens and the model reads 512" in found.stderr
+        assert "the prompt has 600 tokens; the model's limit is 512" in found.stderr
         assert "Traceback" not in found.stderr
 
 
@@ -90,16 +90,16 @@ def test_the_server_says_so(long_prompt):
         for path, body in BODIES.items():
             answer = server.post(path, body(["short"]))
             assert answer.status in (400, 413, 422), answer
-            assert "the prompt has 600 tokens and the model reads 512" in message_of(path, answer)
+            assert "the prompt has 600 tokens; the model's limit is 512" in message_of(path, answer)
         ids = server.post("/v1/embeddings", {"model": "moembed:query", "input": [[5, 6]]})
         assert (ids.status, ids.json["error"]["message"].partition(",")[0]) == (
             400,
-            "the prompt has 600 tokens and the model reads 512",
+            "the prompt has 600 tokens; the model's limit is 512",
         )
         # Ollama's own limit, where it leaves less room than the model does.
         few = {"model": "moembed:document", "input": "short", "options": {"num_ctx": 4}}
         answer = server.post("/api/embed", few)
-        assert (answer.status, "the prompt has 2 tokens and the model reads 4" in answer.json["error"]) == (400, True)
+        assert (answer.status, "the prompt has 2 tokens; the model's limit is 4" in answer.json["error"]) == (400, True)
         assert server.post("/v1/embeddings", {"model": "moembed:document", "input": "short"}).status == 200
 
 

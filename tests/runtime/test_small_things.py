@@ -34,15 +34,15 @@ def failing(capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("embed", LONG), "--overlong truncate cuts it"),
+        (("embed", LONG), "pass --overlong truncate to cut it off"),
         (("embed", "a", "--dim", "999"), "--dim 999; expected 1 to 384"),
         (("embed", "a", "--dim", "0"), "--dim 0; expected"),
         (("embed", "a", "--threads", "0"), "--threads 0; expected an integer"),
         (("embed", "a", "--provider", ""), ""),
         (("similarity", "a", "b", "--dim", "999"), "--dim 999; expected"),
-        (("similarity", LONG, "b"), "the model reads 512: shorten it"),
+        (("similarity", LONG, "b"), "the model's limit is 512: shorten it"),
         (("similarity", "a", "b", "--task", "nope"), "no prompt named 'nope'"),
-        (("search", __file__, LONG, "--no-cache"), "the model reads 512: shorten it"),
+        (("search", __file__, LONG, "--no-cache"), "the model's limit is 512: shorten it"),
         (("serve", "--port", "99999"), "--port 99999; expected 0 (any free one) to 65535"),
         (("serve", "--port", "-1"), "expected 0 (any free one) to 65535"),
         (("serve", "--port", "http"), "--port 'http': expected"),

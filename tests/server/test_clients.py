@@ -102,9 +102,9 @@ def test_openai_over_long_texts_by_request(openai_client, model):
     assert cut.usage.total_tokens == model.count_tokens("short", prompt_name="query") + 512
     with pytest.warns(UserWarning, match="cut to 512"):
         assert first.tobytes() == model.encode_query(LONG, overlong="truncate").tobytes()
-    windows, mean = vector("chunk")
+    windows, mean = vector("mean")
     assert not hasattr(windows, "truncated")
-    assert mean.tobytes() == model.encode_query(LONG, overlong="chunk").tobytes()
+    assert mean.tobytes() == model.encode_query(LONG, overlong="mean").tobytes()
 
 
 def test_openai_models(openai_client):

@@ -83,7 +83,7 @@ def _flags():
 
 
 def _sample(setting):
-    return {"overlong": "chunk", "log_level": "error"}.get(setting.name, "7")
+    return {"overlong": "mean", "log_level": "error"}.get(setting.name, "7")
 
 
 @contextlib.contextmanager

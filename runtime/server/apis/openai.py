@@ -37,7 +37,7 @@ class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
     stream: bool | None = None
     input_type: str | None = None
     prompt_name: str | None = None
-    overlong: Literal["error", "truncate", "truncate_start", "chunk"] | None = None
+    overlong: Literal["error", "truncate", "truncate_start", "mean"] | None = None
 
 
 class Embedding(msgspec.Struct):

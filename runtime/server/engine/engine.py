@@ -13,17 +13,17 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
-from moembed.precision import shortened
+from moembed.inference.session import Output
 from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
 from moembed.server.engine.tasks import carries_prompt, prompt_chosen
 from moembed.server.errors import InvalidRequestError, TooLargeError, TooLongError, TooManyTextsError
 from moembed.server.settings import Settings
 from moembed.tokenizer.tokenizer import Ids
-from moembed.truncation import Overlong, Window, check_room, pooled, windows_of
+from moembed.truncation import Overlong, Window, check_room, finish, windows_of
 
 _T = TypeVar("_T")
 # The graph's outputs, what is made of the second, and what its routers decide.
-EMBEDDING, TOKENS, MEANS, ROUTING = "sentence_embedding", "token_embeddings", "means", "routing"
+EMBEDDING, TOKENS, MEANS, ROUTING = Output.EMBEDDING, Output.TOKENS, "means", "routing"
 # Fewer characters are tokenized sooner than another thread is woken for them.
 _INLINE_CHARACTERS = 4096
 # Numbers of an answer of token vectors: 32 MB, and about 100 MB of JSON, which is written text by text.
@@ -260,7 +260,7 @@ class Engine:
 
     def _policy(self, overlong: Overlong | None, *, windows: bool) -> Overlong:
         policy = overlong or self._settings.overlong
-        return "error" if policy == "chunk" and not windows else policy
+        return "error" if policy == "mean" and not windows else policy
 
     async def _embed(self, todo: list[Window], count: int, width: int, output: str) -> Result:
         found = await self.scheduler.submit([window.ids for window in todo], output)
@@ -269,4 +269,4 @@ class Engine:
         for window in todo:
             tokens[window.text] += len(window.ids)
         truncated = [window.text for window in todo if window.truncated]
-        return Result(shortened(pooled(todo, vectors, count), width, normalize=output == EMBEDDING), tokens, truncated)
+        return Result(finish(todo, vectors, count, width, normalize=output == EMBEDDING), tokens, truncated)

@@ -94,7 +94,7 @@ def test_every_method(int8, small_int8, tmp_path, how):
     folder = place(how, int8.folder, tmp_path)
     before = tree(tmp_path)
     linked, plain = Embedder.from_pretrained(folder, threads=1), small_int8
-    options = {"overlong": "chunk", "prompt": ""}
+    options = {"overlong": "mean", "prompt": ""}
     for name, arguments, keywords in (
         ("encode", (TEXTS,), options),
         ("encode_query", (TEXTS[:2],), {"precision": "int8", "truncate_dim": 16}),

@@ -84,7 +84,7 @@ def test_prompts_and_load(model):
 
 
 def test_bad_input(model):
-    with pytest.raises(TextTooLongError, match="the model reads 512"):
+    with pytest.raises(TextTooLongError, match="the model's limit is 512"):
         model.routing("word " * 600)
     with pytest.raises(InputError, match=r"text 0 has the lone surrogate U\+D800"):
         model.routing("\ud800")

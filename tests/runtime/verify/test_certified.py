@@ -177,7 +177,7 @@ def test_another_reference_fails(cli, copy, int8, other):
     assert re.search(r"reference.sha256: the certificate says \w{16}…, found \w{16}…", out)
     code, _, err = cli("verify", copy, "--against", int8.folder)
     assert code == 2
-    assert "has recipe int8; a bundle to compare with is fp32" in err
+    assert "has the recipe int8; expected an fp32 bundle" in err
 
 
 def test_an_export_against_an_fp32_bundle_of_its_checkpoint(cli, bundle, checkpoint, tmp_path):
@@ -279,7 +279,7 @@ def test_info_is_for_people(cli, copy, bundle):
     certificate = read_manifest(copy).certificate
     lines = out.splitlines()
     for line in (
-        f"mean {certificate.embedding_mean_cosine:.6f}, least {certificate.embedding_min_cosine:.6f}",
+        f"mean {certificate.embedding_mean_cosine:.6f}, minimum {certificate.embedding_min_cosine:.6f}",
         f"layer 3 {100 * certificate.same_experts[3]:.2f} %",
         "yes: 0 of",
         certificate.machine.cpu,
