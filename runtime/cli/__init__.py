@@ -1,4 +1,4 @@
-"""The command line. Data goes to stdout, words go to stderr."""
+"""Command line. Data goes to stdout, messages go to stderr."""
 
 import argparse
 import stat
@@ -10,26 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
-from moembed.cli.common import say
+from moembed.cli.common import log
 from moembed.cli.streams import flush_stdout, standard_streams, stdout
 from moembed.cli.wording import in_options
 from moembed.errors import InputError, MoembedError, MoembedWarning
 from moembed.version import __version__
 
 _COMMANDS = (embed, search, similarity, serve, export, quantize, verify, evaluate, info, doctor)
-_OF_TEXTS = ("embed", "similarity")
+_COMMANDS_WITH_TEXTS = ("embed", "similarity")
 _EPILOG = """exit codes:
-  0    done
-  1    a check said no (verify, doctor)
-  2    the request cannot be met: bad arguments, input, model or destination
+  0    success
+  1    a check failed (verify, doctor)
+  2    error in the arguments, the input, the model or the output
   130  interrupted (Ctrl-C)
-  141  the reader of the output went away
+  141  the reader of the output exited
 """
 
 
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
-        # argparse ignores errors of writing: --help on a full stdout would end with exit code 0.
+        # argparse ignores write errors: --help on a full disk would end with exit code 0.
         if file is None or file is not sys.stdout:
             super()._print_message(message, file)
             return
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Build the parser of all commands."""
     top = _Parser(
         prog="moembed",
         description="Text embeddings with nomic-embed-text-v2-moe on ONNX Runtime.",
@@ -58,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             try:
                 return _run(argv)
-            finally:  # also after --help, with which argparse leaves
+            finally:  # also after --help, where argparse exits
                 flush_stdout()
         except MoembedError as error:
-            say(f"moembed: error: {error}")
+            log(f"moembed: error: {error}")
             return 2
         except KeyboardInterrupt:
-            say("moembed: interrupted")
+            log("moembed: interrupted")
             return 130
         except BrokenPipeError:
             return 141
@@ -72,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
-    if arguments.command in _OF_TEXTS:
+    if arguments.command in _COMMANDS_WITH_TEXTS:
         _refuse_files(arguments, sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         warnings.simplefilter("default", MoembedWarning)
-        warnings.showwarning = lambda message, *_args, **_kwargs: say(f"moembed: warning: {message}")
+        warnings.showwarning = lambda message, *_args, **_kwargs: log(f"moembed: warning: {message}")
         try:
             code: int = arguments.run(arguments)
         except InputError as error:
@@ -85,18 +85,16 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _refuse_files(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Refuse a TEXT that is the name of a file and hardly meant as a text, unless `--` came before it."""
-    meant = len(argv) - argv.index("--") - 1 if "--" in argv else 0
-    for text in arguments.texts[: len(arguments.texts) - meant]:
+    """Refuse a TEXT that is the name of a file, unless `--` precedes it: it is hardly meant as a text."""
+    after_dashes = len(argv) - argv.index("--") - 1 if "--" in argv else 0
+    for text in arguments.texts[: len(arguments.texts) - after_dashes]:
         if _is_file(text):
-            hint = f"; -i {text} embeds what it holds" if arguments.command == "embed" else ""
-            raise InputError(
-                f"{text} is a file, and a text was expected{hint}; put -- before it if it is meant as a text"
-            )
+            hint = f"; pass -i {text} to embed its content" if arguments.command == "embed" else ""
+            raise InputError(f"{text} is a file; expected a text{hint}; put -- before it if it is meant as a text")
 
 
 def _is_file(text: str) -> bool:
     try:
         return not stat.S_ISDIR(Path(text).stat().st_mode)
-    except (OSError, ValueError):  # such as a text too long for a name
+    except (OSError, ValueError):  # such as a text that is too long for a file name
         return False

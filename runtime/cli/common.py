@@ -1,48 +1,48 @@
-"""What several commands share: the arguments that choose a model and a task, and printing."""
+"""Arguments and printing shared by the commands."""
 
 import argparse
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.streams import stdout, write_words
+from moembed.cli.streams import stdout, write_message
 
 if TYPE_CHECKING:
     from moembed.embedder import Embedder
 
-# C0 but for \t and \n, DEL and C1, what turns the direction of writing, and what no encoding takes.
+# C0 except \t and \n, DEL and C1, bidirectional controls, and surrogates, which cannot be encoded.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-Subparsers = argparse._SubParsersAction  # the type that argparse itself gives no public name
+Subparsers = argparse._SubParsersAction  # argparse has no public name for this type
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose and open a bundle."""
+    """Add the arguments that select a model."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="BUNDLE", help="bundle folder or hub name (default: the built-in model)"
     )
     group.add_argument("--revision", help="commit, tag or branch of a hub name")
-    group.add_argument("--offline", action="store_true", help="never touch the network")
+    group.add_argument("--offline", action="store_true", help="do not use the network")
     group.add_argument(
-        "--provider", default="cpu", help="cpu or cuda (default: cpu); asking for cuda and not having it is an error"
+        "--provider", default="cpu", help="cpu or cuda (default: cpu); it is an error if cuda is not available"
     )
-    group.add_argument("--threads", type=int, help="threads of one call (default: the CPUs available)")
+    group.add_argument("--threads", type=int, help="threads per model call (default: the number of available CPUs)")
 
 
 def add_task(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the arguments that choose the prompt."""
+    """Add the arguments that select a prompt."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--task",
         default=default,
         metavar="NAME",
-        help=f"query, document, or a prompt name of the model, see `moembed info` (default: {default})",
+        help=f"query, document, or another prompt name from `moembed info` (default: {default})",
     )
-    group.add_argument("--prompt", metavar="TEXT", help="a prompt of your own in front of every text; '' for none")
+    group.add_argument("--prompt", metavar="TEXT", help="custom prompt in front of every text; '' for none")
 
 
 def open_embedder(arguments: argparse.Namespace) -> "Embedder":
-    """The embedder that the model arguments ask for."""
+    """Open the model that the arguments select."""
     from moembed.embedder import Embedder
 
     return Embedder.from_pretrained(
@@ -55,23 +55,23 @@ def open_embedder(arguments: argparse.Namespace) -> "Embedder":
 
 
 def prompt_of(arguments: argparse.Namespace, embedder: "Embedder") -> str:
-    """The prompt that the task arguments ask for."""
+    """Return the prompt that the arguments select."""
     if arguments.prompt is not None:
         return str(arguments.prompt)
     return embedder.prompt_for(arguments.task)
 
 
 def printable(text: str) -> str:
-    r"""A text whose control characters are escaped as `\u001b`: a terminal would obey them, whoever wrote the text.
+    r"""Escape the control characters of a text, such as `\u001b`, which a terminal would obey.
 
-    Line ends and tabs stay. What is escaped in a JSON document means the same there.
+    Line ends and tabs stay. The escapes are those of JSON, so that a JSON document keeps its meaning.
     """
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def say(text: str) -> None:
-    """Print words for the user, on stderr."""
-    write_words(printable(text))
+def log(text: str) -> None:
+    """Print a message on stderr."""
+    write_message(printable(text))
 
 
 def emit(text: str) -> None:

@@ -14,18 +14,18 @@ _PACKAGES = ("numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "huggingfa
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "doctor",
-        help="what this machine has, and whether it works",
-        description="Print versions, CPU instruction sets, execution providers and kernels, and embed one text.",
+        help="check this installation",
+        description="Print versions, CPU instruction sets, execution providers and kernels, then embed a text.",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look around; exit code 0 if the default model embeds a text, 1 if not."""
+    """Print the report; exit code 0 if the built-in model embeds a text, 1 if not."""
     from moembed.files.paths import cache_folder
     from moembed.inference.cpu import available_cpus, instruction_sets, integer_products
     from moembed.inference.kernels import usable_kernels
@@ -42,11 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
         "int8 products": integer_products(),
         "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
         "kernels": f"of {', '.join(usable_kernels())}",
-        "cache": str(cache_folder() or "none: this user has no home folder; MOEMBED_CACHE names one"),
+        "cache": str(cache_folder() or "none: this user has no home folder; set MOEMBED_CACHE to a folder"),
     }
     problems = []
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        problems.append("onnxruntime and onnxruntime-gpu overwrite each other: uninstall both, then install one")
+        problems.append(
+            "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one of them"
+        )
     try:
         from moembed.embedder import Embedder
 
@@ -80,4 +82,4 @@ def _providers() -> list[str]:
     try:
         return list(import_onnxruntime().get_available_providers())
     except MoembedError:
-        return ["none"]  # the reason is among the problems
+        return ["none"]  # the problems below give the reason

@@ -2,36 +2,34 @@
 
 import argparse
 import sys
+from collections import deque
 from collections.abc import Iterator
-from itertools import tee
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.common import Subparsers, add_model, add_task, open_embedder, prompt_of, say
-from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, read
+from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
+from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, RecordId, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
 from moembed.precision import PRECISIONS
 from moembed.progress import is_terminal, progress
-from moembed.truncation import Chunk
+from moembed.truncation import OVERLONG_NAMES
 
 if TYPE_CHECKING:
-    from moembed.embedder import Embedding
-
-_OVERLONG = {"error": "error", "truncate": "truncate", "chunk": Chunk(pooled=False), "mean": Chunk()}
+    from moembed.embedding import Embedding
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "embed",
-        help="texts to vectors",
-        description="Embed texts given as arguments, in files (one text a line; a field of each record of JSONL, CSV or TSV), or "
-        "on stdin. Ids of records are kept.",
+        help="turn texts into vectors",
+        description="Embed texts from arguments, files or stdin: one text per line, or a field of each JSONL, CSV or TSV record. "
+        "Ids of records appear in the output.",
     )
     parser.add_argument(
         "texts",
         nargs="*",
         metavar="TEXT",
-        help="a text (default: the lines of stdin); after -- also one that is the name of a file",
+        help="a text (default: the lines of stdin); put -- before a text that is also the name of a file",
     )
     parser.add_argument(
         "-i", "--input", action="append", default=[], metavar="FILE", help="read texts from a file; '-' is stdin"
@@ -39,24 +37,28 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument(
         "--input-format",
         choices=INPUT_FORMATS,
-        help="of files and stdin (default: by the suffix .jsonl, .ndjson, .jl, .csv or .tsv, else lines)",
+        help="format of the input (default: from the suffix .jsonl, .ndjson, .jl, .csv or .tsv, else lines)",
     )
-    parser.add_argument("--field", default="text", metavar="NAME", help="field of the text in records (default: text)")
+    parser.add_argument("--field", default="text", metavar="NAME", help="record field with the text (default: text)")
     parser.add_argument(
-        "--id-field", default="id", metavar="NAME", help="field of the id, if there is one (default: id)"
+        "--id-field", default="id", metavar="NAME", help="record field with the id, which may be missing (default: id)"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write here instead of stdout, complete or not at all; '-' is stdout"
+        "-o", "--output", metavar="FILE", help="write to this file instead of stdout, atomically; '-' is stdout"
     )
-    parser.add_argument("-f", "--format", choices=FORMATS, help="default: by the output's suffix, jsonl without one")
-    parser.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions, then normalize (Matryoshka)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
+    parser.add_argument(
+        "-f", "--format", choices=FORMATS, help="output format (default: from the suffix of the output, else jsonl)"
+    )
+    parser.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions and normalize (Matryoshka)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="precision of the vectors (default: float32)"
+    )
     parser.add_argument(
         "--overlong",
-        choices=_OVERLONG,
+        choices=OVERLONG_NAMES,
         default="error",
-        help="a text beyond the model's limit: error (default), truncate (marked in the output), chunk (a vector per window), "
-        "mean (of the windows)",
+        help="for texts that exceed the model's limit: error (default), truncate or truncate_start (cut off the end or start; "
+        "marked in the output), chunk (one vector per window), mean (mean of the windows' vectors)",
     )
     add_task(parser, "document")
     add_model(parser)
@@ -64,41 +66,42 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed what was given."""
+    """Embed the texts and write their vectors."""
     output = None if arguments.output == STDOUT else arguments.output
     form = format_of(output, arguments.format)
     embedder = open_embedder(arguments)
-    records, copy = tee(_records(arguments))
     options: dict[str, Any] = {"precision": arguments.precision, "truncate_dim": arguments.dim}
-    results = embedder.embed(
-        (record.text for record in records),
-        overlong=_OVERLONG[arguments.overlong],  # type: ignore[arg-type]
-        prompt=prompt_of(arguments, embedder),
-        **options,
-    )
-    cut = 0
-    show = None if output else False  # a bar between lines of output would be noise
+    ids: deque[RecordId] = deque()  # of the texts that were read and not written yet
 
-    def rows() -> Iterator[tuple[Record, "Embedding"]]:
-        nonlocal cut
-        record, position = Record(""), -1
+    def texts() -> Iterator[str]:
+        for record in _records(arguments):
+            ids.append(record.id)
+            yield record.text
+
+    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt_of(arguments, embedder), **options)
+    truncated = 0
+    show = None if output else False  # no progress bar between the lines of the output
+
+    def rows() -> Iterator[tuple[RecordId, "Embedding"]]:
+        nonlocal truncated
+        record_id, position = None, -1
         with progress(None, "text", show=show) as advance:
             for result in results:
                 while position < result.index:
-                    record, position = next(copy), position + 1
+                    record_id, position = ids.popleft(), position + 1
                     advance(1)
-                cut += result.truncated
-                yield record, result
+                truncated += result.truncated
+                yield record_id, result
 
     write(output, form, rows(), empty=embedder.encode([], prompt="", **options))
-    if cut:
-        say(f"moembed: {cut} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
+    if truncated:
+        log(f"moembed: {truncated} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
     return 0
 
 
 def _records(arguments: argparse.Namespace) -> Iterator[Record]:
     yield from map(Record, arguments.texts)
     if not arguments.texts and not arguments.input and is_terminal(sys.stdin):
-        say("moembed: reading texts from the terminal, one a line; Ctrl-D ends")
+        log("moembed: reading texts from the terminal, one per line; press Ctrl-D to finish")
     for source in arguments.input or ([] if arguments.texts else [STDIN]):
         yield from read(source, arguments.input_format, field=arguments.field, id_field=arguments.id_field)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.common import Subparsers, add_model, emit, open_embedder, say
+from moembed.cli.common import Subparsers, add_model, emit, log, open_embedder
 from moembed.errors import InputError, OutputError, extra
 
 if TYPE_CHECKING:
@@ -14,43 +14,45 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "evaluate",
-        help="quality on your relevance judgements (needs the extra 'eval')",
+        help="measure quality on datasets (needs the extra 'eval')",
         description="Measure retrieval (BEIR and MIRACL folders: nDCG@10, Recall@100, MRR@10), similarity (STS files: Spearman) "
-        "and bitext (translated pairs: accuracy@1), and print a Markdown table. Every text is embedded once, whatever the "
-        "number of widths and precisions; a corpus may be larger than memory.",
+        "and bitext mining (translated pairs: accuracy@1), and print a Markdown table. Each text is embedded once for all widths "
+        "and precisions. A corpus may be larger than memory.",
     )
     parser.add_argument(
         "datasets",
         nargs="+",
         metavar="DATASET",
-        help="a folder or file, by path or by name below --data; QUERIES:CORPUS asks the queries of one folder of the corpus of "
+        help="folder or file, by path or by name in --data; QUERIES:CORPUS runs the queries of one folder against the corpus of "
         "another with the same ids; or a group: beir, cqadupstack, miracl, miracl-16",
     )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder of the datasets (default: $MOEMBED_DATA)")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder with the datasets (default: $MOEMBED_DATA)")
     parser.add_argument("--dim", metavar="N,N", help="widths to compare (default: those the model was trained for)")
     parser.add_argument(
         "--precision",
         default="float32",
         metavar="P,P",
-        help="of stored vectors, queries stay float32: float32 (default), float16, int8, uint8, binary, ubinary; or hamming: "
-        "binary on both sides",
+        help="precisions of the documents' vectors (queries stay float32): float32 (default), float16, int8, uint8, binary, "
+        "ubinary; or hamming: binary vectors on both sides",
     )
-    parser.add_argument(
-        "--baseline", metavar="BUNDLE", help="a second model, to print differences to, such as the fp32 one"
-    )
+    parser.add_argument("--baseline", metavar="BUNDLE", help="second model to compare with, such as the fp32 bundle")
     parser.add_argument(
         "--certify",
         action="store_true",
-        help="write nDCG@10, Spearman or accuracy@1 of every set, and the baseline's, into the certificate of --model, a bundle "
-        "folder; the baseline must be the fp32 bundle that the certificate names",
+        help="add the figures of each set and those of the baseline to the certificate of --model, a bundle folder; the baseline "
+        "must be the fp32 bundle named in that certificate",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON, anew after every dataset")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw quality against width and precision")
     parser.add_argument(
-        "--allow-absent", action="store_true", help="judged documents that the corpus lacks count as never found"
+        "--json", type=Path, metavar="FILE", help="write all results as JSON; rewritten after each dataset"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="plot quality against width and precision")
+    parser.add_argument(
+        "--allow-absent",
+        action="store_true",
+        help="allow judged documents that are not in the corpus; they count as not found",
     )
     add_model(parser)
     return parser
@@ -73,18 +75,18 @@ def run(arguments: argparse.Namespace) -> int:
     baseline = _baseline(arguments)
     dims = _numbers(arguments.dim) if arguments.dim else list(model.bundle.manifest.dims or (model.dim,))
     chosen = variants.variants(dims, arguments.precision.split(","), min(m.dim for m in (model, baseline) if m))
-    # A set that is named twice, or also by its group, is measured once.
+    # A set that is named twice, or by itself and by its group, is measured once.
     tasks = {task.name: task for dataset in found for task in dataset.tasks()}
     if arguments.certify:
         certify.check_certifiable(arguments.model, model, baseline, chosen, tasks.values())
     counts = {}
     for name, task in tasks.items():
         counts[name] = task.check()
-        say(f"moembed: {name}: {', '.join(f'{count} {what}' for what, count in counts[name].items() if count)}")
+        log(f"moembed: {name}: {', '.join(f'{count} {what}' for what, count in counts[name].items() if count)}")
     done: dict[str, results.Result] = {}
     for name, task in tasks.items():
         done[name] = result = results.measure(task, counts[name], model, baseline, chosen)
-        say(f"moembed: {name}: done in {result.seconds:.0f} s, {result.cut} texts cut to {model.max_tokens} tokens")
+        log(f"moembed: {name}: done in {result.seconds:.0f} s, {result.cut} texts cut to {model.max_tokens} tokens")
         if arguments.certify:
             certify.certify(model, result)
         if arguments.json:
@@ -103,9 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path == Path("-"):
-            raise OutputError("stdout is for the table: give --json and --plot the name of a file")
+            raise OutputError("stdout is reserved for the table: pass a file name to --json and --plot")
         if path is not None and not path.parent.is_dir():
-            raise OutputError(f"cannot write {path}: no folder {path.parent}; choose one that exists and is writable")
+            raise OutputError(
+                f"cannot write {path}: no folder {path.parent}; choose a folder that exists and is writable"
+            )
 
 
 def _baseline(arguments: argparse.Namespace) -> "Embedder | None":

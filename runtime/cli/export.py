@@ -4,25 +4,25 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from moembed.cli.common import Subparsers, emit, say
+from moembed.cli.common import Subparsers, emit, log
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "export",
-        help="a checkpoint to a bundle (needs the extra 'export')",
+        help="convert a checkpoint into a bundle (needs the extra 'export')",
         description="Trace a NomicBert-MoE checkpoint into an ONNX bundle. Known models are pinned to a revision and checked "
-        "against its sha256; remote code is never run; the graph is compared with the network before it is published.",
+        "against its sha256. Remote code is never run. The graph is compared with the network before the bundle appears.",
     )
     parser.add_argument("source", help="checkpoint folder, or hub name such as nomic-ai/nomic-embed-text-v2-moe")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write, complete or not at all"
+        "-o", "--output", type=Path, required=True, metavar="BUNDLE", help="bundle folder to write, atomically"
     )
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--revision", help="commit, tag or branch of a hub name")
-    parser.add_argument("--cache-dir", type=Path, help="hub cache (default: huggingface_hub's own)")
-    parser.add_argument("--offline", action="store_true", help="never touch the network")
+    parser.add_argument("--cache-dir", type=Path, help="cache folder of hub files (default: huggingface_hub's default)")
+    parser.add_argument("--offline", action="store_true", help="do not use the network")
     return parser
 
 
@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
         cache_dir=arguments.cache_dir,
         local_files_only=arguments.offline,
     )
-    bundle = export(checkpoint, arguments.output, force=arguments.force, log=say)
+    bundle = export(checkpoint, arguments.output, force=arguments.force, log=log)
     certificate = bundle.manifest.certificate
-    say(
+    log(
         f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB, cosine to the network "
-        f"{certificate.embedding_mean_cosine:.6f} (least {certificate.embedding_min_cosine:.6f})"
+        f"{certificate.embedding_mean_cosine:.6f} (minimum {certificate.embedding_min_cosine:.6f})"
     )
     emit(str(bundle.folder))
     return 0

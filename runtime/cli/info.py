@@ -12,25 +12,25 @@ from moembed.files.untrusted import parse_object, read_bounded
 if TYPE_CHECKING:
     from moembed.bundle.certificate import Certificate, Quality
 
-_MOST_CONFIG = 1 << 20  # bytes
+_MAX_CONFIG_SIZE = 1 << 20  # bytes
 _SIZES = ("n_layer", "num_experts", "moe_top_k", "moe_every_n_layers")
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "info",
-        help="what a bundle is",
-        description="Print a bundle's manifest: limits, prompts, provenance, certificate.",
+        help="show the facts of a bundle",
+        description="Print the manifest of a bundle: limits, prompts, provenance and certificate.",
     )
     parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the built-in model)")
-    parser.add_argument("--offline", action="store_true", help="never touch the network")
-    parser.add_argument("--json", action="store_true", help="the manifest as JSON")
+    parser.add_argument("--offline", action="store_true", help="do not use the network")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Describe the bundle."""
+    """Print the facts of the bundle."""
     from moembed.bundle.locate import open_bundle
 
     bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline)
@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         "folder": bundle.folder,
         "recipe": manifest.recipe,
         "size": f"{bundle.size / 1e6:.1f} MB in {len(manifest.files)} files",
-        "vectors": f"{manifest.hidden_size} dimensions; trained to be cut to {', '.join(map(str, manifest.dims))}",
-        "limit": f"{manifest.max_tokens} tokens a text, prompt and special tokens included",
+        "vectors": f"{manifest.hidden_size} dimensions; trained for truncation to {', '.join(map(str, manifest.dims))}",
+        "limit": f"{manifest.max_tokens} tokens per text, prompt and special tokens included",
         "network": f"{network['n_layer']} layers, {network['num_experts']} experts, top-{network['moe_top_k']}, "
         f"every {network['moe_every_n_layers']}th layer from the second",
         "source": f"{origin}, weights sha256 {source.weights_sha256}",
@@ -72,16 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _emit_line(text: str) -> None:
-    emit(text.replace("\n", r"\n"))  # a name cannot pass for a line of its own
+    emit(text.replace("\n", r"\n"))  # no field can imitate another line
 
 
 def _network(path: Path) -> dict[str, int]:
-    """The sizes of the network, from a bundle's `config.json`."""
+    """Read the sizes of the network from a bundle's `config.json`."""
     hint = "copy or export the bundle again"
     try:
-        raw = parse_object(read_bounded(path, _MOST_CONFIG))
+        raw = parse_object(read_bounded(path, _MAX_CONFIG_SIZE))
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read as a JSON object: {error}; {hint}") from error
+        raise BundleError(f"{path} is not a valid JSON object: {error}; {hint}") from error
     for name in _SIZES:
         if not isinstance(raw.get(name), int) or isinstance(raw[name], bool):
             found = shown(raw[name]) if name in raw else "missing"
@@ -97,7 +97,7 @@ def _reference(certificate: "Certificate") -> str:
 def _losses(certificate: "Certificate") -> dict[str, str]:
     layers = ", ".join(f"layer {layer} {_percent(share)}" for layer, share in sorted(certificate.same_experts.items()))
     return {
-        "embeddings, cosine": f"mean {certificate.embedding_mean_cosine:.6f}, least {certificate.embedding_min_cosine:.6f}",
+        "embeddings, cosine": f"mean {certificate.embedding_mean_cosine:.6f}, minimum {certificate.embedding_min_cosine:.6f}",
         "embeddings, max-abs": f"{certificate.embedding_max_abs:.3g}",
         "hidden states, max-abs": f"{certificate.hidden_max_abs:.3g}",
         "10 nearest neighbours": f"{_percent(certificate.neighbour_overlap)} the same",
@@ -109,8 +109,8 @@ def _checks(certificate: "Certificate") -> dict[str, str]:
     stability, machine, reference = certificate.stability, certificate.machine, certificate.reference
     threads = " and ".join(map(str, stability.threads))
     return {
-        "byte-stable": f"{'yes' if stability.passed else 'NO'}: {stability.differing} of {stability.comparisons} vectors differ "
-        f"({stability.texts} texts in other company, {threads} threads)",
+        "batch-invariant": f"{'yes' if stability.passed else 'NO'}: {stability.differing} of {stability.comparisons} vectors "
+        f"differ ({stability.texts} texts, {threads} threads)",
         "size": f"{certificate.size / 1e6:.1f} MB, {_percent(certificate.size / max(reference.size, 1))} of the "
         f"reference's {reference.size / 1e6:.1f} MB",
         "measured on": f"{machine.cpu} ({', '.join(machine.instructions) or 'instruction sets unknown'}), "

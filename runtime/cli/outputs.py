@@ -1,4 +1,4 @@
-"""Vectors that `moembed embed` writes, with their texts and ids: JSONL, npy and CSV."""
+"""Output of `moembed embed`: vectors with their texts and ids, as JSONL, npy or CSV."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from moembed.cli.inputs import Record
+from moembed.cli.inputs import RecordId
 from moembed.cli.streams import stdout
 from moembed.errors import OutputError
 from moembed.progress import is_terminal
@@ -16,48 +16,48 @@ from moembed.progress import is_terminal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from moembed.embedder import Embedding
+    from moembed.embedding import Embedding
 
-    Rows = Iterable[tuple[Record, Embedding]]
+    Rows = Iterable[tuple[RecordId, Embedding]]
 
 FORMATS = ("jsonl", "npy", "csv")
 STDOUT = "-"
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jl": "jsonl", ".npy": "npy", ".csv": "csv", "": "jsonl"}
-_MOST_MEMORY = 64 << 20  # bytes of vectors whose count has to be known before the first one is written
+_MAX_MEMORY = 64 << 20  # bytes that are spooled in memory, not on disk, where the count must be written first
 
 
-def format_of(output: str | None, chosen: str | None) -> str:
-    """The format to write: the chosen one, else what the output's suffix says.
+def format_of(output: str | None, requested: str | None) -> str:
+    """Return the output format: the requested one, else that of the output's suffix.
 
     Raises:
-        OutputError: the suffix says nothing that is known here, or the output cannot take the format.
+        OutputError: unknown suffix, or the output cannot hold the format.
     """
     suffix = Path(output or STDOUT).suffix.lower()
-    form = chosen or _SUFFIXES.get(suffix)
+    form = requested or _SUFFIXES.get(suffix)
     if form is None:
         raise OutputError(
-            f"-o {output}: no format has the suffix {suffix}; known are .jsonl, .npy and .csv, or choose with --format "
-            f"{', '.join(FORMATS)}"
+            f"-o {output}: unknown suffix {suffix}; use .jsonl, .npy or .csv, or choose a format with --format "
+            f"({', '.join(FORMATS)})"
         )
     if form == "npy" and output is None:
         with stdout() as out:
             if is_terminal(out):
-                raise OutputError("npy is not for a terminal: -o vectors.npy, or redirect stdout")
+                raise OutputError("npy cannot be written to a terminal: pass -o vectors.npy, or redirect stdout")
     return form
 
 
 def write(output: str | None, form: str, rows: "Rows", empty: "NDArray[Any]") -> None:
-    """Write vectors as they come.
+    """Write vectors as they are computed.
 
     Args:
         output: path, or None for stdout.
         form: one of `FORMATS`.
-        rows: what to write.
-        empty: `[0, dim]` of the dtype of the vectors, which is what no rows make.
+        rows: record ids and embeddings.
+        empty: array `[0, dim]` with the dtype of the vectors.
 
     Raises:
         OutputError: the output cannot be written.
-        BrokenPipeError: the reader of the output is gone.
+        BrokenPipeError: the reader of the output has exited.
     """
     if form == "npy":
         with _bytes(output) as out:
@@ -72,7 +72,7 @@ def _bytes(output: str | None) -> Iterator[IO[bytes]]:
     if output is None:
         with stdout() as out:
             if not hasattr(out, "buffer"):
-                raise OutputError("stdout takes text only here: -o vectors.npy")
+                raise OutputError("this stdout takes only text: pass -o vectors.npy")
             yield out.buffer
         return
     from moembed.files.destination import writing
@@ -92,14 +92,14 @@ def _text(output: str | None) -> Iterator[IO[str]]:
         try:
             yield text
         finally:
-            text.detach()  # after flushing it; the file is closed by who opened it
+            text.detach()  # flushes it; the file stays open for whoever opened it
 
 
 def _write_jsonl(out: IO[str], rows: "Rows", _empty: "NDArray[Any]") -> None:
-    for record, row in rows:
-        head: dict[str, Any] = {"index": row.index} | ({} if record.id is None else {"id": record.id})
-        head |= {"text": record.text, "tokens": row.tokens, "truncated": row.truncated}
-        if (row.start, row.end) != (0, len(record.text)):
+    for record_id, row in rows:
+        head: dict[str, Any] = {"index": row.index} | ({} if record_id is None else {"id": record_id})
+        head |= {"text": row.text, "tokens": row.tokens, "truncated": row.truncated}
+        if (row.start, row.end) != (0, len(row.text)):
             head |= {"start": row.start, "end": row.end}
         if row.vector.dtype.kind != "f":
             head["scale"] = row.scale
@@ -109,20 +109,20 @@ def _write_jsonl(out: IO[str], rows: "Rows", _empty: "NDArray[Any]") -> None:
 def _write_csv(out: IO[str], rows: "Rows", empty: "NDArray[Any]") -> None:
     writer = csv.writer(out)
     writer.writerow(["index", "id", "text", "tokens", "truncated", "scale", *(f"d{i}" for i in range(empty.shape[1]))])
-    for record, row in rows:
-        own_id = "" if record.id is None else record.id
+    for record_id, row in rows:
+        written_id = "" if record_id is None else record_id
         writer.writerow(
-            [row.index, own_id, record.text, row.tokens, int(row.truncated), row.scale, *row.vector.tolist()]
+            [row.index, written_id, row.text, row.tokens, int(row.truncated), row.scale, *row.vector.tolist()]
         )
 
 
 def _write_npy(out: IO[bytes], rows: "Rows", empty: "NDArray[Any]") -> None:
-    """Stream rows; numpy's header leaves room for the first axis to grow, so it is written again at the end."""
-    if not out.readable():  # a pipe or the like: the header has to be right at once
+    """Stream rows. numpy's header has room for the first axis to grow, so it is rewritten at the end."""
+    if not out.readable():  # such as a pipe: the header cannot be rewritten
         import shutil
         import tempfile
 
-        with tempfile.SpooledTemporaryFile(_MOST_MEMORY) as spooled:
+        with tempfile.SpooledTemporaryFile(_MAX_MEMORY) as spooled:
             _write_npy(spooled, rows, empty)
             spooled.seek(0)
             shutil.copyfileobj(spooled, out)

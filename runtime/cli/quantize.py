@@ -4,28 +4,31 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from moembed.cli.common import Subparsers, emit, say
+from moembed.cli.common import Subparsers, emit, log
 from moembed.errors import InputError
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "quantize",
-        help="an fp32 bundle to an INT8 bundle (needs the extra 'export')",
-        description="Quantize an fp32 bundle by the role of its tensors: weights int8 per output channel, activations int8 per "
-        "token row, router, softmax, norms and biases float32. The result is compared with the fp32 bundle before it appears.",
+        help="quantize an fp32 bundle to INT8 (needs the extra 'export')",
+        description="Quantize an fp32 bundle: weights to int8 per output channel, activations to int8 per token; router, "
+        "softmax, norms and biases stay float32. The result is compared with the fp32 bundle before it appears.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="fp32 bundle folder, or hub name")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write, complete or not at all"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="bundle folder to write, atomically"
     )
-    parser.add_argument("--recipe", default="int8", help="how to quantize (default: int8)")
+    parser.add_argument("--recipe", default="int8", help="name of the quantization recipe (default: int8)")
     parser.add_argument(
-        "--calibrate", type=Path, metavar="FILE", help="texts like yours, one a line (default: built-in ones)"
+        "--calibrate",
+        type=Path,
+        metavar="FILE",
+        help="representative texts, one per line, to reduce the quantization error (default: built-in texts)",
     )
-    parser.add_argument("--offline", action="store_true", help="never touch the network")
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+    parser.add_argument("--offline", action="store_true", help="do not use the network")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     return parser
 
 
@@ -46,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         recipe=arguments.recipe,
         calibration=texts,
         force=arguments.force,
-        log=say,
+        log=log,
     )
     certificate = bundle.manifest.certificate
-    say(
+    log(
         f"{bundle.manifest.name}, {bundle.manifest.recipe}, {bundle.size / 1e6:.1f} MB, cosine to fp32 "
-        f"{certificate.embedding_mean_cosine:.6f} (least {certificate.embedding_min_cosine:.6f})"
+        f"{certificate.embedding_mean_cosine:.6f} (minimum {certificate.embedding_min_cosine:.6f})"
     )
     emit(str(bundle.folder))
     return 0

@@ -8,15 +8,15 @@ from moembed.errors import InputError
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "similarity",
-        help="cosine similarity of texts",
-        description="Print the cosine similarity of two texts, or the matrix of more.",
+        help="compare texts by cosine similarity",
+        description="Print the cosine similarity of two texts, or the similarity matrix of more.",
     )
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="two or more texts")
     parser.add_argument("--dim", type=int, metavar="N", help="compare only the first N dimensions (Matryoshka)")
-    parser.add_argument("--json", action="store_true", help="the whole matrix as JSON")
+    parser.add_argument("--json", action="store_true", help="print the whole matrix as JSON")
     add_task(parser, "query")
     add_model(parser)
     return parser
@@ -25,7 +25,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Compare the texts."""
     if len(arguments.texts) < 2:
-        raise InputError(f"similarity compares at least two texts, found {len(arguments.texts)}")
+        raise InputError(f"similarity needs at least two texts, found {len(arguments.texts)}")
     embedder = open_embedder(arguments)
     vectors = embedder.encode(arguments.texts, truncate_dim=arguments.dim, prompt=prompt_of(arguments, embedder))
     matrix = embedder.similarity(vectors, vectors)

@@ -1,6 +1,6 @@
 """Standard streams of a command, which may be closed, full, without a reader, or of any encoding.
 
-Data on stdout is always UTF-8, independent of the locale. Words that stderr cannot take are lost; the work goes on.
+Data on stdout is always UTF-8, whatever the locale. Messages that stderr cannot take are dropped; the command goes on.
 """
 
 import os
@@ -15,17 +15,17 @@ from moembed.errors import MoembedError, OutputError
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Make the streams of this process usable while a command runs; see `stdout` for what a closed one means."""
+    """Prepare the streams of this process for a command. Writing to a closed stdout is an error; see `stdout`."""
     _reserve_descriptors()
-    if hasattr(sys.stdout, "reconfigure"):  # not if a caller put something else in its place
-        # A lone surrogate comes out as \udcff, which is its escape in JSON too.
+    if hasattr(sys.stdout, "reconfigure"):  # a caller may have replaced it by another object
+        # A lone surrogate is written as \udcff, its escape in JSON.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     try:
         if sys.stderr is not None:
             yield
             return
-        # print and argparse write to stdout where stderr is None.
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        # If stderr is None, print and argparse would write to stdout.
+        with Path(os.devnull).open("w", encoding="utf-8") as null, redirect_stderr(null):
             yield
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -37,11 +37,11 @@ def stdout() -> Iterator[TextIO]:
     """Yield stdout for writing.
 
     Raises:
-        OutputError: it is closed or takes no more.
-        BrokenPipeError: its reader is gone.
+        OutputError: it is closed, or writing failed.
+        BrokenPipeError: its reader has exited.
     """
     if sys.stdout is None:
-        raise OutputError("stdout is closed: there is nowhere to write to")
+        raise OutputError("stdout is closed: redirect it to a file")
     try:
         yield sys.stdout
     except (MoembedError, BrokenPipeError):
@@ -51,14 +51,14 @@ def stdout() -> Iterator[TextIO]:
 
 
 def flush_stdout() -> None:
-    """Write out what is buffered; raises as `stdout` does, but a closed one has nothing buffered."""
+    """Flush stdout; raises as `stdout` does, except if it is closed."""
     if sys.stdout is not None:
         with stdout() as out:
             out.flush()
 
 
-def write_words(text: str) -> None:
-    """Write a line to stderr if it can be."""
+def write_message(text: str) -> None:
+    """Write a line to stderr if possible."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
@@ -66,23 +66,23 @@ def write_words(text: str) -> None:
 
 
 def _reserve_descriptors() -> None:
-    """Open those of the descriptors 0 to 2 that are closed: a file or socket that got one would receive C libraries' words."""
+    """Open closed descriptors 0 to 2: otherwise a file or socket could get one, and receive messages of C libraries."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
 
 
 def _drain(stream: TextIO | None) -> None:
-    """Flush a stream, and drop what it cannot take: at exit the interpreter would complain and change the exit code."""
+    """Flush a stream, and drop what cannot be written: the interpreter would fail on it at exit and change the exit code."""
     if stream is None:
         return
     try:
         stream.flush()
     except (OSError, ValueError):
         with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)

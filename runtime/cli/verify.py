@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.common import Subparsers, emit, emit_json, say
+from moembed.cli.common import Subparsers, emit, emit_json, log
 from moembed.errors import InputError, extra
 
 if TYPE_CHECKING:
@@ -16,36 +16,40 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Describe the command."""
+    """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "verify",
-        help="prove that a bundle is intact, byte-stable, and equal to its checkpoint and its certificate",
-        description="Hash every file, then embed the same texts alone, shuffled, padded, in batches, on one and on all threads, "
-        "and compare the bytes. With --against also compare every layer with what the bundle was made from: a checkpoint's torch "
-        "network and an independent numpy implementation, or an fp32 bundle. What the certificate says of all this has to be "
-        "found again. Needs the extra 'export' for --against, and 'eval' for --data.",
+        help="check that a bundle is intact, batch-invariant, equal to its checkpoint, and as certified",
+        description="Hash every file. Then embed the same texts alone, shuffled, padded and in batches, on one and all threads, "
+        "and compare the bytes. With --against, also compare every layer with the source of the bundle: a checkpoint (by its "
+        "torch network and an independent numpy implementation) or an fp32 bundle. All results must match the certificate. "
+        "--against needs the extra 'export', and --data needs 'eval'.",
     )
     parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the built-in model)")
     parser.add_argument(
-        "--against", metavar="REFERENCE", help="checkpoint or fp32 bundle to compare with, by folder or hub name"
+        "--against", metavar="REFERENCE", help="checkpoint or fp32 bundle to compare with: a folder or hub name"
     )
     parser.add_argument(
-        "--texts", type=int, default=12, metavar="N", help="texts for the numpy implementation, 1 to 40 (default: 12)"
+        "--texts",
+        type=int,
+        default=12,
+        metavar="N",
+        help="number of texts for the numpy implementation, 1 to 40 (default: 12)",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="ROOT",
-        help="folder of datasets: evaluate what is certified again, against an fp32 bundle",
+        help="folder with datasets: repeat the certified evaluation, with the fp32 bundle as the baseline",
     )
-    parser.add_argument("--sets", metavar="NAME,NAME", help="certified sets for --data (default: all)")
-    parser.add_argument("--offline", action="store_true", help="never touch the network")
-    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    parser.add_argument("--sets", metavar="NAME,NAME", help="certified sets to evaluate with --data (default: all)")
+    parser.add_argument("--offline", action="store_true", help="do not use the network")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check the bundle; exit code 0 if everything holds, 1 if not."""
+    """Check the bundle; exit code 0 if all checks pass, 1 if not."""
     from moembed.bundle.locate import open_bundle
     from moembed.verify import certificate_check as findings
     from moembed.verify.stability import check_stability
@@ -55,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     reference = _reference_bundle(arguments)
     bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline, rehash=True)
     sets = _certified_sets(bundle, arguments)
-    say(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
+    log(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
     stability = check_stability(bundle)
     found = findings.of_bundle(bundle, stability)
     parity: list[ParityReport] = []
@@ -85,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
-    """The fp32 bundle that is asked for, if it is a bundle that is asked for."""
+    """Open the fp32 bundle of --against; None without one, or if --against names a checkpoint."""
     from moembed.bundle.hub import is_hub_name
     from moembed.bundle.locate import open_bundle
     from moembed.bundle.manifest import MANIFEST_FILE
@@ -95,16 +99,14 @@ def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     if against is not None and (Path(against) / MANIFEST_FILE).is_file():
         reference = open_bundle(against)
     elif against is not None and not Path(against).exists() and is_hub_name(against):
-        with suppress(SourceError):  # it is no bundle; it may be a checkpoint
+        with suppress(SourceError):  # not a bundle; it may be a checkpoint
             reference = open_bundle(against, local_files_only=arguments.offline)
     if reference is None:
         if arguments.data is not None:
             raise InputError("--data compares with an fp32 bundle: name it with --against")
         return None
     if reference.manifest.recipe != "fp32":
-        raise InputError(
-            f"--against {against} has recipe {reference.manifest.recipe}; a bundle to compare with is fp32"
-        )
+        raise InputError(f"--against {against} has the recipe {reference.manifest.recipe}; expected an fp32 bundle")
     return reference
 
 
@@ -112,16 +114,16 @@ def _certified_sets(bundle: "Bundle", arguments: argparse.Namespace) -> list[str
     certified = list(bundle.manifest.certificate.quality)
     if arguments.data is None:
         if arguments.sets:
-            raise InputError("--sets names sets to evaluate again, which needs --data with their folder")
+            raise InputError("--sets needs --data with the folder of the sets")
         return []
     if not certified:
         raise InputError(
-            f"{bundle.folder} has no certified set: moembed evaluate SET --baseline FP32 --certify adds one"
+            f"{bundle.folder} has no certified set: add one with moembed evaluate SET --baseline FP32 --certify"
         )
-    chosen: list[str] = arguments.sets.split(",") if arguments.sets else certified
-    if unknown := [name for name in chosen if name not in certified]:
+    requested: list[str] = arguments.sets.split(",") if arguments.sets else certified
+    if unknown := [name for name in requested if name not in certified]:
         raise InputError(f"no set {unknown[0]!r} in the certificate of {bundle.folder}; it has {', '.join(certified)}")
-    return chosen
+    return requested
 
 
 def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
@@ -174,7 +176,7 @@ def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str])
 
     found = []
     for name, quality in evaluated_again(sets, root, Embedder(bundle), Embedder(reference)):
-        say(f"{name}: {quality.figure} {quality.value:.4f}, fp32 {quality.baseline:.4f}")
+        log(f"{name}: {quality.figure} {quality.value:.4f}, fp32 {quality.baseline:.4f}")
         found += of_quality(name, bundle.manifest.certificate.quality[name], quality)
     return found
 
@@ -182,8 +184,8 @@ def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str])
 def _print(report: dict[str, Any], found: "list[Finding]") -> None:
     stability = report["stability"]
     emit(
-        f"byte-stable: {_verdict(stability['passed'])}: {stability['differing']} of {stability['comparisons']} vectors differ "
-        f"(max-abs {stability['max_abs']:.3g}; {stability['texts']} texts, threads {list(stability['threads'])})"
+        f"batch-invariant: {_verdict(stability['passed'])}: {stability['differing']} of {stability['comparisons']} vectors "
+        f"differ (max-abs {stability['max_abs']:.3g}; {stability['texts']} texts, threads {list(stability['threads'])})"
     )
     for parity in report["parity"]:
         emit(
@@ -191,7 +193,7 @@ def _print(report: dict[str, Any], found: "list[Finding]") -> None:
             f"  hidden states   max-abs {parity['hidden_max_abs']:.3g}, min cosine {parity['hidden_min_cosine']:.9f}\n"
             f"  embeddings      max-abs {parity['embedding_max_abs']:.3g}, min cosine {parity['embedding_min_cosine']:.9f}, "
             f"mean {parity['embedding_mean_cosine']:.9f}\n"
-            f"  neighbours      {100 * parity['neighbour_overlap']:.2f} % of each text's 10 nearest are the same"
+            f"  neighbours      {100 * parity['neighbour_overlap']:.2f} % of the 10 nearest neighbours are the same"
         )
         for layer, routing in parity["routing"].items():
             emit(
@@ -201,7 +203,7 @@ def _print(report: dict[str, Any], found: "list[Finding]") -> None:
         for problem in parity["problems"]:
             emit(f"  {problem}")
     wrong = [finding for finding in found if not finding.holds]
-    emit(f"certificate: {_verdict(not wrong)}: {len(found) - len(wrong)} of {len(found)} fields found as it says")
+    emit(f"certificate: {_verdict(not wrong)}: {len(found) - len(wrong)} of {len(found)} fields match")
     for finding in wrong:
         emit(f"  {finding}")
     emit(_verdict(report["passed"]))

@@ -1,4 +1,4 @@
-"""Errors in the words of the command line: options in place of Python's keywords."""
+"""Error messages for the command line, with options in place of Python's keywords."""
 
 import re
 
@@ -18,16 +18,14 @@ _OPTIONS = {
 }
 _KEYWORD = re.compile(rf"({'|'.join(_OPTIONS)})(?: = | is |: )")
 _SETTING = re.compile(r"(\w+) = (\S+) in the command line")
-_TOO_LONG = {
-    "embed": "--overlong truncate cuts it, --overlong chunk gives a vector for each of its windows, --overlong mean their mean"
-}
+_TOO_LONG = {"embed": "pass --overlong truncate to cut it off, chunk for one vector per window, or mean for their mean"}
 
 
 def in_options(error: InputError, command: str) -> str:
-    """The message of an error, for who gave options to a command.
+    """Return the message of an error, rewritten for the options of a command.
 
     Args:
-        error: its message starts with the keyword that cannot be used, or it is about a text that is too long.
+        error: an error whose message starts with a keyword, or a `TextTooLongError`.
         command: name of the command.
     """
     message = str(error)

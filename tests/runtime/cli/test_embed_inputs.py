@@ -88,28 +88,28 @@ def test_blank_lines_of_jsonl_are_skipped(embed, tmp_path, end, mark):
     code, rows, _ = embed("-i", "d.jsonl")
     assert (code, [row["text"] for row in rows]) == (0, ["a", "b"])
     (tmp_path / "e.jsonl").write_text('\n\n{"text": 1}\n')
-    assert "e.jsonl:3: expected a field 'text' that is a string, it is a number" in refused(embed("-i", "e.jsonl"))
+    assert "e.jsonl:3: expected a string in the field 'text', it is a number" in refused(embed("-i", "e.jsonl"))
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"text": "a", "text": "b"}', "the field 'text' is there 2 times"),
-        ('{"id": 1, "text": "a", "id": 2}', "the field 'id' is there 2 times"),
+        ('{"text": "a", "text": "b"}', "the field 'text' occurs 2 times"),
+        ('{"id": 1, "text": "a", "id": 2}', "the field 'id' occurs 2 times"),
         ('{"id": NaN, "text": "a"}', "a string or a number, found nan"),
         ('{"id": 1e999, "text": "a"}', "a string or a number, found inf"),
         ('{"id": {}, "text": "a"}', "a string or a number, found an object"),
         ('{"id": [1], "text": "a"}', "a string or a number, found an array"),
-        ('{"id": true, "text": "a"}', "a string or a number, found a truth value"),
+        ('{"id": true, "text": "a"}', "a string or a number, found a boolean"),
         ('{"text": null}', "it is null"),
-        ('{"txt": "a"}', "found 'txt'; --field names another"),
-        ("{}", "found no field at all"),
+        ('{"txt": "a"}', "found 'txt'; choose another with --field"),
+        ("{}", "found no fields"),
         ('["text", "a"]', "found an array"),
-        ("{", "not JSON"),
-        ('{"text": "a"} {"text": "b"}', "not JSON"),
-        ('\x00{"text": "a"}', "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ('{"id": ' + "1" * 5000 + ', "text": "a"}', "not JSON"),
+        ("{", "invalid JSON"),
+        ('{"text": "a"} {"text": "b"}', "invalid JSON"),
+        ('\x00{"text": "a"}', "invalid JSON"),
+        ("[" * 100_000, "invalid JSON"),
+        ('{"id": ' + "1" * 5000 + ', "text": "a"}', "invalid JSON"),
         ('{"text": "\\ud800"}', "lone surrogate"),
     ],
 )
@@ -175,8 +175,8 @@ def test_csv_as_others_write_it(embed, tmp_path):
         ("id;text\n1;a\n", ":1: expected a column 'text', found 'id;text'"),
         ("text,text\na,b\n", ":1: the header has 2 columns 'text'"),
         ("text,id,id\na,b,c\n", ":1: the header has 2 columns 'id'"),
-        ("id,text\n1,a\n2,b,c\n", ":3: 3 cells in the row, 2 in the header"),
-        ("id,text\n1\n", ":2: 1 cells in the row, 2 in the header"),
+        ("id,text\n1,a\n2,b,c\n", ":3: the row has 3 cells, the header has 2"),
+        ("id,text\n1\n", ":2: the row has 1 cells, the header has 2"),
         ('text\n"a\n', ":2: unexpected end of data"),
         ('text\n"a"b\n', ":2: ',' expected after '\"'"),
         ("text\ra\r", ":1: new-line character seen in unquoted field"),
@@ -236,8 +236,8 @@ def test_a_text_that_is_a_file_is_refused(embed, capsys, tmp_path, command):
     (tmp_path / "folder").mkdir()
     assert main([command, "folder", "data.jsonl"]) == 2
     err = capsys.readouterr().err
-    assert "data.jsonl is a file, and a text was expected" in err
-    assert ("-i data.jsonl embeds what it holds" in err) is (command == "embed")
+    assert "data.jsonl is a file; expected a text" in err
+    assert ("pass -i data.jsonl to embed its content" in err) is (command == "embed")
     for argv in (["--", "data.jsonl", "x"], ["x", "--", "data.jsonl"], ["--prompt", "", "folder", "--", "data.jsonl"]):
         assert main([command, *argv]) == 0
     assert main([command, "data.jsonl", "--", "x"]) == 2

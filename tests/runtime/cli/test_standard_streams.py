@@ -41,7 +41,7 @@ def told(done):
 @pytest.mark.parametrize("command", [EMBED + " -f npy", "info"])
 def test_a_closed_stdout_is_an_error(command):
     done = shell(command, ">&-")
-    assert (done.returncode, told(done)) == (2, "moembed: error: stdout is closed: there is nowhere to write to\n")
+    assert (done.returncode, told(done)) == (2, "moembed: error: stdout is closed: redirect it to a file\n")
 
 
 @posix

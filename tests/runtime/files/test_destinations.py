@@ -126,7 +126,7 @@ def test_npy_is_not_for_a_terminal(tmp_path):
     os.close(end)
     os.close(terminal)
     assert done.returncode == 2
-    assert "npy is not for a terminal: -o vectors.npy" in done.stderr
+    assert "npy cannot be written to a terminal: pass -o vectors.npy" in done.stderr
 
 
 def test_a_symbolic_link_is_followed(embed, tmp_path):
@@ -224,7 +224,7 @@ def test_what_cannot_be_written_is_told(embed, tmp_path):
 def test_an_unknown_suffix_is_an_error(embed, tmp_path, name):
     code, out, err = embed(tmp_path / name)
     assert (code, out) == (2, "")
-    assert f"no format has the suffix .{name.rpartition('.')[2].lower()}; known are .jsonl, .npy and .csv" in err
+    assert f"unknown suffix .{name.rpartition('.')[2].lower()}; use .jsonl, .npy or .csv" in err
     assert names(tmp_path) == []
     assert embed(tmp_path / name, "-f", "jsonl") == (0, "", "")
     assert text_of(tmp_path / name) == "hi"

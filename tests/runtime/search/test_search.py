@@ -156,5 +156,5 @@ def test_a_cache_that_cannot_be_made(docs, search, tmp_path, monkeypatch):
 
 def test_nothing_to_search(docs, search, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "no text in" in search(tmp_path / "empty", "cats")[2]
+    assert "no text found in" in search(tmp_path / "empty", "cats")[2]
     assert search(docs, "cats", "-k", 0)[0] == 2

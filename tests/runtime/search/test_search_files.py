@@ -184,7 +184,7 @@ def test_the_summary_is_one_line(tmp_path, capsys):
     (tmp_path / "cats.md").write_text("Cats sleep.")
     assert main(["search", str(tmp_path), "cats", "--no-cache"]) == 0
     summary, passages = capsys.readouterr().err.splitlines()
-    assert summary.startswith(f"moembed: skipped what is not text: {tmp_path}/ascii pdf.txt (a PDF document), ")
+    assert summary.startswith(f"moembed: skipped files that are not text: {tmp_path}/ascii pdf.txt (a PDF document), ")
     assert summary.endswith(f" and {len(reasons) - 5} more")
     assert passages == "moembed: 1 passages, 1 embedded now"
 
