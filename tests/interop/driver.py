@@ -1,6 +1,6 @@
 """Embed queries with a program of this folder, in its tool's environment.
 
-    python driver.py PROGRAM BUNDLE GRAPH QUERIES.json VECTORS.npy
+python driver.py PROGRAM BUNDLE GRAPH QUERIES.json VECTORS.npy
 """
 
 import importlib

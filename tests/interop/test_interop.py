@@ -45,7 +45,8 @@ class Tool(NamedTuple):
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run the tool's Python without network access to model hubs."""
         offline = os.environ | {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
-        return subprocess.run([self.python, "-E", *arguments], env=offline, capture_output=True, text=True)
+        command = [self.python, "-E", *arguments]
+        return subprocess.run(command, env=offline, capture_output=True, encoding="utf-8", errors="replace")
 
 
 class Reference(NamedTuple):
@@ -78,7 +79,7 @@ def reference(precision, bundle) -> Reference:
     return Reference(opened, model.kernels, *vectors)
 
 
-def test_a_tool_computes_moembeds_vectors(tool, precision, reference, tmp_path, capsys):
+def test_a_tool_computes_moembeds_vectors(tool, precision, reference, tmp_path):
     queries, vectors = tmp_path / "queries.json", tmp_path / "vectors.npy"
     queries.write_text(json.dumps(QUERIES), "utf-8")
     folder, graph = reference.bundle.folder, reference.bundle.graph
@@ -87,8 +88,7 @@ def test_a_tool_computes_moembeds_vectors(tool, precision, reference, tmp_path, 
     found = np.load(vectors)
     assert found.shape == reference.by_functions.shape
     functions, kernels = (float(np.abs(found - own).max()) for own in (reference.by_functions, reference.by_kernels))
-    with capsys.disabled():
-        print(f"\n{tool.extra}, {precision}: max-abs {functions:.1e} to portable, {kernels:.1e} to {reference.kernels}")
+    print(f"{tool.extra}, {precision}: max-abs {functions:.1e} to portable, {kernels:.1e} to {reference.kernels}")
     if tool.extra == "fastembed" and precision == "int8" and saturates():
         # It cannot pass session.x64quantprecision to ONNX Runtime. If it is exact one day, docs/interop.md must say so.
         assert INTEROP_MAX_ABS < functions <= INTEROP_SATURATED_MAX_ABS

@@ -49,7 +49,7 @@ def environment(extra: str, cache: Path) -> Path:
 
 def _install(python: Path, wanted: list[str]) -> None:
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode and "connection broken by" in done.stderr:
         pytest.skip(f"pip has no network to install {', '.join(wanted)}: {done.stderr.splitlines()[0]}")
     assert done.returncode == 0, done.stderr
