@@ -10,15 +10,15 @@ from moembed.errors import extra
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
-    """Define the command, with a flag for each setting of the server."""
+    """Add the command, with a flag for every setting of the server."""
     from moembed.server.settings import Settings
 
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
-        help="serve models over HTTP to OpenAI, TEI, Cohere and Ollama clients",
-        description="Serve models over HTTP. Each option can also be set by an environment variable or in a TOML file: for "
-        "--queue-tokens these are MOEMBED_SERVE_QUEUE_TOKENS and queue_tokens = ... Options override the environment, which "
-        "overrides the file.",
+        help="serve the embedding APIs of OpenAI, TEI, Cohere and Ollama",
+        description="Serve models over HTTP. Every option can also be set by an environment variable (MOEMBED_SERVE_QUEUE_TOKENS "
+        "for --queue-tokens) or by a line of a TOML file (queue_tokens = ...). Options override environment variables, which "
+        "override the file.",
     )
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="TOML file with settings")
     for setting in fields(Settings):

@@ -1,9 +1,13 @@
-"""The server: one process that speaks the embedding APIs of OpenAI, Text Embeddings Inference, Cohere and Ollama.
+"""HTTP server for the embedding APIs of OpenAI, Text Embeddings Inference, Cohere and Ollama.
 
-`moembed serve` runs it; `moembed.server.app.create_app` gives the ASGI application. It needs the extra `serve`.
+`moembed serve` runs it; `moembed.server.app.create_app` returns the ASGI application. Requires the extra `serve`.
 
-A request goes through these modules: `paths` (the path that is meant), `middleware` (hosts, keys, figures, logs), `operations`
-(one row for each endpoint: body in, reply out), an API's own module (`openai`, `tei`, `cohere`, `ollama`: its types, its words
-for errors), `engine` (model name, task, tokens), `scheduler` (one thread that runs calls of many requests' texts, taken fairly
-from `queue`).
+A request passes through these rooms:
+
+- `process`: uvicorn, worker processes, connections.
+- `http`: request id, metrics and log (`ObservabilityMiddleware`); path, hosts, API keys and the limit of concurrent requests
+  (`AuthMiddleware`); body in, response out (`handler`).
+- `apis`: one module per API, with its request and response types and its error format.
+- `engine`: model name and task (`service`, `tasks`), tokens and vectors (`engine`), and one thread that runs the rows of many
+  requests in shared model calls (`scheduler`), taken fairly from `queue`.
 """

@@ -1,72 +1,72 @@
-"""What a request can be refused for; each API has its own words for it."""
+"""Errors that a request is answered with. Each API formats them in its own way."""
 
 from http import HTTPStatus
 
 from moembed.errors import InputError, MoembedError
 
-# What an error quotes of a client's words, and its greatest length, in characters.
-_QUOTED = 200
-_LONGEST_MESSAGE = 4000
+# Characters of client input that an error quotes, and characters of an error message, at most.
+_MAX_QUOTED = 200
+_MAX_MESSAGE = 4000
 
 
-def clipped(text: str, most: int = _QUOTED) -> str:
-    """A text as an error quotes it: its start, if it is long, and how long it is."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+def clipped(text: str, limit: int = _MAX_QUOTED) -> str:
+    """Return a text, cut to its start and its length if it is long, for use in an error message."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def quoted(text: str) -> str:
-    """A text in quotes as an error shows it, control characters escaped, clipped if it is long."""
-    return repr(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!r}... ({len(text)} characters)"
+    """Return a text in quotes for use in an error message: control characters escaped, cut if it is long."""
+    return repr(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!r}... ({len(text)} characters)"
 
 
 class ApiError(MoembedError):
-    """A request that is not answered.
+    """Error response to a request.
 
     Args:
         message: what was asked, what was found, what to do.
-        param: the field that is wrong.
-        headers: of the answer.
+        param: name of the invalid field.
+        headers: headers of the response.
 
     Attributes:
-        status: HTTP status, where an API has no other for it.
-        kind: one word, of which figures and logs are made.
+        status: HTTP status, unless the API maps `kind` to another one.
+        kind: label of the error in metrics and logs.
     """
 
     status = HTTPStatus.BAD_REQUEST
     kind = "invalid"
 
     def __init__(self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None) -> None:
-        message = clipped(message, _LONGEST_MESSAGE)
+        message = clipped(message, _MAX_MESSAGE)
         super().__init__(message)
         self.message, self.param, self.headers = message, param, headers or {}
 
 
 class InvalidRequestError(ApiError, InputError):
-    """A body or a value that cannot be used."""
+    """Invalid body or field value."""
 
 
 class EmptyInputError(InvalidRequestError):
-    """No text at all."""
+    """Request without any text."""
 
     kind = "empty"
 
 
 class TooManyTextsError(ApiError):
-    """More texts than a request may have."""
+    """More texts than a request may contain."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     kind = "too_many"
 
 
 class TooLargeError(ApiError):
-    """More bytes, characters or tokens than a request may have."""
+    """More bytes, characters or tokens than a request may contain."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     kind = "too_large"
 
 
 class UnsupportedEncodingError(ApiError):
-    """A body in a Content-Encoding that is not read."""
+    """Body in an unsupported Content-Encoding."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     kind = "encoding"
@@ -74,60 +74,60 @@ class UnsupportedEncodingError(ApiError):
     def __init__(self, coding: str) -> None:
         shown = coding if len(coding) <= 40 else f"{coding[:40]}..."
         super().__init__(
-            f"the Content-Encoding {shown!r} is not read here: send gzip, deflate, or no compression",
+            f"Content-Encoding {shown!r} is not supported: send gzip, deflate, or no compression",
             headers={"accept-encoding": "gzip, deflate, identity"},
         )
 
 
 class TooLongError(InvalidRequestError):
-    """A text of more tokens than the model reads."""
+    """Text with more tokens than the model accepts."""
 
     kind = "too_long"
 
 
 class UnauthorizedError(ApiError):
-    """No API key, or a wrong one."""
+    """Missing or wrong API key."""
 
     status = HTTPStatus.UNAUTHORIZED
     kind = "unauthorized"
 
 
 class ForbiddenError(ApiError):
-    """A host name that is none of the server's, or a page that may not call."""
+    """Host name or page origin that is not allowed."""
 
     status = HTTPStatus.FORBIDDEN
     kind = "forbidden"
 
 
 class NotFoundError(ApiError):
-    """No such path."""
+    """Path without an endpoint."""
 
     status = HTTPStatus.NOT_FOUND
     kind = "not_found"
 
 
 class ModelNotFoundError(NotFoundError):
-    """No model of this name."""
+    """Unknown model name."""
 
     kind = "no_model"
 
 
 class MethodNotAllowedError(ApiError):
-    """A path that is there, asked for with another method."""
+    """Existing path, requested with an HTTP method that it does not support."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     kind = "method"
 
 
 class RequestTimeoutError(ApiError):
-    """A body that did not arrive in time."""
+    """Body that did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
     kind = "timeout"
 
 
 class OverloadedError(ApiError):
-    """No room in a queue now."""
+    """Full queue, or too many concurrent requests."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     kind = "overloaded"
@@ -137,7 +137,7 @@ class OverloadedError(ApiError):
 
 
 class NotReadyError(ApiError):
-    """A model that is still being loaded."""
+    """Model that is still loading."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     kind = "unready"
@@ -147,7 +147,7 @@ class NotReadyError(ApiError):
 
 
 class InternalError(ApiError):
-    """A defect of ours."""
+    """Bug in the server."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     kind = "internal"

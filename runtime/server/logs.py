@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, on stderr."""
+"""Structured log: one JSON object per line, on stderr."""
 
 import json
 import logging
@@ -13,29 +13,29 @@ from starlette.types import Scope
 from moembed.server.record import Record
 
 LOGGER = logging.getLogger("moembed.server")
-# A warning about requests, not about one request, is written once in so many seconds.
+# Seconds between two warnings about a kind of requests.
 _WARNING_SECONDS = 3600.0
 
 _warned: dict[tuple[str, str], float] = {}
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record's `fields`, or its message, as one JSON object; exceptions as type and places, without their words."""
+    """Formats a record's `fields`, or its message, as a JSON object. Exceptions lose their message, which may quote a text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line of a record."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": time, "level": record.levelname.lower()}
         fields = getattr(record, "fields", None)
         line |= fields if fields else {"event": "message", "logger": record.name, "message": record.getMessage()}
         if record.exc_info and record.exc_info[0]:
-            places = traceback.extract_tb(record.exc_info[2])
-            line["failure"] = [record.exc_info[0].__name__, *(f"{p.filename}:{p.lineno}" for p in places)]
+            frames = traceback.extract_tb(record.exc_info[2])
+            line["failure"] = [record.exc_info[0].__name__, *(f"{f.filename}:{f.lineno}" for f in frames)]
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure(level: str) -> None:
-    """Let the server's and uvicorn's loggers write JSON lines from a level on."""
+    """Configure the loggers of the server and of uvicorn to write JSON lines, at a level and above."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name in ("moembed.server", "uvicorn", "uvicorn.error"):
@@ -46,13 +46,13 @@ def configure(level: str) -> None:
 
 
 def log(level: int, **fields: Any) -> None:
-    """Write a line of fields."""
+    """Write a log line."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, "", extra={"fields": fields})
 
 
 def warn_default_task(model: str, api: str, task: str) -> None:
-    """Warn, once an hour for each model and API, that requests that name no task get the server's default."""
+    """Warn, once per hour, model and API, that requests without a task get the server's default."""
     now = time.monotonic()
     if now - _warned.get((model, api), -_WARNING_SECONDS) < _WARNING_SECONDS:
         return
@@ -63,14 +63,14 @@ def warn_default_task(model: str, api: str, task: str) -> None:
         model=model,
         api=api,
         task=task,
-        message=f"requests that name no task get the default, {task}: their queries and documents are embedded alike. Clients "
-        f"choose by the model's name ({model}:query, {model}:document) or the field input_type; the header x-moembed-task marks "
-        "such answers",
+        message=f"requests without a task get the default task {task}, so queries and documents are embedded alike. Clients "
+        f"select a task by the model name ({model}:query, {model}:document) or the field input_type. The header x-moembed-task "
+        "marks responses with the default",
     )
 
 
 def log_request(record: Record, scope: Scope, seconds: float) -> None:
-    """Write the line of a request that is over."""
+    """Write the log line of a finished request."""
     reply = record.reply
     optional = {
         "model": reply.model,

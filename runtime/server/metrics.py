@@ -1,4 +1,4 @@
-"""Figures for Prometheus, from prometheus_client; with several workers it adds theirs up through files."""
+"""Prometheus metrics. Several workers share theirs through files of prometheus_client's multiprocess mode."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class Metrics:
-    """All figures of one worker."""
+    """Metrics of one worker."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -38,31 +38,31 @@ class Metrics:
             return Gauge(f"moembed_{name}", text, labels, registry=registry, multiprocess_mode="livesum")
 
         self.requests = counter("requests", "Requests by endpoint and HTTP status", "api", "endpoint", "status")
-        self.refused = counter("refused_requests", "Requests that were refused, by the kind of reason", "api", "reason")
+        self.refused = counter("refused_requests", "Requests with an error response, by reason", "api", "reason")
         self.seconds = histogram(
-            "request_seconds", "From the first byte of a request to its answer", _SECONDS, "endpoint"
+            "request_seconds", "Time from the head of a request to the end of its response", _SECONDS, "endpoint"
         )
-        self.active = gauge("active_requests", "Requests that are being answered")
-        self.texts = counter("texts", "Texts that were embedded", "model")
-        self.tokens = counter("tokens", "Tokens that were read, prompts and special tokens included", "model")
-        self.truncated = counter("truncated_texts", "Texts of which a part was left out", "model", "api")
+        self.active = gauge("active_requests", "Requests in progress")
+        self.texts = counter("texts", "Texts embedded", "model")
+        self.tokens = counter("tokens", "Tokens processed, including prompts and special tokens", "model")
+        self.truncated = counter("truncated_texts", "Texts truncated", "model", "api")
         self.dropped_texts = counter(
-            "dropped_texts", "Texts that left the queue uncomputed: nobody waited for them", "model"
+            "dropped_texts", "Texts dropped from the queue because their request was cancelled", "model"
         )
-        self.dropped_tokens = counter("dropped_tokens", "Tokens of these texts", "model")
-        self.queue_texts = gauge("queue_texts", "Texts that wait for a call", "model")
-        self.queue_tokens = gauge("queue_tokens", "Tokens that wait for a call", "model")
+        self.dropped_tokens = counter("dropped_tokens", "Tokens of the dropped texts", "model")
+        self.queue_texts = gauge("queue_texts", "Texts waiting for a model call", "model")
+        self.queue_tokens = gauge("queue_tokens", "Tokens waiting for a model call", "model")
         self.queue_seconds = histogram(
-            "queue_seconds", "How long a request's texts waited for their call", _SECONDS, "model"
+            "queue_seconds", "Time that a request's texts waited for a model call", _SECONDS, "model"
         )
-        self.call_texts = histogram("call_texts", "Texts of a call of the model", _TEXTS, "model")
-        self.call_tokens = histogram("call_tokens", "Tokens of a call of the model", _TOKENS, "model")
-        self.call_seconds = histogram("call_seconds", "How long a call of the model took", _SECONDS, "model")
-        self.workers = gauge("workers", "Processes that serve", "version")
+        self.call_texts = histogram("call_texts", "Texts per model call", _TEXTS, "model")
+        self.call_tokens = histogram("call_tokens", "Tokens per model call", _TOKENS, "model")
+        self.call_seconds = histogram("call_seconds", "Duration of a model call", _SECONDS, "model")
+        self.workers = gauge("workers", "Worker processes", "version")
         self.workers.labels(__version__).set(1)
 
     def observe(self, record: Record, seconds: float) -> None:
-        """Count a request that is over."""
+        """Count a finished request."""
         api, endpoint = record.api or "none", record.endpoint or "none"
         self.requests.labels(api, endpoint, str(record.status)).inc()
         self.seconds.labels(endpoint).observe(seconds)
@@ -74,24 +74,24 @@ class Metrics:
             self.truncated.labels(record.reply.model, api).inc(len(record.reply.truncated))
 
     def exposition(self) -> bytes:
-        """All figures, of all workers, in Prometheus' text format."""
+        """Return the metrics of all workers in Prometheus' text format."""
         folder = os.environ.get(FOLDER_VARIABLE)
         if not folder:
             return generate_latest(self._registry)
-        _forget_dead(Path(folder))
-        everyone = CollectorRegistry()
-        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
-        return generate_latest(everyone)
+        _remove_dead_workers(Path(folder))
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
 
 @contextlib.contextmanager
 def shared_folder() -> Iterator[None]:
-    """Let the workers that are started in the block share their figures, in a temporary folder that goes with it.
+    """Create a temporary folder in which the workers started in the block share their metrics; remove it at the end.
 
-    Folders of servers that were killed are removed first, where the system has locks that end with their owner.
+    Folders left behind by killed servers are removed first, on systems whose file locks end with their owner.
     """
-    _sweep(Path(tempfile.gettempdir()))
-    # Nobody sweeps it before it is locked: it gets its final name afterwards.
+    _remove_stale_folders(Path(tempfile.gettempdir()))
+    # Renamed once it is locked: no other server can remove it in between.
     fresh = Path(tempfile.mkdtemp(prefix=f".{_FOLDER_PREFIX}"))
     lock = _lock(fresh)
     folder = fresh.rename(fresh.with_name(fresh.name.removeprefix(".")))
@@ -105,7 +105,7 @@ def shared_folder() -> Iterator[None]:
             os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
+def _remove_stale_folders(parent: Path) -> None:
     for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
         lock = _lock(folder)
         if lock is not None:
@@ -114,7 +114,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that locks a folder until it is closed or its process ends, or None if that cannot be had."""
+    """Return a descriptor that locks a folder until it is closed or its process ends, or None if it cannot be locked."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -130,8 +130,8 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def _forget_dead(folder: Path) -> None:
-    """Take back what workers that are no longer there said of their present state."""
+def _remove_dead_workers(folder: Path) -> None:
+    """Remove the gauges of workers that are no longer running."""
     for file in folder.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:
@@ -142,7 +142,7 @@ def _forget_dead(folder: Path) -> None:
 
 @dataclass
 class QueueMetrics:
-    """What a scheduler tells of one model's queue."""
+    """Metrics of one model's queue and calls; the observer of its scheduler."""
 
     metrics: Metrics
     model: str
@@ -156,17 +156,17 @@ class QueueMetrics:
         self._call_seconds, self._waits = metrics.call_seconds.labels(model), metrics.queue_seconds.labels(model)
 
     def queued(self, tokens: int, texts: int) -> None:
-        """The queue has changed."""
+        """Set the size of the queue."""
         self._tokens.set(tokens)
         self._texts.set(texts)
 
     def dropped(self, tokens: int, texts: int) -> None:
-        """What a request had waiting was dropped."""
+        """Count dropped rows."""
         self._dropped_tokens.inc(tokens)
         self._dropped_texts.inc(texts)
 
     def called(self, texts: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
-        """A call is over."""
+        """Count a finished call."""
         self._call_texts.observe(texts)
         self._call_tokens.observe(tokens)
         self._call_seconds.observe(seconds)

@@ -1,11 +1,11 @@
-"""What is known of one request when it is over: a line of the log and some figures are made of it."""
+"""Facts about one request, from which its log line, metrics and span are made."""
 
 import traceback
 from dataclasses import dataclass, field
 
 from moembed.server.reply import Reply
 
-GONE = 499
+CLIENT_CLOSED_REQUEST = 499
 
 
 @dataclass
@@ -13,13 +13,13 @@ class Record:
     """One request.
 
     Attributes:
-        id: what the client called it, or a random name.
-        api: name of the API, "" for a path that belongs to none.
-        endpoint: path of the operation, "" if there is none.
-        reply: what was answered.
-        refused: kind of refusal, "" if there was none.
-        status: HTTP status, 499 if the client went away before there was one.
-        failure: type and places of an exception that should not have been; never its message, which may quote a text.
+        id: the client's request id, or a random one.
+        api: name of the API, "" for a path without one.
+        endpoint: path of the endpoint, "" if there is none.
+        reply: the handler's result.
+        refused: kind of the error response, "" if there was none.
+        status: HTTP status, 499 if the client disconnected before there was one.
+        failure: type and traceback locations of an unexpected exception; never its message, which may quote a text.
     """
 
     id: str
@@ -27,11 +27,11 @@ class Record:
     endpoint: str = ""
     reply: Reply = field(default_factory=lambda: Reply(None))
     refused: str = ""
-    status: int = GONE
+    status: int = CLIENT_CLOSED_REQUEST
     failure: list[str] = field(default_factory=list)
 
     def failed(self, error: BaseException) -> None:
-        """Keep what went wrong."""
+        """Record an unexpected exception."""
         self.refused = "internal"
         self.failure = [
             type(error).__name__,

@@ -1,4 +1,4 @@
-"""The answer to a request, before it is written as HTTP."""
+"""Handler result, before it becomes an HTTP response."""
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -7,17 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer.
+    """Result of a handler.
 
     Attributes:
-        body: anything that msgspec encodes, with `Rows` where an array is long; or bytes of a body that is written already,
-            which the header content-type has to describe.
+        body: object that msgspec encodes, with a `LazyArray` for a long array; or bytes of a finished body, whose type the
+            header content-type gives.
         model: name of the model that was used.
-        texts: how many texts it read.
-        tokens: how many tokens it read.
-        truncated: indices of texts of which a part was left out.
-        default_task: the server's default task, where the request named none and its texts got that prompt.
-        headers: more headers.
+        texts: number of texts that were embedded.
+        tokens: number of tokens that were processed.
+        truncated: indices of the texts that were truncated.
+        default_task: the server's default task, if the request named none and the default was used.
+        headers: additional headers.
         status: HTTP status.
     """
 

@@ -1,7 +1,4 @@
-"""Spans for OpenTelemetry, where it is installed; which exporter they go to is its own business.
-
-`opentelemetry-instrument moembed serve` configures it from the environment.
-"""
+"""OpenTelemetry spans, if it is installed. `opentelemetry-instrument moembed serve` configures the exporter."""
 
 import contextlib
 import importlib.util
@@ -14,7 +11,7 @@ from moembed.server.record import Record
 
 
 class Tracing:
-    """One span for each request, a child of the one that the client's headers name."""
+    """Factory of request spans, children of the spans in the clients' headers."""
 
     def __init__(self) -> None:
         self._trace: Any = None
@@ -26,7 +23,7 @@ class Tracing:
 
     @contextlib.contextmanager
     def span(self, scope: Scope, record: Record) -> Iterator[None]:
-        """Span a request; what the record holds at its end becomes attributes, none of which is text of a user."""
+        """Trace a request. The record's final values become attributes; none contains text of a user."""
         if self._trace is None:
             yield
             return

@@ -76,7 +76,7 @@ class Process:
         connection.connect(self.address)
         return connection
 
-    def figure(self, name: str) -> float:
+    def metric(self, name: str) -> float:
         """A figure of /metrics, added up over its labels."""
         lines = self.get("/metrics")[1].decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)

@@ -87,14 +87,14 @@ def started(flags: tuple[str, ...]) -> float:
 def row(server: Process, requests: list[bytes], task: str, clients: int, seconds: float) -> dict[str, Any]:
     """Figures of one load."""
     asyncio.run(in_turn(server.address, requests, clients=clients, seconds=0.5))
-    before = server.figure("moembed_call_texts_sum"), server.figure("moembed_call_texts_count")
+    before = server.metric("moembed_call_texts_sum"), server.figure("moembed_call_texts_count")
     own, its, start = time.process_time(), server.cpu_seconds(), time.perf_counter()
     outcomes = asyncio.run(in_turn(server.address, requests, clients=clients, seconds=seconds))
     wall = time.perf_counter() - start
     own, its = time.process_time() - own, server.cpu_seconds() - its
     texts, calls = (
-        server.figure("moembed_call_texts_sum") - before[0],
-        server.figure("moembed_call_texts_count") - before[1],
+        server.metric("moembed_call_texts_sum") - before[0],
+        server.metric("moembed_call_texts_count") - before[1],
     )
     return {
         "task": task,

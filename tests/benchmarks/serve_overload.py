@@ -46,7 +46,7 @@ def main() -> None:
     tokens = statistics.mean(embedder.count_tokens(texts_of(requests), prompt_name=chosen.task))
     with running("--model", f"moembed={chosen.bundle}") as server:
         result = asyncio.run(overloaded(server, requests, tokens, chosen.seconds))
-        result["after"] = {name: server.figure(f"moembed_{name}") for name in ("queue_texts", "queue_tokens")}
+        result["after"] = {name: server.metric(f"moembed_{name}") for name in ("queue_texts", "queue_tokens")}
     text = json.dumps(result, indent=1)
     print(text)
     if chosen.o is not None:

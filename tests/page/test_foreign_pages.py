@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import InferenceClient
 
 from moembed.errors import InputError
-from moembed.server.http.hosts import Hosts, is_loopback
+from moembed.server.http.hosts import HostPolicy, is_loopback
 from moembed.server.settings import Settings
 from support.browser import chromium, embed, installed, needs_browser
 from support.serving import BODIES, Server, message_of, serving, wait_until
@@ -87,7 +87,7 @@ ORIGINS = (
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_foreign_origin_is_refused_in_each_apis_form(server, path):
-    before = server.figure("moembed_texts_total")
+    before = server.metric("moembed_texts_total")
     for origin in ORIGINS:
         answer = server.post(path, BODIES[path](["hello"]), origin=origin, **{"content-type": "text/plain"})
         assert answer.status == 403
@@ -96,8 +96,8 @@ def test_a_foreign_origin_is_refused_in_each_apis_form(server, path):
     answer = server.post(path, BODIES[path](["hello"]), host="evil.example")
     assert answer.status == 403
     assert "--allowed-hosts" in message_of(path, answer)
-    assert server.figure("moembed_texts_total") == before
-    assert server.figure("moembed_refused_requests_total", reason="forbidden") >= len(ORIGINS)
+    assert server.metric("moembed_texts_total") == before
+    assert server.metric("moembed_refused_requests_total", reason="forbidden") >= len(ORIGINS)
 
 
 def test_nothing_of_the_body_is_waited_for(server):
@@ -161,7 +161,7 @@ def test_the_address_of_the_connection_is_the_servers_whatever_network_it_is_of(
         "raw_path": b"/",
         "server": ("100.64.3.4", 8080),
     }
-    hosts = Hosts(Settings(host="0.0.0.0", allowed_hosts=("embed.example",)))
+    hosts = HostPolicy(Settings(host="0.0.0.0", allowed_hosts=("embed.example",)))
     hosts.check(scope)
     with pytest.raises(Exception, match="100.64.3.4"):
         hosts.check(scope | {"server": ("100.64.3.5", 8080)})
@@ -192,7 +192,7 @@ def test_addresses_that_only_this_machine_reaches(host, loopback):
 )
 def test_what_is_no_host_name(given):
     with pytest.raises(InputError, match="allowed_hosts"):
-        Hosts(Settings(allowed_hosts=(given,)))
+        HostPolicy(Settings(allowed_hosts=(given,)))
 
 
 @pytest.mark.parametrize("listed", ["https://app.example", "*"])
@@ -303,14 +303,14 @@ POST = {"method": "POST", "headers": {"content-type": "text/plain"}, "body": jso
 
 @needs_browser
 def test_dns_rebinding_in_a_browser(deceived, server):
-    before = server.figure("moembed_texts_total")
+    before = server.metric("moembed_texts_total")
     with contextlib.closing(deceived.new_page()) as page:
         assert page.goto(f"{EVIL}:{server.port}/").status == 403
         for path, options in (("/metrics", {}), ("/embed", POST)):
             kind, status, text = page.evaluate(FETCH, [path, options])
             assert (kind, status) == ("basic", 403), "it is of the same origin, and reads the refusal only"
             assert "moembed_texts" not in text
-    assert server.figure("moembed_texts_total") == before
+    assert server.metric("moembed_texts_total") == before
 
 
 @needs_browser
@@ -319,11 +319,11 @@ def test_a_foreign_page_in_a_browser(deceived, elsewhere):
     with serving() as server, contextlib.closing(deceived.new_page()) as page:
         page.goto(here)
         for url in (server.url, f"http://localhost:{server.port}"):
-            refused = server.figure("moembed_refused_requests_total", reason="forbidden")
+            refused = server.metric("moembed_refused_requests_total", reason="forbidden")
             assert page.evaluate(FETCH, [f"{url}/embed", POST | {"mode": "no-cors"}]) == ["opaque", 0, ""]
             assert page.evaluate(FETCH, [f"{url}/embed", POST]) == ["TypeError"]
-            assert server.figure("moembed_refused_requests_total", reason="forbidden") == refused + 2
-        assert server.figure("moembed_texts_total") == 0
+            assert server.metric("moembed_refused_requests_total", reason="forbidden") == refused + 2
+        assert server.metric("moembed_texts_total") == 0
     with serving(cors_origins=(here,)) as server, contextlib.closing(deceived.new_page()) as page:
         page.goto(here)
         assert page.evaluate(FETCH, [f"{server.url}/embed", POST])[:2] == ["cors", 200]
@@ -358,4 +358,4 @@ def test_the_page_behind_a_reverse_proxy(deceived, tmp_path, lines, tls, setting
                 kind, status, text = page.evaluate(FETCH, ["/embed", POST])
                 assert (kind, status) == ("basic", 403)
                 assert "let the reverse proxy pass the Host header on" in text
-        assert bool(server.figure("moembed_texts_total")) is works
+        assert bool(server.metric("moembed_texts_total")) is works

@@ -46,7 +46,7 @@ def test_what_is_not_there(server):
     for path in ("/static/nothing.js", "/static/../page.py", "/static/%2e%2e/page.py", "/static/"):
         answer = server.get(path)
         assert answer.status == 404
-        assert "/openapi.json lists what there is" in answer.json["error"]
+        assert "see /openapi.json for all endpoints" in answer.json["error"]
     assert server.post("/static/page.js", {}).status == 405
 
 

@@ -179,7 +179,7 @@ def test_live_figures_are_the_servers(page, server):
     assert page.seen.metrics == seen, "switched off it does not ask"
     page.check("#live")
     worked = sum(
-        server.figure("moembed_requests_total", endpoint=endpoint) for endpoint in ("/v1/embeddings", "/routing")
+        server.metric("moembed_requests_total", endpoint=endpoint) for endpoint in ("/v1/embeddings", "/routing")
     )
     until(page, "n => document.getElementById('figure-requests').textContent === n.toLocaleString('en')", worked)
     assert page.inner_text("#figure-queue") == "0"

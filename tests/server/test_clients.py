@@ -215,7 +215,7 @@ def test_cohere_truncation_is_told(cohere_client, model):
 
     for truncate, policy in (("END", "truncate"), ("START", "truncate_start")):
         answer = embed(truncate, embedding_types=["float"])
-        assert answer.meta.warnings == ["texts[1] was cut to 512 tokens"]
+        assert answer.meta.warnings == ["texts[1] was truncated to 512 tokens"]
         with pytest.warns(UserWarning, match="cut to 512"):
             wanted = model.encode_query(LONG, overlong=policy)
         assert np.array(answer.embeddings.float_[1], np.float32).tobytes() == wanted.tobytes()
@@ -275,8 +275,8 @@ def test_ollama_other_endpoints(ollama_client, server, model):
 
 
 def test_over_long_texts_are_counted_and_told_in_a_header(server):
-    before = server.figure("moembed_truncated_texts_total", api="ollama")
+    before = server.metric("moembed_truncated_texts_total", api="ollama")
     answer = server.post("/api/embed", {"model": "moembed:query", "input": [LONG, "short", LONG]})
     assert answer.json["truncated"] == [0, 2]
     assert answer.headers["x-truncated-inputs"] == "2"
-    assert server.figure("moembed_truncated_texts_total", api="ollama") == before + 2
+    assert server.metric("moembed_truncated_texts_total", api="ollama") == before + 2

@@ -19,13 +19,13 @@ def leaves_as_socket(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         head = b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
         connection.sendall(head + body)
-        wait_until(lambda: server.figure("moembed_queue_texts") > 40)
+        wait_until(lambda: server.metric("moembed_queue_texts") > 40)
 
 
 def resets_as_socket(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     connection.request("POST", "/v2/embed", json.dumps(BODIES["/v2/embed"](LONG)))
-    wait_until(lambda: server.figure("moembed_queue_texts") > 40)
+    wait_until(lambda: server.metric("moembed_queue_texts") > 40)
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
 
@@ -39,17 +39,17 @@ def gives_up_as_openai(server):
 @pytest.mark.parametrize("leaves", [leaves_as_socket, resets_as_socket, gives_up_as_openai])
 def test_what_it_has_waiting_is_not_computed(leaves):
     with serving(call_tokens=64, threads=1) as server:
-        before = server.figure("moembed_call_texts_sum")
+        before = server.metric("moembed_call_texts_sum")
         leaves(server)
-        wait_until(lambda: server.figure("moembed_requests_total", status="499") == 1)
-        wait_until(lambda: server.figure("moembed_queue_texts") == server.figure("moembed_queue_tokens") == 0)
+        wait_until(lambda: server.metric("moembed_requests_total", status="499") == 1)
+        wait_until(lambda: server.metric("moembed_queue_texts") == server.metric("moembed_queue_tokens") == 0)
         assert server.post("/embed", BODIES["/embed"](["after"])).status == 200, "the call that ran then is over"
-        computed = server.figure("moembed_call_texts_sum") - before - 1
-        dropped = server.figure("moembed_dropped_texts_total", model="moembed")
+        computed = server.metric("moembed_call_texts_sum") - before - 1
+        dropped = server.metric("moembed_dropped_texts_total", model="moembed")
         assert computed + dropped == len(LONG)
         assert dropped > len(LONG) / 2, "most were computed for nobody"
-        assert server.figure("moembed_dropped_tokens_total") > 200 * dropped
-        assert server.figure("moembed_texts_total") == 1
+        assert server.metric("moembed_dropped_tokens_total") > 200 * dropped
+        assert server.metric("moembed_texts_total") == 1
 
 
 def test_who_shares_its_calls_is_answered_all_the_same(model):
@@ -61,9 +61,9 @@ def test_who_shares_its_calls_is_answered_all_the_same(model):
             connection.sendall(
                 b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body) + body
             )
-            wait_until(lambda: server.figure("moembed_queue_texts") > 100)
+            wait_until(lambda: server.metric("moembed_queue_texts") > 100)
             answer = other.submit(server.post, "/embed", BODIES["/embed"](texts))
-            wait_until(lambda: answer.done() or server.figure("moembed_active_requests") > 2)
+            wait_until(lambda: answer.done() or server.metric("moembed_active_requests") > 2)
         found = np.array(answer.result().json, np.float32)
-        wait_until(lambda: server.figure("moembed_dropped_texts_total") > 0)
+        wait_until(lambda: server.metric("moembed_dropped_texts_total") > 0)
     assert found.tobytes() == wanted.tobytes()

@@ -10,7 +10,7 @@ import pytest
 from processes import Process, running
 
 from moembed.errors import InputError
-from moembed.server.process.connection_limit import Connections, most_connections
+from moembed.server.process.connection_limit import ConnectionLimit, resolve_max_connections
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
 FILES, FLOOD = 128, 300
@@ -99,16 +99,16 @@ class Fake:
 
 def test_the_longest_idle_are_closed_first_and_the_busy_never():
     async def scenario():
-        connections = Connections(10)
+        connections = ConnectionLimit(10)
         members = [Fake(None if n % 2 else float(n)) for n in range(10)]
         assert all(connections.admit(member) for member in members)
         assert connections.admit(Fake(99.0))
         assert [n for n, member in enumerate(members) if member.closed] == [0]
-        connections.forget(members[3])
+        connections.remove(members[3])
         assert connections.admit(Fake(100.0))
         assert sum(member.closed for member in members) == 1
 
-        full = Connections(2)
+        full = ConnectionLimit(2)
         busy = [Fake(None), Fake(None)]
         assert all(full.admit(member) for member in busy)
         late = Fake(1.0)
@@ -125,14 +125,14 @@ def test_the_longest_idle_are_closed_first_and_the_busy_never():
     ("wanted", "files", "expected"), [(None, None, 4096), (None, 20_000, 4096), (None, 1024, 944), (9, 1024, 9)]
 )
 def test_the_default_follows_the_limit_of_open_files(wanted, files, expected):
-    assert most_connections(wanted, files) == expected
+    assert resolve_max_connections(wanted, files) == expected
 
 
 def test_limits_that_cannot_be_are_refused():
     with pytest.raises(InputError, match=r"max_connections = 1000; the limit of open files is 1024, which leaves 944"):
-        most_connections(1000, 1024)
+        resolve_max_connections(1000, 1024)
     with pytest.raises(InputError, match="the limit of open files is 64"):
-        most_connections(None, 64)
+        resolve_max_connections(None, 64)
 
 
 def test_an_answer_that_is_being_read_is_not_idle():

@@ -131,8 +131,8 @@ def _nothing_is_left_behind(request):
     found = server.ask("POST", "/embed", GOOD)
     assert np.array(found.json[0], np.float32).tobytes() == server.vector.tobytes()
     # The request for the figures is one itself.
-    wait_until(lambda: server.figure("moembed_active_requests") == 1, 5)
-    assert server.figure("moembed_queue_texts") == server.figure("moembed_queue_tokens") == 0
+    wait_until(lambda: server.metric("moembed_active_requests") == 1, 5)
+    assert server.metric("moembed_queue_texts") == server.metric("moembed_queue_tokens") == 0
 
 
 def exchanged(server, raw, *, half_close=False, quiet=1.0):

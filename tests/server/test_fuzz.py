@@ -28,8 +28,8 @@ def server():
     # Small limits, so that random requests meet them.
     with serving(max_inputs=8, max_characters=2000, max_body_bytes=20_000, task="query", accept_token_ids=True) as here:
         yield here
-        wait_until(lambda: here.figure("moembed_active_requests") == 1)
-        assert here.figure("moembed_queue_texts") == here.figure("moembed_queue_tokens") == 0
+        wait_until(lambda: here.metric("moembed_active_requests") == 1)
+        assert here.metric("moembed_queue_texts") == here.metric("moembed_queue_tokens") == 0
         assert here.post("/embed", {"inputs": "hello"}).status == 200
 
 

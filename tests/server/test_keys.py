@@ -27,13 +27,13 @@ def test_an_environment_that_names_no_key_or_an_empty_one(value):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("[]", "names no key"),
+        ("[]", "api_keys in .* is empty"),
         ('[""]', "key 1 of 1 is blank"),
         ('["  "]', "key 1 of 1 is blank"),
         (f'["{SECRET}", ""]', "key 2 of 2 is blank"),
-        (f'["{SECRET}\\u200b"]', "cannot be printed"),
+        (f'["{SECRET}\\u200b"]', "non-printable"),
         (f'["{SECRET}\\n"]', None),
-        (f'["{SECRET}\\nx"]', "cannot be printed"),
+        (f'["{SECRET}\\nx"]', "non-printable"),
         (f'"{SECRET}"', "expected `array`"),
         ("[1]", "expected `str`"),
         ('""', "expected `array`"),
@@ -63,13 +63,13 @@ def test_empty_lists_are_not_filled_from_elsewhere(tmp_path):
 
 
 FILES = {
-    "nothing": (b"", "holds no key"),
-    "blank lines": (b" \r\n\n\t\n", "holds no key"),
-    "comments": (b"# one\n  # two\n", "holds no key"),
-    "a byte order mark alone": (b"\xef\xbb\xbf", "holds no key"),
+    "nothing": (b"", "contains no key"),
+    "blank lines": (b" \r\n\n\t\n", "contains no key"),
+    "comments": (b"# one\n  # two\n", "contains no key"),
+    "a byte order mark alone": (b"\xef\xbb\xbf", "contains no key"),
     "UTF-16": (SECRET.encode("utf-16"), "not UTF-8"),
     "Latin-1": (b"schl\xfcssel", "not UTF-8"),
-    "a zero": (b"s3cr3t\0", "line 1: key 1 of 1 holds a character"),
+    "a zero": (b"s3cr3t\0", "line 1: key 1 of 1 contains a non-printable character"),
     "a zero-width space": ("# c\ns3cr3t\u200b\n".encode(), "line 2"),
     "a line separator, which would make two keys": ("s3cr3t\u2028x".encode(), "line 1"),
     "a megabyte and more": (b"x" * (2**20 + 1), "regular file of at most"),

@@ -34,13 +34,13 @@ def test_short_requests_are_answered_meanwhile_and_a_second_batch_is_told_to_wai
     done = []
     batch = threading.Thread(target=lambda: done.append(narrow.post("/embed", BODIES["/embed"](TEXTS * 5))))
     batch.start()
-    wait_until(lambda: narrow.figure("moembed_queue_tokens") > 400)
+    wait_until(lambda: narrow.metric("moembed_queue_tokens") > 400)
     short = narrow.post("/embed", BODIES["/embed"](["a query"]))
     assert short.status == 200
     assert not done, "the batch was over before: nothing was shown"
     second = narrow.post("/embed", BODIES["/embed"](TEXTS))
     assert second.status == 429
-    assert "more than a queue of 400, and such a request is being answered" in message_of("/embed", second)
+    assert "more than the queue limit of 400, and another such request is running" in message_of("/embed", second)
     assert int(second.headers["retry-after"]) >= 1
     batch.join()
     assert done[0].status == 200
@@ -53,9 +53,9 @@ def test_a_large_request_does_not_count_against_the_room_of_others():
         await asyncio.sleep(0.02)
         others = [asyncio.ensure_future(scheduler.submit(rows(*range(40)), EMBEDDING)) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="400 more do not fit"):
+        with pytest.raises(OverloadedError, match="400 more exceed the limit"):
             await scheduler.submit(rows(*range(40)), EMBEDDING)
-        with pytest.raises(OverloadedError, match="more than a queue of 1000"):
+        with pytest.raises(OverloadedError, match="more than the queue limit of 1000"):
             await scheduler.submit(rows(*range(101)), EMBEDDING)
         assert [len(found) for found in await asyncio.gather(*others)] == [40, 40]
         assert not large.done(), "the others had their turns"
@@ -119,7 +119,7 @@ def test_langchains_default_batch_of_a_thousand_documents():
         found = []
         batch = threading.Thread(target=lambda: found.extend(client.embed_documents(documents)))
         batch.start()
-        wait_until(lambda: server.figure("moembed_queue_texts") > 100, 60)
+        wait_until(lambda: server.metric("moembed_queue_texts") > 100, 60)
         while batch.is_alive():
             ask()
             time.sleep(0.5)

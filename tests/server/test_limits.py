@@ -12,7 +12,7 @@ from support.serving import BODIES, message_of
 def test_limits_are_told_in_each_apis_form(small_server, path):
     body = BODIES[path]
     for texts, statuses, words in (
-        (["x"] * 4, (413, 422), "4 texts in one request; this server takes 3"),
+        (["x"] * 4, (413, 422), "the request has 4 texts; the limit is 3"),
         (["x" * 1001], (413,), "1001 characters"),
         (["x" * 4000], (413,), "more than 3000 bytes"),
     ):
@@ -72,7 +72,7 @@ def test_paths_that_there_are_not(small_server, path, field):
 def test_methods_that_are_not_for_a_path(small_server):
     answer = small_server.get("/v1/embeddings")
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
-    assert "not for GET" in message_of("/v1", answer)
+    assert "does not support GET" in message_of("/v1", answer)
 
 
 def test_the_openapi_document_describes_every_endpoint(small_server):

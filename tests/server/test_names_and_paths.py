@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from moembed import Embedder
-from moembed.server.engine.tasks import suffixes
-from moembed.server.http.url_paths import canonical, methods, put_right
+from moembed.server.engine.tasks import task_suffixes
+from moembed.server.http.url_paths import allowed_methods, canonical_path, normalize_path
 from support.serving import message_of, serving
 
 KEY = {"authorization": "Bearer k"}
@@ -164,8 +164,8 @@ def test_open_paths_are_open_in_every_spelling(locked):
 
 def test_every_endpoint_means_itself(server):
     for path in server.get("/openapi.json").json["paths"]:
-        assert canonical(path) == path
-        assert methods(path)
+        assert canonical_path(path) == path
+        assert allowed_methods(path)
 
 
 def test_an_absolute_target_says_which_host(locked):
@@ -184,7 +184,7 @@ def test_an_absolute_target_says_which_host(locked):
 
 def test_the_host_of_an_absolute_target_replaces_the_header():
     scope = {"path": "HTTP://h:1/v1//models", "headers": [(b"host", b"other"), (b"accept", b"*/*")]}
-    put_right(scope)
+    normalize_path(scope)
     assert scope == {"path": "/v1/models", "headers": [(b"host", b"h:1"), (b"accept", b"*/*")]}
 
 
@@ -194,11 +194,11 @@ def test_the_host_of_an_absolute_target_replaces_the_header():
         ("/openai/v1/embeddings", "/v1", "did you mean /v1/embeddings?"),
         ("/openai/deployments/x/embeddings", "/v1", "did you mean /v1/embeddings?"),
         ("/v3/models", "/v1", "did you mean /v1/models?"),
-        ("/v1/chat/completions", "/v1", "there is no /v1/chat/completions here"),
-        ("/v1", "/v1", "there is no /v1 here"),
-        ("/api/generate", "/api", "there is no /api/generate here"),
+        ("/v1/chat/completions", "/v1", "no endpoint at /v1/chat/completions"),
+        ("/v1", "/v1", "no endpoint at /v1"),
+        ("/api/generate", "/api", "no endpoint at /api/generate"),
         ("/ollama/api/embed", "/api", "did you mean /api/embed?"),
-        ("/v2/rerank", "/v2", "there is no /v2/rerank here"),
+        ("/v2/rerank", "/v2", "no endpoint at /v2/rerank"),
         ("/tei/embed", "/embed", "did you mean /embed?"),
     ],
 )
@@ -224,7 +224,7 @@ def test_wrong_methods_are_told_in_the_apis_form(server, path, api, allowed):
     for method in ("OPTIONS", "DELETE", "PATCH"):
         answer = server.ask(method, path)
         assert (answer.status, answer.headers["allow"]) == (405, allowed)
-        assert f"not for {method}, but for {allowed}" in message_of(api, answer)
+        assert f"does not support {method}; use {allowed}" in message_of(api, answer)
     if "HEAD" in allowed:
         answer = server.ask("HEAD", path)
         assert (answer.status, answer.body) == (200, b"")
@@ -246,5 +246,5 @@ def test_wrong_methods_are_told_in_the_apis_form(server, path, api, allowed):
 def test_a_suffix_is_listed_for_each_prompt_that_the_model_has(prompts, listed):
     embedder = Embedder.from_pretrained()
     embedder.prompts = prompts
-    assert suffixes(embedder, None) == listed
-    assert suffixes(embedder, "none") == ["", *listed]
+    assert task_suffixes(embedder, None) == listed
+    assert task_suffixes(embedder, "none") == ["", *listed]

@@ -99,7 +99,7 @@ def test_keys(tmp_path):
         assert server.get("/metrics").status == server.get("/openapi.json").status == server.post("/", {}).status == 401
         assert server.get("/health").status == server.get("/ready").status == 200
     file.write_text("# none\n")
-    with pytest.raises(InputError, match="holds no key"), serving(api_keys_file=str(file)):
+    with pytest.raises(InputError, match="contains no key"), serving(api_keys_file=str(file)):
         pass
 
 
@@ -129,12 +129,12 @@ def test_overload_is_answered_429_and_passes():
         assert {answer.status for answer in answers} == {200, 429}
         assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
         assert refused[0].json["error"]["code"] == "rate_limit_exceeded"
-        assert server.figure("moembed_refused_requests_total", reason="overloaded") == len(refused)
+        assert server.metric("moembed_refused_requests_total", reason="overloaded") == len(refused)
         assert ask(0).status == 200
         assert server.post("/embed", {"inputs": texts * 4, "prompt_name": "query"}).status == 200, (
             "nobody waits meanwhile"
         )
-        assert server.figure("moembed_queue_tokens") == server.figure("moembed_queue_texts") == 0
+        assert server.metric("moembed_queue_tokens") == server.metric("moembed_queue_texts") == 0
 
 
 def test_answers_of_token_vectors_are_bounded():
@@ -158,10 +158,10 @@ def test_a_client_that_goes_away_frees_its_place():
         body = json.dumps(BODIES["/embed"](["word " * 400] * 100)).encode()
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
             raw.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
-            wait_until(lambda: server.figure("moembed_queue_texts") > 50)
-        wait_until(lambda: server.figure("moembed_queue_texts") == 0, seconds=2)
-        wait_until(lambda: server.figure("moembed_requests_total", status="499") == 1)
-        assert server.figure("moembed_call_texts_sum") < 90
+            wait_until(lambda: server.metric("moembed_queue_texts") > 50)
+        wait_until(lambda: server.metric("moembed_queue_texts") == 0, seconds=2)
+        wait_until(lambda: server.metric("moembed_requests_total", status="499") == 1)
+        assert server.metric("moembed_call_texts_sum") < 90
 
 
 def test_figures_count_what_was_done(small_server, model):
@@ -173,9 +173,9 @@ def test_figures_count_what_was_done(small_server, model):
         "moembed_call_texts_sum": {"model": "moembed"},
         "moembed_queue_seconds_count": {"model": "moembed"},
     }
-    before = {name: small_server.figure(name, **labels) for name, labels in names.items()}
+    before = {name: small_server.metric(name, **labels) for name, labels in names.items()}
     assert small_server.post("/v2/embed", BODIES["/v2/embed"](["one", "two"])).status == 200
-    after = {name: small_server.figure(name, **labels) - before[name] for name, labels in names.items()}
+    after = {name: small_server.metric(name, **labels) - before[name] for name, labels in names.items()}
     tokens = sum(model.count_tokens(["one", "two"], prompt_name="query"))
     assert list(after.values())[:5] == [2, tokens, 1, 1, 2]
     assert after["moembed_queue_seconds_count"] >= 1
@@ -269,7 +269,7 @@ def test_the_same_text_gives_the_same_bytes_whatever_shares_its_call(model):
 
         with concurrent.futures.ThreadPoolExecutor(24) as clients:
             answers = [pair for pairs in clients.map(ask, range(80)) for pair in pairs]
-        shared = server.figure("moembed_call_texts_sum") / server.figure("moembed_call_texts_count")
+        shared = server.metric("moembed_call_texts_sum") / server.metric("moembed_call_texts_count")
     assert len(answers) > 200
     assert shared > 2, "the clients' texts did not share calls, so that nothing was tested"
     assert all(alone[text] == found for text, found in answers)
@@ -278,7 +278,7 @@ def test_the_same_text_gives_the_same_bytes_whatever_shares_its_call(model):
 def test_a_short_query_does_not_wait_for_a_long_request():
     with serving(call_tokens=256) as server, concurrent.futures.ThreadPoolExecutor(1) as other:
         long = other.submit(server.post, "/embed", BODIES["/embed"](["word " * 200] * 20))
-        wait_until(lambda: server.figure("moembed_queue_texts") > 10)
+        wait_until(lambda: server.metric("moembed_queue_texts") > 10)
         assert server.post("/embed", BODIES["/embed"](["short"])).status == 200
         assert not long.done(), "the query was answered behind the long request"
         assert long.result().status == 200
@@ -289,7 +289,7 @@ def test_stopping_answers_what_was_accepted():
         with serving(call_tokens=128) as server:
             body = BODIES["/embed"](["word " * 100] * 10)
             waiting = [clients.submit(server.post, "/embed", body) for _ in range(8)]
-            wait_until(lambda: server.figure("moembed_active_requests") >= 8)
+            wait_until(lambda: server.metric("moembed_active_requests") >= 8)
         assert [answer.result().status for answer in waiting] == [200] * 8
         with pytest.raises(OSError, match="refused"):
             server.get("/health")
@@ -322,6 +322,6 @@ def test_before_a_model_is_loaded_requests_are_told_so(monkeypatch):
         for path, body in BODIES.items():
             answer = server.post(path, body(["x"]))
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-            assert "is being loaded" in message_of(path, answer)
+            assert "is loading" in message_of(path, answer)
         may_load.set()
         wait_until(lambda: server.get("/ready").status == 200)

@@ -152,7 +152,7 @@ def test_a_full_queue_refuses_with_the_time_to_come_back():
             await scheduler.submit(rows(*range(60)), EMBEDDING)
         assert int(raised.value.headers["retry-after"]) >= 1
         with pytest.raises(OverloadedError, match="texts are waiting"):
-            scheduler.admit(150)
+            scheduler.check_capacity(150)
         assert len(await first) == 100
 
     scheduled(doubled(0.05), scenario, call_tokens=100, queue_tokens=1200, queue_texts=200)

@@ -39,7 +39,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path):
     ("flags", "environ", "words"),
     [
         ({"port": "many"}, {}, "port = 'many' in the command line"),
-        ({}, {"MOEMBED_SERVE_PORTS": "1"}, "the environment sets ports; there are model, host"),
+        ({}, {"MOEMBED_SERVE_PORTS": "1"}, "unknown setting ports in the environment; the settings are model, host"),
         (
             {},
             {"MOEMBED_SERVE_TASK": "x", "MOEMBED_SERVE_OVERLONG": "cut"},
@@ -57,7 +57,7 @@ def test_settings_that_cannot_be_used(flags, environ, words):
 
 def test_files_that_cannot_be_used(tmp_path):
     file = tmp_path / "serve.toml"
-    for text, words in (("port =", "as TOML"), ("prot = 1\n", "sets prot"), ('port = "x"\n', "port = 'x' in")):
+    for text, words in (("port =", "as TOML"), ("prot = 1\n", "unknown setting prot in"), ('port = "x"\n', "port = 'x' in")):
         file.write_text(text)
         with pytest.raises(InputError, match=words):
             load_settings({}, environ={}, file=file)
@@ -140,8 +140,8 @@ def test_workers_share_the_socket_the_weights_and_the_figures():
         answers = [server.post("/v1/embeddings", body) for _ in range(30) if server.get("/ready").status == 200]
         assert {answer.status for answer in answers} == {200}
         assert len({answer.body for answer in answers}) == 1
-        assert server.figure("moembed_texts_total") == 2 * len(answers)
-        wait_until(lambda: server.figure("moembed_workers") == 2)
+        assert server.metric("moembed_texts_total") == 2 * len(answers)
+        wait_until(lambda: server.metric("moembed_workers") == 2)
         children = subprocess.run(
             ["ps", "-ww", "--ppid", str(running.pid), "-o", "pid=,args="], capture_output=True, text=True, check=True
         ).stdout.splitlines()
@@ -149,8 +149,8 @@ def test_workers_share_the_socket_the_weights_and_the_figures():
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         # The one that is started instead is counted, the one that died is not.
-        wait_until(lambda: server.figure("moembed_queue_texts") == 0 and server.figure("moembed_workers") == 2)
-        assert server.figure("moembed_texts_total") == 2 * len(answers)
+        wait_until(lambda: server.metric("moembed_queue_texts") == 0 and server.metric("moembed_workers") == 2)
+        assert server.metric("moembed_texts_total") == 2 * len(answers)
 
 
 def test_what_cannot_be_served_is_told_at_once(tmp_path, capsys):

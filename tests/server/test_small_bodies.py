@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serve_memory import CASES, HEALTH_MS, measure
 
 from moembed.server.errors import TooLargeError, TooManyTextsError, clipped, quoted
-from moembed.server.http.json_outline import outline
+from moembed.server.http.json_counts import count_json
 from moembed.server.settings import Settings
 from support.serving import BODIES, message_of, serving
 
@@ -107,7 +107,7 @@ def counts(value):
 @given(_JSON, st.booleans(), st.integers(1, 40))
 def test_counts_are_those_of_the_decoded_body(value, ascii_only, block):
     raw = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    found = outline(raw, block)
+    found = count_json(raw, block)
     strings, characters, containers, commas = counts(json.loads(raw))
     assert (found.strings, found.containers, found.commas) == (strings, containers, commas)
     # Escapes count as more than one character where they are a pair, or fall on the edge of a block.
@@ -117,7 +117,7 @@ def test_counts_are_those_of_the_decoded_body(value, ascii_only, block):
 def test_characters_are_counted_exactly_but_for_pairs_of_escapes():
     for text in ("abc", "\u4e2d\u6587", "\U0001f600", 'say "hi" \\ \n\t', "\x01\x02"):
         for ascii_only in (True, False):
-            found = outline(json.dumps([text], ensure_ascii=ascii_only).encode())
+            found = count_json(json.dumps([text], ensure_ascii=ascii_only).encode())
             assert len(text) <= found.characters <= 2 * len(text)
 
 
@@ -133,7 +133,7 @@ def test_characters_are_counted_exactly_but_for_pairs_of_escapes():
 )
 def test_bodies_of_more_than_any_request_has_are_refused(body, refusal):
     with pytest.raises(refusal, match="at most"):
-        outline(body).check(Settings())
+        count_json(body).check(Settings())
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_bodies_of_more_than_any_request_has_are_refused(body, refusal):
     ids=["escaped", "plain", "token ids", "Cohere's parts", "backslashes", "commas"],
 )
 def test_the_largest_requests_are_let_through(body):
-    outline(body).check(Settings())
+    count_json(body).check(Settings())
 
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_large_body_of_small_values_is_refused_in_the_apis_form(server, path):
     answer = server.ask("POST", path, b'{"model":"m","input":[[]' + b",[]" * 100_000 + b"]}")
     assert answer.status in (413, 422)
-    assert "arrays and objects; this server takes 2048 texts" in message_of(path, answer)
+    assert "arrays and objects; the limit is 2048 texts" in message_of(path, answer)
 
 
 def test_a_large_body_that_is_no_json_is_told_so(server):

@@ -94,7 +94,7 @@ def test_a_stop_waits_no_longer_than_it_was_told(flags, started):
     connection = process.connect()
     body = json.dumps({"inputs": ["word " * 300] * 800, "prompt_name": "document"}).encode()
     connection.sendall(request("/embed", body))
-    wait_until(lambda: process.figure("moembed_queue_texts") > 10)
+    wait_until(lambda: process.metric("moembed_queue_texts") > 10)
     process.signal(signal.SIGTERM)
     process.signal(signal.SIGTERM)
     assert process.wait(15) == 0
@@ -111,7 +111,7 @@ def test_an_interrupt_is_a_stop_and_another_does_not_wait(started):
     connection.sendall(
         request("/embed", json.dumps({"inputs": ["word " * 300] * 800, "prompt_name": "query"}).encode())
     )
-    wait_until(lambda: process.figure("moembed_queue_texts") > 10)
+    wait_until(lambda: process.metric("moembed_queue_texts") > 10)
     for _ in range(2):
         process.signal(signal.SIGINT)
         time.sleep(0.3)

@@ -79,14 +79,14 @@ def test_workers_leave_with_a_supervisor_that_is_killed(scratch):
         process.wait_until_ready()
         connection = process.connect()
         connection.sendall(LONG)
-        wait_until(lambda: process.figure("moembed_queue_texts") > 10)
+        wait_until(lambda: process.metric("moembed_queue_texts") > 10)
         (left_behind,) = scratch.glob("moembed-metrics-*")
         killed(process)
         wait_until(lambda: is_free(process.address))
     assert left_behind.exists()
     with started("--workers", "2") as process:
         process.wait_until_ready()
-        wait_until(lambda: process.figure("moembed_workers") == 2)
+        wait_until(lambda: process.metric("moembed_workers") == 2)
         (own,) = scratch.glob("*moembed-metrics-*")
         assert own != left_behind
         process.signal()
@@ -121,7 +121,7 @@ def test_workers_that_are_held_up_leave_too(scratch):
     """The signal of the system; a thread of a process that is stopped notices nothing."""
     with started("--workers", "2") as process:
         process.wait_until_ready()
-        wait_until(lambda: process.figure("moembed_workers") == 2)
+        wait_until(lambda: process.metric("moembed_workers") == 2)
         for pid in workers(process):
             os.kill(pid, signal.SIGSTOP)
         killed(process)
@@ -134,7 +134,7 @@ def test_workers_without_the_systems_signal_leave_by_the_pipe(scratch):
         "import moembed.server.process.workers as workers\n"
         "def work():\n"
         "    sys.platform = 'darwin'\n"
-        "    workers._leave_with_parent()\n"
+        "    workers._exit_with_parent()\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
@@ -169,7 +169,7 @@ def test_signals_end_it_without_a_traceback(flags, signals, code, scratch):
         process.wait_until_ready()
         connection = process.connect()
         connection.sendall(LONG)
-        wait_until(lambda: process.figure("moembed_queue_texts") > 10)
+        wait_until(lambda: process.metric("moembed_queue_texts") > 10)
         process.signal(signals[0])
         # The second is to find it stopping.
         wait_until(lambda: any("Shutting down" in line.get("message", "") for line in process.log))

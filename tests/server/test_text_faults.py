@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from moembed.server.http.unicode_errors import fault_in
+from moembed.server.http.unicode_errors import find_invalid_text
 from support.serving import message_of
 
 LONE = "is half of a surrogate pair"
@@ -87,7 +87,7 @@ def test_a_fault_where_no_field_is_read_is_named_by_its_byte(server):
     answer = server.post("/embed", rb'{"inputs":"x","prompt_name":"query","note":"\ud800"}')
     assert (answer.status, "the body: at byte" in answer.json["error"]) == (422, True)
     answer = server.post("/v1/embeddings", b'{"model":"moembed:query","input":')
-    assert "is not JSON that can be read" in message_of("/v1", answer)
+    assert "is not valid JSON" in message_of("/v1", answer)
 
 
 def test_a_body_without_such_a_fault_has_none():
@@ -95,7 +95,7 @@ def test_a_body_without_such_a_fault_has_none():
 
     decoder = msgspec.json.Decoder(dict[str, str])
     for raw in (b"", b"{", b"[1,", rb'"\\ud800', '{"a":"é'.encode(), rb'{"a":"\ud83d\ude00"'):
-        assert fault_in(raw, decoder) is None
+        assert find_invalid_text(raw, decoder) is None
 
 
 OFFERS = {

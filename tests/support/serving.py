@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from moembed.server.app import create_app
-from moembed.server.process.protocol import Connection
+from moembed.server.process.protocol import HttpProtocol
 from moembed.server.settings import Settings
 
 # A request for texts, by path.
@@ -79,7 +79,7 @@ class Server:
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, None, headers)
 
-    def figure(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, **labels: str) -> float:
         """The value of a figure of /metrics, added up over the labels that are not given."""
         total = 0.0
         for line in self.get("/metrics").body.decode().splitlines():
@@ -94,7 +94,7 @@ def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
     """Serve with the given settings until the block is left."""
     failures: list[Exception] = []
     app = create_app(Settings(**settings), on_failure=failures.append)
-    http = functools.partial(Connection, seconds=Settings(**settings).body_timeout)
+    http = functools.partial(HttpProtocol, timeout=Settings(**settings).body_timeout)
     server = uvicorn.Server(
         uvicorn.Config(app, http=http, log_config=None, access_log=False, timeout_graceful_shutdown=10)
     )

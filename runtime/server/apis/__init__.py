@@ -1,1 +1,1 @@
-"""The HTTP APIs that the server speaks, and what every one of them is made of."""
+"""HTTP APIs of the server, and the types they are described with."""

@@ -1,8 +1,8 @@
 """Cohere's embed API, versions 1 and 2.
 
 Written against cohere 7.3 (`base_client.py`, `v2/raw_client.py`, `types/embed_response.py`,
-`types/embed_by_type_response.py`) and langchain-cohere 0.6, which uses version 1. `truncate` is END where it is not given, as
-there; what was left out is told in `meta.warnings`.
+`types/embed_by_type_response.py`) and langchain-cohere 0.6, which uses version 1. As in the original, `truncate` defaults to
+END; `meta.warnings` reports truncated texts.
 """
 
 import builtins
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.precision import Precision, quantize_embeddings
-from moembed.server.apis.encoding import base64_floats, each, numbers
-from moembed.server.apis.endpoint import Api, Operation
+from moembed.server.apis.encoding import base64_floats, json_numbers, lazy_array
+from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.engine.service import Service
-from moembed.server.engine.tasks import task_named
+from moembed.server.engine.tasks import requested_task
 from moembed.server.errors import ApiError, InvalidRequestError
 from moembed.server.reply import Reply
 from moembed.truncation import Overlong
@@ -27,13 +27,13 @@ _POLICIES: dict[str, Overlong] = {"NONE": "error", "START": "truncate_start", "E
 
 
 class ImageUrl(msgspec.Struct):
-    """An image; never accepted."""
+    """Image; always rejected."""
 
     url: str = ""
 
 
 class Content(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of an input."""
+    """Part of an input."""
 
     type: Literal["text", "image_url"]
     text: str | None = None
@@ -41,13 +41,13 @@ class Content(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Input(msgspec.Struct, forbid_unknown_fields=True):
-    """A text in parts, which are joined by line breaks."""
+    """Text in parts, which are joined by line breaks."""
 
     content: list[Content]
 
 
 class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /v2/embed`; `priority` has no effect: requests are served fairly."""
+    """Body of `POST /v2/embed`; `priority` has no effect: requests share the model fairly."""
 
     model: str
     input_type: str | None = None
@@ -62,7 +62,7 @@ class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EmbedRequestV1(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /v1/embed`; without `model` the first model answers."""
+    """Body of `POST /v1/embed`; `model` defaults to the first model."""
 
     texts: list[str] | None = None
     images: list[str] | None = None
@@ -73,7 +73,7 @@ class EmbedRequestV1(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Embeddings(msgspec.Struct, omit_defaults=True):
-    """One list for each type that was asked for."""
+    """One list per requested type."""
 
     float: list[list[builtins.float]] | None = None
     int8: list[list[int]] | None = None
@@ -90,13 +90,13 @@ class ApiVersion(msgspec.Struct):
 
 
 class BilledUnits(msgspec.Struct):
-    """Tokens that were read, prompts and special tokens included."""
+    """Tokens processed, including prompts and special tokens."""
 
     input_tokens: int
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
-    """What was read, and what was not."""
+    """Token counts, and warnings about truncated texts."""
 
     api_version: ApiVersion
     billed_units: BilledUnits
@@ -104,7 +104,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
 
 
 class EmbedReply(msgspec.Struct, tag_field="response_type", tag="embeddings_by_type"):
-    """Answer of `POST /v2/embed`."""
+    """Response of `POST /v2/embed`."""
 
     id: str
     embeddings: Embeddings
@@ -113,7 +113,7 @@ class EmbedReply(msgspec.Struct, tag_field="response_type", tag="embeddings_by_t
 
 
 class EmbedFloatsReply(msgspec.Struct, tag_field="response_type", tag="embeddings_floats"):
-    """Answer of `POST /v1/embed` to a request without `embedding_types`."""
+    """Response of `POST /v1/embed` to a request without `embedding_types`."""
 
     id: str
     embeddings: list[list[float]]
@@ -122,50 +122,50 @@ class EmbedFloatsReply(msgspec.Struct, tag_field="response_type", tag="embedding
 
 
 class ErrorReply(msgspec.Struct):
-    """Answer to a refused request."""
+    """Error response."""
 
     id: str
     message: str
 
 
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
-    return await _answered(service, body, "2", body.embedding_types or ["float"])
+    return await _respond(service, body, "2", body.embedding_types or ["float"])
 
 
 async def _embed_v1(service: Service, body: EmbedRequestV1) -> Reply:
-    given = EmbedRequest(
+    request = EmbedRequest(
         model=body.model or "",
         input_type=body.input_type,
         texts=body.texts,
         images=body.images,
         truncate=body.truncate,
     )
-    return await _answered(service, given, "1", body.embedding_types)
+    return await _respond(service, request, "1", body.embedding_types)
 
 
-async def _answered(
-    service: Service, body: EmbedRequest, version: Literal["1", "2"], kinds: list[EmbeddingType] | None
+async def _respond(
+    service: Service, body: EmbedRequest, version: Literal["1", "2"], types: list[EmbeddingType] | None
 ) -> Reply:
-    """The answer with vectors of each kind, or, where there are none, with plain vectors."""
+    """Embed a request's texts and return vectors of each type; a plain list of vectors if no types are given."""
     texts = _texts(body)
     engine, suffix = service.engine(body.model)
-    task = task_named(body.input_type, None, suffix)
-    width = engine.width(body.output_dimension)
-    if width % 8 and {"binary", "ubinary"} & set(kinds or ()):
+    task = requested_task(body.input_type, None, suffix)
+    dim = engine.resolve_dim(body.output_dimension)
+    if dim % 8 and {"binary", "ubinary"} & set(types or ()):
         raise InvalidRequestError(
-            f"binary types pack 8 dimensions to a byte, and {width} is not a multiple of 8: choose another output_dimension",
+            f"binary types pack 8 dimensions into a byte, and {dim} is not a multiple of 8: choose another output_dimension",
             param="output_dimension",
         )
     result = await engine.embed(
-        texts, task=task, overlong=_POLICIES[body.truncate or "END"], dim=width, limit=body.max_tokens
+        texts, task=task, overlong=_POLICIES[body.truncate or "END"], dim=dim, limit=body.max_tokens
     )
     used = sum(result.tokens)
     meta = Meta(ApiVersion(version), BilledUnits(used))
     if result.truncated:
-        meta.warnings = [f"texts[{index}] was cut to {result.tokens[index]} tokens" for index in result.truncated]
+        meta.warnings = [f"texts[{index}] was truncated to {result.tokens[index]} tokens" for index in result.truncated]
     reply: EmbedReply | EmbedFloatsReply
-    if kinds:
-        embeddings = Embeddings(**{kind: _typed(result.vectors, kind) for kind in dict.fromkeys(kinds)})
+    if types:
+        embeddings = Embeddings(**{kind: _typed(result.vectors, kind) for kind in dict.fromkeys(types)})
         reply = EmbedReply(str(uuid.uuid4()), embeddings, texts, meta)
     else:
         reply = EmbedFloatsReply(str(uuid.uuid4()), _typed(result.vectors, "float"), texts, meta)
@@ -175,41 +175,43 @@ async def _answered(
 
 def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
     if kind == "base64":
-        return each(base64_floats, vectors)
+        return lazy_array(base64_floats, vectors)
     precision: Precision = "float32" if kind == "float" else kind
-    return each(numbers, quantize_embeddings(vectors, precision).codes)
+    return lazy_array(json_numbers, quantize_embeddings(vectors, precision).codes)
 
 
 def _texts(body: EmbedRequest) -> list[str]:
     if body.images:
-        raise InvalidRequestError("images were sent; this model reads text only: send texts", param="images")
+        raise InvalidRequestError("images are not supported, this model embeds text only: send texts", param="images")
     if (body.texts is None) == (body.inputs is None):
-        raise InvalidRequestError("exactly one of texts and inputs is needed", param="texts")
-    texts = body.texts if body.texts is not None else [_joined(given) for given in body.inputs or ()]
+        raise InvalidRequestError("send exactly one of texts and inputs", param="texts")
+    texts = body.texts if body.texts is not None else [_joined(item) for item in body.inputs or ()]
     if not texts:
-        raise InvalidRequestError("no text was sent: send at least one", param="texts")
+        raise InvalidRequestError("texts is empty: send at least one text", param="texts")
     if "" in texts:
         raise InvalidRequestError(f"texts[{texts.index('')}] is an empty string: leave it out", param="texts")
     return texts
 
 
-def _joined(given: Input) -> str:
-    if any(part.type != "text" for part in given.content):
-        raise InvalidRequestError("inputs holds an image; this model reads text only: send text parts", param="inputs")
-    return "\n".join(part.text or "" for part in given.content)
+def _joined(item: Input) -> str:
+    if any(part.type != "text" for part in item.content):
+        raise InvalidRequestError(
+            "inputs contains images, this model embeds text only: send text parts", param="inputs"
+        )
+    return "\n".join(part.text or "" for part in item.content)
 
 
-def _error(refusal: ApiError) -> ErrorReply:
-    return ErrorReply(str(uuid.uuid4()), refusal.message)
+def _error_body(error: ApiError) -> ErrorReply:
+    return ErrorReply(str(uuid.uuid4()), error.message)
 
 
 COHERE = Api(
     name="cohere",
     prefix="/v2",
-    error=_error,
-    operations=(
-        Operation("/v2/embed", "Embed texts (Cohere)", _embed, EmbedRequest, EmbedReply),
-        Operation(
+    error_body=_error_body,
+    endpoints=(
+        Endpoint("/v2/embed", "Embed texts (Cohere)", _embed, EmbedRequest, EmbedReply),
+        Endpoint(
             "/v1/embed", "Embed texts, version 1 (Cohere)", _embed_v1, EmbedRequestV1, EmbedReply | EmbedFloatsReply
         ),
     ),

@@ -1,4 +1,4 @@
-"""Vectors as the APIs write them: in parts, so that an answer of thousands is nowhere in memory as a whole."""
+"""JSON encoding of vectors, in chunks: a response with thousands of them is never in memory as a whole."""
 
 import asyncio
 import base64
@@ -10,29 +10,29 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-# Vectors written between two looks at other requests: about a millisecond's worth.
-_AT_ONCE = 32
-_PART_BYTES = 262_144
+# Vectors encoded before other requests get a turn: about a millisecond of work.
+_ROWS_PER_CHUNK = 32
+_CHUNK_BYTES = 262_144
 
 _encode = msgspec.json.Encoder().encode
 
 
-def numbers(vector: NDArray[Any]) -> msgspec.Raw:
-    """A vector as JSON numbers that read back as the same float32."""
+def json_numbers(vector: NDArray[Any]) -> msgspec.Raw:
+    """Return a vector as JSON numbers that read back as the same float32."""
     return msgspec.Raw(_encode(vector.tolist()))
 
 
 def base64_floats(vector: NDArray[np.float32]) -> str:
-    """A vector's little-endian float32 bytes in base64."""
+    """Return a vector's little-endian float32 bytes in base64."""
     return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode("ascii")
 
 
-class Rows:
-    """A JSON array in an answer, whose items are written when it is sent.
+class LazyArray:
+    """JSON array whose items are encoded while the response is sent.
 
     Args:
-        write: makes of a row what msgspec encodes.
-        rows: for example vectors.
+        write: function from a row to an object that msgspec encodes.
+        rows: rows, for example vectors.
     """
 
     def __init__(self, write: Callable[[Any], Any], rows: "Sequence[Any] | NDArray[Any]") -> None:
@@ -41,48 +41,48 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def part(self, first: int = 0, count: int = _AT_ONCE) -> bytes:
-        """The JSON of some items, without the brackets around."""
+    def chunk(self, first: int = 0, count: int = _ROWS_PER_CHUNK) -> bytes:
+        """Return the JSON of some items, without the brackets of the array."""
         return b",".join(_encode(self._write(row)) for row in self._rows[first : first + count])
 
 
-def each(write: Callable[[Any], Any], rows: "Sequence[Any] | NDArray[Any]") -> Any:
-    """An array of what `write` makes of each row; it stands where an answer's type says list."""
-    return Rows(write, rows)
+def lazy_array(write: Callable[[Any], Any], rows: "Sequence[Any] | NDArray[Any]") -> Any:
+    """Return a `LazyArray`, typed so that it can stand where a response type declares a list."""
+    return LazyArray(write, rows)
 
 
-def encoded(body: Any) -> bytes | AsyncIterator[bytes | memoryview]:
-    """The JSON of an answer: in parts if it holds many rows."""
-    mark = _encode(uuid.uuid4().hex)  # stands for rows that are written later
-    later: list[Rows] = []
+def encode_body(body: Any) -> bytes | AsyncIterator[bytes | memoryview]:
+    """Return the JSON of a response body: in chunks if it contains a long array."""
+    placeholder = _encode(uuid.uuid4().hex)  # stands for an array that is encoded later
+    arrays: list[LazyArray] = []
 
-    def hook(rows: Any) -> msgspec.Raw:
-        if not isinstance(rows, Rows):
-            raise NotImplementedError(f"{type(rows).__name__} in an answer")
-        if len(rows) <= _AT_ONCE:
-            return msgspec.Raw(b"[" + rows.part() + b"]")
-        later.append(rows)
-        return msgspec.Raw(mark)
+    def hook(array: Any) -> msgspec.Raw:
+        if not isinstance(array, LazyArray):
+            raise NotImplementedError(f"cannot encode {type(array).__name__} in a response")
+        if len(array) <= _ROWS_PER_CHUNK:
+            return msgspec.Raw(b"[" + array.chunk() + b"]")
+        arrays.append(array)
+        return msgspec.Raw(placeholder)
 
     frame = msgspec.json.encode(body, enc_hook=hook)
-    return _parts(frame, mark, later) if later else frame
+    return _chunks(frame, placeholder, arrays) if arrays else frame
 
 
-async def _parts(frame: bytes, mark: bytes, later: list[Rows]) -> AsyncIterator[bytes | memoryview]:
+async def _chunks(frame: bytes, placeholder: bytes, arrays: list[LazyArray]) -> AsyncIterator[bytes | memoryview]:
     start = 0
-    for rows in later:
-        end = frame.index(mark, start)
-        for part in _sliced(frame, start, end):
-            yield part
-        start = end + len(mark)
-        for first in range(0, len(rows), _AT_ONCE):
-            yield (b"," if first else b"[") + rows.part(first)
-            await asyncio.sleep(0)  # other requests go on meanwhile
+    for array in arrays:
+        end = frame.index(placeholder, start)
+        for chunk in _slices(frame, start, end):
+            yield chunk
+        start = end + len(placeholder)
+        for first in range(0, len(array), _ROWS_PER_CHUNK):
+            yield (b"," if first else b"[") + array.chunk(first)
+            await asyncio.sleep(0)  # let other requests run
         yield b"]"
-    for part in _sliced(frame, start, len(frame)):
-        yield part
+    for chunk in _slices(frame, start, len(frame)):
+        yield chunk
 
 
-def _sliced(frame: bytes, start: int, end: int) -> list[memoryview]:
+def _slices(frame: bytes, start: int, end: int) -> list[memoryview]:
     view = memoryview(frame)
-    return [view[first : min(first + _PART_BYTES, end)] for first in range(start, end, _PART_BYTES)]
+    return [view[first : min(first + _CHUNK_BYTES, end)] for first in range(start, end, _CHUNK_BYTES)]

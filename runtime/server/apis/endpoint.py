@@ -1,4 +1,4 @@
-"""What an API is to this server: its endpoints, and its words for an error."""
+"""Description of an API: its endpoints and its error format."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Operation:
+class Endpoint:
     """One endpoint.
 
     Attributes:
-        path: its path; `/v1/models/{model}` has a parameter, which may hold slashes.
+        path: path; `/v1/models/{model}` has a parameter, which may contain slashes.
         summary: one line for the OpenAPI document.
-        handle: answers a request, given its body, or the parameter of its path, or None; or raises a `ApiError`.
+        handle: handler; called with the decoded body, the path parameter, or None. Raises an `ApiError`.
         request: type of the body, a msgspec.Struct, or None for a GET.
-        reply: type of the answer's body, or None if it is not JSON.
-        open: whether it needs no API key.
+        reply: type of the response body, or None if it is not JSON.
+        public: whether no API key is required.
     """
 
     path: str
@@ -29,7 +29,7 @@ class Operation:
     handle: "Callable[[Service, Any], Awaitable[Reply]]"
     request: Any = None
     reply: Any = None
-    open: bool = False
+    public: bool = False
 
     @property
     def method(self) -> str:
@@ -42,29 +42,29 @@ class Operation:
         return self.path.partition("{")[2].rstrip("}")
 
     def serves(self, path: str) -> bool:
-        """Tell whether a path is this endpoint's."""
+        """Return whether a request path belongs to this endpoint."""
         start, parameter, _ = self.path.partition("{")
         return path.startswith(start) and path != start if parameter else path == start
 
 
 @dataclass(frozen=True)
 class Api:
-    """A family of endpoints with one form of errors.
+    """Group of endpoints with a common error format.
 
     Attributes:
-        name: what figures and logs call it.
-        prefix: start of the paths whose errors have its form, even where there is no such endpoint.
-        error: body of the answer to a refused request.
-        statuses: kind of refusal -> HTTP status, where it is not the refusal's own.
-        operations: its endpoints.
+        name: label in metrics and logs, and tag in the OpenAPI document.
+        prefix: start of the paths whose errors have this format, including paths without an endpoint.
+        error_body: function from an error to the body of its response.
+        endpoints: the endpoints.
+        statuses: HTTP statuses by kind of error, where they differ from the error's own.
     """
 
     name: str
     prefix: str
-    error: Callable[[ApiError], Any]
-    operations: tuple[Operation, ...]
+    error_body: Callable[[ApiError], Any]
+    endpoints: tuple[Endpoint, ...]
     statuses: dict[str, int] = field(default_factory=dict)
 
-    def status(self, refusal: ApiError) -> int:
-        """HTTP status of a refusal."""
-        return self.statuses.get(refusal.kind, refusal.status)
+    def status(self, error: ApiError) -> int:
+        """Return the HTTP status of an error."""
+        return self.statuses.get(error.kind, error.status)

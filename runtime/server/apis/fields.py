@@ -1,45 +1,45 @@
-"""Fields of a request's body that have no effect, and fields that are refused because they would have one."""
+"""Request fields that are ignored because they have no effect, and fields that are rejected because they would have one."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-REFUSED = "no field of this endpoint, and it would change the vectors"
-# A field that the original accepts and that changes no vector: whatever it holds is passed over unread.
+UNSUPPORTED = "not supported by this endpoint, and it would change the vectors"
+# Field that the original API accepts and that does not change vectors: its value is skipped.
 Ignored = Annotated[msgspec.Raw, msgspec.Meta(description="accepted, without effect")]
 
 if TYPE_CHECKING:
-    _Refused = Any  # an endpoint that has the field gives it a type of its own
+    _Unsupported = Any  # an endpoint that supports the field overrides its type
 else:
-    _Refused = Annotated[None, msgspec.Meta(description=f"{REFUSED}: refused")]
+    _Unsupported = Annotated[None, msgspec.Meta(description=f"rejected: {UNSUPPORTED}")]
 
 
 def ignored() -> Any:
-    """The default of an `Ignored` field."""
+    """Return the default of an `Ignored` field."""
     return msgspec.field(default_factory=msgspec.Raw)
 
 
 class LenientRequest(msgspec.Struct, kw_only=True):
-    """A body of which unknown fields are ignored, as Text Embeddings Inference and Ollama do.
+    """Body whose unknown fields are ignored, as Text Embeddings Inference and Ollama do.
 
-    Fields that change vectors in these or other APIs are refused by name unless the endpoint has them: a client that sends one
-    would get other vectors than it asked for.
+    Fields that change vectors in these or other APIs are rejected by name unless the endpoint supports them: otherwise a client
+    would get vectors that it did not ask for.
     """
 
-    dimensions: _Refused = None
-    embedding_types: _Refused = None
+    dimensions: _Unsupported = None
+    embedding_types: _Unsupported = None
     encoding_format: Literal["float"] | None = None
-    images: _Refused = None
-    input_type: _Refused = None
-    instruction: _Refused = None
-    max_tokens: _Refused = None
-    normalize: _Refused = None
-    output_dimension: _Refused = None
-    overlong: _Refused = None
-    pooling: _Refused = None
-    prompt: _Refused = None
-    prompt_name: _Refused = None
-    task: _Refused = None
-    texts: _Refused = None
-    truncate: _Refused = None
-    truncation_direction: _Refused = None
+    images: _Unsupported = None
+    input_type: _Unsupported = None
+    instruction: _Unsupported = None
+    max_tokens: _Unsupported = None
+    normalize: _Unsupported = None
+    output_dimension: _Unsupported = None
+    overlong: _Unsupported = None
+    pooling: _Unsupported = None
+    prompt: _Unsupported = None
+    prompt_name: _Unsupported = None
+    task: _Unsupported = None
+    texts: _Unsupported = None
+    truncate: _Unsupported = None
+    truncation_direction: _Unsupported = None

@@ -1,11 +1,11 @@
-"""The endpoints by which a server is operated: alive, ready, figures, description."""
+"""Endpoints for operating the server: health, readiness, metrics, OpenAPI document."""
 
 from http import HTTPStatus
 from typing import Literal
 
 import msgspec
 
-from moembed.server.apis.endpoint import Api, Operation
+from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.engine.service import Service
 from moembed.server.errors import ApiError
 from moembed.server.metrics import CONTENT_TYPE
@@ -14,21 +14,21 @@ from moembed.version import __version__
 
 
 class Health(msgspec.Struct):
-    """Answer of `GET /health`: the process is alive."""
+    """Response of `GET /health`: the process is alive."""
 
     status: Literal["ok"] = "ok"
     version: str = __version__
 
 
 class Ready(msgspec.Struct):
-    """Answer of `GET /ready`: which models answered a probe; status 503 if one did not, or the server is stopping."""
+    """Response of `GET /ready`: whether each model answered a probe; status 503 if one did not or its call is stuck."""
 
     ready: bool
     models: dict[str, bool]
 
 
 class ErrorReply(msgspec.Struct):
-    """Answer to a refused request."""
+    """Error response."""
 
     error: str
 
@@ -51,18 +51,18 @@ async def _metrics(service: Service, _body: None) -> Reply:
     return Reply(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE})
 
 
-def _error(refusal: ApiError) -> ErrorReply:
-    return ErrorReply(refusal.message)
+def _error_body(error: ApiError) -> ErrorReply:
+    return ErrorReply(error.message)
 
 
 OPERATIONS = Api(
     name="operations",
     prefix="/",
-    error=_error,
-    operations=(
-        Operation("/health", "Whether the process is alive", _health, None, Health, open=True),
-        Operation("/ready", "Whether every model is loaded and answers", _ready, None, Ready, open=True),
-        Operation("/metrics", "Figures for Prometheus", _metrics),
-        Operation("/openapi.json", "This document", _openapi),
+    error_body=_error_body,
+    endpoints=(
+        Endpoint("/health", "Check that the process is alive", _health, None, Health, public=True),
+        Endpoint("/ready", "Check that every model is loaded and answers", _ready, None, Ready, public=True),
+        Endpoint("/metrics", "Metrics for Prometheus", _metrics),
+        Endpoint("/openapi.json", "OpenAPI description of this server", _openapi),
     ),
 )

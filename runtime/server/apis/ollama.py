@@ -1,7 +1,8 @@
 """Ollama's embedding API.
 
-Written against ollama 0.6 (`_client.py`, `_types.py`). As there, a text is cut where `truncate` is not given or true, which the
-field `truncated` (ours) tells. `/api/embeddings` gives unit vectors, for this architecture Ollama's own are not scaled.
+Written against ollama 0.6 (`_client.py`, `_types.py`). As in the original, over-long texts are truncated unless `truncate` is
+false; the extension `truncated` reports them. `/api/embeddings` returns unit vectors; for this architecture the original's are
+not normalized.
 """
 
 import time
@@ -12,12 +13,12 @@ from typing import Any
 import msgspec
 
 from moembed.bundle.manifest import MANIFEST_FILE
-from moembed.server.apis.encoding import each, numbers
-from moembed.server.apis.endpoint import Api, Operation
+from moembed.server.apis.encoding import json_numbers, lazy_array
+from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.apis.fields import Ignored, LenientRequest, ignored
 from moembed.server.engine.engine import Engine, Result
 from moembed.server.engine.service import LATEST, Service
-from moembed.server.engine.tasks import task_named
+from moembed.server.engine.tasks import requested_task
 from moembed.server.errors import ApiError, InvalidRequestError
 from moembed.server.reply import Reply
 from moembed.truncation import Overlong
@@ -27,13 +28,16 @@ _ARCHITECTURE = "nomic-bert-moe"
 
 
 class Options(msgspec.Struct):
-    """Only the length of the context has a meaning here; a model reads no more than its own, and 0 or less is its own."""
+    """Model options. Only the context length has an effect: at most the model's own, which 0 and negative values select."""
 
     num_ctx: int | float | None = None
 
 
 class EmbedRequest(LenientRequest, kw_only=True):
-    """Body of `POST /api/embed`; `input_type` and `prompt_name` are ours. `dimensions` of 0 or less are all, as there."""
+    """Body of `POST /api/embed`; `input_type` and `prompt_name` are extensions.
+
+    As in the original, `dimensions` of 0 or less select all.
+    """
 
     model: str
     input: str | list[str] | None = ""
@@ -47,7 +51,7 @@ class EmbedRequest(LenientRequest, kw_only=True):
 
 
 class EmbeddingsRequest(LenientRequest, kw_only=True):
-    """Body of `POST /api/embeddings`; `truncate`, `dimensions`, `input_type` and `prompt_name` are ours."""
+    """Body of `POST /api/embeddings`; `truncate`, `dimensions`, `input_type` and `prompt_name` are extensions."""
 
     model: str
     prompt: str | None = None
@@ -61,7 +65,7 @@ class EmbeddingsRequest(LenientRequest, kw_only=True):
 
 
 class EmbedReply(msgspec.Struct):
-    """Answer of `POST /api/embed`, durations in nanoseconds; `truncated` is ours."""
+    """Response of `POST /api/embed`, durations in nanoseconds; `truncated` is an extension."""
 
     model: str
     embeddings: list[list[float]]
@@ -72,14 +76,14 @@ class EmbedReply(msgspec.Struct):
 
 
 class EmbeddingsReply(msgspec.Struct):
-    """Answer of `POST /api/embeddings`; `truncated` is ours."""
+    """Response of `POST /api/embeddings`; `truncated` is an extension."""
 
     embedding: list[float]
     truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Details(msgspec.Struct):
-    """What a model is."""
+    """Details of a model."""
 
     parent_model: str
     format: str
@@ -90,7 +94,7 @@ class Details(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """A model that is served."""
+    """Model that the server offers."""
 
     name: str
     model: str
@@ -101,13 +105,13 @@ class Model(msgspec.Struct):
 
 
 class Tags(msgspec.Struct):
-    """Answer of `GET /api/tags` and `GET /api/ps`."""
+    """Response of `GET /api/tags` and `GET /api/ps`."""
 
     models: list[Model]
 
 
 class ShowRequest(msgspec.Struct):
-    """Body of `POST /api/show`; `name` is the older name of `model`."""
+    """Body of `POST /api/show`; `name` is the former name of the field `model`."""
 
     model: str | None = None
     name: str | None = None
@@ -118,7 +122,7 @@ class ShowRequest(msgspec.Struct):
 
 
 class ShowReply(msgspec.Struct):
-    """Answer of `POST /api/show`."""
+    """Response of `POST /api/show`."""
 
     modified_at: str
     details: Details
@@ -127,13 +131,13 @@ class ShowReply(msgspec.Struct):
 
 
 class Version(msgspec.Struct):
-    """Answer of `GET /api/version`: moembed's own."""
+    """Response of `GET /api/version`: the version of moembed."""
 
     version: str
 
 
 class ErrorReply(msgspec.Struct):
-    """Answer to a refused request."""
+    """Error response."""
 
     error: str
 
@@ -141,50 +145,54 @@ class ErrorReply(msgspec.Struct):
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
     started = time.perf_counter_ns()
     texts = [body.input] if isinstance(body.input, str) else body.input or []
-    if texts == [""]:  # how Ollama's clients load a model
+    if texts == [""]:  # Ollama clients send this to load a model
         texts = []
-    engine, task, result = await _vectors(service, body, texts)
+    engine, task, result = await _embed_texts(service, body, texts)
     reply = EmbedReply(
         body.model,
-        each(numbers, result.vectors),
+        lazy_array(json_numbers, result.vectors),
         time.perf_counter_ns() - started,
         0,
         sum(result.tokens),
         result.truncated or msgspec.UNSET,
     )
-    return _replied(reply, engine, texts, task, result)
+    return _reply(reply, engine, texts, task, result)
 
 
 async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     texts = [body.prompt] if body.prompt else []
-    engine, task, result = await _vectors(service, body, texts)
+    engine, task, result = await _embed_texts(service, body, texts)
     (vector,) = result.vectors if texts else [[]]
-    reply = EmbeddingsReply(numbers(vector) if texts else [], bool(result.truncated) or msgspec.UNSET)  # type: ignore[arg-type]
-    return _replied(reply, engine, texts, task, result)
+    reply = EmbeddingsReply(json_numbers(vector) if texts else [], bool(result.truncated) or msgspec.UNSET)  # type: ignore[arg-type]
+    return _reply(reply, engine, texts, task, result)
 
 
-def _replied(body: Any, engine: Engine, texts: Sequence[str], task: str | None, result: Result) -> Reply:
+def _reply(body: Any, engine: Engine, texts: Sequence[str], task: str | None, result: Result) -> Reply:
     used, truncated = sum(result.tokens), tuple(result.truncated)
     return Reply(body, engine.name, len(texts), used, truncated, engine.default_task(texts, task))
 
 
-async def _vectors(
+async def _embed_texts(
     service: Service, body: EmbedRequest | EmbeddingsRequest, texts: Sequence[str]
 ) -> tuple[Engine, str | None, Result]:
     engine, suffix = service.engine(body.model)
     if "" in texts:
         raise InvalidRequestError(f"input[{list(texts).index('')}] is an empty string: leave it out", param="input")
-    task = task_named(body.input_type, body.prompt_name, suffix)
+    task = requested_task(body.input_type, body.prompt_name, suffix)
     policy: Overlong = "error" if body.truncate is False else "truncate"
     dim, context = body.dimensions or 0, int(body.options.num_ctx or 0) if body.options else 0
     result = await engine.embed(
-        texts, task=task, overlong=policy, dim=dim if dim > 0 else None, limit=context if context > 0 else None
+        texts,
+        task=task,
+        overlong=policy,
+        dim=dim if dim > 0 else None,
+        limit=context if context > 0 else None,
     )
     return engine, task, result
 
 
 async def _tags(service: Service, _body: None) -> Reply:
-    return Reply(Tags([_model(service, name, suffix) for name, suffix in service.suffixed()]))
+    return Reply(Tags([_model(service, name, suffix) for name, suffix in service.served_names()]))
 
 
 async def _show(service: Service, body: ShowRequest) -> Reply:
@@ -214,22 +222,22 @@ def _model(service: Service, name: str, suffix: str) -> Model:
     return Model(tagged, tagged, modified, bundle.size, bundle.fingerprint, details)
 
 
-def _error(refusal: ApiError) -> ErrorReply:
-    return ErrorReply(refusal.message)
+def _error_body(error: ApiError) -> ErrorReply:
+    return ErrorReply(error.message)
 
 
 OLLAMA = Api(
     name="ollama",
     prefix="/api",
-    error=_error,
-    operations=(
-        Operation("/api/embed", "Embed texts (Ollama)", _embed, EmbedRequest, EmbedReply),
-        Operation(
-            "/api/embeddings", "Embed one text, the older way (Ollama)", _embeddings, EmbeddingsRequest, EmbeddingsReply
+    error_body=_error_body,
+    endpoints=(
+        Endpoint("/api/embed", "Embed texts (Ollama)", _embed, EmbedRequest, EmbedReply),
+        Endpoint(
+            "/api/embeddings", "Embed one text, deprecated (Ollama)", _embeddings, EmbeddingsRequest, EmbeddingsReply
         ),
-        Operation("/api/tags", "Models that are served (Ollama)", _tags, None, Tags),
-        Operation("/api/ps", "Models that are loaded (Ollama)", _tags, None, Tags),
-        Operation("/api/show", "What a model is (Ollama)", _show, ShowRequest, ShowReply),
-        Operation("/api/version", "Version of moembed (Ollama)", _version, None, Version),
+        Endpoint("/api/tags", "List the models (Ollama)", _tags, None, Tags),
+        Endpoint("/api/ps", "List the loaded models (Ollama)", _tags, None, Tags),
+        Endpoint("/api/show", "Describe a model (Ollama)", _show, ShowRequest, ShowReply),
+        Endpoint("/api/version", "Get the version of moembed (Ollama)", _version, None, Version),
     ),
 )

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API, with fields of our own for task and over-long texts.
+"""OpenAI's embeddings API, extended with fields for the task and for over-long texts.
 
 Written against openai 3.57 (`types/embedding_create_params.py`, `lib/_parsing/_embeddings.py`, `_exceptions.py`) and
 langchain-openai 1.7 (`embeddings/base.py`).
@@ -9,24 +9,24 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from moembed.server.apis.encoding import base64_floats, each, numbers
-from moembed.server.apis.endpoint import Api, Operation
+from moembed.server.apis.encoding import base64_floats, json_numbers, lazy_array
+from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.engine.service import Service
-from moembed.server.engine.tasks import prompt_named, task_named
+from moembed.server.engine.tasks import prompt_for_task, requested_task
 from moembed.server.errors import ApiError, InvalidRequestError, ModelNotFoundError
 from moembed.server.reply import Reply
 
-IDS_REFUSED = (
-    "input holds token ids, and this server takes text: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
-    "tiktoken's) would be embedded as garbage. With LangChain set OpenAIEmbeddings(check_embedding_ctx_length=False); to send "
-    "ids of this model's own vocabulary start the server with --accept-token-ids"
+IDS_REJECTED = (
+    "input contains token ids, and this server accepts text only: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
+    "those of tiktoken) would give meaningless vectors. With LangChain set OpenAIEmbeddings(check_embedding_ctx_length=False); "
+    "to send ids of this model's own vocabulary, start the server with --accept-token-ids"
 )
 
 
 class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /v1/embeddings`; the last three fields are ours.
+    """Body of `POST /v1/embeddings`; `input_type`, `prompt_name` and `overlong` are extensions.
 
-    As in OpenAI's own, a field that is not here is an error. `model` may be left out, as for TEI. `stream` may be false.
+    As in the original, an unknown field is an error. `model` defaults to the first model, as for TEI. `stream` may be false.
     """
 
     input: str | list[str | int | list[int]]
@@ -41,7 +41,7 @@ class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Embedding(msgspec.Struct):
-    """One vector, as numbers or in base64."""
+    """One vector, as JSON numbers or in base64."""
 
     index: int
     embedding: list[float] | str
@@ -49,14 +49,14 @@ class Embedding(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """Tokens that were read, prompts and special tokens included."""
+    """Tokens processed, including prompts and special tokens."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingsReply(msgspec.Struct, omit_defaults=False):
-    """Answer of `POST /v1/embeddings`; `truncated` (indices of texts of which a part was left out) is ours."""
+    """Response of `POST /v1/embeddings`; the extension `truncated` lists the indices of truncated texts."""
 
     data: list[Embedding]
     model: str
@@ -66,7 +66,7 @@ class EmbeddingsReply(msgspec.Struct, omit_defaults=False):
 
 
 class Model(msgspec.Struct):
-    """A model that is served."""
+    """Model that the server offers."""
 
     id: str
     created: int
@@ -75,14 +75,14 @@ class Model(msgspec.Struct):
 
 
 class Models(msgspec.Struct):
-    """Answer of `GET /v1/models`."""
+    """Response of `GET /v1/models`."""
 
     data: list[Model]
     object: Literal["list"] = "list"
 
 
 class Error(msgspec.Struct):
-    """What went wrong."""
+    """Description of an error."""
 
     message: str
     type: str
@@ -91,29 +91,29 @@ class Error(msgspec.Struct):
 
 
 class ErrorReply(msgspec.Struct):
-    """Answer to a refused request."""
+    """Error response."""
 
     error: Error
 
 
 async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
     if body.stream:
-        raise InvalidRequestError("stream = true: vectors are sent in one answer; leave it out", param="stream")
+        raise InvalidRequestError("stream = true is not supported for embeddings: leave it out", param="stream")
     engine, suffix = service.engine(body.model)
-    task = task_named(body.input_type, body.prompt_name, suffix)
+    task = requested_task(body.input_type, body.prompt_name, suffix)
     texts, ids = _inputs(body.input)
     if ids is not None:
         if not service.settings.accept_token_ids:
-            raise InvalidRequestError(IDS_REFUSED, param="input")
+            raise InvalidRequestError(IDS_REJECTED, param="input")
         result = await engine.embed_ids(ids, task=task, dim=body.dimensions)
     else:
         result = await engine.embed(texts, task=task, dim=body.dimensions, overlong=body.overlong)
-    write: Callable[[Any], Any] = base64_floats if body.encoding_format == "base64" else numbers
+    write: Callable[[Any], Any] = base64_floats if body.encoding_format == "base64" else json_numbers
     vectors = result.vectors
     used = sum(result.tokens)
     return Reply(
         EmbeddingsReply(
-            each(lambda index: Embedding(index, write(vectors[index])), range(len(vectors))),
+            lazy_array(lambda index: Embedding(index, write(vectors[index])), range(len(vectors))),
             body.model or engine.name,
             Usage(used, used),
             truncated=list(result.truncated) or msgspec.UNSET,
@@ -127,7 +127,7 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
 
 
 def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
-    """The texts, or the arrays of ids, of a body."""
+    """Return the texts of a body, or its arrays of token ids."""
     inputs: list[Any] = [given] if isinstance(given, str) else given
     if not inputs:
         raise InvalidRequestError("input is an empty array: send at least one text", param="input")
@@ -142,11 +142,11 @@ def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
         if [] in inputs:
             raise InvalidRequestError(f"input[{inputs.index([])}] is an empty array: leave it out", param="input")
         return [], inputs
-    raise InvalidRequestError("input mixes texts and token ids: send either", param="input")
+    raise InvalidRequestError("input mixes texts and token ids: send one or the other", param="input")
 
 
 async def _models(service: Service, _body: None) -> Reply:
-    names = [f"{name}:{suffix}" if suffix else name for name, suffix in service.suffixed()]
+    names = [f"{name}:{suffix}" if suffix else name for name, suffix in service.served_names()]
     return Reply(Models([Model(name, service.started) for name in names]))
 
 
@@ -154,27 +154,27 @@ async def _model(service: Service, name: str) -> Reply:
     engine, suffix = service.engine(name)
     if suffix is not None:
         try:
-            prompt_named(engine.embedder, suffix)
+            prompt_for_task(engine.embedder, suffix)
         except InvalidRequestError as error:
             raise ModelNotFoundError(f"no model {name!r}: {error.message}", param="model") from None
     return Reply(Model(name, service.started))
 
 
-def _error(refusal: ApiError) -> ErrorReply:
+def _error_body(error: ApiError) -> ErrorReply:
     kinds = {"overloaded": "rate_limit_error", "internal": "server_error", "unready": "server_error"}
     codes = {"unauthorized": "invalid_api_key", "no_model": "model_not_found", "overloaded": "rate_limit_exceeded"}
     codes |= {"too_long": "context_length_exceeded"}
-    kind = kinds.get(refusal.kind, "invalid_request_error")
-    return ErrorReply(Error(refusal.message, kind, refusal.param, codes.get(refusal.kind)))
+    kind = kinds.get(error.kind, "invalid_request_error")
+    return ErrorReply(Error(error.message, kind, error.param, codes.get(error.kind)))
 
 
 OPENAI = Api(
     name="openai",
     prefix="/v1",
-    error=_error,
-    operations=(
-        Operation("/v1/embeddings", "Embed texts (OpenAI)", _embeddings, EmbeddingsRequest, EmbeddingsReply),
-        Operation("/v1/models", "Models that are served (OpenAI)", _models, None, Models),
-        Operation("/v1/models/{model}", "One of them (OpenAI)", _model, None, Model),
+    error_body=_error_body,
+    endpoints=(
+        Endpoint("/v1/embeddings", "Embed texts (OpenAI)", _embeddings, EmbeddingsRequest, EmbeddingsReply),
+        Endpoint("/v1/models", "List the models (OpenAI)", _models, None, Models),
+        Endpoint("/v1/models/{model}", "Describe a model (OpenAI)", _model, None, Model),
     ),
 )

@@ -1,4 +1,4 @@
-"""The page at `/`, and what it shows that no other API tells: what is served, and where the tokens of a text are routed."""
+"""Page at `/`, and the endpoints that only the page needs: the models served, and the routing of a text's tokens."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from moembed.bundle.locate import DEFAULT_FOLDER
-from moembed.server.apis.endpoint import Api, Operation
+from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.apis.health import ErrorReply
 from moembed.server.engine.service import Service
-from moembed.server.engine.tasks import task_named
+from moembed.server.engine.tasks import requested_task
 from moembed.server.errors import ApiError
 from moembed.server.reply import Reply
 from moembed.version import __version__
@@ -23,7 +23,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Scripts and styles come from here or not at all, and no script can turn a string into markup.
+# Only the server's own scripts and styles are loaded, and no script can turn a string into markup.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -35,15 +35,15 @@ _HEADERS = {
 
 
 class Card(msgspec.Struct):
-    """What a model is.
+    """Description of a model.
 
-    `embedded` is whether it is the one inside the package, `origin` the checkpoint's hub name and `revision` its commit, if
+    `built_in` says whether it is the built-in model. `origin` and `revision` are the hub name and commit of its checkpoint, if
     they are known.
     """
 
     id: str
     name: str
-    embedded: bool
+    built_in: bool
     origin: str | None
     revision: str | None
     recipe: str
@@ -56,7 +56,7 @@ class Card(msgspec.Struct):
 
 
 class About(msgspec.Struct):
-    """Answer of `GET /about`."""
+    """Response of `GET /about`."""
 
     version: str
     models: list[Card]
@@ -71,7 +71,10 @@ class RoutingRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Layer(msgspec.Struct):
-    """One layer's routing: for each token its experts and their weights, the greatest first; for each expert its tokens."""
+    """Routing of one layer.
+
+    `experts` and `weights` have one list per token, by descending weight; `load` has the number of tokens per expert.
+    """
 
     layer: int
     experts: list[list[int]]
@@ -80,7 +83,7 @@ class Layer(msgspec.Struct):
 
 
 class RoutingReply(msgspec.Struct):
-    """Answer of `POST /routing`."""
+    """Response of `POST /routing`."""
 
     model: str
     num_experts: int
@@ -98,7 +101,7 @@ def _card(service: Service, name: str) -> Card:
     return Card(
         id=name,
         name=manifest.name,
-        embedded=embedder.bundle.folder == DEFAULT_FOLDER,
+        built_in=embedder.bundle.folder == DEFAULT_FOLDER,
         origin=manifest.source.repo,
         revision=manifest.source.revision,
         recipe=manifest.recipe,
@@ -113,15 +116,15 @@ def _card(service: Service, name: str) -> Card:
 
 async def _routing(service: Service, body: RoutingRequest) -> Reply:
     engine, suffix = service.engine(body.model)
-    routing = await engine.routing(body.input, task=task_named(body.input_type, None, suffix))
+    routing = await engine.routing(body.input, task=requested_task(body.input_type, None, suffix))
     rows = zip(routing.layers, routing.experts, routing.weights, routing.load.tolist(), strict=True)
     layers = [Layer(layer, experts.tolist(), weights.tolist(), load) for layer, experts, weights, load in rows]
     reply = RoutingReply(engine.name, routing.num_experts, list(routing.tokens), layers)
     return Reply(reply, model=engine.name, texts=1, tokens=len(routing.tokens))
 
 
-def _error(refusal: ApiError) -> ErrorReply:
-    return ErrorReply(refusal.message)
+def _error_body(error: ApiError) -> ErrorReply:
+    return ErrorReply(error.message)
 
 
 def _file(path: Path) -> Callable[[Service, Any], Awaitable[Reply]]:
@@ -136,15 +139,15 @@ def _file(path: Path) -> Callable[[Service, Any], Awaitable[Reply]]:
 PAGE = Api(
     name="page",
     prefix="/static/",
-    error=_error,
-    operations=(
-        Operation("/", "The page", _file(_FOLDER / _INDEX), open=True),
+    error_body=_error_body,
+    endpoints=(
+        Endpoint("/", "Show the page", _file(_FOLDER / _INDEX), public=True),
         *(
-            Operation(f"/static/{path.name}", "A part of the page", _file(path), open=True)
+            Endpoint(f"/static/{path.name}", "Get a file of the page", _file(path), public=True)
             for path in sorted(_FOLDER.iterdir())
             if path.suffix in _TYPES and path.name != _INDEX
         ),
-        Operation("/about", "What is served", _about, None, About),
-        Operation("/routing", "The experts that read each token of a text", _routing, RoutingRequest, RoutingReply),
+        Endpoint("/about", "Describe the models served", _about, None, About),
+        Endpoint("/routing", "Route the tokens of a text to experts", _routing, RoutingRequest, RoutingReply),
     ),
 )

@@ -1,4 +1,4 @@
-"""All APIs."""
+"""Registry of all APIs, and lookup of the API that a path belongs to."""
 
 from moembed.server.apis.cohere import COHERE
 from moembed.server.apis.endpoint import Api
@@ -8,29 +8,29 @@ from moembed.server.apis.openai import OPENAI
 from moembed.server.apis.page import PAGE
 from moembed.server.apis.tei import TEI
 
-# The last one has every path that no other has, and what is no path: `*`, a whole URL.
+# The last one also formats the errors of all other paths, and of targets that are not paths: `*` or a full URL.
 APIS: tuple[Api, ...] = (OPENAI, TEI, COHERE, OLLAMA, PAGE, OPERATIONS)
 
 
-def ending(path: str) -> str | None:
-    """The endpoint that the end of a path names, if there is one: `/v1/embeddings` for `/openai/v3/embeddings`."""
-    named = {
-        end: operation.path
+def match_suffix(path: str) -> str | None:
+    """Return the endpoint path that a path ends with, if any: `/v1/embeddings` for `/openai/v3/embeddings`."""
+    matches = {
+        suffix: endpoint.path
         for api in reversed(APIS)
-        for operation in api.operations
-        for end in (operation.path, operation.path.removeprefix("/v1"))
-        if end != "/" and path.endswith(end)
+        for endpoint in api.endpoints
+        for suffix in (endpoint.path, endpoint.path.removeprefix("/v1"))
+        if suffix != "/" and path.endswith(suffix)
     }
-    return named[max(named, key=len)] if named else None
+    return matches[max(matches, key=len)] if matches else None
 
 
 def api_of(path: str) -> Api:
-    """The API whose form errors of a path have: of its endpoint, else by its start, else by its end."""
+    """Return the API whose error format applies to a path: by its endpoint, else by its prefix, else by its suffix."""
     for api in APIS:
-        if any(operation.serves(path) for operation in api.operations):
+        if any(endpoint.serves(path) for endpoint in api.endpoints):
             return api
     for api in APIS[:-1]:
         if path.startswith(api.prefix):
             return api
-    found = ending(path)
-    return api_of(found) if found else APIS[-1]
+    similar = match_suffix(path)
+    return api_of(similar) if similar else APIS[-1]

@@ -1,4 +1,4 @@
-"""The API of Hugging Face's Text Embeddings Inference; where the field `model` (ours) is not given, the first model answers.
+"""API of Hugging Face's Text Embeddings Inference, extended with the field `model`, which defaults to the first model.
 
 Written against its `router/src/http/types.rs` (265deb2a) and huggingface_hub 2.4 (`inference/_client.py`).
 """
@@ -10,22 +10,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.server.apis.encoding import each, numbers
-from moembed.server.apis.endpoint import Api, Operation
+from moembed.server.apis.encoding import json_numbers, lazy_array
+from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.apis.fields import Ignored, LenientRequest, ignored
-from moembed.server.apis.openai import IDS_REFUSED
+from moembed.server.apis.openai import IDS_REJECTED
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.service import Service
-from moembed.server.engine.tasks import prompt_named, task_named
+from moembed.server.engine.tasks import prompt_for_task, requested_task
 from moembed.server.errors import ApiError, EmptyInputError, InvalidRequestError, TooLargeError
 from moembed.server.reply import Reply
 from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong
 from moembed.version import __version__
 
-# Tokens of an answer of `/tokenize`: about 18 MB of JSON.
-_TOKENS_AT_MOST = 2**18
-_TOKENS_AT_ONCE = 4096
+# Tokens in a response of `/tokenize`: about 18 MB of JSON.
+_MAX_TOKENS = 2**18
+_TOKENS_PER_CHUNK = 4096
 _json = msgspec.json.Encoder().encode
 
 Inputs = str | list[str | int | list[int]]
@@ -33,7 +33,7 @@ Direction = Literal["left", "right", "Left", "Right"]
 
 
 class NoParameters(msgspec.Struct, forbid_unknown_fields=True):
-    """An empty object: what the Inference API has in here stands beside `inputs` in TEI's."""
+    """Empty object: TEI has these fields of the Inference API at the top level, beside `inputs`."""
 
 
 class EmbedRequest(LenientRequest, kw_only=True):
@@ -63,14 +63,14 @@ class EmbedAllRequest(LenientRequest, kw_only=True):
 
 
 class SimilarityInputs(msgspec.Struct):
-    """One text, and those it is compared with."""
+    """A text, and the texts that it is compared with."""
 
     source_sentence: str
     sentences: list[str]
 
 
 class SimilarityParameters(LenientRequest, kw_only=True):
-    """How the texts are embedded."""
+    """Options for embedding the texts."""
 
     truncate: bool | None = None
     truncation_direction: Direction | None = "right"
@@ -97,7 +97,7 @@ class TokenizeRequest(msgspec.Struct):
 
 
 class Token(msgspec.Struct):
-    """A token and the characters it comes from, prompt included; special tokens come from none."""
+    """Token and the characters it covers, counted from the start of the prompt; special tokens cover none."""
 
     id: int
     text: str
@@ -107,19 +107,19 @@ class Token(msgspec.Struct):
 
 
 class EmbeddingModel(msgspec.Struct):
-    """How the vector of a text is made."""
+    """Pooling of the model."""
 
     pooling: str = "mean"
 
 
 class ModelType(msgspec.Struct):
-    """What the model is for."""
+    """Type of the model."""
 
     embedding: EmbeddingModel
 
 
 class Info(msgspec.Struct):
-    """Answer of `GET /info`; `prompts`, `dimension` and `models` are ours."""
+    """Response of `GET /info`; `prompts`, `dimension` and `models` are extensions."""
 
     model_id: str
     model_sha: str | None
@@ -141,7 +141,7 @@ class Info(msgspec.Struct):
 
 
 class ErrorReply(msgspec.Struct):
-    """Answer to a refused request."""
+    """Error response."""
 
     error: str
     error_type: Literal["Unhealthy", "Backend", "OverloadedError", "Validation", "Tokenizer", "Empty"]
@@ -160,13 +160,15 @@ def _texts(inputs: str | list[Any]) -> list[str]:
     if not texts:
         raise EmptyInputError("`inputs` cannot be empty: send at least one text", param="inputs")
     if not all(isinstance(text, str) for text in texts):
-        raise InvalidRequestError(IDS_REFUSED.replace("input", "inputs", 1), param="inputs")
+        raise InvalidRequestError(IDS_REJECTED.replace("input", "inputs", 1), param="inputs")
     if "" in texts:
-        raise InvalidRequestError(f"`inputs` cannot be empty: text {texts.index('')} is", param="inputs")
+        raise InvalidRequestError(
+            f"`inputs` cannot be empty: text {texts.index('')} is an empty string", param="inputs"
+        )
     return texts
 
 
-def _replied(body: Any, engine: Engine, tokens: list[int], truncated: list[int], default_task: str | None) -> Reply:
+def _reply(body: Any, engine: Engine, tokens: list[int], truncated: list[int], default_task: str | None) -> Reply:
     used = sum(tokens)
     headers = {"x-compute-tokens": str(used)}
     return Reply(body, engine.name, len(tokens), used, tuple(truncated), default_task, headers)
@@ -174,7 +176,7 @@ def _replied(body: Any, engine: Engine, tokens: list[int], truncated: list[int],
 
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
     engine, suffix = service.engine(body.model)
-    task = task_named(None, body.prompt_name, suffix)
+    task = requested_task(None, body.prompt_name, suffix)
     texts = _texts(body.inputs)
     result = await engine.embed(
         texts,
@@ -183,20 +185,20 @@ async def _embed(service: Service, body: EmbedRequest) -> Reply:
         dim=body.dimensions,
         normalize=body.normalize is not False,
     )
-    vectors = each(numbers, result.vectors)
-    return _replied(vectors, engine, result.tokens, result.truncated, engine.default_task(texts, task))
+    vectors = lazy_array(json_numbers, result.vectors)
+    return _reply(vectors, engine, result.tokens, result.truncated, engine.default_task(texts, task))
 
 
 async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
     engine, suffix = service.engine(body.model)
-    task = task_named(None, body.prompt_name, suffix)
+    task = requested_task(None, body.prompt_name, suffix)
     texts = _texts(body.inputs)
-    states, todo = await engine.token_embeddings(texts, task=task, overlong=_policy(body))
-    truncated = [window.text for window in todo if window.truncated]
-    return _replied(
-        [each(numbers, state) for state in states],
+    states, windows = await engine.token_embeddings(texts, task=task, overlong=_policy(body))
+    truncated = [window.text for window in windows if window.truncated]
+    return _reply(
+        [lazy_array(json_numbers, state) for state in states],
         engine,
-        [len(window.ids) for window in todo],
+        [len(window.ids) for window in windows],
         truncated,
         engine.default_task(texts, task),
     )
@@ -204,38 +206,37 @@ async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:
 
 async def _similarity(service: Service, body: SimilarityRequest) -> Reply:
     engine, suffix = service.engine(body.model)
-    how = body.parameters or SimilarityParameters()
-    task = task_named(None, how.prompt_name, suffix)
+    parameters = body.parameters or SimilarityParameters()
+    task = requested_task(None, parameters.prompt_name, suffix)
     texts = _texts([body.inputs.source_sentence, *_texts(list(body.inputs.sentences))])
-    result = await engine.embed(texts, task=task, overlong=_policy(how))
+    result = await engine.embed(texts, task=task, overlong=_policy(parameters))
     cosines = result.vectors[1:] @ result.vectors[0]
-    return _replied(numbers(cosines), engine, result.tokens, result.truncated, engine.default_task(texts, task))
+    return _reply(json_numbers(cosines), engine, result.tokens, result.truncated, engine.default_task(texts, task))
 
 
 async def _tokenize(service: Service, body: TokenizeRequest) -> Reply:
     engine, suffix = service.engine(body.model)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    prefix = prompt_named(engine.embedder, task_named(None, body.prompt_name, suffix) or "none")
-    tokens = await engine.aside(texts, lambda: b"".join(_tokens(engine, prefix, texts, body)))
+    prefix = prompt_for_task(engine.embedder, requested_task(None, body.prompt_name, suffix) or "none")
+    tokens = await engine.offload(texts, lambda: b"".join(_tokens(engine, prefix, texts, body)))
     return Reply(tokens, engine.name, headers={"content-type": "application/json"})
 
 
 def _tokens(engine: Engine, prefix: str, texts: list[str], body: TokenizeRequest) -> Iterator[bytes]:
-    """The JSON of all texts' tokens, in parts."""
+    """Yield the JSON of all texts' tokens, in chunks."""
     tokenizer = engine.embedder.tokenizer
     first, last = (
         _json([Token(token, name, True, None, None)] if body.add_special_tokens is not False else [])[1:-1]
         for token, name in ((token, tokenizer.token_strings([token])[0]) for token in (tokenizer.bos, tokenizer.eos))
     )
-    room = _TOKENS_AT_MOST
+    room = _MAX_TOKENS
     yield b"["
     for count, text in enumerate(texts):
         ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix, most=room + 1)
         room -= len(ids)
         if room < 0:
             raise TooLargeError(
-                f"the texts have more than {_TOKENS_AT_MOST} tokens, the most of an answer: send fewer or shorter texts at a "
-                "time",
+                f"the texts have more than {_MAX_TOKENS} tokens, the limit of a response: send fewer or shorter texts at a time",
                 param="inputs",
             )
         parts = (part for part in (first, *_spans(prefix + text, ids, spans), last) if part)
@@ -246,9 +247,9 @@ def _tokens(engine: Engine, prefix: str, texts: list[str], body: TokenizeRequest
 
 
 def _spans(text: str, ids: Ids, spans: NDArray[np.int64]) -> Iterator[bytes]:
-    """The JSON of a text's tokens, in parts without the brackets around."""
-    for first in range(0, len(ids), _TOKENS_AT_ONCE):
-        rows = slice(first, first + _TOKENS_AT_ONCE)
+    """Yield the JSON of a text's tokens, in chunks, without the brackets of the array."""
+    for first in range(0, len(ids), _TOKENS_PER_CHUNK):
+        rows = slice(first, first + _TOKENS_PER_CHUNK)
         tokens = [
             Token(token, text[start:stop], False, start, stop)
             for token, (start, stop) in zip(ids[rows].tolist(), spans[rows].tolist(), strict=True)
@@ -282,28 +283,28 @@ async def _info(service: Service, _body: None) -> Reply:
     return Reply(info, engine.name)
 
 
-def _error(refusal: ApiError) -> ErrorReply:
+def _error_body(error: ApiError) -> ErrorReply:
     kinds: dict[str, Any] = {
         "empty": "Empty",
         "overloaded": "OverloadedError",
         "unready": "Unhealthy",
         "internal": "Backend",
     }
-    return ErrorReply(refusal.message, kinds.get(refusal.kind, "Validation"))
+    return ErrorReply(error.message, kinds.get(error.kind, "Validation"))
 
 
 _VECTORS = list[list[float]]
 TEI = Api(
     name="tei",
     prefix="/embed",
-    error=_error,
+    error_body=_error_body,
     statuses={"invalid": 422, "too_long": 413},
-    operations=(
-        Operation("/embed", "Embed texts (TEI)", _embed, EmbedRequest, _VECTORS),
-        Operation("/", "Embed texts, as /embed (TEI)", _embed, EmbedRequest, _VECTORS),
-        Operation("/embed_all", "Vectors of all tokens (TEI)", _embed_all, EmbedAllRequest, list[_VECTORS]),
-        Operation("/similarity", "Cosines of a text with others (TEI)", _similarity, SimilarityRequest, list[float]),
-        Operation("/tokenize", "Tokens of texts (TEI)", _tokenize, TokenizeRequest, list[list[Token]]),
-        Operation("/info", "The model and the limits (TEI)", _info, None, Info),
+    endpoints=(
+        Endpoint("/embed", "Embed texts (TEI)", _embed, EmbedRequest, _VECTORS),
+        Endpoint("/", "Embed texts, as /embed (TEI)", _embed, EmbedRequest, _VECTORS),
+        Endpoint("/embed_all", "Get the vectors of all tokens (TEI)", _embed_all, EmbedAllRequest, list[_VECTORS]),
+        Endpoint("/similarity", "Compare a text with others (TEI)", _similarity, SimilarityRequest, list[float]),
+        Endpoint("/tokenize", "Tokenize texts (TEI)", _tokenize, TokenizeRequest, list[list[Token]]),
+        Endpoint("/info", "Describe the model and the limits (TEI)", _info, None, Info),
     ),
 )

@@ -1,1 +1,1 @@
-"""The models that are served: their queue, their shared calls, and the tasks of their texts."""
+"""Models behind the APIs: requests are queued, and their rows run in shared model calls."""

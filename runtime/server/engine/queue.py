@@ -1,9 +1,9 @@
-"""What waits for a model, and who is next: deficit round robin over requests, counted in tokens.
+"""Queue of a model: deficit round robin over requests, counted in tokens.
 
-Every request with rows left gets the same number of tokens in turn, so that a request of a thousand documents takes no more
-of a call than another. A request that has had no turn yet, and whose first row is within one, goes before all that have, for
-half of a call: a short query waits for about one call whatever was queued before it, be it one request of a thousand
-documents or a thousand requests of one, and the documents get the other half.
+Requests take turns, and each turn grants the same number of tokens: a request of a thousand documents gets no larger share of
+a call than any other. A new request whose first row fits into one turn goes first, for up to half of a call. So a short query
+waits for about one call, whatever was queued before it (one request of a thousand documents, or a thousand requests of one),
+and the documents get the other half.
 (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995; the two lists are RFC 8290's.)
 """
 
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 
 from moembed.tokenizer.tokenizer import Ids
 
-# Tokens that a request may take in one turn: a short query goes at once, a document of 512 tokens after four turns.
+# Tokens per turn: a short query runs at once, a document of 512 tokens after four turns.
 QUANTUM = 128
-# A call is full enough when no more than so many tokens fit, or so many requests' next rows did not.
+# A call is full enough if at most this many tokens are left, or the next rows of this many requests did not fit.
 _NEGLIGIBLE = 16
-_PASSED_AT_MOST = 256
+_MAX_SKIPPED = 256
 
 
 class Flow:
-    """The rows of one request.
+    """Rows of one request.
 
     Args:
-        rows: token ids, one array for each row.
-        output: which output of the graph is wanted.
-        started: when it was queued.
+        rows: token ids, one array per row.
+        output: name of the output to compute.
+        started: time at which the request was queued.
 
     Attributes:
-        tokens: tokens of the rows that wait.
-        waiting: indices of the rows that wait.
-        credit: tokens that it may take before its next turn.
-        results: one array for each row that has been computed.
-        missing: rows that have not been computed.
+        tokens: tokens of the waiting rows.
+        waiting: indices of the waiting rows.
+        credit: tokens that the request may take before its next turn (its deficit counter).
+        results: one array per computed row.
+        missing: rows that are not computed yet.
     """
 
     def __init__(self, rows: Sequence[Ids], output: str, started: float = 0.0) -> None:
@@ -53,11 +53,11 @@ class Flow:
 
 
 class FairQueue:
-    """Flows in turn. It does no locking of its own.
+    """Flows that take turns. Not thread-safe.
 
     Attributes:
-        tokens: tokens of all rows that wait.
-        texts: rows that wait.
+        tokens: tokens of all waiting rows.
+        texts: waiting rows.
     """
 
     def __init__(self) -> None:
@@ -65,16 +65,16 @@ class FairQueue:
         self.texts = 0
         self._new: OrderedDict[Flow, None] = OrderedDict()
         self._turns: OrderedDict[Flow, None] = OrderedDict()
-        self._owed = False  # the last call had nothing of `_turns`
+        self._owed = False  # whether `_turns` got nothing of the last call
 
     def push(self, flow: Flow) -> None:
-        """Let a flow, which has rows, wait for its turns."""
+        """Queue a flow, which must have rows."""
         (self._new if flow.next_size <= QUANTUM else self._turns)[flow] = None
         self.texts += len(flow.waiting)
         self.tokens += flow.tokens
 
     def drop(self, flow: Flow) -> tuple[int, int]:
-        """Forget what a flow has waiting; its tokens and rows, 0 if nothing waited."""
+        """Remove a flow's waiting rows; return their tokens and number, zeros if none were waiting."""
         queue = self._new if flow in self._new else self._turns
         if flow not in queue:
             return 0, 0
@@ -84,10 +84,10 @@ class FairQueue:
         return flow.tokens, len(flow.waiting)
 
     def take(self, budget: int) -> list[tuple[Flow, int]]:
-        """The rows of the next call, all of one output, of `budget` tokens at most or one row that is longer.
+        """Take the rows of the next call, all with the same output: at most `budget` tokens, or one longer row.
 
         Returns:
-            Pairs of a flow and the index of one of its rows; empty if nothing waits.
+            Pairs of a flow and the index of one of its rows; empty if no rows are waiting.
         """
         taken: list[tuple[Flow, int]] = []
         room = budget
@@ -100,14 +100,14 @@ class FairQueue:
         return taken
 
     def _fill(self, taken: list[tuple[Flow, int]], queue: "OrderedDict[Flow, None]", room: int) -> int:
-        """Take rows of a queue's flows in turn; returns their tokens."""
-        passed: list[Flow] = []
+        """Take rows of a queue's flows in turn; return their tokens."""
+        skipped: list[Flow] = []
         left = room
-        while queue and len(passed) < _PASSED_AT_MOST and (left > _NEGLIGIBLE or not taken):
+        while queue and len(skipped) < _MAX_SKIPPED and (left > _NEGLIGIBLE or not taken):
             flow, _ = queue.popitem(last=False)
             if taken and (flow.next_size > left or flow.output != taken[0][0].output):
-                flow.credit += QUANTUM  # it is a turn all the same
-                passed.append(flow)
+                flow.credit += QUANTUM  # counts as a turn
+                skipped.append(flow)
                 continue
             if flow.credit < flow.next_size:
                 flow.credit += QUANTUM
@@ -115,8 +115,8 @@ class FairQueue:
                 left -= self._take_row(flow, taken)
             if flow.waiting:
                 self._turns[flow] = None
-        # Those that did not fit keep their place: they are the first of the next call.
-        for flow in reversed(passed):
+        # Skipped flows keep their place: they go first in the next call.
+        for flow in reversed(skipped):
             queue[flow] = None
             queue.move_to_end(flow, last=False)
         return room - left

@@ -1,4 +1,4 @@
-"""The rows of many requests in shared calls of a model, on one thread of its own."""
+"""Scheduler that runs the rows of many requests in shared model calls, on a thread of its own."""
 
 import asyncio
 import threading
@@ -16,37 +16,38 @@ from moembed.tokenizer.tokenizer import Ids
 Vectors = list[NDArray[np.float32]]
 Run = Callable[[str, list[Ids]], Sequence[NDArray[np.float32]]]
 
-_LONGEST_RETRY = 60
+_MAX_RETRY_SECONDS = 60
 
 
 class Observer(Protocol):
-    """What is told of the queue and of every call; called under a lock, so it must be quick."""
+    """Receiver of queue and call statistics. Its methods run under a lock and must be fast."""
 
     def queued(self, tokens: int, texts: int) -> None:
-        """Called when the queue has changed."""
+        """Receive the new size of the queue."""
 
     def dropped(self, tokens: int, texts: int) -> None:
-        """Called when what a request has waiting was dropped, because nobody waits for it any more."""
+        """Receive the size of the waiting rows that were dropped because their request was cancelled."""
 
     def called(self, texts: int, tokens: int, seconds: float, waits: Sequence[float]) -> None:
-        """Called after a call, with the seconds that each of its requests had waited for it."""
+        """Receive the size and duration of a finished call, and how long each of its requests had waited."""
 
 
 class Scheduler:
-    """Runs rows in calls of a token budget. Its methods belong to one event loop; the calls run on its thread.
+    """Runs queued rows in calls of a token budget. Methods belong to one event loop; calls run on the scheduler's thread.
 
-    Nothing waits for company: a call starts as soon as the thread is free, with whatever is there, and what arrives
-    meanwhile shares the next one. Measured on 2 busy cores, medians of 7 rounds: a wait of 1 or 3 ms before each call changed
-    nothing beyond the noise with 64 clients (25.8 texts a call without, 27.6 and 26.3 with it, CPU time per request equal),
-    and took one client's median from 6.3 to 7.4 and 9.3 ms.
+    There is no batching delay: a call starts as soon as the thread is free, with the rows that are queued, and rows that arrive
+    in the meantime share the next call. Measured on 2 busy cores, medians of 7 rounds: a delay of 1 or 3 ms before each call
+    made no difference beyond noise with 64 clients (25.8 texts per call without it, 27.6 and 26.3 with it, equal CPU time per
+    request), and raised the median latency of a single client from 6.3 ms to 7.4 and 9.3 ms.
 
     Args:
-        run: computes an output for rows; what it gives for a row must not depend on the others.
-        call_tokens: most tokens of a call.
-        queue_tokens: most tokens that wait.
-        queue_texts: most rows that wait. One request at a time may be more than either: its rows take turns with those of
-            others, and are not counted against them.
-        observer: is told what happens.
+        run: computes an output for rows; the result for a row must not depend on the other rows.
+        call_tokens: tokens per call, at most.
+        queue_tokens: waiting tokens, at most.
+        queue_texts: waiting rows, at most. One request at a time may exceed either limit: its rows take turns with those of
+            other requests, and do not count towards the limits.
+        observer: receives statistics.
+        name: name of the model, for the thread.
     """
 
     def __init__(
@@ -61,51 +62,51 @@ class Scheduler:
         self._futures: dict[Flow, asyncio.Future[Vectors]] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._speed = 0.0  # tokens a second, of late
+        self._speed = 0.0  # tokens per second, moving average
         self._call_started = 0.0
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name=f"moembed-{name}", daemon=True)
         self._thread.start()
 
-    def admit(self, texts: int, tokens: int = 0) -> None:
-        """Check that so much more may wait; before tokenizing with texts only.
+    def check_capacity(self, texts: int, tokens: int = 0) -> None:
+        """Check that the queue has room for more rows; before tokenization, by their number only.
 
         Raises:
-            OverloadedError: not now.
+            OverloadedError: the queue is full.
         """
         large = self._oversized
-        for count, most, waiting, what in (
+        for count, limit, waiting, unit in (
             (texts, self._queue_texts, self._queue.texts - (len(large.waiting) if large else 0), "texts"),
             (tokens, self._queue_tokens, self._queue.tokens - (large.tokens if large else 0), "tokens"),
         ):
-            if count > most and large is not None and large.waiting:
+            if count > limit and large is not None and large.waiting:
                 raise OverloadedError(
-                    f"{count} {what} in one request, more than a queue of {most}, and such a request is being answered: try "
-                    "again later, or send fewer at a time",
-                    retry_after=self.backlog,
+                    f"the request has {count} {unit}, more than the queue limit of {limit}, and another such request is "
+                    "running: try again later, or send fewer at a time",
+                    retry_after=self.estimated_wait,
                 )
-            if waiting >= most if count > most else waiting + count > most:
+            if waiting >= limit if count > limit else waiting + count > limit:
                 raise OverloadedError(
-                    f"{waiting} {what} are waiting and {count} more do not fit into a queue of {most}: try again later",
-                    retry_after=self.backlog,
+                    f"the queue is full: {waiting} {unit} are waiting, {count} more exceed the limit of {limit}: try again later",
+                    retry_after=self.estimated_wait,
                 )
 
     @property
-    def backlog(self) -> int:
-        """Seconds until what waits now will have been computed, at least 1."""
-        return min(_LONGEST_RETRY, 1 + int(self._queue.tokens / self._speed)) if self._speed else 1
+    def estimated_wait(self) -> int:
+        """Seconds until the waiting rows will be computed, at least 1."""
+        return min(_MAX_RETRY_SECONDS, 1 + int(self._queue.tokens / self._speed)) if self._speed else 1
 
     @property
-    def stuck_for(self) -> float:
-        """Seconds that the running call has taken so far; 0 if none runs."""
+    def call_running_for(self) -> float:
+        """Seconds since the current call started; 0 if there is none."""
         started = self._call_started
         return time.perf_counter() - started if started else 0.0
 
     async def submit(self, rows: Sequence[Ids], output: str) -> Vectors:
-        """Compute an output for rows. If the caller is cancelled, what still waits is forgotten.
+        """Compute an output for rows. If the caller is cancelled, its waiting rows are dropped.
 
         Raises:
-            OverloadedError: the queue is full, or the rows are more than it may hold and so are those of another request.
+            OverloadedError: the queue is full, or the rows exceed its limits while another such request is running.
         """
         if not rows:
             return []
@@ -114,7 +115,7 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise OverloadedError("the server is stopping: try again later", retry_after=1)
-            self.admit(len(rows), flow.tokens)
+            self.check_capacity(len(rows), flow.tokens)
             if len(rows) > self._queue_texts or flow.tokens > self._queue_tokens:
                 self._oversized = flow
             self._futures[flow] = future
@@ -132,7 +133,7 @@ class Scheduler:
                     self._observer.queued(self._queue.tokens, self._queue.texts)
 
     async def close(self) -> None:
-        """Compute what waits, then end the thread."""
+        """Compute the queued rows, then stop the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -146,7 +147,7 @@ class Scheduler:
             results: Sequence[NDArray[np.float32]] = ()
             try:
                 results = self._run(taken[0][0].output, rows)
-            except BaseException as raised:  # whatever it was, those who wait are told
+            except BaseException as raised:  # any: the waiting requests must get it
                 error = raised
             finished, self._call_started = time.perf_counter(), 0.0
             tokens = sum(len(row) for row in rows)
@@ -155,7 +156,7 @@ class Scheduler:
             waits = [started - flow.started for flow in {flow for flow, _ in taken}]
             with self._changed:
                 self._observer.called(len(rows), tokens, finished - started, waits)
-            self._tell(taken, results, error)
+            self._post(taken, results, error)
 
     def _next(self) -> list[tuple[Flow, int]]:
         with self._changed:
@@ -164,12 +165,12 @@ class Scheduler:
             self._observer.queued(self._queue.tokens, self._queue.texts)
             return taken
 
-    def _tell(
+    def _post(
         self, taken: list[tuple[Flow, int]], results: Sequence[NDArray[np.float32]], error: BaseException | None
     ) -> None:
         try:
             self._loop.call_soon_threadsafe(self._deliver, taken, results, error)
-        except RuntimeError:  # the loop was closed without close(): nobody waits
+        except RuntimeError:  # the loop was closed without close(): no request is waiting
             self._closing = True
 
     def _deliver(

@@ -1,4 +1,4 @@
-"""The models that are served, by name, and whether they are ready."""
+"""Models of a server, by name, and their readiness."""
 
 import asyncio
 import time
@@ -11,35 +11,35 @@ from moembed.bundle.locate import open_bundle
 from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.server.engine.engine import Engine
-from moembed.server.engine.tasks import prompt_named, suffixes
+from moembed.server.engine.tasks import prompt_for_task, task_suffixes
 from moembed.server.errors import InternalError, ModelNotFoundError, NotReadyError, quoted
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
 
 _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0
-# What Ollama's clients append to a name.
+# Suffix that Ollama clients append to a name.
 LATEST = "latest"
 # Characters that suffixes may add to a name.
-_LONGEST_SUFFIX = 256
-# What stands for the bundle inside the package.
+_MAX_SUFFIX = 256
+# Name of the built-in model on the command line.
 BUILT_IN = "built-in"
 
 
 class Service:
-    """All that the handlers need.
+    """Models, settings, metrics and OpenAPI document, as the handlers use them.
 
     Args:
-        settings: what was set.
-        sources: name -> bundle folder, hub name, or None for the built-in model; the first is the default.
-        document: gives the OpenAPI document.
+        settings: settings of the server.
+        sources: bundle folder, hub name, or None for the built-in model, by name; the first is the default.
+        document: function that returns the OpenAPI document.
 
     Attributes:
-        settings: what was set.
-        metrics: figures.
-        document: gives the OpenAPI document, as JSON.
+        settings: settings of the server.
+        metrics: Prometheus metrics.
+        document: function that returns the OpenAPI document, as JSON.
         names: names of the models.
-        started: Unix time.
+        started: Unix time of the start.
     """
 
     def __init__(self, settings: Settings, sources: dict[str, str | None], document: Callable[[], bytes]) -> None:
@@ -48,10 +48,10 @@ class Service:
         self.names = list(sources)
         self.started = int(time.time())
         self._engines: dict[str, Engine] = {}
-        self._longest = max(map(len, self.names)) + _LONGEST_SUFFIX
+        self._longest = max(map(len, self.names)) + _MAX_SUFFIX
 
     async def load(self) -> None:
-        """Open every model and let it answer a probe; one bundle under several names is opened once.
+        """Open every model and embed a probe text; a bundle under several names is opened once.
 
         Raises:
             MoembedError: a model cannot be opened.
@@ -67,61 +67,61 @@ class Service:
                 self._engines[name] = opened[source]
 
     def engine(self, name: str | None = None) -> tuple[Engine, str | None]:
-        """The model of a name, and the task that the name's suffix asks for: `name`, `name:query`, `name:latest`.
+        """Return the model of a name, and the task of the name's suffix: `name`, `name:query`, `name:latest`.
 
         Args:
-            name: None or "" for the default.
+            name: name, None or "" for the default model.
 
         Raises:
-            ModelNotFoundError: no such name.
-            NotReadyError: the model is still being loaded.
+            ModelNotFoundError: the name is unknown.
+            NotReadyError: the model is still loading.
         """
-        wanted, task = name or self.names[0], None
-        while len(wanted) <= self._longest and wanted not in self._sources and ":" in wanted:
-            wanted, _, suffix = wanted.rpartition(":")
+        base, task = name or self.names[0], None
+        while len(base) <= self._longest and base not in self._sources and ":" in base:
+            base, _, suffix = base.rpartition(":")
             task = task if suffix == LATEST else suffix
-        if wanted not in self._sources:
+        if base not in self._sources:
             raise ModelNotFoundError(
-                f"no model {quoted(name or wanted)}; this server has {', '.join(self.names)} (add :query, :document or another "
-                "task's name to choose the prompt)",
+                f"no model {quoted(name or base)}; this server has {', '.join(self.names)} (add :query, :document or another "
+                "task to select the prompt)",
                 param="model",
             )
-        if wanted not in self._engines:
-            raise NotReadyError(f"{wanted} is being loaded: try again in a moment")
-        return self._engines[wanted], task
+        if base not in self._engines:
+            raise NotReadyError(f"{base} is loading: try again in a moment")
+        return self._engines[base], task
 
-    def suffixed(self) -> list[tuple[str, str]]:
-        """Names of the models and what may follow each after a colon: what embeds a text if nothing else names a task.
+    def served_names(self) -> list[tuple[str, str]]:
+        """Return names of the models with the task suffixes that select each prompt, "" if none is needed.
 
         Raises:
-            NotReadyError: a model is still being loaded.
+            NotReadyError: a model is still loading.
         """
         return [
             (name, suffix)
             for name in self.names
-            for suffix in suffixes(self.engine(name)[0].embedder, self.settings.task)
+            for suffix in task_suffixes(self.engine(name)[0].embedder, self.settings.task)
         ]
 
     @property
     def ready(self) -> dict[str, bool]:
-        """Name -> whether the model answered its probe and is not stuck in a call."""
+        """Whether each model answered its probe and is not stuck in a call, by name."""
         return {
-            name: name in self._engines and self._engines[name].scheduler.stuck_for < _STUCK_SECONDS
+            name: name in self._engines and self._engines[name].scheduler.call_running_for < _STUCK_SECONDS
             for name in self.names
         }
 
     async def close(self) -> None:
-        """Compute what waits, then let go of the models."""
+        """Compute the queued rows, then close the models."""
         for engine in dict.fromkeys(self._engines.values()):
             await engine.close()
 
     def _open(self, source: str | None) -> Embedder:
         settings = self.settings
         bundle = open_bundle(source, local_files_only=settings.offline)
-        # A server has neighbours, its own event loop among them, which spinning threads would take the CPUs from.
+        # Spinning threads would take CPU time from other processes and from the server's own event loop.
         embedder = Embedder(bundle, providers=settings.provider, threads=settings.threads, spin=False)
         if self.settings.task is not None:
-            prompt_named(embedder, self.settings.task)
+            prompt_for_task(embedder, self.settings.task)
         return embedder
 
     async def _probe(self, engine: Engine) -> None:
@@ -129,21 +129,22 @@ class Service:
         length = float(np.linalg.norm(result.vectors[0]))
         if not 0.999 < length < 1.001:
             raise InternalError(
-                f"{engine.name} answered the probe with a vector of length {length}, expected 1: verify the bundle"
+                f"{engine.name} returned a probe vector of length {length}; expected 1: check the bundle with `moembed verify`"
             )
 
 
-def sources_of(models: tuple[str, ...]) -> dict[str, str | None]:
-    """Name -> bundle, from `NAME=BUNDLE` or `BUNDLE`; without any, the built-in model under its own name.
+def parse_models(models: tuple[str, ...]) -> dict[str, str | None]:
+    """Return the bundle of each name, from `NAME=BUNDLE` or `BUNDLE`; by default the built-in model as `moembed`.
 
     Raises:
-        InputError: a name is given twice.
+        InputError: a name is empty or given twice.
     """
     sources: dict[str, str | None] = {}
     for model in models:
         name, _, source = model.partition("=")
         name, source = (name, source) if source else (model.rstrip("/").rpartition("/")[2], model)
         if not name or name in sources:
-            raise InputError(f"model {model!r}: the name {name!r} is empty or already taken; give another, NAME=BUNDLE")
+            problem = "already taken" if name else "empty"
+            raise InputError(f"model = {model!r}: the name {name!r} is {problem}; give another one as NAME=BUNDLE")
         sources[name] = None if source == BUILT_IN else source
     return sources or {"moembed": None}

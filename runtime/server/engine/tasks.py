@@ -1,4 +1,4 @@
-"""Which text goes in front of a request's texts."""
+"""Selection of the prompt that is put in front of a request's texts."""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.server.errors import InvalidRequestError, clipped, quoted
 
-# Names that other APIs use for the tasks of sentence-transformers' prompts.
+# Names in other APIs for the prompt names of sentence-transformers.
 _SYNONYMS = {
     "search_query": "query",
     "search_document": "document",
@@ -17,8 +17,8 @@ _SYNONYMS = {
 NO_PROMPT = "none"
 
 
-def task_named(input_type: str | None, prompt_name: str | None, suffix: str | None = None) -> str | None:
-    """The task that a request names: by one of two fields, else by the suffix of its model's name.
+def requested_task(input_type: str | None, prompt_name: str | None, suffix: str | None = None) -> str | None:
+    """Return the task that a request names: in one of two fields, else in the suffix of its model name.
 
     Raises:
         InvalidRequestError: the two fields contradict each other.
@@ -31,26 +31,26 @@ def task_named(input_type: str | None, prompt_name: str | None, suffix: str | No
     return next((task for task in (input_type, prompt_name, suffix) if task is not None), None)
 
 
-def prompt_named(embedder: Embedder, task: str) -> str:
-    """The prompt of a task: `query`, `document`, a prompt name of the model, Cohere's names for these, or `none`.
+def prompt_for_task(embedder: Embedder, task: str) -> str:
+    """Return the prompt of a task: `query`, `document`, a prompt name of the model, Cohere's name for one, or `none`.
 
     Raises:
-        InvalidRequestError: the model has no such prompt.
+        InvalidRequestError: the model has no prompt for the task.
     """
     if task == NO_PROMPT:
         return ""
     try:
-        # Clipped, so that the error that is thrown away does not quote megabytes.
+        # Clipped, so that the discarded error does not quote megabytes.
         return embedder.prompt_for(task if task in embedder.prompts else clipped(_SYNONYMS.get(task, task)))
     except InputError:
         known = ", ".join(dict.fromkeys(["query", "document", *embedder.prompts, NO_PROMPT]))
         raise InvalidRequestError(
-            f"no prompt for the task {quoted(task)}; expected one of {known} (none: the texts as they are)"
+            f"no prompt for the task {quoted(task)}; expected one of {known} (none: no prompt)"
         ) from None
 
 
-def suffixes(embedder: Embedder, default: str | None) -> list[str]:
-    """What may follow a model's name where a request names no task otherwise; "" where the name alone will do.
+def task_suffixes(embedder: Embedder, default: str | None) -> list[str]:
+    """Return the suffixes of a model's name that select its prompts; with "" if the plain name works too.
 
     Args:
         embedder: the model.
@@ -58,42 +58,42 @@ def suffixes(embedder: Embedder, default: str | None) -> list[str]:
     """
     by_prompt: dict[str, str] = {}
     for task in ("query", "document", *embedder.prompts) if embedder.prompts else ():
-        with contextlib.suppress(InvalidRequestError):  # a model may have prompts, and none for queries
-            by_prompt.setdefault(prompt_named(embedder, task), task)
-    alone = default is not None or not embedder.bundle.manifest.prompt_required
-    return [*([""] if alone else []), *by_prompt.values()]
+        with contextlib.suppress(InvalidRequestError):  # a model may have prompts but none for queries
+            by_prompt.setdefault(prompt_for_task(embedder, task), task)
+    optional = default is not None or not embedder.bundle.manifest.prompt_required
+    return [*([""] if optional else []), *by_prompt.values()]
 
 
-def carries_prompt(embedder: Embedder, texts: Sequence[str]) -> bool:
-    """Tell whether every text starts with one of the model's prompts."""
-    own = tuple(prompt for prompt in embedder.prompts.values() if prompt)
-    return bool(own) and all(text.startswith(own) for text in texts)
+def start_with_prompt(embedder: Embedder, texts: Sequence[str]) -> bool:
+    """Return whether every text starts with one of the model's prompts."""
+    prompts = tuple(prompt for prompt in embedder.prompts.values() if prompt)
+    return bool(prompts) and all(text.startswith(prompts) for text in texts)
 
 
-def prompt_chosen(embedder: Embedder, texts: Sequence[str], task: str | None, default: str | None) -> str:
-    """The prompt for a request's texts: of the task it names, else none if its texts carry theirs, else of the default.
+def select_prompt(embedder: Embedder, texts: Sequence[str], task: str | None, default: str | None) -> str:
+    """Select the prompt for a request's texts: of its task; else none if the texts have a prompt; else of the default task.
 
     Args:
         embedder: the model.
         texts: the texts.
-        task: what the request names, if anything.
-        default: what the server was told to take then.
+        task: the request's task, if any.
+        default: the server's default task, if any.
 
     Raises:
-        InvalidRequestError: the model's prompts are mandatory and nothing chooses one, or there is no such prompt.
+        InvalidRequestError: the model requires a prompt and none is selected, or it has no prompt for the task.
     """
     if task is not None:
-        return prompt_named(embedder, task)
-    if carries_prompt(embedder, texts):
+        return prompt_for_task(embedder, task)
+    if start_with_prompt(embedder, texts):
         return ""
     if default is not None:
-        return prompt_named(embedder, default)
+        return prompt_for_task(embedder, default)
     if not embedder.bundle.manifest.prompt_required:
         return ""
     names, prompts = ", ".join(embedder.prompts), ", ".join(map(repr, filter(None, embedder.prompts.values())))
     raise InvalidRequestError(
-        f"{embedder.bundle.manifest.name} was trained with a prompt in front of every text, and the request names no task: ask "
-        "for the model 'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or "
-        f"another of {names}; none for the texts as they are), or put one of {prompts} in front of every text; "
-        "`moembed serve --task document` sets a default for every request"
+        f"{embedder.bundle.manifest.name} requires a prompt in front of every text, and the request names no task: use the model "
+        "name 'NAME:query' or 'NAME:document', or send the field input_type or prompt_name (query, document, or another of "
+        f"{names}; none for no prompt), or put one of {prompts} in front of every text; `moembed serve --task document` sets a "
+        "default for all requests"
     )

@@ -1,1 +1,1 @@
-"""What stands between a socket and an endpoint: hosts, keys, paths, bodies and answers."""
+"""HTTP layer: middleware, paths, request bodies and responses."""

@@ -1,4 +1,4 @@
-"""From an HTTP request to a handler and back: reads the body, decodes it, gives up when the client does."""
+"""Starlette endpoints around the handlers: read and decode the body, call the handler, write the response."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,9 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from moembed.server.apis.encoding import encoded
-from moembed.server.apis.endpoint import Api, Operation
-from moembed.server.apis.fields import REFUSED
+from moembed.server.apis.encoding import encode_body
+from moembed.server.apis.endpoint import Api, Endpoint
+from moembed.server.apis.fields import UNSUPPORTED
 from moembed.server.engine.service import Service
 from moembed.server.errors import (
     ApiError,
@@ -23,106 +23,113 @@ from moembed.server.errors import (
     TooLargeError,
     clipped,
 )
-from moembed.server.http.content_encoding import decoded
-from moembed.server.http.json_outline import SMALL, outline
-from moembed.server.http.unicode_errors import fault_in
+from moembed.server.http.content_encoding import decompress
+from moembed.server.http.json_counts import SMALL, count_json
+from moembed.server.http.unicode_errors import find_invalid_text
 from moembed.server.logs import warn_default_task
-from moembed.server.record import GONE, Record
+from moembed.server.record import CLIENT_CLOSED_REQUEST, Record
 from moembed.server.reply import Reply
 from moembed.server.settings import Settings
 
 _T = TypeVar("_T")
 _JSON = "application/json"
-# Bodies of the greatest size that may be in memory before they are decoded, in each worker.
+# Bodies of the maximum size that may be in memory before they are decoded, per worker.
 _LARGE_BODIES = 8
 
 _encode = msgspec.json.Encoder().encode
 
 
 class BodyReader:
-    """Reads bodies within the limits of one and of all that arrive at a time."""
+    """Reads request bodies, within a size limit per body and for all bodies in transit together.
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most, self._seconds, self._arriving = most, seconds, 0
+    Args:
+        max_bytes: size of a body, before and after decompression.
+        timeout: seconds in which a body has to arrive.
+    """
+
+    def __init__(self, max_bytes: int, timeout: float) -> None:
+        self._max_bytes, self._timeout, self._arriving = max_bytes, timeout, 0
 
     async def read(self, request: Request) -> bytes:
-        """The body of a request, decoded.
+        """Read a request's body, without its Content-Encoding.
 
         Raises:
-            TooLargeError: it has more bytes than a body may have, as it arrives or decoded.
-            UnsupportedEncodingError: it is in a Content-Encoding that is not read.
-            InvalidRequestError: it is not what its Content-Encoding says.
-            OverloadedError: too many bytes are arriving already.
-            RequestTimeoutError: it did not arrive in time.
-            ClientDisconnect: the client went away.
+            TooLargeError: the body exceeds the size limit, as received or decompressed.
+            UnsupportedEncodingError: the Content-Encoding is not supported.
+            InvalidRequestError: the body is not valid in its Content-Encoding.
+            OverloadedError: too many bytes are in transit.
+            RequestTimeoutError: the body did not arrive in time.
+            ClientDisconnect: the client disconnected.
         """
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._most:
+        if declared.isdigit() and int(declared) > self._max_bytes:
             raise self._too_large()
         parts, size = [], 0
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._timeout):
                 async for part in request.stream():
                     size += len(part)
                     self._arriving += len(part)
-                    if size > self._most:
+                    if size > self._max_bytes:
                         raise self._too_large()
-                    if self._arriving > self._most * _LARGE_BODIES:
+                    if self._arriving > self._max_bytes * _LARGE_BODIES:
                         raise OverloadedError("too many large requests are arriving: try again later", retry_after=1)
                     parts.append(part)
         except TimeoutError:
-            raise RequestTimeoutError(f"the body did not arrive within {self._seconds:g} seconds") from None
+            raise RequestTimeoutError(f"the body did not arrive within {self._timeout:g} seconds") from None
         finally:
             self._arriving -= size
         body = b"".join(parts)
         coding = request.headers.get("content-encoding", "")
         if not coding:
             return body
-        plain = await asyncio.to_thread(decoded, coding, body, self._most)
+        plain = await asyncio.to_thread(decompress, coding, body, self._max_bytes)
         if plain is None:
             raise self._too_large()
         return plain
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(
-            f"the body has more than {self._most} bytes: send less at a time (`moembed serve --max-body-bytes`)",
+            f"the body has more than {self._max_bytes} bytes: send less at a time (`moembed serve --max-body-bytes`)",
             headers={"connection": "close"},
         )
 
 
-def endpoint(api: Api, operation: Operation, bodies: BodyReader) -> Callable[[Request], Awaitable[Response]]:
-    """What Starlette calls for an operation."""
-    decoder = None if operation.request is None else msgspec.json.Decoder(operation.request)
+def route_handler(api: Api, endpoint: Endpoint, body_reader: BodyReader) -> Callable[[Request], Awaitable[Response]]:
+    """Return the function that Starlette calls for an endpoint."""
+    decoder = None if endpoint.request is None else msgspec.json.Decoder(endpoint.request)
 
     async def handle(request: Request) -> Response:
         record: Record = request.scope["state"]["record"]
-        record.api, record.endpoint = api.name, operation.path
+        record.api, record.endpoint = api.name, endpoint.path
         service: Service = request.app.state.service
         try:
-            given = request.path_params.get(operation.parameter)
-            body = given if decoder is None else await _read(decoder, await bodies.read(request), service.settings)
-            reply = await unless_gone(request, operation.handle(service, body))
+            if decoder is None:
+                argument = request.path_params.get(endpoint.parameter)
+            else:
+                argument = await _decode(decoder, await body_reader.read(request), service.settings)
+            reply = await cancel_on_disconnect(request, endpoint.handle(service, argument))
         except ClientDisconnect:
-            return Response(status_code=GONE)
-        except ApiError as refusal:
-            record.refused = refusal.kind
-            return refused(api, refusal)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except ApiError as error:
+            record.refused = error.kind
+            return error_response(api, error)
         except asyncio.CancelledError:
             record.refused = NotReadyError.kind
-            return refused(api, NotReadyError("the server is stopping and waits no longer: try again"))
-        except Exception as error:  # whatever it was, the client gets an answer in its API's form
+            return error_response(api, NotReadyError("the server stopped before it could answer: try again"))
+        except Exception as error:  # any other: the client still gets an error in the format of the API
             record.failed(error)
-            return refused(api, InternalError("the server failed to answer; its log says where"))
+            return error_response(api, InternalError("internal server error; the server's log has the location"))
         record.reply = reply
         if reply.default_task is not None:
             warn_default_task(reply.model, api.name, reply.default_task)
-        return answer(reply)
+        return _response(reply)
 
     return handle
 
 
-def answer(reply: Reply) -> Response:
-    """A reply as an HTTP response; texts that were not read as a whole, and a default task, are in its headers."""
+def _response(reply: Reply) -> Response:
+    """Return a reply as an HTTP response, with headers for truncated texts and a default task."""
     headers = dict(reply.headers)
     if reply.default_task is not None:
         headers["x-moembed-task"] = f"{quote(reply.default_task)} (default)"
@@ -130,66 +137,66 @@ def answer(reply: Reply) -> Response:
         headers["x-truncated-inputs"] = str(len(reply.truncated))
     if isinstance(reply.body, bytes):
         return Response(reply.body, reply.status, headers)
-    written = encoded(reply.body)
+    written = encode_body(reply.body)
     if isinstance(written, bytes):
         return Response(written, reply.status, headers, media_type=_JSON)
     return StreamingResponse(written, reply.status, headers, media_type=_JSON)
 
 
-def refused(api: Api, refusal: ApiError) -> Response:
-    """A refusal as an HTTP response in an API's form."""
-    return Response(_encode(api.error(refusal)), api.status(refusal), refusal.headers, media_type=_JSON)
+def error_response(api: Api, error: ApiError) -> Response:
+    """Return an error as an HTTP response in an API's format."""
+    return Response(_encode(api.error_body(error)), api.status(error), error.headers, media_type=_JSON)
 
 
-async def unless_gone(request: Request, work: Awaitable[_T]) -> _T:
-    """Wait for work, and cancel it as soon as the client goes away.
+async def cancel_on_disconnect(request: Request, work: Awaitable[_T]) -> _T:
+    """Await work, and cancel it as soon as the client disconnects.
 
     Raises:
-        ClientDisconnect: the client went away.
+        ClientDisconnect: the client disconnected.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
+    disconnecting = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnecting), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
     finally:
-        leaving.cancel()
+        disconnecting.cancel()
         working.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _read(decoder: "msgspec.json.Decoder[Any]", raw: bytes, settings: Settings) -> Any:
-    """Decode a body, a large one beside the event loop and not before its values are counted."""
+async def _decode(decoder: "msgspec.json.Decoder[Any]", raw: bytes, settings: Settings) -> Any:
+    """Decode a JSON body. A large one is counted first, and decoded in another thread."""
     if len(raw) <= SMALL:
-        return _decoded(decoder, raw)
+        return _decode_json(decoder, raw)
 
-    def checked(raw: bytes) -> Any:
-        outline(raw).check(settings)
-        return _decoded(decoder, raw)
+    def count_and_decode() -> Any:
+        count_json(raw).check(settings)
+        return _decode_json(decoder, raw)
 
-    return await asyncio.to_thread(checked, raw)
+    return await asyncio.to_thread(count_and_decode)
 
 
-def _decoded(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
+def _decode_json(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        field = place.strip("`").removeprefix("$").lstrip(".") or None
+        message, _, path = str(error).partition(" - at ")
+        field = path.strip("`").removeprefix("$").lstrip(".") or None
         message, field = clipped(message[:1].lower() + message[1:]), field and clipped(field)
         if message.startswith("expected `null`,"):
-            message = f"{REFUSED}: leave it out"
+            message = f"{UNSUPPORTED}: leave it out"
         elif not field and "unknown field" in message:
-            message += f"; there are {', '.join(decoder.type.__struct_fields__)}"
+            message += f"; the fields are {', '.join(decoder.type.__struct_fields__)}"
         raise InvalidRequestError(f"{field or 'the body'}: {message}", param=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if fault := fault_in(raw, decoder):
-            where, what = fault
-            raise InvalidRequestError(f"{where or 'the body'}: {what}", param=where) from None
-        raise InvalidRequestError(f"the body is not JSON that can be read: {error}") from None
+        if invalid := find_invalid_text(raw, decoder):
+            field, problem = invalid
+            raise InvalidRequestError(f"{field or 'the body'}: {problem}", param=field) from None
+        raise InvalidRequestError(f"the body is not valid JSON: {error}") from None

@@ -1,8 +1,8 @@
-"""Hosts and origins that may call the server, so that a foreign page in the user's browser may not.
+"""Checks of the Host and Origin headers, which keep foreign pages in the user's browser from calling the server.
 
-A foreign page has two ways to a server on a loopback address. It gives its own name the address 127.0.0.1 (DNS rebinding):
-the Host header tells. Or it sends a request to another origin than its own: the Origin header tells. Clients that are no
-browser send no Origin.
+A foreign page can reach a server on a loopback address in two ways. DNS rebinding resolves the page's own name to 127.0.0.1:
+the Host header reveals it. A cross-origin request reveals itself by its Origin header. Clients other than browsers send no
+Origin.
 """
 
 import re
@@ -18,20 +18,20 @@ from moembed.server.settings import Settings
 _HOST = r"\[[0-9a-f:.]+\]|[0-9a-z_.-]+"
 _AUTHORITY = re.compile(rf"({_HOST})(?::[0-9]*)?", re.ASCII)
 _PATTERN = re.compile(rf"\*|\*?\.[0-9a-z_.-]+|{_HOST}|[0-9a-f:.]+", re.ASCII)
-# The last two are what container engines call the machine that they run on.
+# The last two are the names of the host machine inside a container.
 _LOCAL_NAMES = ("localhost", ".localhost", "host.docker.internal", "host.containers.internal")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-class Hosts:
-    """Checks the Host and Origin headers of a request.
+class HostPolicy:
+    """Allowed hosts and origins.
 
     Args:
         settings: `host`, `unix_socket`, `allowed_hosts` and `cors_origins` are used.
 
     Raises:
-        InputError: a line of `allowed_hosts` is no host name.
+        InputError: an entry of `allowed_hosts` is not a host name.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,33 +42,33 @@ class Hosts:
         self._origins = {origin.lower() for origin in settings.cors_origins}
 
     def check(self, scope: Scope) -> None:
-        """Check a request before anything of its body is read.
+        """Check a request before its body is read.
 
         Raises:
-            ForbiddenError: it names another host than this server, or comes from a page that may not call.
+            ForbiddenError: the request names a host that is not allowed, or comes from a page whose origin is not.
         """
-        authorities, origins, same = [_authority_of_target(scope)], [], False
+        authorities, origins, same = [_target_authority(scope)], [], False
         for name, value in scope["headers"]:
             if name == b"host":
                 authorities.append(value.decode("latin-1").strip().lower())
             elif name == b"origin":
                 origins.append(value.decode("latin-1").strip().lower())
-            elif name == b"sec-fetch-site":  # no script can set it
+            elif name == b"sec-fetch-site":  # scripts cannot set it
                 same = value == b"same-origin"
         authorities = [authority for authority in authorities if authority]
         for authority in authorities:
             if not (self._any or self._allows(authority, scope)):
                 raise ForbiddenError(
-                    f"the host {quoted(authority)} is none of this server's: ask for it as localhost, or allow the name with "
-                    "`moembed serve --allowed-hosts NAME`"
+                    f"the host {quoted(authority)} is not allowed: use localhost, or allow the name with `moembed serve "
+                    "--allowed-hosts NAME`"
                 )
         if same or "*" in self._origins:
             return
         for origin in origins:
             if origin and origin not in self._origins and not _is_origin_of(origin, authorities):
                 raise ForbiddenError(
-                    f"pages of the origin {quoted(origin)} may not call this server: allow them with `moembed serve "
-                    "--cors-origins ORIGIN`; if the page is this server's own, let the reverse proxy pass the Host header on"
+                    f"the origin {quoted(origin)} is not allowed: allow its pages with `moembed serve --cors-origins ORIGIN`; "
+                    "if it is this server's own page, configure the reverse proxy to forward the Host header"
                 )
 
     def _allows(self, authority: str, scope: Scope) -> bool:
@@ -77,14 +77,14 @@ class Hosts:
             return False
         name = _canonical(match[1])
         if address := _address(name):
-            # What the connection was made to is ours, whatever network it belongs to.
+            # The address that the connection was made to is the server's own, in whatever network it is.
             server = scope.get("server")
             return _is_local(address) or name in self._names or bool(server and address == _address(server[0]))
         return name in self._names or any(name.endswith(known) for known in self._names if known.startswith("."))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name to listen on is reached from this machine only."""
+    """Return whether an address or name to listen on is only reachable from this machine."""
     if address := _address(_canonical(host)):
         return address.is_loopback
     try:
@@ -98,14 +98,14 @@ def _pattern(given: str) -> str:
     pattern = given.strip().lower()
     if not _PATTERN.fullmatch(pattern):
         raise InputError(
-            f"allowed_hosts: {given!r} is no host name; expected a name without scheme, port and path such as "
-            "embed.example, an IP address, .example for all names below it, or * for any (names in other scripts as xn--...)"
+            f"allowed_hosts: {given!r} is not a host name; expected a name without scheme, port and path such as "
+            "embed.example, an IP address, .example for all subdomains, or * for any (internationalized names as xn--...)"
         )
     return pattern if pattern == "*" else _canonical(pattern.removeprefix("*"))
 
 
 def _canonical(host: str) -> str:
-    """A host without the brackets of an IPv6 address and the dot that ends a full name."""
+    """Return a host without the brackets of an IPv6 address and the trailing dot of a fully qualified name."""
     name = host.strip("[]").removesuffix(".")
     return str(_address(name) or name)
 
@@ -124,8 +124,8 @@ def _is_local(address: IPv4Address | IPv6Address) -> bool:
     return any(address in network for network in _PRIVATE)
 
 
-def _authority_of_target(scope: Scope) -> str:
-    """Host and port of a request's target, "" unless it is a whole URL."""
+def _target_authority(scope: Scope) -> str:
+    """Return the host and port of a request target in absolute form, else ""."""
     target: bytes = scope.get("raw_path") or b""
     if target.startswith(b"/"):
         return ""
@@ -134,6 +134,7 @@ def _authority_of_target(scope: Scope) -> str:
 
 
 def _is_origin_of(origin: str, authorities: list[str]) -> bool:
-    scheme, _, own = origin.partition("://")
+    """Return whether an origin is the server itself, addressed by one of some authorities."""
+    scheme, _, name = origin.partition("://")
     port = _DEFAULT_PORTS.get(scheme, ":")
-    return bool(own) and own.removesuffix(port) in [authority.removesuffix(port) for authority in authorities]
+    return bool(name) and name.removesuffix(port) in [authority.removesuffix(port) for authority in authorities]

@@ -1,4 +1,4 @@
-"""Around every request: a number, a host and an origin, a key, a place among those in flight, figures and a line of the log."""
+"""ASGI middleware: observability outside, access control inside."""
 
 import hashlib
 import hmac
@@ -9,81 +9,40 @@ from collections.abc import Collection, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moembed.server.apis.registry import api_of
-from moembed.server.errors import ApiError, ForbiddenError, OverloadedError, UnauthorizedError
-from moembed.server.http.handler import refused
-from moembed.server.http.hosts import Hosts
-from moembed.server.http.url_paths import put_right
+from moembed.server.errors import ApiError, OverloadedError, UnauthorizedError
+from moembed.server.http.handler import error_response
+from moembed.server.http.hosts import HostPolicy
+from moembed.server.http.url_paths import normalize_path
 from moembed.server.logs import log_request
 from moembed.server.metrics import Metrics
 from moembed.server.record import Record
 from moembed.server.tracing import Tracing
 
-_LONGEST_ID = 128
+_MAX_REQUEST_ID = 128
 
 
-class Keys:
-    """API keys, compared in constant time."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    def check(self, authorization: bytes) -> None:
-        """Check the value of an Authorization header.
-
-        Raises:
-            UnauthorizedError: there are keys, and it is none of them.
-        """
-        if not self._digests:
-            return
-        scheme, _, key = authorization.partition(b" ")
-        found = hashlib.sha256(key.strip()).digest()
-        # Every key is compared, whichever matches: the time tells nothing of them.
-        matches = [hmac.compare_digest(found, digest) for digest in self._digests]
-        if scheme.lower() != b"bearer" or not any(matches):
-            raise UnauthorizedError(
-                "no API key of this server: send one as the header Authorization: Bearer KEY",
-                headers={"www-authenticate": "Bearer"},
-            )
-
-
-class AuthMiddleware:
-    """The outermost ASGI application.
+class ObservabilityMiddleware:
+    """Gives every request an id and a `Record`, and makes metrics, a span and a log line of it.
 
     Args:
-        app: what answers.
-        hosts: hosts and origins that may call.
-        keys: keys, one of which is needed except for the paths in `public`.
-        public: methods and paths that need none.
-        most: requests that may be in flight.
-        metrics: figures.
+        app: the inner application.
+        metrics: Prometheus metrics.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        hosts: Hosts,
-        keys: Keys,
-        public: Collection[tuple[str, str]],
-        most: int,
-        metrics: Metrics,
-    ) -> None:
-        self._app, self._hosts, self._keys, self._public, self._most = app, hosts, keys, public, most
-        self._metrics, self._tracing = metrics, Tracing()
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics, self._tracing = app, metrics, Tracing()
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        put_right(scope)  # before any check, so that what is checked is what is routed
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        record = Record(_id_of(headers.get(b"x-request-id", b"")))
+        record = Record(_request_id(_header(scope, b"x-request-id")))
         scope.setdefault("state", {})["record"] = record
 
-        async def sending(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", record.id.encode())]
@@ -93,12 +52,7 @@ class AuthMiddleware:
         self._metrics.active.set(self._active)
         try:
             with self._tracing.span(scope, record):
-                if refusal := self._refusal(scope, headers):
-                    api = api_of(scope["path"])
-                    record.api, record.refused = api.name, refusal.kind
-                    await refused(api, refusal)(scope, receive, sending)
-                else:
-                    await self._app(scope, receive, sending)
+                await self._app(scope, receive, send_with_id)
         finally:
             self._active -= 1
             self._metrics.active.set(self._active)
@@ -106,25 +60,94 @@ class AuthMiddleware:
             self._metrics.observe(record, seconds)
             log_request(record, scope, seconds)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> ApiError | None:
+
+class ApiKeys:
+    """API keys, compared in constant time."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def check(self, authorization: bytes) -> None:
+        """Check the value of an Authorization header.
+
+        Raises:
+            UnauthorizedError: keys are set, and the header holds none of them.
+        """
+        if not self._digests:
+            return
+        scheme, _, key = authorization.partition(b" ")
+        digest = hashlib.sha256(key.strip()).digest()
+        # Every key is compared, so that the time does not depend on which one matches.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if scheme.lower() != b"bearer" or not any(matches):
+            raise UnauthorizedError(
+                "missing or wrong API key: send one in the header Authorization: Bearer KEY",
+                headers={"www-authenticate": "Bearer"},
+            )
+
+
+class AuthMiddleware:
+    """Rejects requests from foreign hosts and pages, without an API key, or beyond the limit of concurrent requests.
+
+    Args:
+        app: the inner application.
+        hosts: allowed hosts and origins.
+        keys: API keys.
+        public: methods and paths that need neither a key nor a free slot.
+        max_requests: concurrent requests.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: HostPolicy,
+        keys: ApiKeys,
+        public: Collection[tuple[str, str]],
+        max_requests: int,
+    ) -> None:
+        self._app, self._hosts, self._keys = app, hosts, keys
+        self._public, self._max_requests = public, max_requests
+        self._active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        normalize_path(scope)  # before the checks, so that the checked path is the routed one
+        app = self._app
+        self._active += 1
         try:
-            self._hosts.check(scope)
-        except ForbiddenError as refusal:
-            return refusal
+            try:
+                self._check(scope)
+            except ApiError as error:
+                api, record = api_of(scope["path"]), scope["state"]["record"]
+                record.api, record.refused = api.name, error.kind
+                app = error_response(api, error)
+            await app(scope, receive, send)
+        finally:
+            self._active -= 1
+
+    def _check(self, scope: Scope) -> None:
+        self._hosts.check(scope)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if (method, scope["path"]) in self._public:
-            return None
-        try:
-            self._keys.check(headers.get(b"authorization", b""))
-        except UnauthorizedError as refusal:
-            return refusal
-        if self._active > self._most:
-            return OverloadedError(
-                f"{self._most} requests are being answered, the most at a time: try again later", retry_after=1
+            return
+        self._keys.check(_header(scope, b"authorization"))
+        if self._active > self._max_requests:
+            raise OverloadedError(
+                f"the limit of {self._max_requests} concurrent requests is reached: try again later", retry_after=1
             )
-        return None
 
 
-def _id_of(given: bytes) -> str:
+def _header(scope: Scope, name: bytes) -> bytes:
+    value: bytes = dict(scope["headers"]).get(name, b"")
+    return value
+
+
+def _request_id(given: bytes) -> str:
     text = given.decode("ascii", "replace")
-    return text if 0 < len(text) <= _LONGEST_ID and text.isprintable() and text.isascii() else uuid.uuid4().hex
+    if 0 < len(text) <= _MAX_REQUEST_ID and text.isprintable() and text.isascii():
+        return text
+    return uuid.uuid4().hex

@@ -1,1 +1,1 @@
-"""Processes that serve, and the connections that they accept: uvicorn, its workers, and signals."""
+"""Server processes and their connections: uvicorn, worker processes, signals."""

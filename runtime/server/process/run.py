@@ -1,4 +1,4 @@
-"""Runs the application with uvicorn: in this process, or in several that share a socket."""
+"""Runner of the application: uvicorn in this process, or in several worker processes that share a socket."""
 
 import contextlib
 import functools
@@ -17,56 +17,56 @@ from moembed.bundle.locate import open_bundle
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.inference.cpu import available_cpus
 from moembed.server.app import create_app
-from moembed.server.engine.service import sources_of
-from moembed.server.http.hosts import Hosts, is_loopback
+from moembed.server.engine.service import parse_models
+from moembed.server.http.hosts import HostPolicy, is_loopback
 from moembed.server.logs import configure, log
 from moembed.server.metrics import shared_folder
 from moembed.server.process.connection_limit import (
     ACCEPTED_AT_ONCE,
     BACKLOG,
-    Connections,
-    most_connections,
-    open_files,
+    ConnectionLimit,
+    raise_file_limit,
+    resolve_max_connections,
 )
-from moembed.server.process.protocol import Connection
+from moembed.server.process.protocol import HttpProtocol
 from moembed.server.process.uvicorn_server import Server
 from moembed.server.process.workers import Workers
 from moembed.server.settings import DEFAULT_CONNECTIONS, Settings, service_variables
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was accepted; a SIGINT after that does not wait for it.
+    """Serve until SIGTERM or SIGINT, then drain accepted requests; a second SIGINT stops without draining.
 
     Raises:
-        KeyboardInterrupt: a SIGINT came; all is tidied up.
-        MoembedError: a model cannot be loaded, the address cannot be listened on, or settings contradict each other.
+        KeyboardInterrupt: SIGINT was received; raised after the cleanup.
+        MoembedError: a model cannot be loaded, the address is not available, or settings contradict each other.
     """
     configure(settings.log_level)
     threads = settings.threads or max(1, available_cpus() // settings.workers)
-    # Read once: workers that are started later have the same keys.
+    # The key file is read once, so that workers that are started later have the same keys.
     settings = replace(
         settings,
         threads=threads,
         api_keys=settings.keys,
         api_keys_file=None,
-        max_connections=most_connections(settings.max_connections, open_files()),
+        max_connections=resolve_max_connections(settings.max_connections, raise_file_limit()),
     )
-    Hosts(settings)
+    HostPolicy(settings)  # raises if they are invalid, before a model is loaded
     if ignored := service_variables(os.environ):
         log(
             logging.WARNING,
             event="ignored",
             variables=ignored,
-            message="Kubernetes sets these for a Service whose name starts with moembed-serve; they are no settings. "
-            "`enableServiceLinks: false` in the pod's spec keeps them out",
+            message="Kubernetes sets these variables for a Service whose name starts with moembed-serve; they are not settings. "
+            "Set `enableServiceLinks: false` in the pod spec to avoid them",
         )
-    for source in dict.fromkeys(sources_of(settings.model).values()):
+    for source in dict.fromkeys(parse_models(settings.model).values()):
         open_bundle(source, local_files_only=settings.offline)
-    with _listening(settings) as listening:
+    with _listen(settings) as listener:
         log(
             logging.INFO,
             event="listening",
-            address=str(listening.getsockname()),
+            address=str(listener.getsockname()),
             workers=settings.workers,
             threads=threads,
         )
@@ -74,15 +74,15 @@ def serve(settings: Settings) -> None:
             log(
                 logging.WARNING,
                 event="open",
-                message=f"anybody who reaches {settings.host} may call: no API keys are set",
+                message=f"no API keys are set: everyone who can reach {settings.host} may use the server",
             )
         if settings.workers == 1:
-            _serve_here(settings, listening)
+            _serve_in_process(settings, listener)
         else:
-            _serve_in_workers(settings, listening)
+            _serve_in_workers(settings, listener)
 
 
-def _serve_here(settings: Settings, listening: socket.socket) -> None:
+def _serve_in_process(settings: Settings, listener: socket.socket) -> None:
     failures: list[MoembedError] = []
 
     def stop(failure: MoembedError) -> None:
@@ -90,26 +90,26 @@ def _serve_here(settings: Settings, listening: socket.socket) -> None:
         server.should_exit = True
 
     server = Server(_config(settings, functools.partial(create_app, settings, on_failure=stop)))
-    server.run([listening])
+    server.run([listener])
     if failures:
         raise failures[0]
     if server.interrupted:
         raise KeyboardInterrupt
 
 
-def _serve_in_workers(settings: Settings, listening: socket.socket) -> None:
+def _serve_in_workers(settings: Settings, listener: socket.socket) -> None:
     with shared_folder():
-        workers = Workers(_config(settings, functools.partial(_worker, settings)), sockets=[listening])
+        workers = Workers(_config(settings, functools.partial(_create_worker_app, settings)), sockets=[listener])
         workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
-        raise ProviderError("a worker could not load its models: its last line in the log says why")
+        raise ProviderError("a worker could not load its models: see its last log line for the reason")
     if workers.interrupted:
         raise KeyboardInterrupt
 
 
-def _worker(settings: Settings) -> ASGIApp:
+def _create_worker_app(settings: Settings) -> ASGIApp:
     configure(settings.log_level)
-    # A worker that leaves with this code is not started again.
+    # uvicorn does not restart a worker that exits with this code.
     return create_app(settings, on_failure=lambda _: os._exit(STARTUP_FAILURE))
 
 
@@ -123,36 +123,36 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         server_header=False,
         ws="none",
         backlog=ACCEPTED_AT_ONCE,
-        # uvicorn only calls it.
+        # Declared as a class; uvicorn only calls it.
         http=functools.partial(  # type: ignore[arg-type]
-            Connection,
-            seconds=settings.body_timeout,
-            connections=Connections(settings.max_connections or DEFAULT_CONNECTIONS),
+            HttpProtocol,
+            timeout=settings.body_timeout,
+            limit=ConnectionLimit(settings.max_connections or DEFAULT_CONNECTIONS),
         ),
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
 
 
 @contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
+def _listen(settings: Settings) -> Iterator[socket.socket]:
     path = Path(settings.unix_socket) if settings.unix_socket else None
     family = socket.AF_UNIX if path else socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Only of sockets that name their protocol does asyncio switch off Nagle's algorithm, which would cost 40 ms an answer.
+    # asyncio sets TCP_NODELAY only on sockets with an explicit protocol; Nagle's algorithm would delay responses by 40 ms.
     protocol = 0 if path else socket.IPPROTO_TCP
-    with socket.socket(family, socket.SOCK_STREAM, protocol) as listening:
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as listener:
         try:
             if path:
-                if path.is_socket():  # left behind by a server that was killed
+                if path.is_socket():  # left behind by a killed server
                     path.unlink()
-                listening.bind(str(path))
+                listener.bind(str(path))
             else:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listening.bind((settings.host, settings.port))
-            listening.listen(BACKLOG)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((settings.host, settings.port))
+            listener.listen(BACKLOG)
         except OSError as error:
             raise OutputError(f"cannot listen on {path or f'{settings.host}:{settings.port}'}: {error}") from error
         try:
-            yield listening
+            yield listener
         finally:
             if path:
                 path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A process that serves, and how signals stop it."""
+"""uvicorn server with the shutdown behaviour of `moembed serve`."""
 
 import contextlib
 import signal
@@ -13,23 +13,22 @@ from moembed.server.process.connection_limit import BACKLOG
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which signals stop without raising an exception in it, however many come and when.
+    """Server that signals stop without raising an exception, however many arrive and when.
 
-    The first SIGTERM or SIGINT lets it answer what was accepted, as long as the configuration says; a SIGINT after that
-    lets it leave at once.
+    On the first SIGTERM or SIGINT it drains accepted requests, up to the configured time. A SIGINT after that stops it at once.
 
     Attributes:
-        interrupted: whether a SIGINT came.
+        interrupted: whether SIGINT was received.
     """
 
     interrupted = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Called by uvicorn around all that it does."""
+        """Handle signals in the block; uvicorn calls it around everything it does."""
         for number in HANDLED_SIGNALS:
             signal.signal(number, self.handle_exit)
-        with contextlib.suppress(AttributeError):  # Windows has no masks
+        with contextlib.suppress(AttributeError):  # Windows has no signal masks
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
         try:
             yield
@@ -37,28 +36,28 @@ class Server(uvicorn.Server):
             ignore_signals()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called for a signal."""
+        """Handle a signal."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Called by uvicorn when it starts to listen."""
+        """Start to listen; called by uvicorn."""
         await super().startup(sockets)
-        for listening in sockets or ():
-            # asyncio has one number for the connections that wait and for those that it accepts in a row.
-            listening.listen(BACKLOG)
+        for listener in sockets or ():
+            # asyncio uses `backlog` both for the listen queue and for the connections that it accepts per event.
+            listener.listen(BACKLOG)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Called by uvicorn when it stops."""
+        """Stop; called by uvicorn."""
         await super().shutdown(sockets)
         if self.force_exit:
-            # uvicorn leaves it to the end of the event loop, which writes a traceback for each.
+            # Otherwise the event loop cancels the tasks when it closes, with a traceback for each.
             for task in self.server_state.tasks:
                 task.cancel()
             await self.lifespan.shutdown()
 
 
 def ignore_signals() -> None:
-    """Ignore what would stop the process: it is leaving, and its exit code is known."""
+    """Ignore further stop signals: the process is exiting, and its exit code is known."""
     for number in HANDLED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Worker processes: started, replaced and stopped together; none outlives the process that started them."""
+"""Worker processes: started, replaced and stopped together; none outlives its parent process."""
 
 import ctypes
 import multiprocessing
@@ -20,24 +20,24 @@ _TICK_SECONDS = 0.1
 
 
 class _Worker(multiprocess.Process):
-    """uvicorn's worker, with a server that signals do not make raise."""
+    """uvicorn's worker process, with the server class of this package."""
 
     @property
     def server(self) -> Server:
-        """The server; made in the worker."""
+        """Server, created in the worker process."""
         if self._server is None:
             self._server = Server(self.config)
         return self._server  # type: ignore[return-value]
 
     def start(self) -> None:
         """Start the process."""
-        # Ctrl-C reaches workers too, and must not find one that is importing: it waits until the server handles it.
+        # Ctrl-C is sent to workers too, which may still be importing: signals stay blocked until the server handles them.
         if sys.platform == "win32":
             super().start()
             return
         from multiprocessing import resource_tracker
 
-        resource_tracker.ensure_running()  # else `start` starts it, which unblocks them
+        resource_tracker.ensure_running()  # otherwise `start` starts it, which unblocks the signals
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
         try:
             super().start()
@@ -45,51 +45,51 @@ class _Worker(multiprocess.Process):
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def target(self, sockets: list[socket] | None = None) -> None:
-        """What the process does."""
-        _leave_with_parent()
+        """Run the server; the main function of the process."""
+        _exit_with_parent()
         super().target(sockets)
 
 
-# uvicorn has no setting for it.
+# uvicorn has no setting for the worker class.
 multiprocess.Process = _Worker  # type: ignore[misc]
 
 
 class Workers(Multiprocess):
-    """The workers and what is done for them until SIGTERM or SIGINT: one that dies is replaced.
+    """Supervisor of the workers: replaces those that die, until SIGTERM or SIGINT.
 
     Attributes:
-        interrupted: whether a SIGINT came.
+        interrupted: whether SIGINT was received.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
         super().__init__(config, sockets)
-        self.interrupted = self._hurried = False
+        self.interrupted = self._force_exit = False
 
     def run(self) -> None:
-        """Serve until a signal comes and all workers have left; a SIGINT after that does not let them finish."""
+        """Serve until a signal, and until all workers have drained; a SIGINT after that stops them at once."""
         super().run()
         ignore_signals()
 
     def handle_int(self) -> None:
-        """Called for a SIGINT."""
+        """Handle SIGINT."""
         self.interrupted = True
-        self._hurried = self._hurried or self.should_exit.is_set()
+        self._force_exit = self._force_exit or self.should_exit.is_set()
         super().handle_int()
 
     def terminate_all(self) -> None:
-        """Called when it stops."""
-        # Else connections would go on being made that no worker takes.
-        for listening in self.sockets:
-            listening.close()
+        """Tell all workers to stop."""
+        # Otherwise the kernel would go on accepting connections that no worker takes.
+        for listener in self.sockets:
+            listener.close()
         super().terminate_all()
 
     def join_all(self) -> None:
-        """Called when all workers have been told to stop."""
-        hurried = False
+        """Wait for all workers to exit."""
+        interrupted = False
         while running := [worker.process for worker in self.processes if worker.process.is_alive()]:
             self.handle_signals()
-            if self._hurried and not hurried:
-                hurried = True
+            if self._force_exit and not interrupted:
+                interrupted = True
                 for process in running:
                     _interrupt(process)
             running[0].join(_TICK_SECONDS)
@@ -102,16 +102,16 @@ def _interrupt(process: Any) -> None:
         os.kill(process.pid, signal.SIGINT)
 
 
-def _leave_with_parent() -> None:
-    """Let this worker end at once when the process that started it has ended, however it did."""
+def _exit_with_parent() -> None:
+    """Make this worker exit as soon as its parent process has ended, for whatever reason."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
-            parent.join()  # until the other end of a pipe is closed, which it may be already
+            parent.join()  # returns when the other end of a pipe is closed
             os._exit(1)
 
     threading.Thread(target=watch, name="moembed-parent", daemon=True).start()
     if sys.platform == "linux":
-        # Also while the interpreter is held up.
+        # Works even while the GIL is held.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
