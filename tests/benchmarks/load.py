@@ -1,6 +1,6 @@
-"""A client that keeps a server busy: HTTP/1.1 with keep-alive on asyncio, requests that were written beforehand.
+"""Load generator: HTTP/1.1 with keep-alive on asyncio, with prepared requests.
 
-It parses no more of an answer than it needs, so that one process sends tens of thousands of requests a second.
+It parses responses no further than it needs, so that one process can send tens of thousands of requests per second.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ Keep = Callable[[int, bytes], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one request.
+    """Outcome of one request.
 
     Attributes:
-        index: which of the requests it was.
-        due: seconds from the start until it was to be sent.
-        seconds: from then until the whole answer was there.
-        status: HTTP status, 0 if the connection ended without a whole answer.
-        retry_after: the header's value, "" if there was none.
+        index: index of the request.
+        due: seconds from the start until the request was due.
+        seconds: seconds from then until the response was complete.
+        status: HTTP status, 0 if the connection ended before the response was complete.
+        retry_after: value of the header Retry-After, "" if there was none.
     """
 
     index: int
@@ -35,13 +35,13 @@ class Outcome:
 
 
 def request(path: str, body: bytes, **headers: str) -> bytes:
-    """A POST request as it is sent."""
+    """Return the bytes of a POST request."""
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     return f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Connection(asyncio.Protocol):
-    """One connection; it has one request at a time."""
+    """Connection with one request at a time."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         """Connect.
 
         Raises:
-            OSError: nobody listens.
+            OSError: the server does not listen.
         """
         loop = asyncio.get_running_loop()
         if isinstance(address, int):
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def ask(self, raw: bytes) -> tuple[int, str, bytes]:
-        """Status, Retry-After and body of the answer to a request; status 0 if the connection ends before."""
+        """Send a request; return status (0 if the connection ended before the response), Retry-After and body."""
         if self.transport is None or self.closing:
             return 0, "", b""
         self._answer = asyncio.get_running_loop().create_future()
@@ -72,22 +72,22 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self.transport is not None:
             self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
+        """Handle an event; called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Called by asyncio."""
+        """Handle an event; called by asyncio."""
         self.closing = True
-        self._tell((0, "", b""))
+        self._resolve((0, "", b""))
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
+        """Handle an event; called by asyncio."""
         self._buffer += data
         head, separator, rest = self._buffer.partition(b"\r\n\r\n")
         if not separator:
@@ -100,9 +100,9 @@ class Connection(asyncio.Protocol):
             return
         self._buffer.clear()
         self.closing = fields.get(b"connection") == b"close"
-        self._tell((int(head[9:12]), fields.get(b"retry-after", b"").decode(), bytes(rest)))
+        self._resolve((int(head[9:12]), fields.get(b"retry-after", b"").decode(), bytes(rest)))
 
-    def _tell(self, answer: tuple[int, str, bytes]) -> None:
+    def _resolve(self, answer: tuple[int, str, bytes]) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(answer)
 
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
 async def in_turn(
     address: Address, requests: Sequence[bytes], *, clients: int, seconds: float, keep: Keep | None = None
 ) -> list[Outcome]:
-    """Clients that send the next request as soon as the last one is answered, until the time is over."""
+    """Run closed-loop clients: each sends its next request once the last is answered, until the time is over."""
     numbers = itertools.count()
     outcomes: list[Outcome] = []
     start = time.perf_counter()
@@ -133,11 +133,11 @@ async def in_turn(
 
 @dataclass
 class Paced:
-    """What came of requests that were sent at a rate.
+    """Result of requests at a fixed rate.
 
     Attributes:
-        outcomes: one for each request that was sent.
-        unsent: requests that were due while all connections were waiting for answers.
+        outcomes: one per request that was sent.
+        unsent: requests that were due while all connections were busy.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -153,7 +153,7 @@ async def paced(
     connections: int,
     keep: Keep | None = None,
 ) -> Paced:
-    """Requests at a rate (1/s), whether or not the server keeps up, over a bounded number of connections."""
+    """Send requests at a fixed rate (1/s), open loop, over a limited number of connections."""
     result, idle = Paced(), [await Connection.open(address) for _ in range(connections)]
     running: set[asyncio.Task[None]] = set()
     start = time.perf_counter()
@@ -169,7 +169,7 @@ async def paced(
 
     for number in range(int(rate * seconds)):
         due = number / rate
-        # Only now and then, because a timer is no more exact than a millisecond.
+        # Wait only if early: timers have a resolution of about a millisecond.
         while (early := due - (time.perf_counter() - start)) > 0:
             await asyncio.sleep(early)
         if number % 16 == 0:
@@ -188,6 +188,6 @@ async def paced(
 
 
 def percentile(outcomes: Sequence[Outcome], percent: int) -> float:
-    """Milliseconds within which so many of the answers came."""
+    """Return a percentile of the response times, in milliseconds."""
     times = [1e3 * outcome.seconds for outcome in outcomes]
     return statistics.quantiles(times, n=100, method="inclusive")[percent - 1] if len(times) > 1 else times[0]

@@ -1,4 +1,4 @@
-"""`moembed serve` as a process of its own, and what the system knows of it (Linux)."""
+"""`moembed serve` in a separate process, with its memory and CPU time (Linux)."""
 
 import contextlib
 import http.client
@@ -16,17 +16,17 @@ from typing import Any
 
 
 class Process:
-    """A server; every line of its log is kept.
+    """Server process, with its log.
 
     Args:
-        flags: of `moembed serve`.
-        keep_log: whether lines about single requests are kept too.
-        files: its limit of open files; None for that of this process.
+        flags: options of `moembed serve`.
+        keep_log: also keep the log lines of single requests.
+        files: limit of open files; None to inherit it.
 
     Attributes:
-        log: the lines of its log.
+        log: log lines.
         address: TCP port, or path of the unix socket.
-        pid: process id; with several workers, of their parent.
+        pid: process id; with several workers, that of their parent.
     """
 
     def __init__(self, *flags: str, keep_log: bool = False, files: int | None = None) -> None:
@@ -49,7 +49,7 @@ class Process:
         self.address: int | str = address if address.startswith("/") else int(address.rstrip(")").rpartition(" ")[2])
 
     def wait_until_ready(self, seconds: float = 120) -> float:
-        """Wait for /ready to say so; seconds since the process was started."""
+        """Wait until /ready reports readiness; return the seconds since the start of the process."""
         while self._process.poll() is None and time.perf_counter() - self._started < seconds:
             with contextlib.suppress(OSError):
                 if self.get("/ready")[0] == 200:
@@ -58,7 +58,7 @@ class Process:
         raise RuntimeError(f"the server did not become ready: {self.log[-3:]}")
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a GET, over a connection of its own."""
+        """Send a GET over a new connection; return status and body."""
         with self.connect() as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
             response = http.client.HTTPResponse(connection)
@@ -66,7 +66,7 @@ class Process:
             return response.status, response.read()
 
     def connect(self) -> "Any":
-        """A socket that is connected to it."""
+        """Return a socket connected to the server."""
         import socket
 
         if isinstance(self.address, int):
@@ -77,7 +77,7 @@ class Process:
         return connection
 
     def metric(self, name: str) -> float:
-        """A figure of /metrics, added up over its labels."""
+        """Return a value of /metrics, summed over its labels."""
         lines = self.get("/metrics")[1].decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
@@ -86,13 +86,13 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int:
-        """Wait for its end; exit status, negative for the signal that ended it."""
+        """Wait for the exit; return the exit status, the negative number of the signal if one ended the process."""
         code = self._process.wait(seconds)
         self._reader.join(10)
         return code
 
     def memory(self) -> dict[str, float]:
-        """MB that are resident, and that belong to no other process, of it and its workers together."""
+        """Return the resident memory and the USS of the server and its workers together, in MB."""
         sums = {"resident": 0.0, "private": 0.0}
         for pid in self.pids:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
@@ -104,7 +104,7 @@ class Process:
         return {name: round(value, 1) for name, value in sums.items()}
 
     def cpu_seconds(self) -> float:
-        """Seconds of processors that it and its workers have used."""
+        """Return the CPU time of the server and its workers."""
         ticks = 0
         for pid in self.pids:
             ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
@@ -112,11 +112,11 @@ class Process:
 
     @property
     def pids(self) -> list[int]:
-        """Its process and those of its workers."""
+        """Process ids of the server and its workers."""
         return [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
 
     def kill(self) -> None:
-        """End it and its workers, however they are."""
+        """Kill the server and its workers."""
         if self._process.poll() is None:
             for pid in self.pids[1:]:
                 os.kill(pid, signal.SIGKILL)
@@ -140,7 +140,7 @@ class Process:
 
 @contextlib.contextmanager
 def running(*flags: str, keep_log: bool = False, files: int | None = None) -> Iterator[Process]:
-    """A server that is ready, until the block is left; it has to end well then."""
+    """Run a server in the block, once it is ready; it must exit with status 0 afterwards."""
     process = Process(*flags, keep_log=keep_log, files=files)
     try:
         process.wait_until_ready()

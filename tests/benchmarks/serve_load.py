@@ -1,11 +1,11 @@
-"""What `moembed serve` carries, on this machine over loopback, client and server sharing its processors.
+"""Throughput and latency of `moembed serve` over loopback, with client and server on the same CPUs.
 
     python tests/benchmarks/serve_load.py [BUNDLE ...] [-o RESULT]
 
-For the built-in model, or each bundle: seconds from the start of the process until it is ready and what memory it has then; then
-clients that send one text at a time, the next when the last is answered; the same without batching (`--call-tokens 1`: every
-text is a call of its own); and a client with short queries beside one with documents in bulk. Prints a Markdown table and
-writes it to RESULT.md, with all figures in RESULT.json.
+For the built-in model, or for each bundle, it measures: the time from the start of the process until it is ready, and the memory
+then; closed-loop clients that send one text at a time; the same without batching (`--call-tokens 1`: one text per model call);
+and a client with short queries beside one with documents in bulk. Prints a Markdown table and writes it to RESULT.md, with all
+values in RESULT.json.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from moembed import Embedder
 from moembed.verify.machine import this_machine
 
 CLIENTS = (1, 8, 64)
-# In one request: what a client sends that indexes a collection.
+# Documents per request of a client that builds an index.
 _BULK = 64
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure the models, print the tables, and write the results."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundles", nargs="*", metavar="BUNDLE", help="none for the built-in model")
     arguments.add_argument("--seconds", type=float, default=5, help="of each row")
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
-    """All figures of one model; times are seconds for starts, ms for answers, memory is MB."""
+    """Measure one model; start times are in seconds, latencies in ms, memory in MB."""
     embedder = Embedder.from_pretrained(None if bundle == "built-in" else bundle)
     requests = {task: requests_of(embedder, task) for task in ("query", "document")}
     found: dict[str, Any] = {
@@ -76,7 +76,7 @@ def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
 
 
 def started(flags: tuple[str, ...]) -> float:
-    """Seconds until a server is ready."""
+    """Return the seconds until a server is ready."""
     process = Process(*flags)
     try:
         return round(process.wait_until_ready(), 3)
@@ -85,13 +85,13 @@ def started(flags: tuple[str, ...]) -> float:
 
 
 def row(server: Process, requests: list[bytes], task: str, clients: int, seconds: float) -> dict[str, Any]:
-    """Figures of one load."""
+    """Measure one number of clients."""
     asyncio.run(in_turn(server.address, requests, clients=clients, seconds=0.5))
-    before = server.metric("moembed_call_texts_sum"), server.figure("moembed_call_texts_count")
-    own, its, start = time.process_time(), server.cpu_seconds(), time.perf_counter()
+    before = server.metric("moembed_call_texts_sum"), server.metric("moembed_call_texts_count")
+    client_cpu, server_cpu, start = time.process_time(), server.cpu_seconds(), time.perf_counter()
     outcomes = asyncio.run(in_turn(server.address, requests, clients=clients, seconds=seconds))
     wall = time.perf_counter() - start
-    own, its = time.process_time() - own, server.cpu_seconds() - its
+    client_cpu, server_cpu = time.process_time() - client_cpu, server.cpu_seconds() - server_cpu
     texts, calls = (
         server.metric("moembed_call_texts_sum") - before[0],
         server.metric("moembed_call_texts_count") - before[1],
@@ -103,14 +103,14 @@ def row(server: Process, requests: list[bytes], task: str, clients: int, seconds
         "p50_ms": round(percentile(outcomes, 50), 1),
         "p99_ms": round(percentile(outcomes, 99), 1),
         "statuses": dict(Counter(outcome.status for outcome in outcomes)),
-        "texts_a_call": round(texts / max(calls, 1), 1),
-        "client_cpus": round(own / wall, 3),
-        "server_cpus": round(its / wall, 2),
+        "texts_per_call": round(texts / max(calls, 1), 1),
+        "client_cpus": round(client_cpu / wall, 3),
+        "server_cpus": round(server_cpu / wall, 2),
     }
 
 
 def beside(server: Process, requests: dict[str, list[bytes]], seconds: float) -> dict[str, Any]:
-    """Short queries of one client in turn: alone, beside documents in bulk of one request, and of many."""
+    """Measure short queries of one client: alone, beside a bulk request of documents, and beside many small ones."""
     bulk = [embed(texts_of(requests["document"])[:_BULK], "document")]
 
     async def both(others: list[bytes], clients: int) -> list[Outcome]:
@@ -122,8 +122,8 @@ def beside(server: Process, requests: dict[str, list[bytes]], seconds: float) ->
 
     runs = {
         "alone": asyncio.run(in_turn(server.address, requests["query"], clients=1, seconds=seconds)),
-        f"one request of {_BULK} documents after another": asyncio.run(both(bulk, 1)),
-        f"{_BULK} requests of a document each": asyncio.run(both(requests["document"], _BULK)),
+        f"successive requests of {_BULK} documents": asyncio.run(both(bulk, 1)),
+        f"{_BULK} concurrent requests of one document": asyncio.run(both(requests["document"], _BULK)),
     }
     return {
         name: {"p50_ms": round(percentile(o, 50), 1), "p99_ms": round(percentile(o, 99), 1), "answers": len(o)}
@@ -132,20 +132,20 @@ def beside(server: Process, requests: dict[str, list[bytes]], seconds: float) ->
 
 
 def markdown(result: dict[str, Any]) -> list[str]:
-    """The tables."""
+    """Return the lines of the tables."""
     lines = []
     for name, found in result["models"].items():
         lines += [
             f"{name}: ready after {statistics.median(found['ready_s']):.2f} s, idle {found['idle_mb']['resident']:.0f} MB "
             f"resident, {found['idle_mb']['private']:.0f} MB private",
             "",
-            "| texts | clients | requests/s | p50 ms | p99 ms | texts a call | CPUs of server, client |",
+            "| texts | clients | requests/s | p50 ms | p99 ms | texts per call | CPUs of server, client |",
             "|---|---|---|---|---|---|---|",
         ]
         for kind, rows in (("", found["rows"]), (", one by one", found["one_by_one"])):
             lines += [
                 f"| {r['task']} of {found['tokens'][r['task']]:.0f} tokens{kind} | {r['clients']} | {r['per_s']} | "
-                f"{r['p50_ms']} | {r['p99_ms']} | {r['texts_a_call']} | {r['server_cpus']}, {r['client_cpus']} |"
+                f"{r['p50_ms']} | {r['p99_ms']} | {r['texts_per_call']} | {r['server_cpus']}, {r['client_cpus']} |"
                 for r in rows
             ]
         lines += ["", "| a short query beside | p50 ms | p99 ms |", "|---|---|---|"]

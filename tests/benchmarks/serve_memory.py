@@ -1,10 +1,10 @@
-"""EmbeddingCache of `moembed serve` under the worst bodies that its limits admit.
+"""Memory of `moembed serve` under the worst request bodies that its limits admit.
 
     python tests/benchmarks/serve_memory.py [CASE ...] [--write]
 
-Each case is one request to a server of its own. The peak is the kernel's VmHWM less what was resident at rest; meanwhile
-`/health` is asked over another connection, and its slowest answer is kept; where it is over the target, the request is sent twice
-more, to other servers, and the quietest time is kept, and the highest peak. Linux only. `--write` rewrites the table in
+Each case is one request to a fresh server. The peak is the kernel's VmHWM minus the resident memory at rest. During the request,
+`/health` is polled over another connection, and its slowest response is recorded. If that exceeds the target, the request is
+repeated twice with fresh servers; the fastest `/health` and the highest peak count. Linux only. `--write` rewrites the table in
 `docs/limits.md` between the two comments that name this script.
 """
 
@@ -26,12 +26,12 @@ from moembed.server.settings import Settings
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
 FIRST = "<!-- memory: python tests/benchmarks/serve_memory.py --write -->\n"
 LAST = "<!-- end of memory -->\n"
-# What a body may cost: so many times its size, and so many MB.
+# Target: the memory for a body may be FACTOR times its size, plus MARGIN MB.
 FACTOR, MARGIN = 3, 50
 HEALTH_MS = 100
 
 MOST_BYTES, MOST_CHARACTERS = Settings().max_body_bytes, Settings().max_characters
-# One character of 3 bytes that the normalizer replaces by 18.
+# A character of 3 bytes that the normalizer replaces by 18 characters.
 LIGATURE = "\ufdfa"
 
 
@@ -40,7 +40,7 @@ def _json(**fields: Any) -> bytes:
 
 
 def _filled(head: bytes, unit: bytes, tail: bytes) -> bytes:
-    """The longest body of a head, as many units as fit, and a tail."""
+    """Return the longest allowed body: a head, as many units as fit, and a tail."""
     return head + unit * ((MOST_BYTES - len(head) - len(tail)) // len(unit)) + tail
 
 
@@ -203,17 +203,17 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What a body cost.
+    """Measured cost of a case.
 
     Attributes:
-        name: of the case.
-        status: HTTP status, 0 if nothing was answered.
-        body: bytes of the request.
-        answer: bytes of the answer.
-        peak: MB over rest.
-        kept: MB over rest a second later.
-        health: slowest answer of `/health` meanwhile, ms.
-        seconds: until it was answered.
+        name: name of the case.
+        status: HTTP status, 0 if there was no response.
+        body: bytes of the request body.
+        answer: bytes of the response body.
+        peak: peak memory over rest, in MB.
+        kept: memory over rest a second later, in MB.
+        health: slowest response of `/health` during the request, in ms.
+        seconds: time until the response was complete.
     """
 
     name: str
@@ -227,16 +227,16 @@ class Measured:
 
     @property
     def allowed(self) -> float:
-        """MB that it may cost."""
+        """Target for the peak, in MB."""
         return FACTOR * self.body / 1e6 + MARGIN
 
 
 def measure(name: str) -> Measured:
-    """Send the body of a case to a server of its own."""
+    """Send the body of a case to a fresh server."""
     path, make = CASES[name]
     body = make()
     with running("--threads", "1") as server:
-        # A server at rest has been called: a call of the greatest size needs the same memory whatever the body.
+        # Warm up with a call of the largest size: its memory does not depend on the body of the case.
         _exchange(server, "/embed", _json(inputs=["word " * 600] * 4, prompt_name="query", truncate=True))
         slowest, over = [0.0], threading.Event()
         watching = threading.Thread(target=_watch, args=(server, slowest, over))
@@ -289,7 +289,7 @@ def _megabytes(server: Process, name: str) -> float:
 
 
 def render(rows: list[Measured]) -> str:
-    """The page's table."""
+    """Return the table of the page."""
     head = ["request", "path", "status", "body, MB", "peak over rest, MB", "target, MB", "slowest /health, ms"]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for row in rows:
@@ -299,7 +299,7 @@ def render(rows: list[Measured]) -> str:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure the cases, print them, and write the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("case", nargs="*", help="parts of names of cases; all without any")
     arguments.add_argument("--write", action="store_true", help="rewrite the table in docs/limits.md")
@@ -309,7 +309,7 @@ def main() -> None:
     for name in names:
         row = measure(name)
         for _ in range(2):
-            if row.health > HEALTH_MS:  # perhaps it was another process that kept the processor
+            if row.health > HEALTH_MS:  # another process may have used the CPU
                 again = measure(name)
                 row = replace(row, peak=max(row.peak, again.peak), health=min(row.health, again.health))
         rows.append(row)
@@ -325,7 +325,7 @@ def main() -> None:
         before, _, rest = page.partition(FIRST)
         PAGE.write_text(before + FIRST + render(rows) + LAST + rest.partition(LAST)[2], "utf-8")
     if any(row.peak > row.allowed for row in rows):
-        sys.exit("a body costs more than it may")
+        sys.exit("a case exceeds its memory target")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""`moembed serve` under four times the load that it can carry, for two minutes.
+"""`moembed serve` under four times its maximum throughput, for two minutes.
 
     python tests/benchmarks/serve_overload.py [BUNDLE] [--task query] [--seconds 120] [-o RESULT]
 
-First 64 clients, each sending its next request when the last is answered, tell what it can carry; then requests come at four
-times that rate, whether or not it keeps up. Prints what became of them, how long the accepted ones took against the bound that
-the limits of the server give, and the server's memory every five seconds.
+First, 64 closed-loop clients measure the maximum throughput; then requests arrive at four times that rate, open loop. Prints the
+outcomes, the latencies of accepted requests against the bound that the server's limits imply, and the server's memory every five
+seconds.
 
-The bound: a request is accepted if it is one of `max_requests` in flight (1,024) and its tokens fit into the queue
-(`queue_tokens`, 262,144), and what is in flight is served first come first served where all are alike, at the rate that is left
-when refusing others has taken its share. So no answer takes longer than the smaller of max_requests / rate and (queue_tokens /
-tokens of a request + those of the running calls) / rate; twice that is allowed for a rate that varies.
+The bound: a request is accepted if at most `max_requests` (1,024) are in flight and its tokens fit into the queue
+(`queue_tokens`, 262,144). Requests of equal size are served in order of arrival, at the rate that remains besides rejecting
+others. So no response takes longer than the smaller of max_requests / rate and (queue_tokens / tokens per request + requests
+of the running calls) / rate; twice that is allowed, since the rate varies.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from moembed import Embedder
 from moembed.server.settings import Settings
 
 FACTOR = 4
-# More than the server answers at a time, so that it has to refuse.
+# More than the server accepts, so that it has to reject some.
 _CONNECTIONS = 2 * Settings().max_requests
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print the result, and write it."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundle", nargs="?", default="built-in")
     arguments.add_argument("--task", choices=("query", "document"), default="query")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 async def overloaded(server: Process, requests: list[bytes], tokens: float, seconds: float) -> dict[str, Any]:
-    """All figures; times are seconds, memory is MB."""
+    """Measure throughput and overload; times are in seconds, memory in MB."""
     await in_turn(server.address, requests, clients=64, seconds=2)
     start = time.perf_counter()
     carried = len(await in_turn(server.address, requests, clients=64, seconds=10)) / (time.perf_counter() - start)

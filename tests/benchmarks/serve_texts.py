@@ -1,4 +1,4 @@
-"""The requests that the server's benchmarks send: queries of a few words, and documents as long as the model reads."""
+"""Requests of the server benchmarks: queries of a few words, and documents of the model's maximum length."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ _DOCUMENTS = 64
 
 
 def requests_of(embedder: Embedder, task: str) -> list[bytes]:
-    """Requests of one text each, as OpenAI's client writes them; `task` is query or document."""
+    """Return requests of one text each, as OpenAI's client sends them; `task` is query or document."""
     lines = (ROOT / "tests" / "data" / "sentences.txt").read_text("utf-8").splitlines()
     if task == "query":
         texts = [" ".join(line.split()[:_QUERY_WORDS]) for line in lines if len(line.split()) >= _QUERY_WORDS]
@@ -25,18 +25,18 @@ def requests_of(embedder: Embedder, task: str) -> list[bytes]:
 
 
 def embed(texts: list[str], task: str) -> bytes:
-    """A request for some texts."""
+    """Return a request for some texts."""
     body = {"model": f"moembed:{task}", "input": texts, "encoding_format": "base64"}
     return request("/v1/embeddings", json.dumps(body).encode(), content_type="application/json")
 
 
 def texts_of(requests: list[bytes]) -> list[str]:
-    """The texts of requests."""
+    """Return the texts of requests."""
     return [json.loads(raw.partition(b"\r\n\r\n")[2])["input"][0] for raw in requests]
 
 
 def _as_long_as_fits(embedder: Embedder, words: list[str]) -> str:
-    """As many of the words as the model reads."""
+    """Return the first words, as many as fit into the model's limit."""
     fits, over = 1, embedder.max_tokens
     while over - fits > 1:
         middle = (fits + over) // 2

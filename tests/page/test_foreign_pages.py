@@ -1,4 +1,4 @@
-"""Pages of others in the user's browser do not reach a server on loopback; every client, proxy and page of its own does."""
+"""Foreign pages in the user's browser do not reach a server on loopback; clients, proxies and the server's page do."""
 
 import contextlib
 import http.server
@@ -38,7 +38,7 @@ needs_nginx = pytest.mark.skipif(
 
 
 def status_of(port, *lines, body=b""):
-    """The status of an answer to a request line and headers exactly as given."""
+    """Send a request line and headers exactly as given; return the status."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall("\r\n".join([*lines, "connection: close", "", ""]).encode() + body)
         answer = connection.makefile("rb").read()
@@ -46,12 +46,12 @@ def status_of(port, *lines, body=b""):
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_names_and_addresses_of_the_machine(server, host):
+def test_local_names_and_addresses_are_allowed(server, host):
     assert status_of(server.port, "GET /metrics HTTP/1.1", f"Host: {host}") == 200
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-def test_names_that_dns_may_give_any_address(server, host):
+def test_foreign_names_are_rejected(server, host):
     for path in ("/", "/health", "/metrics", "/v1/models", "/nothing"):
         assert status_of(server.port, f"GET {path} HTTP/1.1", f"Host: {host}") == 403
 
@@ -71,7 +71,7 @@ def test_names_that_dns_may_give_any_address(server, host):
         (["OPTIONS * HTTP/1.1", "Host: evil.example"], 403),
     ],
 )
-def test_requests_that_name_no_host_or_two(server, lines, status):
+def test_requests_without_a_host_or_with_two(server, lines, status):
     assert status_of(server.port, *lines) == status
 
 
@@ -86,7 +86,7 @@ ORIGINS = (
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_a_foreign_origin_is_refused_in_each_apis_form(server, path):
+def test_foreign_origins_in_each_error_format(server, path):
     before = server.metric("moembed_texts_total")
     for origin in ORIGINS:
         answer = server.post(path, BODIES[path](["hello"]), origin=origin, **{"content-type": "text/plain"})
@@ -100,24 +100,24 @@ def test_a_foreign_origin_is_refused_in_each_apis_form(server, path):
     assert server.metric("moembed_refused_requests_total", reason="forbidden") >= len(ORIGINS)
 
 
-def test_nothing_of_the_body_is_waited_for(server):
+def test_rejection_does_not_wait_for_the_body(server):
     head = ("POST /embed HTTP/1.1", "Host: localhost", "Content-Length: 1000000")
     assert status_of(server.port, *head, f"Origin: {EVIL}", body=b"{") == 403
 
 
-def test_what_an_error_quotes_is_short(server):
+def test_errors_quote_little(server):
     answer = server.get("/health", origin="http://" + "a" * 20_000)
     assert (answer.status, len(answer.body) < 1000) == (403, True)
 
 
-def test_an_origin_of_its_own(server):
+def test_same_origin_is_allowed(server):
     own = f"http://127.0.0.1:{server.port}"
     body = BODIES["/embed"](["hello"])
     assert server.post("/embed", body, origin=own).status == 200
     assert server.post("/embed", body, origin=own.upper()).status == 200
     assert server.post("/embed", body, origin=own, host=f"localhost:{server.port}").status == 403
     assert server.post("/embed", body, origin="https://embed.example", host="localhost").status == 403
-    # A browser says it of a page that a proxy gave another name; no script can.
+    # Browsers send this header for a page behind a proxy with another name; scripts cannot.
     same = {"origin": "https://embed.example", "sec-fetch-site": "same-origin"}
     assert server.post("/embed", body, host="localhost", **same).status == 200
     assert server.post("/embed", body, host="embed.example", **same).status == 403
@@ -125,7 +125,7 @@ def test_an_origin_of_its_own(server):
         assert server.post("/embed", body, origin=origin, host=host).status == 200
 
 
-def test_hosts_that_are_allowed():
+def test_allowed_hosts():
     with serving(allowed_hosts=("embed.example", "*.Team.example", ".corp.example")) as server:
         for host, status in {
             "embed.example:443": 200,
@@ -143,18 +143,18 @@ def test_hosts_that_are_allowed():
         assert server.get("/ready", host="evil.example", origin="http://other.example").status == 403
 
 
-def test_an_address_that_others_reach_too_has_any_name_until_some_are_allowed():
+def test_public_address_accepts_any_name_unless_configured():
     with serving(host="0.0.0.0") as server:
         assert server.get("/ready", host="embed.example").status == 200
         assert server.post("/embed", BODIES["/embed"](["x"]), host="a.example", origin="http://a.example").status == 200
         assert server.post("/embed", BODIES["/embed"](["x"]), host="a.example", origin=EVIL).status == 403
     with serving(host="0.0.0.0", allowed_hosts=("embed.example",)) as server:
         assert server.get("/ready", host="other.example").status == 403
-        # Probes ask for an address, of the container itself or of the pod.
+        # Probes use the address of the container or of the pod.
         assert server.get("/ready").status == server.get("/ready", host="10.42.0.17:8080").status == 200
 
 
-def test_the_address_of_the_connection_is_the_servers_whatever_network_it_is_of():
+def test_address_of_the_connection_is_allowed():
     scope = {
         "type": "http",
         "headers": [(b"host", b"100.64.3.4:8080")],
@@ -182,7 +182,7 @@ def test_the_address_of_the_connection_is_the_servers_whatever_network_it_is_of(
         ("192.0.2.1", False),
     ],
 )
-def test_addresses_that_only_this_machine_reaches(host, loopback):
+def test_loopback_addresses(host, loopback):
     assert is_loopback(host) is loopback
 
 
@@ -190,13 +190,13 @@ def test_addresses_that_only_this_machine_reaches(host, loopback):
     "given",
     ["", " ", "https://embed.example", "embed.example:8080", "a b", "embed.example/x", "bücher.example", "*x", "**"],
 )
-def test_what_is_no_host_name(given):
+def test_invalid_host_names(given):
     with pytest.raises(InputError, match="allowed_hosts"):
         HostPolicy(Settings(allowed_hosts=(given,)))
 
 
 @pytest.mark.parametrize("listed", ["https://app.example", "*"])
-def test_origins_that_cors_lists(listed):
+def test_listed_cors_origins(listed):
     with serving(cors_origins=(listed,)) as server:
         answer = server.post("/embed", BODIES["/embed"](["x"]), origin="https://app.example")
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, listed)
@@ -205,7 +205,7 @@ def test_origins_that_cors_lists(listed):
 
 @contextlib.contextmanager
 def nginx(folder, upstream, *lines, tls=False):
-    """A real reverse proxy in front of a server; yields its port."""
+    """Run a real reverse proxy in front of a server; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     listen = f"listen 127.0.0.1:{port};"
@@ -232,7 +232,7 @@ def nginx(folder, upstream, *lines, tls=False):
 
 
 def vectors_of_clients(url):
-    """What each public client gets for one text."""
+    """Return the vectors of one text from each public client."""
     text = "Bake the bread for forty minutes."
     of_openai = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     yield of_openai.embeddings.create(model="moembed:query", input=text).data[0].embedding
@@ -261,12 +261,12 @@ def test_public_clients_through_a_reverse_proxy(model, tmp_path, lines):
         found = list(vectors_of_clients(f"http://localhost:{port}"))
         assert [np.array(vector, np.float32).tobytes() for vector in found] == [wanted] * 4
         assert Server(port).get("/ready", host="embed.example").status == 200
-        # A proxy that rewrites the name takes the server's place: whom it answers is up to it.
+        # A proxy that rewrites the Host header is responsible for checking it.
         assert Server(port).get("/ready", host="evil.example").status == (403 if lines else 200)
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """An empty page."""
+    """Empty page."""
 
     def do_GET(self):
         self.send_response(200)
@@ -280,7 +280,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    """The port of a web server of somebody else."""
+    """Run a foreign web server; yield its port."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running.server_port
@@ -289,7 +289,7 @@ def elsewhere():
 
 @pytest.fixture(scope="module")
 def deceived():
-    """A browser whose DNS gives the machine's own address to every name of .example."""
+    """Browser whose DNS resolves every name below .example to this machine."""
     with chromium(installed(), "--host-resolver-rules=MAP *.example 127.0.0.1") as running:
         yield running
 
@@ -314,7 +314,7 @@ def test_dns_rebinding_in_a_browser(deceived, server):
 
 
 @needs_browser
-def test_a_foreign_page_in_a_browser(deceived, elsewhere):
+def test_foreign_page_in_a_browser(deceived, elsewhere):
     here = f"{EVIL}:{elsewhere}"
     with serving() as server, contextlib.closing(deceived.new_page()) as page:
         page.goto(here)
@@ -348,7 +348,7 @@ def test_a_foreign_page_in_a_browser(deceived, elsewhere):
 )
 def test_the_page_behind_a_reverse_proxy(deceived, tmp_path, lines, tls, settings, works):
     with serving(**settings) as server, nginx(tmp_path, server.port, *lines, tls=tls) as port:
-        # Not `opened`: without TLS the browser says on its console that it ignores a header.
+        # Not `opened`: without TLS the browser logs on its console that it ignores a header.
         with contextlib.closing(deceived.new_context(ignore_https_errors=tls)) as context:
             page = context.new_page()
             page.goto(f"{'https' if tls else 'http'}://embed.example:{port}/")

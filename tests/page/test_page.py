@@ -1,4 +1,4 @@
-"""What the page is made of and asks for, over HTTP; what it does in a browser is in test_page_browser.py."""
+"""Files and endpoints of the page, over HTTP; test_page_browser.py tests its behaviour in a browser."""
 
 import importlib.resources
 import re
@@ -12,7 +12,7 @@ from support.serving import serving
 QUESTION = "How long does bread stay in the oven?"
 
 
-def test_every_file_of_the_page_is_served_with_a_strict_policy(server):
+def test_page_files_have_a_strict_policy(server):
     folder = importlib.resources.files("moembed.server") / "static"
     paths = {f"/static/{file.name}": file for file in folder.iterdir() if file.name != "index.html"}
     paths["/"] = folder / "index.html"
@@ -28,7 +28,7 @@ def test_every_file_of_the_page_is_served_with_a_strict_policy(server):
         assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-def test_nothing_is_fetched_from_elsewhere_and_nothing_is_inline():
+def test_no_foreign_and_no_inline_resources():
     folder = importlib.resources.files("moembed.server") / "static"
     sources = {file.name: file.read_text("utf-8") for file in folder.iterdir()}
     for name, source in sources.items():
@@ -42,7 +42,7 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_is_inline():
     assert {path.removeprefix("/static/") for path in named} <= set(sources)
 
 
-def test_what_is_not_there(server):
+def test_missing_page_files(server):
     for path in ("/static/nothing.js", "/static/../page.py", "/static/%2e%2e/page.py", "/static/"):
         answer = server.get(path)
         assert answer.status == 404
@@ -50,11 +50,11 @@ def test_what_is_not_there(server):
     assert server.post("/static/page.js", {}).status == 405
 
 
-def test_about_says_what_is_served(server, model, int8):
+def test_about_describes_the_models(server, model, int8):
     card = {
         "id": "moembed",
         "name": model.bundle.manifest.name,
-        "embedded": True,
+        "built_in": True,
         "origin": None,
         "revision": None,
         "recipe": model.bundle.manifest.recipe,
@@ -68,11 +68,11 @@ def test_about_says_what_is_served(server, model, int8):
     assert server.get("/about").json == {"version": __version__, "models": [card]}
     with serving(model=(f"one={int8.folder}", "two=built-in"), threads=1) as other:
         cards = other.get("/about").json["models"]
-    assert [(c["id"], c["built-in"], c["threads"]) for c in cards] == [("one", False, 1), ("two", True, 1)]
+    assert [(c["id"], c["built_in"], c["threads"]) for c in cards] == [("one", False, 1), ("two", True, 1)]
 
 
 @pytest.mark.parametrize(("task", "options"), [("query", {"prompt_name": "query"}), ("none", {"prompt": ""})])
-def test_routing_is_that_of_embedder(server, model, task, options):
+def test_routing_matches_embedder(server, model, task, options):
     wanted = model.routing(QUESTION, **options)
     answer = server.post("/routing", {"input": QUESTION, "input_type": task}).json
     assert answer["model"] == "moembed"
@@ -88,7 +88,7 @@ def test_routing_is_that_of_embedder(server, model, task, options):
     assert server.post("/routing", {"input": QUESTION, "model": f"moembed:{task}"}).json == answer
 
 
-def test_routing_refuses_in_words(server):
+def test_routing_errors(server):
     for body, status, words in (
         ({"input": "a"}, 400, "the request names no task"),
         ({"input": "a", "input_type": "sts"}, 400, "no prompt for the task 'sts'"),
@@ -103,7 +103,7 @@ def test_routing_refuses_in_words(server):
         assert (answer.status, words in answer.json["error"]) == (status, True), answer.json
 
 
-def test_the_page_needs_no_key_and_what_it_asks_for_does():
+def test_page_needs_no_key_but_its_data_does():
     with serving(api_keys=("secret",)) as server:
         assert server.get("/").status == server.get("/static/page.js").status == 200
         assert server.get("/about").status == server.post("/routing", {"input": "a"}).status == 401

@@ -1,4 +1,4 @@
-"""Who can use the page, on what, and what cannot use it: accessibility, small screens, hostile texts, keys."""
+"""Access to the page: accessibility, small screens, hostile texts, API keys."""
 
 import pytest
 
@@ -33,7 +33,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
-def test_axe_finds_nothing(browser, server, scheme, viewport):
+def test_axe_reports_no_violations(browser, server, scheme, viewport):
     with opened(browser, server, color_scheme=scheme, viewport=viewport, refusals=[400]) as page:
         page.wait_for_selector("#load td")
         assert violations(page) == []
@@ -44,7 +44,7 @@ def test_axe_finds_nothing(browser, server, scheme, viewport):
 
 
 @pytest.mark.parametrize("viewport", [PHONE, NARROW])
-def test_a_phone_scrolls_in_one_direction(browser, server, viewport):
+def test_phones_scroll_in_one_direction(browser, server, viewport):
     with opened(browser, server, viewport=viewport, has_touch=True) as page:
         page.wait_for_selector("#load td")
         embed(page, ["a-word-without-end-" * 20, *TEXTS * 9])
@@ -52,17 +52,17 @@ def test_a_phone_scrolls_in_one_direction(browser, server, viewport):
         small = page.eval_on_selector_all(
             "button, select, #question, #texts", "all => all.filter(e => e.offsetParent && e.offsetHeight < 44).length"
         )
-        assert small == 0, "all can be hit with a thumb"
+        assert small == 0, "all targets are large enough for touch"
 
 
-def test_nothing_moves_for_those_who_ask(browser, server):
+def test_reduced_motion_is_respected(browser, server):
     for motion, duration in (("reduce", "0s"), ("no-preference", "0.25s")):
         with opened(browser, server, reduced_motion=motion) as page:
             page.wait_for_selector("#load td")
-            assert page.eval_on_selector(".bar-of", "bar => getComputedStyle(bar).transitionDuration") == duration
+            assert page.eval_on_selector(".data-bar", "bar => getComputedStyle(bar).transitionDuration") == duration
 
 
-def test_texts_are_text_and_nothing_else(browser, server):
+def test_texts_are_never_parsed_as_markup(browser, server):
     with opened(browser, server) as page:
         page.wait_for_selector("#load td")
         page.fill("#question", HOSTILE[0])
@@ -74,7 +74,7 @@ def test_texts_are_text_and_nothing_else(browser, server):
             typed
         )
         for choice in [f"document {i}" for i in range(len(HOSTILE))] + ["query"]:
-            page.select_option("#routed", choice)
+            page.select_option("#routing-text", choice)
             until(page, "!document.body.hasAttribute('aria-busy')")
         page.hover(".heat tbody tr:first-child td:last-child")
         assert HOSTILE[0] in page.inner_text("#pair")
@@ -82,7 +82,7 @@ def test_texts_are_text_and_nothing_else(browser, server):
         assert page.locator("img, svg, iframe, script:not([src]), main b > *").count() == 0
 
 
-def test_the_policy_stops_what_escapes(browser, server):
+def test_content_security_policy_stops_injected_code(browser, server):
     with opened(browser, server) as page:
         page.wait_for_selector("#load td")
         refused = page.evaluate(
@@ -92,13 +92,13 @@ def test_the_policy_stops_what_escapes(browser, server):
         assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'stopped')") == "stopped"
         assert any("Content Security Policy" in text for text in page.seen.console)
         page.seen.console.clear()
-        page.seen.foreign.clear()  # asked for by this test, refused by the policy
+        page.seen.foreign.clear()  # requested by this test, blocked by the policy
 
 
-def test_an_api_key_is_asked_for_and_kept_nowhere(browser):
+def test_api_key_is_requested_and_not_stored(browser):
     with serving(api_keys=("open sesame",)) as server, opened(browser, server, refusals=[401]) as page:
         page.wait_for_selector("#error:visible")
-        assert "send one as the header Authorization: Bearer KEY" in page.inner_text("#error")
+        assert "send one in the header Authorization: Bearer KEY" in page.inner_text("#error")
         assert violations(page) == []
         page.fill("#key", "wrong")
         page.keyboard.press("Enter")
@@ -109,7 +109,7 @@ def test_an_api_key_is_asked_for_and_kept_nowhere(browser):
         page.wait_for_selector("#load td")
         assert not page.is_visible("#key-form")
         assert not page.is_visible("#error")
-        page.wait_for_selector("#figure-requests")
+        page.wait_for_selector("#metric-requests")
         assert "sesame" not in page.url + page.content()
         page.reload()
         page.wait_for_selector("#key-form:visible")

@@ -1,4 +1,4 @@
-"""The page in headless Chromium, against a real server; its numbers are those of `Embedder`."""
+"""Page in headless Chromium, against a real server, compared with `Embedder`."""
 
 import json
 
@@ -18,7 +18,7 @@ TEXTS = [
     "the cat is sleeping",
 ]
 QUESTION = "Where do cats rest?"
-TOLERANCE = 1e-6  # sums of float32 products in another order
+TOLERANCE = 1e-6  # float32 sums in another order
 LONG = "all work and no play makes Jack a dull boy. " * 120
 
 
@@ -59,7 +59,7 @@ def same_routing(page, wanted):
     assert loads == wanted.load.T.tolist()
 
 
-def test_the_heat_map_is_embedders(page, model):
+def test_heat_map_matches_embedder(page, model):
     embed(page, TEXTS)
     vectors = model.encode_document(TEXTS)
     wanted = model.similarity(vectors, vectors)
@@ -70,14 +70,14 @@ def test_the_heat_map_is_embedders(page, model):
     names = page.eval_on_selector_all(".heat tbody th", "cells => cells.map(cell => cell.title)")
     assert names == TEXTS
     shares = page.eval_on_selector_all(
-        ".heat tbody td", "cells => cells.map(cell => Number(cell.style.getPropertyValue('--share')))"
+        ".heat tbody td", "cells => cells.map(cell => Number(cell.style.getPropertyValue('--fraction')))"
     )
     off = ~np.eye(len(TEXTS), dtype=bool)
     expected = (wanted - wanted[off].min()) / (wanted[off].max() - wanted[off].min())
-    assert np.abs(np.array(shares).reshape(wanted.shape) - expected)[off].max() <= 1e-4, "colours follow the numbers"
+    assert np.abs(np.array(shares).reshape(wanted.shape) - expected)[off].max() <= 1e-4, "colours match the numbers"
 
 
-def test_search_finds_in_embedders_order_with_the_prompt_of_each_side(page, model):
+def test_search_matches_embedder_with_both_prompts(page, model):
     embed(page, TEXTS)
     page.fill("#question", QUESTION)
     page.click("#search-form button")
@@ -93,13 +93,13 @@ def test_search_finds_in_embedders_order_with_the_prompt_of_each_side(page, mode
         assert f"{float(score):.3f}" in shown
 
 
-def test_the_routing_grid_is_embedders(page, model):
+def test_routing_grid_matches_embedder(page, model):
     embed(page, TEXTS)
     same_routing(page, model.routing(TEXTS[0], prompt_name="document"))
-    page.select_option("#routed", "document 3")
+    page.select_option("#routing-text", "document 3")
     question = page.input_value("#question")
     for option, text, prompt in (("document 3", TEXTS[3], "document"), ("query", question, "query")):
-        page.select_option("#routed", option)
+        page.select_option("#routing-text", option)
         wanted = model.routing(text, prompt_name=prompt)
         pieces = [token.replace("▁", "") or "space" for token in wanted.tokens]
         read = "[...document.querySelectorAll('.routes tbody th')].map(cell => cell.textContent.replace('·', ''))"
@@ -107,9 +107,9 @@ def test_the_routing_grid_is_embedders(page, model):
         same_routing(page, wanted)
 
 
-def test_it_says_which_model_this_is(page, browser, bundle):
+def test_page_describes_the_model(page, browser, bundle):
     notice = page.inner_text("#provenance")
-    assert "the small model inside the package" in notice
+    assert "the small built-in model" in notice
     assert "not the published nomic-embed-text-v2-moe" in notice
     assert "384 dimensions" in page.inner_text("#about")
     with serving(model=(f"other={bundle.folder}", "moembed=built-in")) as two, opened(browser, two) as page:
@@ -118,10 +118,10 @@ def test_it_says_which_model_this_is(page, browser, bundle):
         assert page.locator(".load tbody tr").count() == 5
         page.select_option("#model", "moembed")
         until(page, "document.querySelectorAll('.load tbody tr').length === 8")
-        assert "the small model inside the package" in page.inner_text("#provenance")
+        assert "the small built-in model" in page.inner_text("#provenance")
 
 
-def test_the_servers_own_words(browser, server):
+def test_page_shows_the_servers_errors(browser, server):
     with opened(browser, server, refusals=[400]) as page:
         page.wait_for_selector("#load td")
         page.fill("#texts", LONG)
@@ -137,13 +137,13 @@ def test_the_servers_own_words(browser, server):
         for count in (0, 41):
             page.fill("#texts", "\n".join(["a"] * count))
             page.click("#texts-form button")
-            settled(page, f"There are {count} texts; this page shows 1 to 40")
+            settled(page, f"There are {count} texts; enter 1 to 40")
     with serving(max_inputs=3) as strict, opened(browser, strict, refusals=[422]) as page:
         page.wait_for_selector("#error:visible")
-        assert "8 texts in one request; this server takes 3 at most" in page.inner_text("#error")
+        assert "the request has 8 texts; the limit is 3" in page.inner_text("#error")
 
 
-def test_the_last_wish_counts(browser, server, model):
+def test_last_action_wins(browser, server, model):
     with opened(browser, server) as page:
         page.wait_for_selector("#load td")
         late = []
@@ -156,7 +156,7 @@ def test_the_last_wish_counts(browser, server, model):
         page.unroute_all(behavior="ignoreErrors")
 
 
-def test_a_server_that_went_away(browser):
+def test_unreachable_server(browser):
     with serving() as server:
         context = browser.new_context()
         page = context.new_page()
@@ -165,28 +165,28 @@ def test_a_server_that_went_away(browser):
         page.uncheck("#live")
     page.click("#texts-form button")
     page.wait_for_selector("#error:visible")
-    assert "does not answer" in page.inner_text("#error")
+    assert "did not respond" in page.inner_text("#error")
     context.close()
 
 
-def test_live_figures_are_the_servers(page, server):
-    until(page, "document.getElementById('figure-tokens')?.textContent > '0'")
+def test_live_metrics_match_the_server(page, server):
+    until(page, "document.getElementById('metric-tokens')?.textContent > '0'")
     page.uncheck("#live")
     page.wait_for_timeout(100)
     seen = page.seen.metrics
     embed(page, TEXTS)
     page.wait_for_timeout(2_500)
-    assert page.seen.metrics == seen, "switched off it does not ask"
+    assert page.seen.metrics == seen, "no requests while auto-refresh is off"
     page.check("#live")
     worked = sum(
         server.metric("moembed_requests_total", endpoint=endpoint) for endpoint in ("/v1/embeddings", "/routing")
     )
-    until(page, "n => document.getElementById('figure-requests').textContent === n.toLocaleString('en')", worked)
-    assert page.inner_text("#figure-queue") == "0"
-    assert page.inner_text("#figure-p50").endswith(" ms")
+    until(page, "n => document.getElementById('metric-requests').textContent === n.toLocaleString('en')", worked)
+    assert page.inner_text("#metric-queue") == "0"
+    assert page.inner_text("#metric-p50").endswith(" ms")
 
 
-def test_quantiles_are_those_of_prometheus(page):
+def test_quantiles_match_prometheus(page):
     def wanted(share, counts):
         edges, total = [0.01, 0.1, 1.0], sum(counts)
         below, lower = 0, 0.0
@@ -197,7 +197,7 @@ def test_quantiles_are_those_of_prometheus(page):
         return lower
 
     script = """async ([share, before, after]) =>
-        (await import('/static/figures.js')).quantile(share, new Map(before), new Map(after))"""
+        (await import('/static/metrics.js')).quantile(share, new Map(before), new Map(after))"""
     for counts in ([5, 3, 2, 0], [0, 10, 0, 0], [1, 1, 1, 7], [100, 0, 0, 1]):
         before = [7, 9, 9, 12]
         after = (np.cumsum(counts) + before).tolist()
@@ -208,7 +208,7 @@ def test_quantiles_are_those_of_prometheus(page):
     assert json.dumps(page.evaluate(script, [0.5, [], []])) == "NaN"
 
 
-def test_it_works_with_the_keyboard_alone(page, model):
+def test_keyboard_only(page, model):
     def focused():
         return page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()")
 
@@ -226,7 +226,7 @@ def test_it_works_with_the_keyboard_alone(page, model):
     page.keyboard.press("Control+Enter")
     settled(page, "3 texts embedded")
     assert tab() == "Embed"
-    assert tab() == "1.00", "the heat map is one stop"
+    assert tab() == "1.00", "the heat map is a single tab stop"
     vectors = model.encode_document(TEXTS[:3])
     values = model.similarity(vectors, vectors)
     for key, row, column in (
@@ -249,7 +249,7 @@ def test_it_works_with_the_keyboard_alone(page, model):
     page.keyboard.type(QUESTION)
     page.keyboard.press("Enter")
     settled(page, "The most similar text is number")
-    assert tab(2) == "routed"
+    assert tab(2) == "routing-text"
     page.keyboard.press("End")
     until(page, "document.querySelector('.routes').textContent.includes('rest')")
     same_routing(page, model.routing(QUESTION, prompt_name="query"))

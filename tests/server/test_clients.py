@@ -1,4 +1,4 @@
-"""Every API through its own public client, over a real socket; what they get is what `Embedder` gives."""
+"""Each API through its own public client, over a real socket, compared with `Embedder`."""
 
 import base64
 
@@ -50,7 +50,7 @@ def documents(model):
 
 
 @pytest.mark.parametrize("options", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
-def test_openai_gives_the_bytes_of_embedder(openai_client, documents, model, options):
+def test_openai_vectors_equal_embedder(openai_client, documents, model, options):
     answer = openai_client.embeddings.create(model="moembed:document", input=TEXTS, user="me", **options)
     if options.get("encoding_format") == "base64":
         vectors = [np.frombuffer(base64.b64decode(row.embedding), "<f4") for row in answer.data]
@@ -72,7 +72,7 @@ def test_openai_one_text_and_dimensions(openai_client, model):
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 
 
-def test_openai_errors_reach_the_client_as_its_own_classes(openai_client):
+def test_openai_client_raises_its_own_error_classes(openai_client):
     with pytest.raises(openai.BadRequestError, match=r"moembed serve --task") as raised:
         openai_client.embeddings.create(model="moembed", input=["no task"])
     assert raised.value.type == "invalid_request_error"
@@ -111,9 +111,9 @@ def test_openai_models(openai_client):
     assert [model.id for model in openai_client.models.list()] == ["moembed:query", "moembed:document"]
 
 
-def test_langchain_is_told_which_setting_to_change(server, documents, monkeypatch):
+def test_langchain_error_names_the_setting_to_change(server, documents, monkeypatch):
     langchain = OpenAIEmbeddings(model="moembed:document", base_url=f"{server.url}/v1", api_key=KEY)
-    # tiktoken would fetch the vocabulary cl100k_base from the network; any other makes LangChain send ids just so.
+    # tiktoken would download the vocabulary cl100k_base; with any other, LangChain sends ids in the same way.
     tiny = tiktoken.Encoding(
         "tiny", pat_str=r"\w+|\W+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
     )
@@ -207,7 +207,7 @@ def test_cohere_all_types(cohere_client, model, documents):
     assert answer.meta.billed_units.input_tokens == sum(model.count_tokens(TEXTS, prompt_name="document"))
 
 
-def test_cohere_truncation_is_told(cohere_client, model):
+def test_cohere_truncation_is_reported(cohere_client, model):
     def embed(truncate, **options):
         return cohere_client.embed(
             model="moembed", texts=["x", LONG], input_type="search_query", truncate=truncate, **options
@@ -274,7 +274,7 @@ def test_ollama_other_endpoints(ollama_client, server, model):
     assert server.get("/api/version").json["version"]
 
 
-def test_over_long_texts_are_counted_and_told_in_a_header(server):
+def test_truncation_is_counted_and_in_a_header(server):
     before = server.metric("moembed_truncated_texts_total", api="ollama")
     answer = server.post("/api/embed", {"model": "moembed:query", "input": [LONG, "short", LONG]})
     assert answer.json["truncated"] == [0, 2]

@@ -1,4 +1,4 @@
-"""A client that goes away: what it has waiting is dropped uncomputed, and what others wait for is not."""
+"""Disconnected clients: their waiting rows are dropped uncomputed, those of others are not."""
 
 import concurrent.futures
 import http.client
@@ -37,22 +37,22 @@ def gives_up_as_openai(server):
 
 
 @pytest.mark.parametrize("leaves", [leaves_as_socket, resets_as_socket, gives_up_as_openai])
-def test_what_it_has_waiting_is_not_computed(leaves):
+def test_waiting_rows_of_a_disconnected_client_are_dropped(leaves):
     with serving(call_tokens=64, threads=1) as server:
         before = server.metric("moembed_call_texts_sum")
         leaves(server)
         wait_until(lambda: server.metric("moembed_requests_total", status="499") == 1)
         wait_until(lambda: server.metric("moembed_queue_texts") == server.metric("moembed_queue_tokens") == 0)
-        assert server.post("/embed", BODIES["/embed"](["after"])).status == 200, "the call that ran then is over"
+        assert server.post("/embed", BODIES["/embed"](["after"])).status == 200, "the call in progress is finished"
         computed = server.metric("moembed_call_texts_sum") - before - 1
         dropped = server.metric("moembed_dropped_texts_total", model="moembed")
         assert computed + dropped == len(LONG)
-        assert dropped > len(LONG) / 2, "most were computed for nobody"
+        assert dropped > len(LONG) / 2, "most rows were computed for a disconnected client"
         assert server.metric("moembed_dropped_tokens_total") > 200 * dropped
         assert server.metric("moembed_texts_total") == 1
 
 
-def test_who_shares_its_calls_is_answered_all_the_same(model):
+def test_other_requests_in_the_call_are_answered(model):
     texts = [f"platform {number}" for number in range(40)]
     wanted = model.encode_query(texts)
     with serving(call_tokens=1024, threads=1) as server, concurrent.futures.ThreadPoolExecutor(1) as other:

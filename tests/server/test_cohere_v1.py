@@ -53,7 +53,7 @@ def test_types(server, model):
 def test_truncation_and_errors(server):
     client = cohere.Client(api_key="k", base_url=server.url)
     cut = client.embed(texts=["x", LONG], model="moembed", input_type="search_query", batching=False)
-    assert cut.meta.warnings == ["texts[1] was cut to 512 tokens"]
+    assert cut.meta.warnings == ["texts[1] was truncated to 512 tokens"]
     with pytest.raises(cohere.BadRequestError, match="512"):
         client.embed(texts=[LONG], model="moembed", input_type="search_query", truncate="NONE")
     with pytest.raises(cohere.NotFoundError, match="no model"):

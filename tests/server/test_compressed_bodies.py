@@ -1,4 +1,4 @@
-"""BodyReader in a Content-Encoding: decoded within the limit of a body, or refused in each API's form."""
+"""Compressed bodies: decoded within the size limit, or rejected in each API's error format."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_gzip_is_read_by_every_api(server, path):
+def test_every_api_accepts_gzip(server, path):
     body = json.dumps(BODIES[path](["one text", "another"])).encode()
     plain = server.post(path, body)
     assert plain.status == 200
@@ -52,7 +52,7 @@ def vectors_of(answer):
     ],
     ids=["br", "zstd", "twice", "long", "plain", "cut", "rest", "empty", "bomb", "no JSON"],
 )
-def test_what_cannot_be_decoded_is_said(server, path, coding, content, status, said):
+def test_undecodable_bodies(server, path, coding, content, status, said):
     answer = server.post(path, content, **{"Content-Encoding": coding})
     assert answer.status in (status, 422 if status == 400 else status)
     assert said in message_of(path, answer)
@@ -61,7 +61,7 @@ def test_what_cannot_be_decoded_is_said(server, path, coding, content, status, s
     assert server.get("/health").status == 200
 
 
-def test_a_bomb_is_not_unpacked():
+def test_zip_bomb_is_not_decompressed():
     layers = gzip.compress(bytes(512 * MIB), 1)
     began = time.process_time()
     assert decompress("gzip", layers, MIB) is None
@@ -71,7 +71,7 @@ def test_a_bomb_is_not_unpacked():
         decompress("gzip", gzip.compress(b"") * 10_000, 10)
 
 
-def test_the_limit_is_exact():
+def test_limit_is_exact():
     for size in (0, 9, 10):
         assert decompress("gzip", gzip.compress(bytes(size)), 10) == bytes(size)
     assert decompress("gzip", gzip.compress(bytes(11)), 10) is None
@@ -82,7 +82,7 @@ def test_the_limit_is_exact():
         decompress("compress", b"", 10)
 
 
-def test_a_body_of_many_members_is_refused_before_it_takes_long(server):
+def test_body_of_many_members_is_rejected_quickly(server):
     body = b'{"inputs": "hello", "prompt_name": "query"}'
     few = b"".join(gzip.compress(body[i : i + 1]) for i in range(len(body)))
     assert server.ask("POST", "/embed", few, {"content-encoding": "gzip"}).status == 200

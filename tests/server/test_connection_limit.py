@@ -1,4 +1,4 @@
-"""More connections than the limit of open files carries: idle ones make room, and the server stays calm."""
+"""More connections than the limit of open files allows: idle ones are closed, without busy-waiting."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def warnings_of(server: Process) -> list[dict]:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
-def test_idle_connections_make_room(workers):
+def test_idle_connections_are_closed_for_new_ones(workers):
     with running("--threads", "1", "--workers", str(workers), files=FILES) as server:
         idle = [server.connect() for _ in range(FLOOD)]
         start, cpu = time.monotonic(), server.cpu_seconds()
@@ -31,7 +31,7 @@ def test_idle_connections_make_room(workers):
             assert server.get("/health")[0] == 200
         assert time.monotonic() - start < 10
         time.sleep(1)
-        assert server.cpu_seconds() - cpu < 0.5 * (time.monotonic() - start), "it spins"
+        assert server.cpu_seconds() - cpu < 0.5 * (time.monotonic() - start), "busy-waiting"
         with server.connect() as busy:
             busy.sendall(REQUEST + BODY)
             assert busy.recv(12) == b"HTTP/1.1 200"
@@ -43,8 +43,8 @@ def test_idle_connections_make_room(workers):
             connection.close()
 
 
-def test_requests_that_are_answered_are_kept_and_health_finds_a_place():
-    """More slow bodies than connections: those that were begun go on, the others are refused at once."""
+def test_busy_connections_are_kept_and_health_checks_pass():
+    """More slow bodies than connections: the first continue, the others are rejected at once."""
     with running("--threads", "1", "--max-connections", "20") as server:
         slow = [server.connect() for _ in range(12)]
         for connection in slow:
@@ -64,8 +64,8 @@ def test_requests_that_are_answered_are_kept_and_health_finds_a_place():
 
 
 @pytest.mark.long
-def test_a_lower_limit_than_it_was_started_with_is_survived():
-    """Where accepting fails all the same, as when the whole system is out of files: a line per interval, no spinning."""
+def test_survives_a_lowered_file_limit():
+    """Failing accepts, as when the whole system is out of files: one log line per interval, no busy-waiting."""
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):
         pytest.skip("prlimit is Linux's")
@@ -76,7 +76,7 @@ def test_a_lower_limit_than_it_was_started_with_is_survived():
             flood += [server.connect() for _ in range(100)]
             assert server.get("/health")[0] == 200
             time.sleep(0.5)
-        assert server.cpu_seconds() - cpu < 0.5 * (time.monotonic() - start), "it spins"
+        assert server.cpu_seconds() - cpu < 0.5 * (time.monotonic() - start), "busy-waiting"
         assert sum(line["not_accepted"] for line in warnings_of(server)) > 0
         assert len(server.log) < 20
         for connection in flood:
@@ -84,7 +84,7 @@ def test_a_lower_limit_than_it_was_started_with_is_survived():
 
 
 class Fake:
-    """A connection that only says since when it is idle; what is closed comes to an end later, as with asyncio."""
+    """Connection with an idle time only; it is removed some time after it is closed, as with asyncio."""
 
     def __init__(self, idle_since):
         self.idle_since, self.written, self.closed = idle_since, b"", False
@@ -97,7 +97,7 @@ class Fake:
         self.closed = True
 
 
-def test_the_longest_idle_are_closed_first_and_the_busy_never():
+def test_longest_idle_is_closed_first_and_busy_never():
     async def scenario():
         connections = ConnectionLimit(10)
         members = [Fake(None if n % 2 else float(n)) for n in range(10)]
@@ -124,19 +124,19 @@ def test_the_longest_idle_are_closed_first_and_the_busy_never():
 @pytest.mark.parametrize(
     ("wanted", "files", "expected"), [(None, None, 4096), (None, 20_000, 4096), (None, 1024, 944), (9, 1024, 9)]
 )
-def test_the_default_follows_the_limit_of_open_files(wanted, files, expected):
+def test_default_follows_the_limit_of_open_files(wanted, files, expected):
     assert resolve_max_connections(wanted, files) == expected
 
 
-def test_limits_that_cannot_be_are_refused():
+def test_impossible_limits_are_rejected():
     with pytest.raises(InputError, match=r"max_connections = 1000; the limit of open files is 1024, which leaves 944"):
         resolve_max_connections(1000, 1024)
     with pytest.raises(InputError, match="the limit of open files is 64"):
         resolve_max_connections(None, 64)
 
 
-def test_an_answer_that_is_being_read_is_not_idle():
-    """The answer was written and is not sent yet, or not all of it: closing would cut it."""
+def test_connection_with_an_unsent_response_is_not_idle():
+    """A response that is written but not completely sent must not be cut off."""
     with running("--threads", "1", "--max-connections", "20") as server, server.connect() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         texts = json.dumps({"inputs": ["a"] * 800, "prompt_name": "query"}).encode()

@@ -1,4 +1,4 @@
-"""Clients that mean harm or have none of the manners: whatever they send, no 5xx, nothing that hangs, nothing left behind."""
+"""Hostile and broken clients: whatever they send, no 5xx, no hanging, no leaks."""
 
 import json
 import resource
@@ -16,7 +16,7 @@ DEEP = 50_000
 
 
 def post(body, *lines, path="/embed", length=None):
-    """A request's bytes; `length` may be a lie."""
+    """Return the bytes of a request; `length` may be wrong."""
     head = [
         f"POST {path} HTTP/1.1",
         "host: localhost",
@@ -73,7 +73,7 @@ ACCEPTED = {
     "space around": b" \r\n\t" + embed(b'"x"') + b"\n\n",
     "a pair of surrogates": embed(b'"\\ud83d\\udc4d"'),
 }
-# What is sent, and the statuses of what is answered.
+# Bytes sent, and the statuses of the responses.
 HEADS = {
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20 + b"\r\n\r\n", (400,)),
     "no version": (b"GET /health\r\n\r\n", (400,)),
@@ -130,13 +130,13 @@ def _nothing_is_left_behind(request):
     yield
     found = server.ask("POST", "/embed", GOOD)
     assert np.array(found.json[0], np.float32).tobytes() == server.vector.tobytes()
-    # The request for the figures is one itself.
+    # The request for the metrics counts too.
     wait_until(lambda: server.metric("moembed_active_requests") == 1, 5)
     assert server.metric("moembed_queue_texts") == server.metric("moembed_queue_tokens") == 0
 
 
 def exchanged(server, raw, *, half_close=False, quiet=1.0):
-    """All that comes back until the server hangs up, or says nothing more for a while."""
+    """Return everything received until the server closes the connection or is silent for a while."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=3) as connection:
         try:
             connection.sendall(raw)
@@ -163,7 +163,7 @@ def statuses(raw):
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies_that_are_refused(server, name):
+def test_invalid_bodies(server, name):
     answer = server.ask("POST", "/embed", BODIES[name])
     assert answer.status in (400, 413, 422)
     assert answer.json["error"]
@@ -171,7 +171,7 @@ def test_bodies_that_are_refused(server, name):
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_bodies_that_are_odd_and_right(server, name):
+def test_unusual_valid_bodies(server, name):
     answer = server.ask("POST", "/embed", ACCEPTED[name])
     assert answer.status == 200
     assert np.isfinite(answer.json).all()
@@ -184,17 +184,17 @@ def test_heads_of_all_kinds(server, name):
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_heads_without_measure_are_cut_off(server, name):
-    # The answer may be lost: the server hangs up while there is more to read.
+def test_oversized_heads_are_rejected(server, name):
+    # The response may be lost: the server closes the connection while there is more to read.
     assert statuses(exchanged(server, BOMBS[name])) in ([], [400])
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "nonsense", ""])
-def test_json_is_read_as_such_whatever_it_is_called(server, kind):
+def test_content_type_is_ignored(server, kind):
     assert server.ask("POST", "/embed", GOOD, {"content-type": kind}).status == 200
 
 
-def test_requests_in_one_go_are_answered_in_turn(server):
+def test_pipelined_requests_are_answered_in_order(server):
     other = json.dumps({"inputs": "there", "prompt_name": "query"}).encode()
     raw = exchanged(server, post(GOOD) + post(other) + post(b"{") + post(GOOD))
     assert statuses(raw) == [200, 200, 422, 200]
@@ -202,7 +202,7 @@ def test_requests_in_one_go_are_answered_in_turn(server):
     assert first == fourth != second
 
 
-def test_a_thousand_requests_in_one_go(server):
+def test_a_thousand_pipelined_requests(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n" * 999 + post(GOOD, "connection: close"))
         assert statuses(received(connection, 20)) == [200] * 1000
@@ -210,18 +210,18 @@ def test_a_thousand_requests_in_one_go(server):
 
 @pytest.mark.parametrize("raw", [b"", post(GOOD)[:10], post(GOOD)[:-5], post(GOOD, length=10**5)], ids=len)
 @pytest.mark.parametrize("half_close", [False, True])
-def test_requests_that_end_too_soon(server, raw, half_close):
+def test_truncated_requests(server, raw, half_close):
     assert all(status == 408 for status in statuses(exchanged(server, raw, half_close=half_close)))
 
 
-def test_what_follows_a_body_that_is_shorter_than_it_said_is_not_read_as_a_request(server):
+def test_bytes_after_a_short_body_are_not_a_request(server):
     raw = exchanged(server, post(GOOD + b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n", length=len(GOOD)))
     assert statuses(raw) == [200, 200], "it is one, by HTTP's rules"
     assert statuses(exchanged(server, post(GOOD, length=3) + post(GOOD)))[0] in (400, 422)
 
 
 def is_cut_off(connection, part, seconds=20):
-    """Whether the server hangs up on a client that goes on sending parts."""
+    """Return whether the server closes the connection of a client that keeps sending."""
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
@@ -232,18 +232,18 @@ def is_cut_off(connection, part, seconds=20):
     return False
 
 
-def test_chunks_without_end(server):
+def test_endless_chunks(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         assert is_cut_off(connection, b"1\r\n \r\n")
 
 
-def test_a_hundred_clients_that_leave_in_the_middle(server):
+def test_a_hundred_clients_that_disconnect(server):
     body = embed(json.dumps(["some words of a text"] * 50).encode())
     for cut in range(100):
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(post(body)[: None if cut % 2 else 10 * cut])
-            if cut % 3:  # a reset in place of a farewell
+            if cut % 3:  # a reset instead of an orderly close
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
@@ -259,7 +259,7 @@ def ended_after(connection, seconds):
 
 
 def unchunked(raw: bytes) -> bytes:
-    """A body that was sent in chunks."""
+    """Decode a chunked body."""
     parts, at = [], 0
     while size := int(raw[at : raw.index(b"\r\n", at)], 16):
         start = raw.index(b"\r\n", at) + 2
@@ -269,14 +269,14 @@ def unchunked(raw: bytes) -> bytes:
     return b"".join(parts)
 
 
-def test_slow_clients_are_given_up():
-    """Heads that never end, connections that say nothing, answers that nobody reads: each in its time, in the real process."""
+def test_slow_clients_time_out():
+    """Endless heads, silent connections and unread responses time out, in a real process."""
     with running("--body-timeout", "1", "--threads", "1", keep_log=True) as process:
         silent, trickling = process.connect(), process.connect()
         trickling.sendall(b"POST /embed HTT")
         assert is_cut_off(trickling, b"x")
         assert ended_after(silent, 20) < 20
-        # More than the system keeps for a client that does not read.
+        # More than the system buffers for a client that does not read.
         greedy = process.connect()
         greedy.sendall(post(embed(json.dumps(["word " * 250] * 8).encode()), path="/embed_all"))
         wait_until(lambda: any(line.get("path") == "/embed_all" for line in process.log), 30)
@@ -290,12 +290,12 @@ def test_slow_clients_are_given_up():
                 got = part if len(part) > 16 else got + part
         except ConnectionResetError:
             pass
-        assert got, "nothing was answered"
-        assert not got.endswith(LAST_CHUNK), "the server kept an answer for a client that did not read"
+        assert got, "no response"
+        assert not got.endswith(LAST_CHUNK), "the server kept a response for a client that did not read"
         assert process.get("/health")[0] == 200
 
 
-def test_an_answer_that_is_read_slowly_is_given_whole():
+def test_slowly_read_response_is_complete():
     with running("--body-timeout", "2", "--threads", "1") as process:
         slow = process.connect()
         slow.sendall(post(embed(json.dumps(["word " * 250] * 8).encode()), "connection: close", path="/embed_all"))
@@ -304,11 +304,11 @@ def test_an_answer_that_is_read_slowly_is_given_whole():
         while part := slow.recv(2**16):
             parts.append(part)
             time.sleep(0.015)
-        assert time.monotonic() - start > 2, "it was not slow"
+        assert time.monotonic() - start > 2, "the client was not slow"
         assert len(json.loads(unchunked(b"".join(parts).partition(b"\r\n\r\n")[2]))) == 8
 
 
-def test_more_connections_than_files_are_got_over():
+def test_recovers_from_more_connections_than_files():
     with running("--body-timeout", "1", "--threads", "1") as process:
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, 64))
         silent = [process.connect() for _ in range(100)]

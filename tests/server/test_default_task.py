@@ -1,4 +1,4 @@
-"""A request that names no task and gets the server's default is told so, by a header, and its operator by the log."""
+"""Default task: reported to the client by a header, and to the operator by the log."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def documents():
 
 
 @pytest.mark.parametrize("path", UNNAMED)
-def test_the_header_tells_of_a_default(documents, server, path):
+def test_header_reports_the_default_task(documents, server, path):
     body = UNNAMED[path]
     answer = documents.post(path, body)
     assert (answer.status, answer.headers["x-moembed-task"]) == (200, "document (default)")
@@ -37,10 +37,10 @@ def test_the_header_tells_of_a_default(documents, server, path):
         named = documents.post(path, body | {"model": "moembed:query"})
         assert named.status == 200
         assert "x-moembed-task" not in named.headers
-    assert "x-moembed-task" not in server.post(path, body).headers, "this server has no default"
+    assert "x-moembed-task" not in server.post(path, body).headers, "this server has no default task"
 
 
-def test_a_text_that_carries_its_prompt_gets_no_default(documents):
+def test_texts_with_a_prompt_get_no_default(documents):
     for text, header in (("query: hello", None), ("passage: hello", None), (["query: a", "b"], "document (default)")):
         answer = documents.post("/v1/embeddings", {"input": text, "model": "moembed"})
         assert (answer.status, answer.headers.get("x-moembed-task")) == (200, header)
@@ -49,7 +49,7 @@ def test_a_text_that_carries_its_prompt_gets_no_default(documents):
     assert "x-moembed-task" not in documents.post("/api/embed", {"model": "moembed", "input": ""}).headers
 
 
-def test_one_client_object_can_tell(documents):
+def test_client_objects_can_see_the_header(documents):
     client = openai.OpenAI(base_url=f"{documents.url}/v1", api_key="k")
     answer = client.embeddings.with_raw_response.create(model="moembed", input="what is bread?")
     assert answer.headers["x-moembed-task"] == "document (default)"
@@ -57,7 +57,7 @@ def test_one_client_object_can_tell(documents):
     assert "x-moembed-task" not in answer.headers
 
 
-def test_the_log_warns_once_an_hour_for_each_model_and_api(documents, caplog, monkeypatch):
+def test_log_warns_once_per_hour_model_and_api(documents, caplog, monkeypatch):
     monkeypatch.setattr(logs, "_warned", {})
 
     def warnings():

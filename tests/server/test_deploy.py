@@ -1,4 +1,4 @@
-"""The files that put the server into operation are right, as far as can be told without systemd and an engine."""
+"""Deployment files, checked without systemd and a container engine."""
 
 import json
 import os
@@ -41,24 +41,24 @@ def last_stage(instructions):
     return instructions[start:]
 
 
-def test_the_container_file_is_clean_for_hadolint():
+def test_dockerfile_passes_hadolint():
     found = run(BIN / "hadolint", DEPLOY / "Dockerfile")
     assert (found.returncode, found.stdout) == (0, "")
 
 
-def test_the_container_file_has_two_stages_and_no_root(instructions):
+def test_dockerfile_has_two_stages_and_no_root(instructions):
     assert len(values(instructions, "FROM")) == 2
     assert all(":" in base and ":latest" not in base for base in values(instructions, "FROM"))
     last = last_stage(instructions)
     assert values(last, "USER") == ["10001:10001"]
     assert values(last, "EXPOSE") == [str(Settings().port)]
-    assert not values(last, "COPY"), "the image holds what was installed and nothing of the source"
+    assert not values(last, "COPY"), "the image contains the installed package only, not the source"
     assert "g++" not in " ".join(values(last, "RUN"))
     (entry,) = values(last, "ENTRYPOINT")
     assert parser().parse_args(json.loads(entry)[1:]).command == "serve"
 
 
-def test_the_containers_environment_are_settings_and_no_secrets(instructions):
+def test_dockerfile_environment_has_settings_and_no_secrets(instructions):
     (line,) = values(last_stage(instructions), "ENV")
     environ = dict(part.split("=", 1) for part in line.split())
     settings = load_settings({}, environ=environ)
@@ -69,7 +69,7 @@ def test_the_containers_environment_are_settings_and_no_secrets(instructions):
     )
 
 
-def test_the_containers_check_tells_whether_the_server_is_ready(instructions):
+def test_dockerfile_healthcheck_reports_readiness(instructions):
     (check,) = values(last_stage(instructions), "HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
     with serving(api_keys=("k",)) as server:
@@ -79,7 +79,7 @@ def test_the_containers_check_tells_whether_the_server_is_ready(instructions):
     assert run(sys.executable, *here[1:]).returncode != 0
 
 
-def test_what_the_builder_is_sent_makes_the_package():
+def test_build_context_builds_the_package():
     kept = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
     assert all((ROOT / name).exists() for name in kept)
     folders = {folder.parts[0] for folder in map(Path, _package_folders())}
@@ -92,7 +92,7 @@ def _package_folders():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
 
 
-def test_the_compose_file_keeps_to_its_schema_and_to_the_container_file(instructions):
+def test_compose_file_matches_its_schema_and_the_dockerfile(instructions):
     file = DEPLOY / "compose.yaml"
     found = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
     assert found.returncode == 0, found.stdout
@@ -120,7 +120,7 @@ def unit():
     return found
 
 
-def test_the_units_command_and_environment_are_ours():
+def test_unit_command_and_environment_are_valid():
     lines = unit()
     (command,) = lines["ExecStart"]
     assert parser().parse_args(command.split()[1:]).command == "serve"
@@ -130,11 +130,11 @@ def test_the_units_command_and_environment_are_ours():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
-def test_the_unit_is_clean_for_systemd(tmp_path):
+def test_unit_passes_systemd_analyze(tmp_path):
     copy = tmp_path / "moembed.service"
     copy.write_text((DEPLOY / "moembed.service").read_text().replace("/opt/moembed/bin/moembed", str(BIN / "moembed")))
     found = run("systemd-analyze", "verify", "--man=no", copy)
     assert (found.returncode, found.stderr) == (0, "")
-    # Of 100 points of exposure; 20 and less is "OK" and the network, which it needs, is most of what is left.
+    # Exposure in points of 100: up to 20 is "OK", and most of the rest is network access, which the server needs.
     found = run("systemd-analyze", "security", "--offline=true", "--threshold=20", copy)
     assert found.returncode == 0, found.stdout[-300:]

@@ -1,4 +1,4 @@
-"""Requests made at random from the server's own description: every answer keeps to it, none is a failure.
+"""Random requests generated from the OpenAPI document: every response matches it, and none is a 5xx.
 
 `pytest -m fuzz` sends 10,000; the default suite some hundred, the same in every run.
 """
@@ -25,7 +25,7 @@ CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance,
 
 @pytest.fixture(scope="module")
 def server():
-    # Small limits, so that random requests meet them.
+    # Small limits, so that random requests reach them.
     with serving(max_inputs=8, max_characters=2000, max_body_bytes=20_000, task="query", accept_token_ids=True) as here:
         yield here
         wait_until(lambda: here.metric("moembed_active_requests") == 1)
@@ -34,7 +34,7 @@ def server():
 
 
 def fuzzed(server, examples):
-    """Send so many requests to every operation; how many answers there were of each status."""
+    """Send a number of requests to every endpoint; return the number of responses by status."""
     statuses = Counter()
     for operation in schemathesis.openapi.from_url(f"{server.url}/openapi.json").get_all_operations():
         right, wrong = (operation.ok().as_strategy(mode) for mode in schemathesis.GenerationMode)
@@ -49,7 +49,7 @@ def fuzzed(server, examples):
 
 
 def damaged(server, count):
-    """Send so many requests of which some bytes were changed; how many answers there were of each status."""
+    """Send a number of requests with changed bytes; return the number of responses by status."""
     bodies = {
         "/v1/embeddings": {
             "model": "moembed",
@@ -87,10 +87,10 @@ def damaged(server, count):
     return statuses
 
 
-def test_some_hundred_random_requests(server):
+def test_hundreds_of_random_requests(server):
     statuses = fuzzed(server, 20) + damaged(server, 300)
     assert sum(statuses.values()) > 500
-    # Neither is all refused nor nothing.
+    # Some requests are accepted and some rejected.
     assert statuses[200] > 30, statuses
     assert statuses[400] + statuses[422] > 100, statuses
 

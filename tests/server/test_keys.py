@@ -1,4 +1,4 @@
-"""Keys: none is ever empty, however they are set, and what cannot be used stops the start without being quoted."""
+"""API keys: empty and invalid keys stop the server from starting, and errors never quote a key."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SECRET = "s3cr3t"
 @pytest.mark.parametrize(
     "value", ["", " ", ",", " , ", f"{SECRET},", f",{SECRET}", f"{SECRET},,other", "\t", "\u200b", "\ufeff"]
 )
-def test_an_environment_that_names_no_key_or_an_empty_one(value):
+def test_empty_keys_in_the_environment(value):
     with pytest.raises(InputError, match="api_keys in the environment: key ") as raised:
         load_settings({}, environ={"MOEMBED_SERVE_API_KEYS": value})
     assert SECRET not in str(raised.value)
@@ -39,7 +39,7 @@ def test_an_environment_that_names_no_key_or_an_empty_one(value):
         ('""', "expected `array`"),
     ],
 )
-def test_a_toml_file_that_names_no_key_or_an_empty_one(tmp_path, line, words):
+def test_empty_keys_in_a_toml_file(tmp_path, line, words):
     file = tmp_path / "serve.toml"
     file.write_text(f"api_keys = {line}\n", "utf-8")
     if words is None:
@@ -50,7 +50,7 @@ def test_a_toml_file_that_names_no_key_or_an_empty_one(tmp_path, line, words):
     assert SECRET not in str(raised.value)
 
 
-def test_empty_lists_are_not_filled_from_elsewhere(tmp_path):
+def test_empty_lists_do_not_fall_back_to_another_source(tmp_path):
     file, keys = tmp_path / "serve.toml", tmp_path / "keys"
     keys.write_text(SECRET)
     file.write_text(f'api_keys = ["{SECRET}"]\n')
@@ -77,7 +77,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_key_files_that_cannot_be_used(tmp_path, name):
+def test_invalid_key_files(tmp_path, name):
     content, words = FILES[name]
     file = tmp_path / "keys"
     file.write_bytes(content)
@@ -96,13 +96,13 @@ def test_key_files_that_cannot_be_used(tmp_path, name):
         (b"one # two", ("one # two",)),
     ],
 )
-def test_key_files_as_editors_write_them(tmp_path, content, keys):
+def test_key_files_of_various_editors(tmp_path, content, keys):
     file = tmp_path / "keys"
     file.write_bytes(content)
     assert Settings(api_keys=(" first ",), api_keys_file=str(file)).keys == ("first", *keys)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_special_files_do_not_block(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "socket"))
@@ -114,7 +114,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
             _ = Settings(api_keys_file=str(tmp_path / name)).keys
 
 
-def test_an_empty_key_opens_no_server(tmp_path):
+def test_empty_key_does_not_disable_authentication(tmp_path):
     with pytest.raises(InputError, match="blank"), serving(api_keys=("",)):
         pass
     (tmp_path / "keys").write_bytes("\ufefffrom-file\r\n".encode())
@@ -135,7 +135,7 @@ def test_an_empty_key_opens_no_server(tmp_path):
         ({"MOEMBED_SERVE_API_KEYS_FILE": "/dev/null"}, [], ""),
     ],
 )
-def test_the_start_stops(tmp_path, environ, flags, toml):
+def test_invalid_keys_stop_the_start(tmp_path, environ, flags, toml):
     (tmp_path / "serve.toml").write_text(toml)
     command = [
         sys.executable,

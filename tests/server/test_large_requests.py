@@ -1,4 +1,4 @@
-"""A request that is more than the queue: served where no other such waits, in turns with short ones."""
+"""Requests larger than the queue: one at a time is accepted, and takes turns with short ones."""
 
 import asyncio
 import threading
@@ -16,13 +16,13 @@ TEXTS = [f"document number {n} of a batch" for n in range(200)]
 
 @pytest.fixture(scope="module")
 def narrow():
-    """A server whose queue has room for a fifth of the texts' tokens."""
+    """Server whose queue holds a fifth of the texts' tokens."""
     with serving(queue_tokens=400, call_tokens=64) as started:
         yield started
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_an_idle_server_answers_a_batch_that_is_more_than_its_queue(narrow, path, model):
+def test_idle_server_accepts_a_batch_larger_than_its_queue(narrow, path, model):
     answer = narrow.post(path, BODIES[path](TEXTS))
     assert answer.status == 200
     if path == "/embed":
@@ -30,7 +30,7 @@ def test_an_idle_server_answers_a_batch_that_is_more_than_its_queue(narrow, path
         assert np.array(answer.json, np.float32).tobytes() == expected.tobytes()
 
 
-def test_short_requests_are_answered_meanwhile_and_a_second_batch_is_told_to_wait(narrow):
+def test_short_requests_are_answered_meanwhile_and_a_second_batch_gets_429(narrow):
     done = []
     batch = threading.Thread(target=lambda: done.append(narrow.post("/embed", BODIES["/embed"](TEXTS * 5))))
     batch.start()
@@ -44,10 +44,10 @@ def test_short_requests_are_answered_meanwhile_and_a_second_batch_is_told_to_wai
     assert int(second.headers["retry-after"]) >= 1
     batch.join()
     assert done[0].status == 200
-    assert narrow.post("/embed", BODIES["/embed"](TEXTS)).status == 200, "its place is free again"
+    assert narrow.post("/embed", BODIES["/embed"](TEXTS)).status == 200, "another large request is accepted again"
 
 
-def test_a_large_request_does_not_count_against_the_room_of_others():
+def test_large_request_does_not_count_towards_the_limit():
     async def scenario(scheduler, _):
         large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), EMBEDDING))
         await asyncio.sleep(0.02)
@@ -58,14 +58,14 @@ def test_a_large_request_does_not_count_against_the_room_of_others():
         with pytest.raises(OverloadedError, match="more than the queue limit of 1000"):
             await scheduler.submit(rows(*range(101)), EMBEDDING)
         assert [len(found) for found in await asyncio.gather(*others)] == [40, 40]
-        assert not large.done(), "the others had their turns"
+        assert not large.done(), "the other requests took turns"
         assert len(await large) == 300
         assert len(await scheduler.submit(rows(*range(200)), EMBEDDING)) == 200
 
     scheduled(doubled(0.02), scenario, call_tokens=100, queue_tokens=1000)
 
 
-def test_a_large_request_that_is_given_up_leaves_its_place():
+def test_cancelled_large_request_leaves_room_for_another():
     async def scenario(scheduler, observer):
         blocker = asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))
         await asyncio.sleep(0.02)
@@ -81,7 +81,7 @@ def test_a_large_request_that_is_given_up_leaves_its_place():
     scheduled(doubled(0.02), scenario, queue_tokens=1000)
 
 
-def test_a_full_queue_takes_no_large_request():
+def test_full_queue_rejects_a_large_request():
     async def scenario(scheduler, _):
         full = [asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))]
         await asyncio.sleep(0.02)
@@ -95,7 +95,7 @@ def test_a_full_queue_takes_no_large_request():
 
 
 @pytest.mark.long
-def test_langchains_default_batch_of_a_thousand_documents():
+def test_langchain_default_batch_of_a_thousand_documents():
     embeddings = pytest.importorskip("langchain_openai").OpenAIEmbeddings
     with serving() as server:
         client = embeddings(

@@ -1,4 +1,4 @@
-"""Requests that are too much, or no requests at all: the refusal, in the form of each API."""
+"""Requests beyond the limits, and invalid ones: errors in the format of each API."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ from support.serving import BODIES, message_of
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_limits_are_told_in_each_apis_form(small_server, path):
+def test_limits_in_each_error_format(small_server, path):
     body = BODIES[path]
     for texts, statuses, words in (
         (["x"] * 4, (413, 422), "the request has 4 texts; the limit is 3"),
@@ -40,13 +40,13 @@ def test_limits_are_told_in_each_apis_form(small_server, path):
         b'{"model": "moembed", "input": [1e999]}',
     ],
 )
-def test_what_is_no_request_is_refused_in_each_apis_form(small_server, path, raw):
+def test_invalid_requests_in_each_error_format(small_server, path, raw):
     answer = small_server.ask("POST", path, raw)
     assert answer.status in (400, 422)
     assert message_of(path, answer)
 
 
-def test_a_body_without_a_length_is_limited_too(small_server):
+def test_body_without_content_length_is_limited_too(small_server):
     with socket.create_connection(("127.0.0.1", small_server.port), timeout=10) as raw:
         raw.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         for part in (b" " * 1000,) * 4:
@@ -54,7 +54,7 @@ def test_a_body_without_a_length_is_limited_too(small_server):
         assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(small_server):
+def test_body_that_does_not_arrive_times_out(small_server):
     with socket.create_connection(("127.0.0.1", small_server.port), timeout=10) as raw:
         raw.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
         assert raw.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -63,19 +63,19 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(small_server):
 @pytest.mark.parametrize(
     ("path", "field"), [("/v1/none", "error"), ("/v2/none", "message"), ("/api/none", "error"), ("/x", "error")]
 )
-def test_paths_that_there_are_not(small_server, path, field):
+def test_unknown_paths(small_server, path, field):
     answer = small_server.get(path)
     assert answer.status == 404
     assert field in answer.json
 
 
-def test_methods_that_are_not_for_a_path(small_server):
+def test_methods_not_allowed(small_server):
     answer = small_server.get("/v1/embeddings")
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
     assert "does not support GET" in message_of("/v1", answer)
 
 
-def test_the_openapi_document_describes_every_endpoint(small_server):
+def test_openapi_document_describes_every_endpoint(small_server):
     document = small_server.get("/openapi.json").json
     assert set(BODIES) < set(document["paths"])
     schema = document["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]

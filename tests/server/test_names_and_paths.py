@@ -1,4 +1,4 @@
-"""Names that are listed work when they are asked for; base URLs work as people type them."""
+"""Model names and base URLs: listed names work, and so do base URLs of all common spellings."""
 
 import socket
 import urllib.parse
@@ -23,14 +23,14 @@ def locked():
 
 
 def exchange(server, head: bytes, body: bytes = b"") -> bytes:
-    """What comes back for raw bytes, on a connection that is closed."""
+    """Send raw bytes on a new connection; return everything received."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
         raw.sendall(head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         return b"".join(iter(lambda: raw.recv(65536), b""))
 
 
 @pytest.mark.parametrize("task", [None, "document", "none"])
-def test_every_name_that_is_listed_works(task):
+def test_every_listed_name_works(task):
     with serving(task=task) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0)
         listed = [model.id for model in client.models.list()]
@@ -45,7 +45,7 @@ def test_every_name_that_is_listed_works(task):
             assert server.post("/api/show", {"model": name}).status == 200
 
 
-def test_a_name_that_is_not_listed_is_taken_where_the_request_names_the_task(server, model):
+def test_plain_name_works_if_the_request_names_a_task(server, model):
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0)
     assert client.models.retrieve("moembed").id == "moembed"
     with pytest.raises(openai.BadRequestError, match="moembed serve --task"):
@@ -54,7 +54,7 @@ def test_a_name_that_is_not_listed_is_taken_where_the_request_names_the_task(ser
     assert np.array(answer.data[0].embedding, np.float32).tobytes() == model.encode_query("hello").tobytes()
 
 
-def test_a_model_by_its_id_with_slashes_and_colons():
+def test_model_ids_with_slashes_and_colons():
     names = ("nomic-ai/small", "a b:1", "ü")
     with serving(model=tuple(f"{name}=built-in" for name in names)) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0)
@@ -90,7 +90,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("endpoint", MEANT)
-def test_base_urls_as_people_type_them(locked, endpoint):
+def test_base_urls_of_all_spellings(locked, endpoint):
     wanted = locked.post(endpoint, BODIES[endpoint], **KEY)
     assert wanted.status == 200
     keys = set(wanted.json) if isinstance(wanted.json, dict) else None
@@ -98,24 +98,24 @@ def test_base_urls_as_people_type_them(locked, endpoint):
         answer = locked.post(path, BODIES[endpoint], **KEY)
         assert answer.status == 200, path
         assert (set(answer.json) if isinstance(answer.json, dict) else None) == keys
-        assert locked.post(path, BODIES[endpoint]).status == 401, "no way around the key"
+        assert locked.post(path, BODIES[endpoint]).status == 401, "the key is required"
         wrong = locked.ask("DELETE", path, None, KEY)
         assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("base", ["/", "", "/v1", "/v1/", "//v1", "/v1/v1", "/api/v1", "/v1/embeddings"])
-def test_openais_client_with_any_of_these_base_urls(server, base):
+def test_openai_client_with_each_base_url(server, base):
     client = openai.OpenAI(base_url=server.url + base, api_key="k", max_retries=0)
     assert len(client.embeddings.create(model="moembed:query", input="hello").data) == 1
 
 
 @pytest.mark.parametrize("base", ["", "/", "/v1", "/api", "/api/", "//"])
-def test_ollamas_client_with_any_of_these_hosts(server, base):
+def test_ollama_client_with_each_host(server, base):
     client = ollama.Client(host=server.url + base)
     assert len(client.embed("moembed:query", "hello").embeddings) == 1
 
 
-def test_nothing_is_redirected(locked):
+def test_no_redirects(locked):
     for path in ("/v1/embeddings/", "/v1/models/", "/static/", "/health/", "//evil.example/", "/v1/none/"):
         for method in ("GET", "POST", "HEAD"):
             answer = locked.ask(method, path, None, KEY)
@@ -142,12 +142,12 @@ def test_nothing_is_redirected(locked):
         "/v1/models/../../health",
     ],
 )
-def test_no_spelling_of_a_path_goes_around_the_key(locked, path):
+def test_no_spelling_of_a_path_bypasses_the_key(locked, path):
     for method in ("GET", "POST", "HEAD"):
         assert locked.ask(method, path).status == 401
 
 
-def test_open_paths_are_open_in_every_spelling(locked):
+def test_public_paths_are_public_in_every_spelling(locked):
     for path in (
         "/health",
         "//health",
@@ -162,13 +162,13 @@ def test_open_paths_are_open_in_every_spelling(locked):
         assert locked.get(path).status == 200
 
 
-def test_every_endpoint_means_itself(server):
+def test_endpoint_paths_are_canonical(server):
     for path in server.get("/openapi.json").json["paths"]:
         assert canonical_path(path) == path
         assert allowed_methods(path)
 
 
-def test_an_absolute_target_says_which_host(locked):
+def test_absolute_target_determines_the_host(locked):
     answer = exchange(
         locked, b"GET http://localhost/v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer k\r\n"
     )
@@ -182,7 +182,7 @@ def test_an_absolute_target_says_which_host(locked):
         assert b'{"error":' in answer
 
 
-def test_the_host_of_an_absolute_target_replaces_the_header():
+def test_host_of_an_absolute_target_replaces_the_header():
     scope = {"path": "HTTP://h:1/v1//models", "headers": [(b"host", b"other"), (b"accept", b"*/*")]}
     normalize_path(scope)
     assert scope == {"path": "/v1/models", "headers": [(b"host", b"h:1"), (b"accept", b"*/*")]}
@@ -202,7 +202,7 @@ def test_the_host_of_an_absolute_target_replaces_the_header():
         ("/tei/embed", "/embed", "did you mean /embed?"),
     ],
 )
-def test_a_path_that_there_is_not_is_told_in_its_apis_form(server, path, api, hint):
+def test_unknown_paths_in_each_error_format(server, path, api, hint):
     for method in ("GET", "POST"):
         answer = server.ask(method, path)
         assert answer.status == 404
@@ -220,7 +220,7 @@ def test_a_path_that_there_is_not_is_told_in_its_apis_form(server, path, api, hi
         ("/", "/embed", "GET, HEAD, POST"),
     ],
 )
-def test_wrong_methods_are_told_in_the_apis_form(server, path, api, allowed):
+def test_wrong_methods_in_each_error_format(server, path, api, allowed):
     for method in ("OPTIONS", "DELETE", "PATCH"):
         answer = server.ask(method, path)
         assert (answer.status, answer.headers["allow"]) == (405, allowed)
@@ -243,7 +243,7 @@ def test_wrong_methods_are_told_in_the_apis_form(server, path, api, allowed):
         ({}, []),
     ],
 )
-def test_a_suffix_is_listed_for_each_prompt_that_the_model_has(prompts, listed):
+def test_each_prompt_of_the_model_has_a_suffix(prompts, listed):
     embedder = Embedder.from_pretrained()
     embedder.prompts = prompts
     assert task_suffixes(embedder, None) == listed

@@ -1,4 +1,4 @@
-"""Tasks, models by name, overload, keys, logs, figures, readiness: what an operator relies on."""
+"""Operation: tasks, model names, overload, keys, logs, metrics, readiness."""
 
 import asyncio
 import concurrent.futures
@@ -21,7 +21,7 @@ from support.serving import BODIES, message_of, serving, wait_until
 SECRET = "the quick brown secret"
 
 
-def test_the_task_of_a_text_that_carries_a_prompt_and_of_a_default(small_server, model):
+def test_task_of_texts_with_a_prompt_and_default_task(small_server, model):
     def vectors(server, texts, **fields):
         return server.post("/v1/embeddings", {"model": "moembed", "input": texts} | fields)
 
@@ -45,7 +45,7 @@ def test_the_task_of_a_text_that_carries_a_prompt_and_of_a_default(small_server,
         pass
 
 
-def test_token_ids_where_they_are_accepted(model):
+def test_accepted_token_ids(model):
     ids = next(iter(model.tokenizer.encode(["hello there"]))).tolist()
     with serving(accept_token_ids=True) as server:
 
@@ -72,7 +72,7 @@ def test_several_models_by_name(bundle, model, small):
         assert len(server.post("/embed", {"inputs": "search_query: hello"}).json[0]) == small.dim
 
 
-def test_a_model_that_cannot_be_loaded(tmp_path):
+def test_model_that_cannot_be_loaded(tmp_path):
     with pytest.raises(SourceError, match="nowhere"), serving(model=(str(tmp_path / "nowhere"),)):
         pass
     with pytest.raises(InputError, match="already taken"), serving(model=("a=built-in", "a=built-in")):
@@ -103,7 +103,7 @@ def test_keys(tmp_path):
         pass
 
 
-def test_pages_of_other_origins_are_let_in_only_where_that_is_set(small_server):
+def test_cors_only_for_configured_origins(small_server):
     asks = {"origin": "https://app.example", "access-control-request-method": "POST"}
     assert small_server.ask("OPTIONS", "/v1/embeddings", None, asks).status == 403
     assert "access-control-allow-origin" not in small_server.get("/health", origin="https://app.example").headers
@@ -115,7 +115,7 @@ def test_pages_of_other_origins_are_let_in_only_where_that_is_set(small_server):
         assert server.ask("OPTIONS", "/v1/embeddings", None, asks | {"origin": "https://evil.example"}).status == 400
 
 
-def test_overload_is_answered_429_and_passes():
+def test_overload_gets_429_and_passes():
     with serving(queue_tokens=600, call_tokens=64) as server:
         texts = ["word " * 20] * 10
 
@@ -137,14 +137,14 @@ def test_overload_is_answered_429_and_passes():
         assert server.metric("moembed_queue_tokens") == server.metric("moembed_queue_texts") == 0
 
 
-def test_answers_of_token_vectors_are_bounded():
+def test_token_vector_responses_are_limited():
     with serving() as server:
         answer = server.post("/embed_all", BODIES["/embed"](["word " * 400] * 60))
         assert answer.status == 413
         assert "numbers" in answer.json["error"]
 
 
-def test_more_requests_at_a_time_than_may_be():
+def test_limit_of_concurrent_requests():
     with serving(max_requests=1) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
         slow.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
         wait_until(lambda: server.post("/api/embed", {"model": "moembed:query", "input": "x"}).status == 429)
@@ -153,7 +153,7 @@ def test_more_requests_at_a_time_than_may_be():
         wait_until(lambda: server.post("/api/embed", {"model": "moembed:query", "input": "x"}).status == 200)
 
 
-def test_a_client_that_goes_away_frees_its_place():
+def test_disconnected_client_frees_its_slot():
     with serving(call_tokens=64) as server:
         body = json.dumps(BODIES["/embed"](["word " * 400] * 100)).encode()
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
@@ -164,7 +164,7 @@ def test_a_client_that_goes_away_frees_its_place():
         assert server.metric("moembed_call_texts_sum") < 90
 
 
-def test_figures_count_what_was_done(small_server, model):
+def test_metrics_count_the_work(small_server, model):
     names = {
         "moembed_texts_total": {"model": "moembed"},
         "moembed_tokens_total": {"model": "moembed"},
@@ -182,7 +182,7 @@ def test_figures_count_what_was_done(small_server, model):
 
 
 def lines_of(caplog, identifiers):
-    """What is logged of these requests, in their order; other requests' lines may come late and between them."""
+    """Return the log lines of some requests, in order; lines of other requests may come in between."""
 
     def found():
         lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
@@ -192,7 +192,7 @@ def lines_of(caplog, identifiers):
     return [found()[identifier] for identifier in identifiers]
 
 
-def test_the_log_tells_of_requests_and_never_of_texts(small_server, caplog):
+def test_log_describes_requests_and_never_texts(small_server, caplog):
     requests = {
         "served": ("POST", "/v1/embeddings", BODIES["/v1/embeddings"]([SECRET])),
         "unknown": ("POST", "/v1/embeddings", {"model": SECRET, "input": SECRET, "prompt_name": SECRET}),
@@ -217,7 +217,7 @@ def test_the_log_tells_of_requests_and_never_of_texts(small_server, caplog):
     assert "secret" not in json.dumps(lines)
 
 
-def test_a_failure_is_logged_by_its_place_and_not_by_its_words(small_server, caplog, monkeypatch):
+def test_failures_are_logged_by_location_without_message(small_server, caplog, monkeypatch):
     from moembed.server.engine.engine import Engine
 
     def broken(self, *_args, **_options):
@@ -232,7 +232,7 @@ def test_a_failure_is_logged_by_its_place_and_not_by_its_words(small_server, cap
     assert SECRET not in json.dumps(line) + answer.body.decode()
 
 
-def test_spans_where_opentelemetry_is_installed():
+def test_spans_if_opentelemetry_is_installed():
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -246,8 +246,8 @@ def test_spans_where_opentelemetry_is_installed():
     assert span.attributes["moembed.texts"] == 1
 
 
-def test_the_same_text_gives_the_same_bytes_whatever_shares_its_call(model):
-    """Many clients at once, texts of all lengths, through all APIs; each answer is that of the text alone."""
+def test_vectors_do_not_depend_on_the_batch_composition(model):
+    """Many concurrent clients, texts of all lengths, all APIs: each vector is that of the text alone."""
     rng = np.random.default_rng(7)
     words = "the bread bakes Zug Bahnhof 骆驼 嵌入 ночной поезд café naïve 👍🏽 of and in".split()
     texts = [" ".join(rng.choice(words, int(rng.integers(1, 60)))) for _ in range(40)]
@@ -280,11 +280,11 @@ def test_a_short_query_does_not_wait_for_a_long_request():
         long = other.submit(server.post, "/embed", BODIES["/embed"](["word " * 200] * 20))
         wait_until(lambda: server.metric("moembed_queue_texts") > 10)
         assert server.post("/embed", BODIES["/embed"](["short"])).status == 200
-        assert not long.done(), "the query was answered behind the long request"
+        assert not long.done(), "the query waited for the long request"
         assert long.result().status == 200
 
 
-def test_stopping_answers_what_was_accepted():
+def test_shutdown_answers_accepted_requests():
     with concurrent.futures.ThreadPoolExecutor(8) as clients:
         with serving(call_tokens=128) as server:
             body = BODIES["/embed"](["word " * 100] * 10)
@@ -295,7 +295,7 @@ def test_stopping_answers_what_was_accepted():
             server.get("/health")
 
 
-def test_ready_comes_after_the_probe_and_stuck_calls_end_it(monkeypatch):
+def test_readiness_needs_a_probe_and_no_stuck_call(monkeypatch):
     from moembed.server.engine import service
 
     with serving() as server:
@@ -306,7 +306,7 @@ def test_ready_comes_after_the_probe_and_stuck_calls_end_it(monkeypatch):
         assert server.get("/health").json["status"] == "ok"
 
 
-def test_before_a_model_is_loaded_requests_are_told_so(monkeypatch):
+def test_requests_before_a_model_is_loaded(monkeypatch):
     from moembed.server.engine.service import Service
 
     real, may_load = Service.load, threading.Event()

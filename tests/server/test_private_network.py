@@ -1,4 +1,4 @@
-"""Pages of listed origins reach a server on loopback or in a private network; others do not."""
+"""Private network access: pages of listed origins reach a local server, others do not."""
 
 import http.server
 import threading
@@ -24,7 +24,7 @@ def open_to_app():
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings/", "/api/embed", "/", "/v1/none"])
-def test_a_preflight_of_a_listed_origin(open_to_app, path):
+def test_preflight_of_a_listed_origin(open_to_app, path):
     answer = open_to_app.ask("OPTIONS", path, None, ASKS)
     assert answer.status == 200
     assert answer.headers["access-control-allow-private-network"] == "true"
@@ -39,14 +39,14 @@ def test_a_preflight_of_a_listed_origin(open_to_app, path):
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "https://app.example.evil.example", "http://app.example"]
 )
-def test_a_preflight_of_an_origin_that_is_not_listed(open_to_app, small_server, origin):
+def test_preflight_of_an_unlisted_origin(open_to_app, small_server, origin):
     for server in (open_to_app, small_server):
         answer = server.ask("OPTIONS", "/v1/embeddings", None, ASKS | {"origin": origin})
         assert answer.status >= 400
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_every_origin_where_all_are_listed():
+def test_wildcard_origin():
     with serving(cors_origins=("*",)) as server:
         answer = server.ask("OPTIONS", "/v1/embeddings", None, ASKS)
         assert answer.status == 200
@@ -54,14 +54,14 @@ def test_every_origin_where_all_are_listed():
         assert answer.headers["access-control-allow-private-network"] == "true"
 
 
-def test_headers_that_a_page_may_read(open_to_app):
+def test_exposed_headers(open_to_app):
     answer = open_to_app.get("/v1/models", origin="https://app.example", authorization="Bearer k")
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     assert {"x-moembed-task", "x-truncated-inputs", "x-request-id", "retry-after"} <= set(exposed)
 
 
 class _PublicPage(http.server.BaseHTTPRequestHandler):
-    """A page that the browser treats as one of the public internet."""
+    """Serve a page that the browser considers part of the public internet."""
 
     def do_GET(self):
         self.send_response(200)
@@ -98,7 +98,7 @@ ASK = """async url => {
 @needs_browser
 def test_a_public_page_in_a_real_browser(browser, origin, model):
     with serving(cors_origins=(origin,), task="query") as listed, serving(task="query") as closed:
-        # Chromium asks its user, where it once asked the server in the preflight.
+        # Chromium asks the user, where it once asked the server in the preflight.
         context = browser.new_context(permissions=["local-network-access"])
         try:
             page = context.new_page()

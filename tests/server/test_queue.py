@@ -1,4 +1,4 @@
-"""Who is next: the fair queue alone, and the scheduler with its thread."""
+"""Fair queue, and the scheduler with its thread."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ def tokens_of(taken):
     return [len(flow.rows[index]) for flow, index in taken]
 
 
-def test_a_short_query_is_in_the_next_call_whatever_was_queued_before():
+def test_short_query_is_in_the_next_call_whatever_is_queued():
     documents = [flow(*[512] * 100) for _ in range(3)]
     query = flow(12)
     queue = filled(*documents)
@@ -33,21 +33,21 @@ def test_a_short_query_is_in_the_next_call_whatever_was_queued_before():
     queue.push(query)
     calls = [queue.take(1024) for _ in range(3)]
     position = next(i for i, taken in enumerate(calls) if (query, 0) in taken)
-    assert position <= 1, "it waited for the calls of all others"
+    assert position <= 1, "the query waited for the calls of all others"
 
 
-def test_a_short_query_does_not_wait_for_requests_that_are_many_either():
+def test_short_query_does_not_wait_for_many_requests():
     queue = filled(*(flow(510) for _ in range(64)))
     while queue.texts:
         query = flow(20)
         queue.push(query)
         taken = queue.take(1024)
         assert (query, 0) in taken
-        assert 510 in tokens_of(taken), "and they do not wait for short queries"
+        assert 510 in tokens_of(taken), "documents do not wait for short queries"
 
 
 @pytest.mark.parametrize("budget", [100, 256, 512, 1024])
-def test_short_queries_without_end_leave_documents_their_half(budget):
+def test_endless_short_queries_leave_documents_half(budget):
     queue = filled(*(flow(510) for _ in range(400)))
     served = {20: 0, 510: 0}
     for _ in range(200):
@@ -62,18 +62,18 @@ def test_short_queries_without_end_leave_documents_their_half(budget):
 
 
 @pytest.mark.parametrize("sizes", [(512, 16), (300, 7), (500, 300), (500, 20, 300, 100, 40), (400, 400, 400, 20, 20)])
-def test_requests_get_the_same_number_of_tokens(sizes):
+def test_requests_get_equal_shares_of_tokens(sizes):
     flows = [flow(*[size] * (40_000 // size)) for size in sizes]
     queue = filled(*flows)
     served = dict.fromkeys(flows, 0)
     for _ in range(20 * len(sizes)):
         for owner, index in queue.take(1024):
             served[owner] += len(owner.rows[index])
-    # Not the same to the token: what is left of a call goes to those whose rows fit.
+    # Not exactly equal: the rest of a call goes to flows whose rows fit.
     assert max(served.values()) < 1.4 * min(served.values())
 
 
-def test_a_call_keeps_to_the_budget_and_a_longer_row_goes_alone():
+def test_calls_keep_to_the_budget_and_longer_rows_run_alone():
     queue = filled(flow(*[100] * 30), flow(2000), flow(5))
     seen = []
     while queue.texts:
@@ -85,7 +85,7 @@ def test_a_call_keeps_to_the_budget_and_a_longer_row_goes_alone():
     assert (queue.tokens, queue.texts, queue.take(1024)) == (0, 0, [])
 
 
-def test_a_row_that_does_not_fit_is_the_first_of_the_next_call():
+def test_skipped_row_is_first_in_the_next_call():
     long = flow(512)
     queue = filled(*(flow(*[16] * 60) for _ in range(2)), long)
     for _ in range(4):
@@ -94,10 +94,10 @@ def test_a_row_that_does_not_fit_is_the_first_of_the_next_call():
             break
     else:
         pytest.fail("the long row starved")
-    assert sum(tokens_of(taken)) > 900, "the call was filled all the same"
+    assert sum(tokens_of(taken)) > 900, "the call was filled"
 
 
-def test_calls_have_one_output():
+def test_each_call_has_one_output():
     queue = filled(flow(10, 10), flow(10, output="token_embeddings"), flow(10))
     outputs = []
     while queue.texts:
@@ -106,7 +106,7 @@ def test_calls_have_one_output():
     assert sorted(outputs) == [EMBEDDING, "token_embeddings"]
 
 
-def test_what_is_dropped_leaves_no_trace():
+def test_dropped_flows_leave_no_trace():
     gone, stays = flow(*[100] * 50), flow(30)
     queue = filled(gone, stays)
     queue.take(256)
@@ -132,7 +132,7 @@ def test_random_queues_lose_nothing():
         assert queue.tokens == 0
 
 
-def test_results_come_back_to_their_requests_and_share_calls():
+def test_requests_share_calls_and_get_their_results():
     async def scenario(scheduler, observer):
         jobs = [scheduler.submit(rows(i, i + 1000), EMBEDDING) for i in range(100)]
         found = await asyncio.gather(*jobs)
@@ -144,7 +144,7 @@ def test_results_come_back_to_their_requests_and_share_calls():
     scheduled(doubled(0.005), scenario)
 
 
-def test_a_full_queue_refuses_with_the_time_to_come_back():
+def test_full_queue_reports_a_retry_time():
     async def scenario(scheduler, _):
         first = asyncio.ensure_future(scheduler.submit(rows(*range(100)), EMBEDDING))
         await asyncio.sleep(0.02)
@@ -158,7 +158,7 @@ def test_a_full_queue_refuses_with_the_time_to_come_back():
     scheduled(doubled(0.05), scenario, call_tokens=100, queue_tokens=1200, queue_texts=200)
 
 
-def test_a_cancelled_request_frees_its_place():
+def test_cancelled_request_frees_its_room():
     async def scenario(scheduler, observer):
         blocker = asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))
         await asyncio.sleep(0.02)
@@ -170,12 +170,12 @@ def test_a_cancelled_request_frees_its_place():
             await waiting
         assert observer.last == (0, 0)
         await blocker
-        assert sum(observer.calls) == 1, "nothing of it was computed"
+        assert sum(observer.calls) == 1, "none of its rows was computed"
 
     scheduled(doubled(0.1), scenario)
 
 
-def test_an_error_of_a_call_reaches_its_requests_and_no_other():
+def test_failed_call_affects_only_its_requests():
     def run(output, rows):
         if any(row[0] == 13 for row in rows):
             raise ValueError("13")
@@ -189,7 +189,7 @@ def test_an_error_of_a_call_reaches_its_requests_and_no_other():
     scheduled(run, scenario)
 
 
-def test_closing_drains_and_then_refuses():
+def test_close_drains_and_then_rejects():
     async def scenario(scheduler, _):
         jobs = [asyncio.ensure_future(scheduler.submit(rows(i), EMBEDDING)) for i in range(20)]
         await asyncio.sleep(0)

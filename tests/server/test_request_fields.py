@@ -1,4 +1,4 @@
-"""Fields that the original APIs ignore or make optional are accepted; those that would change vectors are refused by name."""
+"""Request fields: those that the original APIs ignore are accepted, those that would change vectors are rejected by name."""
 
 import json
 
@@ -56,14 +56,14 @@ NULLS = {
 
 
 @pytest.mark.parametrize("path", NULLS)
-def test_null_is_as_if_it_were_left_out(server, model, path):
+def test_null_equals_a_missing_field(server, model, path):
     body, optional = NULLS[path]
     found = vectors(path, server.post(path, body | dict.fromkeys(optional.split())))
     assert found.tobytes() == model.encode_query(["hello"]).tobytes()
 
 
-# Fields that change nothing, and what the original's own types accept: openai embedding_create_params.py,
-# TEI router/src/http/types.rs (serde ignores what it does not know), Ollama api/types.go (as does Go's JSON).
+# Fields without effect, with values that the original's types accept: openai embedding_create_params.py,
+# TEI router/src/http/types.rs (serde ignores unknown fields), Ollama api/types.go (as does Go's JSON).
 WITHOUT_EFFECT = [
     ("/v1/embeddings", {"input": "hello", "model": "moembed:query", "stream": False, "user": "me"}),
     ("/v1/embeddings", {"input": "hello", "input_type": "query"}),
@@ -104,7 +104,7 @@ OF_OTHER_APIS = [
 
 
 @pytest.mark.parametrize(("path", "body", "fields"), OF_OTHER_APIS)
-def test_a_field_that_would_change_vectors_is_refused_by_name(server, path, body, fields):
+def test_fields_that_would_change_vectors_are_rejected_by_name(server, path, body, fields):
     for field in fields:
         answer = server.post(path, body | {field: "given"})
         assert answer.status in (400, 422)
@@ -112,7 +112,7 @@ def test_a_field_that_would_change_vectors_is_refused_by_name(server, path, body
         assert words.startswith(f"{field}: not supported by this endpoint, and it would change the vectors")
 
 
-def test_parameters_of_the_inference_api_belong_beside_the_inputs(server):
+def test_inference_api_parameters_are_expected_at_the_top_level(server):
     answer = server.post("/embed", {"inputs": "x", "prompt_name": "query", "parameters": {"normalize": False}})
     assert answer.status == 422
     assert "parameters: object contains unknown field `normalize`" in answer.json["error"]
@@ -129,7 +129,7 @@ def test_parameters_of_the_inference_api_belong_beside_the_inputs(server):
         ("/v1/embed", {"texts": ["x"]}),
     ],
 )
-def test_openai_and_cohere_refuse_unknown_fields_and_say_what_there_is(server, path, body):
+def test_openai_and_cohere_reject_unknown_fields_and_list_the_known(server, path, body):
     answer = server.post(path, body | {"truncate_prompt_tokens": 5})
     assert answer.status == 400
     words = answer.json["error"]["message"] if "error" in answer.json else answer.json["message"]
@@ -137,14 +137,14 @@ def test_openai_and_cohere_refuse_unknown_fields_and_say_what_there_is(server, p
     assert "model" in words.partition("the fields are")[2]
 
 
-def test_vectors_are_not_streamed(server):
+def test_stream_is_rejected(server):
     answer = server.post("/v1/embeddings", {"input": "x", "model": "moembed:query", "stream": True})
     assert answer.status == 400
     assert answer.json["error"]["param"] == "stream"
     assert "stream = true is not supported" in message_of("/v1", answer)
 
 
-def test_ollamas_fields_that_have_an_effect(server, model):
+def test_ollama_fields_with_an_effect(server, model):
     def embed(path, **fields):
         return server.post(path, {"model": "moembed:query"} | fields)
 
@@ -152,7 +152,7 @@ def test_ollamas_fields_that_have_an_effect(server, model):
         found = vectors(path, embed(path, **{field: "hello"}, dimensions=64))
         assert found.tobytes() == model.encode_query(["hello"], truncate_dim=64).tobytes()
         assert "512" in embed(path, **{field: LONG}, truncate=False).json["error"]
-    assert embed("/api/embed", input="hello", dimensions=10_000).status == 400, "Ollama would give fewer silently"
+    assert embed("/api/embed", input="hello", dimensions=10_000).status == 400, "Ollama would silently return fewer"
     for empty in (None, "", []):
         assert embed("/api/embed", input=empty).json["embeddings"] == []
     assert embed("/api/embed").json["embeddings"] == []
@@ -161,7 +161,7 @@ def test_ollamas_fields_that_have_an_effect(server, model):
         assert embed("/api/embed", input="x", options={"num_ctx": wrong}).status == 400
 
 
-def test_ollamas_show_takes_the_older_name(server):
+def test_ollama_show_accepts_the_former_field_name(server):
     shown = [server.post("/api/show", body).json for body in ({"name": "moembed"}, {"model": "moembed"})]
     assert shown[0] == shown[1]
     assert shown[0]["capabilities"] == ["embedding"]
@@ -171,7 +171,7 @@ def test_ollamas_show_takes_the_older_name(server):
     assert (answer.status, "model is required" in answer.json["error"]) == (400, True)
 
 
-def test_tei_answers_with_the_model_that_a_request_names(server, model):
+def test_tei_uses_the_requested_model(server, model):
     def embed(**fields):
         return server.post("/embed", {"inputs": "hello"} | fields)
 
@@ -184,7 +184,7 @@ def test_tei_answers_with_the_model_that_a_request_names(server, model):
     assert [token["special"] for token in tokens][:: len(tokens) - 1] == [True, True]
 
 
-def test_the_openapi_document_states_the_fields(server):
+def test_openapi_document_lists_the_fields(server):
     schemas = server.get("/openapi.json").json["components"]["schemas"]
     embed = schemas["moembed.server.apis.tei.EmbedRequest"]
     assert embed["required"] == ["inputs"]
@@ -198,7 +198,7 @@ def test_the_openapi_document_states_the_fields(server):
     assert {"name", "model"} <= set(schemas["ShowRequest"]["properties"])
 
 
-def test_the_documentation_names_every_field():
+def test_documentation_lists_every_field():
     text = (ROOT / "docs" / "apis.md").read_text("utf-8")
     sections = dict(part.partition("\n## ")[0].split("\n", 1) for part in text.split("\n### ")[1:])
     titles = {"openai": "OpenAI", "tei": "Text Embeddings Inference", "cohere": "Cohere", "ollama": "Ollama"}
@@ -210,11 +210,11 @@ def test_the_documentation_names_every_field():
             assert f"`{endpoint.path}`" in section or endpoint.path == "/"
             properties = msgspec.json.schema(endpoint.request)["$defs"][endpoint.request.__name__]["properties"]
             for field, schema in properties.items():
-                if schema.get("type") != "null":  # a field that is refused
+                if schema.get("type") != "null":  # a rejected field
                     assert f"`{field}`" in section, (endpoint.path, field)
 
 
-def test_the_document_describes_vectors_as_numbers(server):
+def test_openapi_document_describes_vectors_as_numbers(server):
     schemas = server.get("/openapi.json").json["components"]["schemas"]
     (embeddings,) = (schema for name, schema in schemas.items() if "ubinary" in schema.get("properties", {}))
     assert '"type": "number"' in json.dumps(embeddings["properties"]["float"])

@@ -1,4 +1,4 @@
-"""Variables that Kubernetes makes for a Service called as the server's own start with the same words, and are no settings."""
+"""Environment variables that Kubernetes sets for a Service, with the same prefix as the settings."""
 
 import json
 import os
@@ -31,7 +31,7 @@ NEIGHBOURS = {
 }
 
 
-def test_they_are_no_settings():
+def test_service_variables_are_not_settings():
     environ = SERVICE | NEIGHBOURS | {"MOEMBED_PORT": "tcp://10.0.0.1:1", "MOEMBED_SERVICE_HOST": "10.0.0.1"}
     assert service_variables(environ | {"MOEMBED_SERVE_WORKERS": "2"}) == [*SERVICE, *NEIGHBOURS]
     settings = load_settings({}, environ=environ | {"MOEMBED_SERVE_WORKERS": "2"})
@@ -52,12 +52,12 @@ def test_they_are_no_settings():
         ("PORT_8080", "tcp://10.96.12.34:8080"),
     ],
 )
-def test_what_only_looks_like_them_is_still_refused(name, value):
+def test_similar_variables_are_still_rejected(name, value):
     with pytest.raises(InputError, match="port = |unknown setting"):
         load_settings({}, environ={f"MOEMBED_SERVE_{name}": value})
 
 
-def test_a_server_in_a_pod_starts_and_says_once_what_it_ignores():
+def test_server_in_a_pod_warns_once_about_ignored_variables():
     command = [sys.executable, "-m", "moembed", "serve", "--threads", "1", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | SERVICE) as running:
         try:

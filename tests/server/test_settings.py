@@ -1,4 +1,4 @@
-"""`moembed serve` as a process, and where its settings come from."""
+"""Settings of `moembed serve`, and the server as a process."""
 
 import contextlib
 import http.client
@@ -19,7 +19,7 @@ from moembed.server.settings import Settings, load_settings
 from support.serving import Server, wait_until
 
 
-def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path):
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path):
     file = tmp_path / "serve.toml"
     file.write_text('port = 1\nworkers = 2\nmodel = ["a=x", "b=y"]\ncall_tokens = 512\noffline = true\n')
     environ = {
@@ -50,14 +50,18 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path):
         ({"body_timeout": "nan"}, {}, "body_timeout = nan"),
     ],
 )
-def test_settings_that_cannot_be_used(flags, environ, words):
+def test_invalid_settings(flags, environ, words):
     with pytest.raises(InputError, match=re.escape(words)):
         load_settings(flags, environ=environ)
 
 
-def test_files_that_cannot_be_used(tmp_path):
+def test_invalid_files(tmp_path):
     file = tmp_path / "serve.toml"
-    for text, words in (("port =", "as TOML"), ("prot = 1\n", "unknown setting prot in"), ('port = "x"\n', "port = 'x' in")):
+    for text, words in (
+        ("port =", "as TOML"),
+        ("prot = 1\n", "unknown setting prot in"),
+        ('port = "x"\n', "port = 'x' in"),
+    ):
         file.write_text(text)
         with pytest.raises(InputError, match=words):
             load_settings({}, environ={}, file=file)
@@ -67,7 +71,7 @@ def test_files_that_cannot_be_used(tmp_path):
         _ = Settings(api_keys_file=str(tmp_path / "none")).keys
 
 
-def test_every_setting_is_a_flag_but_for_keys_which_others_would_see():
+def test_every_setting_except_keys_is_a_flag():
     given = parser().parse_args(["serve", *(f"--{s.name.replace('_', '-')}={_sample(s)}" for s in _flags())])
     settings = load_settings({s.name: getattr(given, s.name) for s in _flags()}, environ={})
     assert all(getattr(settings, s.name) != s.default for s in _flags())
@@ -88,7 +92,7 @@ def _sample(setting):
 
 @contextlib.contextmanager
 def process(*arguments, **environ):
-    """`moembed serve` on a free port or a unix socket; yields it and a `Server`, and its log lines after it has ended."""
+    """Run the server on a free port or a unix socket; yield the process, a `Server`, and its log lines (filled at the end)."""
     lines = []
     command = [sys.executable, "-m", "moembed", "serve", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environ) as running:
@@ -106,7 +110,7 @@ def process(*arguments, **environ):
             running.kill()
 
 
-def test_a_process_that_is_told_to_stop_ends_well():
+def test_process_stops_cleanly():
     with process("--threads", 1, MOEMBED_SERVE_TASK="query") as (_, server, lines):
         assert server.post("/v1/embeddings", {"model": "moembed", "input": "hello"}).status == 200
     assert lines[0]["event"] == "listening"
@@ -133,10 +137,10 @@ def test_a_unix_socket(tmp_path):
     assert not path.exists()
 
 
-def test_workers_share_the_socket_the_weights_and_the_figures():
+def test_workers_share_the_socket_the_weights_and_the_metrics():
     with process("--workers", 2, "--threads", 1) as (running, server, _):
         body = {"model": "moembed:query", "input": ["hello", "there"]}
-        # Each on a connection of its own, so that both workers take some.
+        # Each on a new connection, so that both workers get some.
         answers = [server.post("/v1/embeddings", body) for _ in range(30) if server.get("/ready").status == 200]
         assert {answer.status for answer in answers} == {200}
         assert len({answer.body for answer in answers}) == 1
@@ -148,12 +152,12 @@ def test_workers_share_the_socket_the_weights_and_the_figures():
         workers = [int(line.split()[0]) for line in children if "spawn_main" in line]
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        # The one that is started instead is counted, the one that died is not.
+        # The replacement is counted, the dead worker is not.
         wait_until(lambda: server.metric("moembed_queue_texts") == 0 and server.metric("moembed_workers") == 2)
         assert server.metric("moembed_texts_total") == 2 * len(answers)
 
 
-def test_what_cannot_be_served_is_told_at_once(tmp_path, capsys):
+def test_startup_errors_are_immediate(tmp_path, capsys):
     for arguments, words in (
         (["--model", str(tmp_path / "none")], "no folder"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1:8080"),

@@ -1,4 +1,4 @@
-"""What a body costs: values are counted before they are decoded, texts are read no further than needed, errors quote little."""
+"""Cost of a body: values are counted before decoding, texts are tokenized only as far as needed, errors quote little."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ NAMES = {
     "colons": ":" * LONG,
     "suffixes": "moembed" + ":latest" * (LONG // 7),
 }
-# Where a request may say something that an error quotes.
+# Fields whose values an error quotes.
 FIELDS = [
     ("/v1/embeddings", "model", {"input": "a"}),
     ("/v1/embeddings", "prompt_name", {"input": "a", "model": "moembed"}),
@@ -54,7 +54,7 @@ def server():
 
 
 @pytest.mark.parametrize(("path", "field", "others"), FIELDS, ids=[f"{p} {f}" for p, f, _ in FIELDS])
-def test_an_error_quotes_the_start_of_what_is_long(server, path, field, others):
+def test_errors_quote_only_the_start_of_long_values(server, path, field, others):
     for name in NAMES.values():
         answer = server.post(path, others | {field: name})
         assert 400 <= answer.status < 500
@@ -63,7 +63,7 @@ def test_an_error_quotes_the_start_of_what_is_long(server, path, field, others):
     assert len(key.body) < 5000 if key.status >= 400 else key.status == 200
 
 
-def test_paths_and_methods_are_quoted_in_part(server):
+def test_long_paths_and_methods_are_clipped(server):
     for method, path in (("GET", "/v1/" + "x" * 20_000), ("G" * 20_000, "/embed"), ("GET", "/" + "%01" * 10_000)):
         answer = server.ask(method, path)
         assert answer.status in (404, 405)
@@ -71,7 +71,7 @@ def test_paths_and_methods_are_quoted_in_part(server):
         assert len(str(answer.headers)) < 2000
 
 
-def test_what_is_clipped_tells_its_length():
+def test_clipped_values_state_their_length():
     assert quoted("short\n") == "'short\\n'"
     assert quoted("x" * 1000) == f"'{'x' * 200}'... (1000 characters)"
     assert clipped("x" * 201) == f"{'x' * 200}... (201 characters)"
@@ -90,7 +90,7 @@ _JSON = st.recursive(
 
 
 def counts(value):
-    """Strings, characters, containers and commas of a value, by walking it."""
+    """Count the strings, characters, containers and commas of a value by walking it."""
     if isinstance(value, str):
         return 1, len(value), 0, 0
     if not isinstance(value, list | dict):
@@ -105,16 +105,16 @@ def counts(value):
 
 @settings(max_examples=200, deadline=None)
 @given(_JSON, st.booleans(), st.integers(1, 40))
-def test_counts_are_those_of_the_decoded_body(value, ascii_only, block):
+def test_counts_match_the_decoded_body(value, ascii_only, block):
     raw = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     found = count_json(raw, block)
     strings, characters, containers, commas = counts(json.loads(raw))
     assert (found.strings, found.containers, found.commas) == (strings, containers, commas)
-    # Escapes count as more than one character where they are a pair, or fall on the edge of a block.
+    # Escapes count as more than one character if they are a surrogate pair or cross the edge of a block.
     assert found.characters >= characters
 
 
-def test_characters_are_counted_exactly_but_for_pairs_of_escapes():
+def test_characters_are_counted_exactly_except_surrogate_pairs():
     for text in ("abc", "\u4e2d\u6587", "\U0001f600", 'say "hi" \\ \n\t', "\x01\x02"):
         for ascii_only in (True, False):
             found = count_json(json.dumps([text], ensure_ascii=ascii_only).encode())
@@ -131,7 +131,7 @@ def test_characters_are_counted_exactly_but_for_pairs_of_escapes():
         (b'"' + b"x" * 8_000_001 + b'"', TooLargeError),
     ],
 )
-def test_bodies_of_more_than_any_request_has_are_refused(body, refusal):
+def test_bodies_beyond_every_request_are_rejected(body, refusal):
     with pytest.raises(refusal, match="at most"):
         count_json(body).check(Settings())
 
@@ -148,25 +148,25 @@ def test_bodies_of_more_than_any_request_has_are_refused(body, refusal):
     ],
     ids=["escaped", "plain", "token ids", "Cohere's parts", "backslashes", "commas"],
 )
-def test_the_largest_requests_are_let_through(body):
+def test_largest_valid_requests_pass(body):
     count_json(body).check(Settings())
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_a_large_body_of_small_values_is_refused_in_the_apis_form(server, path):
+def test_large_body_of_small_values_is_rejected(server, path):
     answer = server.ask("POST", path, b'{"model":"m","input":[[]' + b",[]" * 100_000 + b"]}")
     assert answer.status in (413, 422)
     assert "arrays and objects; the limit is 2048 texts" in message_of(path, answer)
 
 
-def test_a_large_body_that_is_no_json_is_told_so(server):
+def test_large_body_of_invalid_json(server):
     for raw in (b'{"inputs": "' + b"x" * 100_000, b"[" * 30_000 + b" " * 70_000, b'"\\' * 50_000):
         answer = server.ask("POST", "/embed", raw)
         assert answer.status == 422
         assert answer.json["error"].startswith("the body")
 
 
-def test_tokenize_answers_so_many_tokens_at_most(server, model):
+def test_tokenize_limits_the_tokens_of_a_response(server, model):
     text = "a b c d " * 65_000
     answer = server.post("/tokenize", {"inputs": ["a", text], "add_special_tokens": False})
     assert answer.status == 200
@@ -182,12 +182,12 @@ def test_tokenize_answers_so_many_tokens_at_most(server, model):
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("texts", [[], [""], ["", "a", ""], ["a"]])
-def test_tokenize_answers_empty_texts(server, texts, special):
+def test_tokenize_accepts_empty_texts(server, texts, special):
     answer = server.post("/tokenize", {"inputs": texts, "add_special_tokens": special})
     assert [len(tokens) for tokens in answer.json] == [len(text) + 2 * special for text in texts]
 
 
-def test_a_text_of_many_times_the_limit_is_counted_in_part(server):
+def test_very_long_texts_are_counted_in_part(server):
     start = time.monotonic()
     answer = server.post("/embed", {"inputs": "a " * 1_900_000, "prompt_name": "query"})
     assert answer.status == 413
@@ -197,7 +197,7 @@ def test_a_text_of_many_times_the_limit_is_counted_in_part(server):
     assert time.monotonic() - start < 20
 
 
-def test_windows_are_no_more_than_texts():
+def test_windows_count_as_texts():
     with serving(max_inputs=3) as small:
         for words, status in ((1000, 200), (3000, 422)):
             answer = small.post("/v1/embeddings", {"model": "moembed:query", "input": "a " * words, "overlong": "mean"})
@@ -206,7 +206,7 @@ def test_windows_are_no_more_than_texts():
                 assert "more than 3 windows of 512 tokens" in message_of("/v1", answer)
 
 
-def test_all_token_vectors_come_in_parts(server, model):
+def test_token_vectors_are_encoded_in_chunks(server, model):
     texts = ["one two three", "four", "five six"]
     answer = server.post("/embed_all", {"inputs": texts, "prompt_name": "query"})
     assert answer.headers["content-type"] == "application/json"
@@ -224,5 +224,5 @@ def test_memory_and_health(name):
     found = measure(name)
     assert found.status
     assert found.peak <= found.allowed, found
-    # Of another process's share of a busy machine nothing is known here.
+    # Other processes may use the machine.
     assert found.health <= 20 * HEALTH_MS, found

@@ -1,4 +1,4 @@
-"""A server that is told to stop while it is busy: what it accepted is answered, whole and right, and then it leaves."""
+"""Shutdown under load: accepted requests get complete and correct responses, then the server exits."""
 
 import asyncio
 import itertools
@@ -37,7 +37,7 @@ def started():
 
 
 async def busy(address, *, again):
-    """Clients that ask until the server is gone; number of each request -> (status, vector's bytes, first of its connection).
+    """Run clients until the server is gone; return (status, vector's bytes, first of its connection) by request number.
 
     Args:
         again: whether a client uses its connection for more than one request.
@@ -58,7 +58,7 @@ async def busy(address, *, again):
                 if status != 200 or connection.closing or not again:
                     connection.close()
                     connection, first = await Connection.open(address), True
-        except OSError:  # nobody listens any more
+        except OSError:  # the server no longer listens
             connection.close()
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
@@ -74,7 +74,7 @@ async def stopped_while_busy(process, number, *, again):
 
 @pytest.mark.parametrize("again", [True, False], ids=["kept alive", "one connection a request"])
 @pytest.mark.parametrize("flags", [(), ("--workers", "2"), ("--unix-socket",)], ids=["tcp", "workers", "unix"])
-def test_no_request_that_was_accepted_is_lost(flags, again, started, vectors, tmp_path):
+def test_no_accepted_request_is_lost(flags, again, started, vectors, tmp_path):
     process = started(*flags, *([str(tmp_path / "s")] if "--unix-socket" in flags else []))
     answers = asyncio.run(stopped_while_busy(process, signal.SIGTERM, again=again))
     assert process.wait(20) == 0
@@ -83,13 +83,13 @@ def test_no_request_that_was_accepted_is_lost(flags, again, started, vectors, tm
     assert set(logged.values()) == {200}
     assert answered == set(logged)
     assert all(answers[number][1] == vectors[number % len(TEXTS)] for number in answered)
-    # A connection that the system had made and the server not yet accepted is reset, and nothing of it was read.
+    # A connection that the kernel had completed and the server not yet accepted is reset before anything is read.
     assert all(first for status, _, first in answers.values() if status != 200)
     assert len(answers) - len(answered) <= CLIENTS
 
 
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one", "workers"])
-def test_a_stop_waits_no_longer_than_it_was_told(flags, started):
+def test_drain_timeout_is_kept(flags, started):
     process = started("--drain-timeout", "1", *flags)
     connection = process.connect()
     body = json.dumps({"inputs": ["word " * 300] * 800, "prompt_name": "document"}).encode()
@@ -101,7 +101,7 @@ def test_a_stop_waits_no_longer_than_it_was_told(flags, started):
     assert connection.recv(100)[9:12] == b"503"
 
 
-def test_an_interrupt_is_a_stop_and_another_does_not_wait(started):
+def test_first_sigint_drains_and_second_does_not(started):
     for flags in (("--workers", "2"), ()):
         process = started(*flags)
         process.signal(signal.SIGINT)

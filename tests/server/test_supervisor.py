@@ -1,4 +1,4 @@
-"""Workers and who started them: none outlives it, whatever ends it; signals end both without a traceback."""
+"""Workers and their supervisor: no worker outlives it, and signals stop both without a traceback."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from support.serving import BODIES, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 LONG = request("/embed", json.dumps(BODIES["/embed"](["word " * 300] * 800)).encode())
-# A machine that is busy needs longer than the second that it takes else.
+# Usually a second; longer on a busy machine.
 DEADLINE = 10
 
 
@@ -32,7 +32,7 @@ def gone(pid):
 
 @contextlib.contextmanager
 def started(*flags):
-    """A server whose log is kept; whatever is left of it is killed."""
+    """Run a server and keep its log; kill all its processes at the end."""
     process = Process("--threads", "1", *flags, keep_log=True)
     pids = set(process.pids)
     try:
@@ -51,13 +51,13 @@ def workers(process):
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """The folder of temporary files."""
+    """Folder for temporary files."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
 
 
 def killed(process):
-    """Kill the supervisor with -9; seconds until its workers have left."""
+    """Kill the supervisor with SIGKILL; return the seconds until its workers have exited."""
     pids = workers(process)
     assert len(pids) == 2
     process.signal(signal.SIGKILL)
@@ -74,7 +74,7 @@ def is_free(port):
         return True
 
 
-def test_workers_leave_with_a_supervisor_that_is_killed(scratch):
+def test_workers_exit_when_the_supervisor_is_killed(scratch):
     with started("--workers", "2") as process:
         process.wait_until_ready()
         connection = process.connect()
@@ -94,7 +94,7 @@ def test_workers_leave_with_a_supervisor_that_is_killed(scratch):
     assert not own.exists()
 
 
-def test_the_figures_of_a_server_that_lives_are_left_alone(tmp_path, monkeypatch):
+def test_metrics_folder_of_a_running_server_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "moembed-metrics-dead").mkdir()
     (tmp_path / "moembed-metrics-file").touch()
@@ -109,7 +109,7 @@ def test_the_figures_of_a_server_that_lives_are_left_alone(tmp_path, monkeypatch
     assert {path.name for path in tmp_path.iterdir()} == {"moembed-metrics-file", "moembed-metrics-link"}
 
 
-def test_workers_that_are_loading_leave_too(scratch):
+def test_loading_workers_exit_too(scratch):
     with started("--workers", "2") as process:
         wait_until(lambda: len(workers(process)) == 2)
         killed(process)
@@ -117,8 +117,8 @@ def test_workers_that_are_loading_leave_too(scratch):
 
 
 @pytest.mark.long
-def test_workers_that_are_held_up_leave_too(scratch):
-    """The signal of the system; a thread of a process that is stopped notices nothing."""
+def test_blocked_workers_exit_too(scratch):
+    """PR_SET_PDEATHSIG works in a stopped process, where a thread would notice nothing."""
     with started("--workers", "2") as process:
         process.wait_until_ready()
         wait_until(lambda: process.metric("moembed_workers") == 2)
@@ -127,8 +127,8 @@ def test_workers_that_are_held_up_leave_too(scratch):
         killed(process)
 
 
-def test_workers_without_the_systems_signal_leave_by_the_pipe(scratch):
-    """As on systems that have no such signal."""
+def test_workers_exit_by_the_pipe_without_pdeathsig(scratch):
+    """As on systems without PR_SET_PDEATHSIG."""
     script = (
         "import multiprocessing, os, sys, time\n"
         "import moembed.server.process.workers as workers\n"
@@ -162,8 +162,8 @@ T, I = signal.SIGTERM, signal.SIGINT  # noqa: E741 as in the names of the cases
         pytest.param((I, T), 130, id="IT", marks=pytest.mark.long),
     ],
 )
-def test_signals_end_it_without_a_traceback(flags, signals, code, scratch):
-    """Busy for minutes, so that without the second SIGINT it would wait for the drain timeout, which is long or short."""
+def test_signals_stop_the_server_without_a_traceback(flags, signals, code, scratch):
+    """Busy for minutes: without the second SIGINT the server would wait for the drain timeout, long or short."""
     hurried = signals[1] == I
     with started("--drain-timeout", "600" if hurried else "1", *flags) as process:
         process.wait_until_ready()
@@ -171,7 +171,7 @@ def test_signals_end_it_without_a_traceback(flags, signals, code, scratch):
         connection.sendall(LONG)
         wait_until(lambda: process.metric("moembed_queue_texts") > 10)
         process.signal(signals[0])
-        # The second is to find it stopping.
+        # The second signal arrives during the shutdown.
         wait_until(lambda: any("Shutting down" in line.get("message", "") for line in process.log))
         process.signal(signals[1])
         assert process.wait(60) == code
@@ -186,8 +186,8 @@ def test_signals_end_it_without_a_traceback(flags, signals, code, scratch):
 @pytest.mark.parametrize(
     "seconds", [0.25, *(pytest.param(delay, marks=pytest.mark.long) for delay in (0.0, 0.1, 0.5, 1.0))]
 )
-def test_ctrl_c_in_a_terminal_finds_workers_that_are_importing(seconds):
-    """The terminal sends it to the workers too."""
+def test_ctrl_c_in_a_terminal_while_workers_import(seconds):
+    """A terminal sends SIGINT to the workers too."""
     command = [sys.executable, "-m", "moembed", "serve", "--port", "0", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
@@ -205,7 +205,7 @@ def test_ctrl_c_in_a_terminal_finds_workers_that_are_importing(seconds):
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one", "workers"])
 @pytest.mark.long
 def test_signals_at_any_time(flags, count, scratch):
-    """Two signals with random gaps, from the first line of the log on."""
+    """Two signals with random delays, after the first line of the log."""
     for seed in range(count):
         with started(*flags) as process:
             time.sleep(seed / count)
@@ -213,13 +213,13 @@ def test_signals_at_any_time(flags, count, scratch):
             time.sleep((seed * 7 % count) / count * 0.5)
             with contextlib.suppress(ProcessLookupError):
                 process.signal(I)
-            # Before the server handles them, a signal ends the process as it ends any.
+            # Before the server installs its handlers, a signal ends the process.
             assert process.wait(60) in (0, 130, -T)
             assert "Traceback" not in json.dumps(process.log)
 
 
 @pytest.mark.long
-def test_a_supervisor_that_is_killed_at_any_time(count, scratch):
+def test_supervisor_killed_at_any_time(count, scratch):
     slowest = 0.0
     for seed in range(count):
         with started("--workers", "2") as process:

@@ -1,4 +1,4 @@
-"""Text that is no Unicode is told by its place; offers of other protocols are ignored."""
+"""Invalid Unicode is reported with its location; offers of other protocols are ignored."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from support.serving import message_of
 LONE = "is half of a surrogate pair"
 NO_UTF8 = "is not UTF-8"
 
-# path -> a body with TEXT in one field, and the place of that field
+# By path: bodies with TEXT in one field, and the location of that field.
 PLACES = {
     "/v1/embeddings": [
         ('{"model":"moembed:query","input":"TEXT"}', "input"),
@@ -42,7 +42,7 @@ CASES = [(path, *case) for path, cases in PLACES.items() for case in cases]
 
 
 @pytest.mark.parametrize(("path", "body", "place"), CASES)
-def test_the_text_and_the_character_are_named(server, path, body, place):
+def test_error_names_field_and_character(server, path, body, place):
     for fault, words in ((rb"\ud800", LONE), (rb"\uDC00", LONE), (b"\xff", NO_UTF8), (b"\xed\xa0\x80", NO_UTF8)):
         answer = server.post(path, body.encode().replace(b"TEXT", "hé👍".encode() + fault + b"llo"))
         assert answer.status in (400, 422)
@@ -54,21 +54,21 @@ def test_the_text_and_the_character_are_named(server, path, body, place):
 
 
 @pytest.mark.parametrize(("path", "place"), [("/similarity", "inputs.sentences[1]"), ("/tokenize", "inputs[1]")])
-def test_in_teis_other_endpoints(server, path, place):
+def test_other_tei_endpoints(server, path, place):
     inputs = '{"source_sentence":"a","sentences":["b","\\udfff"]}' if path == "/similarity" else '["b","\\udfff"]'
     answer = server.post(path, f'{{"inputs":{inputs}}}'.encode())
     assert answer.status == 422
     assert answer.json["error"].startswith(f"{place}: at character 0, the escape \\udfff {LONE}")
 
 
-def test_the_first_of_several_faults_is_named(server):
+def test_first_of_several_errors_is_reported(server):
     answer = server.post("/v1/embeddings", rb'{"model":"moembed:query","input":["ok","\ud83d","\udc00","\ud83d"]}')
     assert message_of("/v1", answer).startswith("input[1]: at character 0, the escape \\ud83d")
     answer = server.post("/v1/embeddings", b'{"model":"moembed:query","input":["ok","\\ud83d","x\xff\xfe\\ud800"]}')
     assert message_of("/v1", answer).startswith("input[2]: at character 1, byte 0xff")
 
 
-def test_escapes_that_are_right_are_embedded(server, model):
+def test_valid_escapes_are_embedded(server, model):
     texts = ["\U0001f600 é \\ud800 \\\\ \x00 \ufffd \ufdd0", '"\\"', "\ud7ff\ue000"]
     for ascii_only in (True, False):
         body = json.dumps(
@@ -81,7 +81,7 @@ def test_escapes_that_are_right_are_embedded(server, model):
     assert message_of("/v1", server.post("/v1/embeddings", wrong)).startswith("input[1]: at character 1")
 
 
-def test_a_fault_where_no_field_is_read_is_named_by_its_byte(server):
+def test_error_outside_all_fields_is_reported_by_byte(server):
     answer = server.post("/v1/embeddings", b"\xff\xfe{\x00}\x00")
     assert message_of("/v1", answer) == "the body: at byte 0, byte 0xff is not UTF-8; send the body in UTF-8"
     answer = server.post("/embed", rb'{"inputs":"x","prompt_name":"query","note":"\ud800"}')
@@ -90,7 +90,7 @@ def test_a_fault_where_no_field_is_read_is_named_by_its_byte(server):
     assert "is not valid JSON" in message_of("/v1", answer)
 
 
-def test_a_body_without_such_a_fault_has_none():
+def test_valid_body_has_no_error():
     import msgspec
 
     decoder = msgspec.json.Decoder(dict[str, str])
@@ -107,7 +107,7 @@ OFFERS = {
 
 
 @pytest.mark.parametrize("offer", OFFERS)
-def test_offers_of_other_protocols_are_ignored_without_a_word(server, offer, caplog):
+def test_upgrade_offers_are_ignored_silently(server, offer, caplog):
     body = b'{"model":"moembed:query","input":"hello"}'
     request = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n%bcontent-length: %d\r\n\r\n%b" % (
         OFFERS[offer],
@@ -119,7 +119,7 @@ def test_offers_of_other_protocols_are_ignored_without_a_word(server, offer, cap
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw,
         raw.makefile("rb") as answers,
     ):
-        for _ in range(2):  # the connection goes on being used
+        for _ in range(2):  # the connection is kept alive
             raw.sendall(request)
             assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
             headers = dict(line.rstrip().split(b": ", 1) for line in iter(answers.readline, b"\r\n"))

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium of the system, driven by Playwright, which brings none of its own here."""
+"""Page in the system's headless Chromium, driven by Playwright."""
 
 import contextlib
 import shutil
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP, PHONE, NARROW = ({"width": w, "height": h} for w, h in ((1280, 900), (390, 844), (320, 640)))
 _FLAGS = [
-    "--no-sandbox",  # root has none
+    "--no-sandbox",  # the sandbox does not work as root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -24,7 +24,7 @@ _FLAGS = [
 
 
 def installed() -> str | None:
-    """Where the system's Chromium is, or None."""
+    """Return the path of the system's Chromium, or None."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
@@ -35,7 +35,7 @@ needs_browser = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def chromium(executable: str, *flags: str) -> Iterator[Browser]:
-    """A browser with an empty profile; every page of it is of its own context."""
+    """Run a browser with an empty profile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(Path(executable)), args=[*_FLAGS, *flags])
         try:
@@ -45,7 +45,7 @@ def chromium(executable: str, *flags: str) -> Iterator[Browser]:
 
 
 class Seen:
-    """What a page did that it should not."""
+    """Console messages and requests of a page."""
 
     def __init__(self, page, url):
         self.console, self.foreign, self.metrics = [], [], 0
@@ -65,7 +65,7 @@ class Seen:
 
 @contextlib.contextmanager
 def opened(browser, server, *, refusals=(), **options) -> Iterator[Page]:
-    """A page of the server, ready; nothing may leave its origin, and nothing be said on its console but `refusals`."""
+    """Open the server's page; finally check that it made no foreign request and logged nothing but the statuses `refusals`."""
     context = browser.new_context(**{"viewport": DESKTOP} | options)
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -82,7 +82,7 @@ def opened(browser, server, *, refusals=(), **options) -> Iterator[Page]:
 
 
 def until(page, script, argument=None, seconds=10):
-    """Wait until a script is true; Playwright's own way of waiting is stopped by the page's policy, as it should be."""
+    """Wait until a script returns true; Playwright's own function is blocked by the page's Content-Security-Policy."""
     end = time.monotonic() + seconds
     while not page.evaluate(script, argument):
         assert time.monotonic() < end, script

@@ -1,4 +1,4 @@
-"""A scheduler with a model that doubles numbers."""
+"""Scheduler with a model that doubles numbers."""
 
 import asyncio
 import time

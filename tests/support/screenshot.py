@@ -1,4 +1,4 @@
-"""`python tests/screenshot.py`: docs/page.png, the page of the built-in model as Chromium shows it, for README."""
+"""Screenshot of the page for the README: `PYTHONPATH=tests python tests/support/screenshot.py` writes docs/page.png."""
 
 import sys
 from pathlib import Path
@@ -8,12 +8,12 @@ from PIL import Image
 from support.browser import chromium, installed
 from support.serving import serving
 
-_PICTURE = Path(__file__).parent.parent / "docs" / "page.png"
+_PICTURE = Path(__file__).parents[2] / "docs" / "page.png"
 _WIDTH, _MOST_BYTES = 1180, 200_000
 
 
 def main() -> None:
-    """Take it."""
+    """Take the screenshot."""
     executable = installed() or sys.exit("no Chromium here: apt-get install chromium")
     _PICTURE.parent.mkdir(exist_ok=True)
     with serving() as server, chromium(executable) as browser:
@@ -22,7 +22,7 @@ def main() -> None:
         page.wait_for_selector("#load td")
         page.click("#search-form button")
         page.hover(".routes tbody tr:nth-child(7) td:nth-child(2)")
-        page.wait_for_timeout(4_500)  # figures are rates: two looks at them
+        page.wait_for_timeout(4_500)  # rates need two samples
         page.set_viewport_size({"width": _WIDTH, "height": page.evaluate("document.documentElement.scrollHeight")})
         page.wait_for_timeout(500)
         page.screenshot(path=_PICTURE)
@@ -31,7 +31,7 @@ def main() -> None:
     size = _PICTURE.stat().st_size
     print(f"{_PICTURE.name}: {size:,} bytes")
     if size > _MOST_BYTES:
-        sys.exit(f"more than {_MOST_BYTES:,} bytes")
+        sys.exit(f"the screenshot exceeds {_MOST_BYTES:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real server on a loopback port, in a thread of this process."""
+"""Server on a loopback port, in a thread of this process."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from moembed.server.app import create_app
 from moembed.server.process.protocol import HttpProtocol
 from moembed.server.settings import Settings
 
-# A request for texts, by path.
+# Request body for texts, by path.
 BODIES: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "/v1/embeddings": lambda texts: {"model": "moembed:query", "input": texts},
     "/embed": lambda texts: {"inputs": texts, "prompt_name": "query"},
@@ -28,7 +28,7 @@ BODIES: dict[str, Callable[[list[str]], dict[str, Any]]] = {
 
 @dataclass
 class Answer:
-    """What came back."""
+    """Response of the server."""
 
     status: int
     headers: dict[str, str]
@@ -40,7 +40,7 @@ class Answer:
 
 
 def message_of(path: str, answer: Answer) -> str:
-    """The error's words, in the form of the API that the path belongs to."""
+    """Return the message of an error, and check that it has the format of the path's API."""
     body: Any = answer.json
     if path.startswith("/v1"):
         assert set(body) == {"error"}
@@ -55,7 +55,7 @@ def message_of(path: str, answer: Answer) -> str:
 
 @dataclass
 class Server:
-    """Where it listens."""
+    """Running server."""
 
     port: int
 
@@ -64,7 +64,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """One request; a body that is not bytes is sent as JSON."""
+        """Send a request; a body that is not bytes is sent as JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, raw, headers or {})
@@ -80,7 +80,7 @@ class Server:
         return self.ask("GET", path, None, headers)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a figure of /metrics, added up over the labels that are not given."""
+        """Return a value of /metrics, summed over the labels that are not given."""
         total = 0.0
         for line in self.get("/metrics").body.decode().splitlines():
             key, _, value = line.rpartition(" ")
@@ -91,7 +91,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
-    """Serve with the given settings until the block is left."""
+    """Run a server with the given settings in the block."""
     failures: list[Exception] = []
     app = create_app(Settings(**settings), on_failure=failures.append)
     http = functools.partial(HttpProtocol, timeout=Settings(**settings).body_timeout)
@@ -117,11 +117,11 @@ def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
 
 
 def wait_until(condition: Any, seconds: float = 30) -> None:
-    """Wait until a condition holds; an error if it does not in time."""
+    """Wait until a condition holds; fail after some time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             if condition():
                 return
         time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
+    raise AssertionError("the condition did not become true in time")

@@ -1,48 +1,48 @@
-// Building the page. Texts become text nodes and nothing else: no string is ever parsed as markup.
+// DOM helpers. Texts become text nodes: no string is ever parsed as markup.
 
-/** An element with properties (`class`, `data-*`, `aria-*` and others as attributes) and children. */
+/** Create an element with attributes and children. */
 export function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === false || value === null || value === undefined) continue;
-    made.setAttribute(name, value === true ? "" : String(value));
+    created.setAttribute(name, value === true ? "" : String(value));
   }
-  made.append(...children);
-  return made;
+  created.append(...children);
+  return created;
 }
 
-/** The element of an id. */
+/** Get an element by its id. */
 export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Text that only a screen reader reads. */
-export function spoken(text) {
-  return element("span", { class: "spoken" }, text);
+/** Create a text for screen readers only. */
+export function visuallyHidden(text) {
+  return element("span", { class: "visually-hidden" }, text);
 }
 
-/** The first characters of a text. */
+/** Shorten a text to a number of characters. */
 export function shortened(text, length) {
   const characters = Array.from(text);
   return characters.length <= length ? text : characters.slice(0, length - 1).join("") + "…";
 }
 
-/** A share as a whole percentage. */
-export function percent(share) {
-  return `${Math.round(share * 100)} %`;
+/** Format a fraction as a whole percentage. */
+export function percent(fraction) {
+  return `${Math.round(fraction * 100)} %`;
 }
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 /**
- * Makes a table a grid: one stop of the Tab key, in which arrow keys, Home and End move; `show(row, column)` is called for
- * the cell under the focus or the pointer.
+ * Make a table an ARIA grid: a single tab stop, in which the arrow keys, Home and End move. Calls `show(row, column)` for the
+ * cell that has the focus or the pointer.
  */
-export function navigable(table, show) {
+export function makeGrid(table, show) {
   const rows = [...table.tBodies[0].rows].map((row) => [...row.cells].filter((cell) => cell.tagName === "TD"));
   table.setAttribute("role", "grid");
   let current = null;
-  const enter = (row, column) => {
+  const focusCell = (row, column) => {
     if (current) current.tabIndex = -1;
     current = rows[row][column];
     current.tabIndex = 0;
@@ -51,7 +51,7 @@ export function navigable(table, show) {
   rows.forEach((cells, row) =>
     cells.forEach((cell, column) => {
       cell.tabIndex = -1;
-      cell.addEventListener("focus", () => enter(row, column));
+      cell.addEventListener("focus", () => focusCell(row, column));
       cell.addEventListener("pointerenter", () => show(row, column));
     }),
   );

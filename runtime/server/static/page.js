@@ -1,12 +1,12 @@
-// The page: what is served, the texts, and who shows what of them.
+// Entry point of the page: its state, its events, and the server calls that they make.
 
+import { abortRequests, ApiError, embed, fetchAbout, fetchRouting, isReady, setApiKey } from "./api.js";
 import { byId, element, shortened } from "./dom.js";
-import { keepLooking, look } from "./figures.js";
+import { refresh, startRefreshing } from "./metrics.js";
 import { showRouting } from "./routing.js";
-import { about, embed, ready, Refused, route, startOver, useKey } from "./server.js";
 import { showHeatMap, showResults } from "./similarity.js";
 
-const MOST_TEXTS = 40;
+const MAX_TEXTS = 40;
 const EXAMPLES = [
   "Bake the bread for forty minutes, until the crust is brown.",
   "The dough has to rise overnight in a cool place.",
@@ -23,13 +23,13 @@ const state = { models: [], texts: [], vectors: [] };
 
 const model = () => byId("model").value;
 
-/** Do what was asked for last; what the server says against it is shown in its words. */
-async function guarded(work) {
-  const signal = startOver();
+/** Run a task instead of the one in progress, and show its error, if any. */
+async function run(task) {
+  const signal = abortRequests();
   byId("error").hidden = true;
   document.body.setAttribute("aria-busy", "true");
   try {
-    await work();
+    await task();
   } catch (error) {
     if (!signal.aborted) showError(error);
   } finally {
@@ -39,16 +39,16 @@ async function guarded(work) {
 
 function showError(error) {
   if (error.status === 401) byId("key-form").hidden = false;
-  const parts = [element("p", {}, error instanceof Refused ? error.message : `This page has a defect: ${error.message}`)];
-  if (error.retryAfter) parts.push(element("p", {}, `It asks to wait ${error.retryAfter} s before the next try.`));
+  const parts = [element("p", {}, error instanceof ApiError ? error.message : `Error in this page: ${error.message}`)];
+  if (error.retryAfter) parts.push(element("p", {}, `Retry after ${error.retryAfter} s.`));
   if (error.status) parts.push(element("p", { class: "hint" }, `HTTP ${error.status}`));
   byId("error").replaceChildren(...parts);
   byId("error").hidden = false;
-  say("");
-  if (!(error instanceof Refused)) console.error(error);
+  setStatus("");
+  if (!(error instanceof ApiError)) console.error(error);
 }
 
-function say(text) {
+function setStatus(text) {
   byId("status").textContent = text;
 }
 
@@ -58,26 +58,26 @@ function lines() {
 
 async function embedTexts() {
   const texts = lines();
-  if (!texts.length || texts.length > MOST_TEXTS) {
-    say(`There are ${texts.length} texts; this page shows 1 to ${MOST_TEXTS}, one per line.`);
+  if (!texts.length || texts.length > MAX_TEXTS) {
+    setStatus(`There are ${texts.length} texts; enter 1 to ${MAX_TEXTS}, one per line.`);
     return;
   }
   const started = performance.now();
   const { vectors, tokens } = await embed(model(), texts, "document");
-  const spent = Math.round(performance.now() - started);
+  const elapsed = Math.round(performance.now() - started);
   Object.assign(state, { texts, vectors });
   showHeatMap(texts, vectors);
-  listRouted();
-  say(`${texts.length} ${texts.length === 1 ? "text" : "texts"} embedded: ${tokens} tokens in ${spent} ms.`);
+  updateRoutingChoices();
+  setStatus(`${texts.length} ${texts.length === 1 ? "text" : "texts"} embedded: ${tokens} tokens in ${elapsed} ms.`);
   await search();
-  await showRouted();
+  await showSelectedRouting();
 }
 
 async function searchTexts() {
   await search();
-  listRouted();
+  updateRoutingChoices();
   const best = byId("results").firstElementChild;
-  if (best) say(`The most similar text is number ${Number(best.dataset.index) + 1}, with ${best.firstChild.textContent}.`);
+  if (best) setStatus(`The most similar text is number ${Number(best.dataset.index) + 1}, with similarity ${best.firstChild.textContent}.`);
 }
 
 async function search() {
@@ -90,8 +90,8 @@ async function search() {
   showResults(state.texts, state.vectors, vectors[0]);
 }
 
-function listRouted() {
-  const choices = byId("routed");
+function updateRoutingChoices() {
+  const choices = byId("routing-text");
   const before = choices.value;
   const question = byId("question").value.trim();
   const options = state.texts.map((text, index) => element("option", { value: `document ${index}` }, `${index + 1} ${shortened(text, 60)}`));
@@ -100,46 +100,46 @@ function listRouted() {
   if (options.some((option) => option.value === before)) choices.value = before;
 }
 
-async function showRouted() {
-  const [task, index] = byId("routed").value.split(" ");
+async function showSelectedRouting() {
+  const [task, index] = byId("routing-text").value.split(" ");
   if (!task) return;
   const text = task === "query" ? byId("question").value.trim() : state.texts[Number(index)];
-  showRouting(await route(model(), text, task));
+  showRouting(await fetchRouting(model(), text, task));
 }
 
-function describe() {
+function showModel() {
   const card = state.models.find(({ id }) => id === model());
   const size = (card.size / 1e6).toFixed(0);
   byId("about").replaceChildren(
-    "Served here: ",
+    "Model: ",
     element("b", {}, card.id),
     `, ${card.recipe}, ${size} MB. Vectors of ${card.dim} dimensions, texts of up to ${card.max_tokens} tokens. `,
     `Kernels ${card.kernels}, ${card.threads} ${card.threads === 1 ? "thread" : "threads"}.`,
   );
-  byId("provenance").classList.toggle("notice", card.embedded || !card.origin);
-  byId("provenance").textContent = card.embedded
-    ? "This is the small model inside the package, a stand-in of the same architecture (made from multilingual-e5-small). " +
-      "It is not the published nomic-embed-text-v2-moe, and weaker than it, above all across languages."
+  byId("provenance").classList.toggle("notice", card.built_in || !card.origin);
+  byId("provenance").textContent = card.built_in
+    ? "This is the small built-in model, with the same architecture (made from multilingual-e5-small). It is not the " +
+      "published nomic-embed-text-v2-moe, and is less accurate, especially across languages."
     : card.origin
       ? `Made from ${card.origin}${card.revision ? `, revision ${card.revision.slice(0, 12)}` : ""}.`
-      : `Made from a local checkpoint (“${card.name}”): the bundle does not say whose weights these are.`;
+      : `Made from a local checkpoint (“${card.name}”): the bundle does not name the origin of its weights.`;
 }
 
 async function start() {
-  say("The model is being loaded.");
-  while (!(await ready())) await new Promise((resolve) => setTimeout(resolve, 300));
-  const { models, version } = await about();
+  setStatus("Loading the model.");
+  while (!(await isReady())) await new Promise((resolve) => setTimeout(resolve, 300));
+  const { models, version } = await fetchAbout();
   state.models = models;
   byId("model").replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
   byId("model-label").hidden = models.length < 2;
   byId("version").textContent = `moembed ${version}.`;
   byId("key-form").hidden = true;
-  describe();
+  showModel();
   await embedTexts();
 }
 
-function startFigures() {
-  keepLooking(
+function startMetrics() {
+  startRefreshing(
     () => byId("live").checked && state.models.length > 0,
     (error) => {
       byId("live").checked = false;
@@ -148,33 +148,33 @@ function startFigures() {
   );
 }
 
-function listen() {
-  const on = (id, event, work) =>
-    byId(id).addEventListener(event, (happened) => {
-      if (event === "submit") happened.preventDefault();
-      work(happened);
+function addListeners() {
+  const on = (id, type, listener) =>
+    byId(id).addEventListener(type, (event) => {
+      if (type === "submit") event.preventDefault();
+      listener(event);
     });
-  on("texts-form", "submit", () => guarded(embedTexts));
+  on("texts-form", "submit", () => run(embedTexts));
   on("texts", "keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) guarded(embedTexts);
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(embedTexts);
   });
-  on("search-form", "submit", () => guarded(searchTexts));
-  on("routed", "change", () => guarded(showRouted));
+  on("search-form", "submit", () => run(searchTexts));
+  on("routing-text", "change", () => run(showSelectedRouting));
   on("model", "change", () => {
-    describe();
-    guarded(embedTexts);
+    showModel();
+    run(embedTexts);
   });
   on("key-form", "submit", () => {
-    useKey(byId("key").value);
+    setApiKey(byId("key").value);
     byId("key").value = "";
-    guarded(start);
+    run(start);
   });
-  on("live", "change", () => byId("live").checked && look().catch(showError));
+  on("live", "change", () => byId("live").checked && refresh().catch(showError));
 }
 
-byId("most").textContent = String(MOST_TEXTS);
+byId("max-texts").textContent = String(MAX_TEXTS);
 byId("texts").value = EXAMPLES.join("\n");
 byId("question").value = QUESTION;
-listen();
-guarded(start);
-startFigures();
+addListeners();
+run(start);
+startMetrics();

@@ -1,11 +1,11 @@
-// Every text against every other, and a question against all of them.
+// Heat map of pairwise similarities, and search results.
 
-import { byId, element, navigable, shortened, spoken } from "./dom.js";
-import { cosine } from "./server.js";
+import { cosine } from "./api.js";
+import { byId, element, makeGrid, shortened, visuallyHidden } from "./dom.js";
 
-// With more texts than this the numbers of the heat map would not be readable: they are spoken, and read below it.
-const MOST_NUMBERS = 16;
-const MOST_RESULTS = 12;
+// With more texts, numbers in the heat map would be unreadable: they are for screen readers, and appear below the map.
+const MAX_NUMBERS = 16;
+const MAX_RESULTS = 12;
 
 /** Draw the heat map of texts and their vectors. */
 export function showHeatMap(texts, vectors) {
@@ -15,8 +15,8 @@ export function showHeatMap(texts, vectors) {
   const high = Math.max(...pairs.map(({ value }) => value));
   const numbers = texts.map((_, index) => String(index + 1));
 
-  const dense = texts.length > MOST_NUMBERS;
-  const shown = (value) => (dense ? spoken(value.toFixed(2)) : value.toFixed(2));
+  const dense = texts.length > MAX_NUMBERS;
+  const shown = (value) => (dense ? visuallyHidden(value.toFixed(2)) : value.toFixed(2));
   const head = element("tr", {}, element("td", {}), ...texts.map((text, i) => columnHeader(numbers[i], text, dense && (i + 1) % 5)));
   const body = texts.map((text, i) =>
     element("tr", {}, rowHeader(numbers[i], text), ...values[i].map((value, j) => cell(shown(value), value, i === j, low, high))),
@@ -24,27 +24,27 @@ export function showHeatMap(texts, vectors) {
   const table = element(
     "table",
     { class: "heat" },
-    element("caption", { class: "spoken" }, "Cosine similarity of every text with every other"),
+    element("caption", { class: "visually-hidden" }, "Cosine similarity of all pairs of texts"),
     element("thead", {}, head),
     element("tbody", {}, ...body),
   );
   table.classList.toggle("dense", dense);
-  const read = (start, i, j) =>
+  const describePair = (prefix, i, j) =>
     byId("pair").replaceChildren(
-      start,
+      prefix,
       element("b", {}, values[i][j].toFixed(4)),
       i === j ? ", a text with itself: " : ": ",
       quoted(texts[i]),
       ...(i === j ? [] : [" and ", quoted(texts[j])]),
     );
-  navigable(table, (i, j) => {
-    read("", i, j);
-    for (const header of table.querySelectorAll("th")) header.classList.remove("lit");
-    table.tBodies[0].rows[i].cells[0].classList.add("lit");
-    table.tHead.rows[0].cells[j + 1].classList.add("lit");
+  makeGrid(table, (i, j) => {
+    describePair("", i, j);
+    for (const header of table.querySelectorAll("th")) header.classList.remove("highlight");
+    table.tBodies[0].rows[i].cells[0].classList.add("highlight");
+    table.tHead.rows[0].cells[j + 1].classList.add("highlight");
   });
   const most = pairs.find(({ value }) => value === high);
-  if (most) read("Most alike, ", most.i, most.j);
+  if (most) describePair("Most similar pair, ", most.i, most.j);
   else byId("pair").replaceChildren();
   byId("heat-map").replaceChildren(table);
   byId("scale").hidden = !most;
@@ -53,32 +53,32 @@ export function showHeatMap(texts, vectors) {
 }
 
 function columnHeader(number, text, crowded) {
-  return element("th", { scope: "col", title: text }, crowded ? spoken(number) : number, spoken(`: ${shortened(text, 80)}`));
+  return element("th", { scope: "col", title: text }, crowded ? visuallyHidden(number) : number, visuallyHidden(`: ${shortened(text, 80)}`));
 }
 
 function rowHeader(number, text) {
   return element("th", { scope: "row", title: text }, element("span", { class: "number" }, number), " ", text);
 }
 
-function cell(shown, value, own, low, high) {
-  const made = element("td", { class: own ? "own" : null, "data-value": value }, shown);
-  made.style.setProperty("--share", String(high > low ? Math.max(0, (value - low) / (high - low)) : 0.5));
-  return made;
+function cell(shown, value, diagonal, low, high) {
+  const created = element("td", { class: diagonal ? "diagonal" : null, "data-value": value }, shown);
+  created.style.setProperty("--fraction", String(high > low ? Math.max(0, (value - low) / (high - low)) : 0.5));
+  return created;
 }
 
 function quoted(text) {
   return element("q", { dir: "auto" }, shortened(text, 160));
 }
 
-/** List the best texts by their similarity to a question's vector, the most similar first. */
+/** List the texts that are most similar to a question, in descending order. */
 export function showResults(texts, vectors, question) {
   const ranked = texts.map((text, index) => ({ text, index, score: cosine(question, vectors[index]) }));
   ranked.sort((a, b) => b.score - a.score || a.index - b.index);
   const low = ranked.at(-1).score;
   const high = ranked[0].score;
-  const items = ranked.slice(0, MOST_RESULTS).map(({ text, index, score }) => {
-    const bar = element("i", { class: "bar-of", "aria-hidden": "true" });
-    bar.style.setProperty("--share", String(high > low ? 0.04 + (0.96 * (score - low)) / (high - low) : 1));
+  const items = ranked.slice(0, MAX_RESULTS).map(({ text, index, score }) => {
+    const bar = element("i", { class: "data-bar", "aria-hidden": "true" });
+    bar.style.setProperty("--fraction", String(high > low ? 0.04 + (0.96 * (score - low)) / (high - low) : 1));
     return element(
       "li",
       { "data-index": index, "data-score": score },
