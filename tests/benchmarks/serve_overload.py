@@ -57,7 +57,7 @@ async def overloaded(server: Process, requests: list[bytes], tokens: float, seco
     """Measure throughput and overload; times are in seconds, memory in MB."""
     await in_turn(server.address, requests, clients=64, seconds=2)
     start = time.perf_counter()
-    carried = len(await in_turn(server.address, requests, clients=64, seconds=10)) / (time.perf_counter() - start)
+    throughput = len(await in_turn(server.address, requests, clients=64, seconds=10)) / (time.perf_counter() - start)
     memory: list[dict[str, float]] = []
 
     async def watch() -> None:
@@ -66,27 +66,27 @@ async def overloaded(server: Process, requests: list[bytes], tokens: float, seco
             await asyncio.sleep(5)
 
     watching = asyncio.create_task(watch())
-    own, start = time.process_time(), time.perf_counter()
-    found = await paced(server.address, requests, rate=FACTOR * carried, seconds=seconds, connections=_CONNECTIONS)
+    client_cpu, start = time.process_time(), time.perf_counter()
+    result = await paced(server.address, requests, rate=FACTOR * throughput, seconds=seconds, connections=_CONNECTIONS)
     wall = time.perf_counter() - start
     watching.cancel()
-    accepted = [outcome for outcome in found.outcomes if outcome.status == 200]
-    refused = [outcome for outcome in found.outcomes if outcome.status == 429]
+    accepted = [outcome for outcome in result.outcomes if outcome.status == 200]
+    rejected = [outcome for outcome in result.outcomes if outcome.status == 429]
     limits = Settings()
-    most = min(limits.max_requests, (limits.queue_tokens + 2 * limits.call_tokens) / tokens)
+    max_waiting = min(limits.max_requests, (limits.queue_tokens + 2 * limits.call_tokens) / tokens)
     return {
-        "carried_per_s": round(carried, 1),
-        "sent_per_s": round(len(found.outcomes) / seconds, 1),
-        "unsent": found.unsent,
-        "statuses": dict(Counter(outcome.status for outcome in found.outcomes)),
+        "throughput_per_s": round(throughput, 1),
+        "sent_per_s": round(len(result.outcomes) / seconds, 1),
+        "unsent": result.unsent,
+        "statuses": dict(Counter(outcome.status for outcome in result.outcomes)),
         "answered_per_s": round(len(accepted) / wall, 1),
         "accepted_s": {p: round(percentile(accepted, p) / 1e3, 2) for p in (50, 99)}
-        | {"most": round(max(outcome.seconds for outcome in accepted), 2)},
-        "bound_s": round(2 * most * wall / len(accepted), 1),
-        "refused_ms": {p: round(percentile(refused, p), 1) for p in (50, 99)} if refused else None,
-        "retry_after": dict(Counter(outcome.retry_after for outcome in refused)),
+        | {"max": round(max(outcome.seconds for outcome in accepted), 2)},
+        "bound_s": round(2 * max_waiting * wall / len(accepted), 1),
+        "rejected_ms": {p: round(percentile(rejected, p), 1) for p in (50, 99)} if rejected else None,
+        "retry_after": dict(Counter(outcome.retry_after for outcome in rejected)),
         "memory": memory,
-        "client_cpus": round((time.process_time() - own) / wall, 2),
+        "client_cpus": round((time.process_time() - client_cpu) / wall, 2),
     }
 
 
