@@ -91,20 +91,20 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def small_server():
-    """A server of the built-in model that accepts little."""
+    """Server of the built-in model with small limits."""
     with serving(max_inputs=3, max_characters=1000, max_body_bytes=3000, body_timeout=0.5) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def server():
-    """A server of the built-in model as it comes."""
+    """Server of the built-in model with default settings."""
     with serving() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser; not for longer than a module, whose event loop is the browser's."""
+    """Browser of one module: its event loop must not outlive the module."""
     with chromium(installed()) as running:
         yield running

@@ -308,7 +308,7 @@ def test_dns_rebinding_in_a_browser(deceived, server):
         assert page.goto(f"{EVIL}:{server.port}/").status == 403
         for path, options in (("/metrics", {}), ("/embed", POST)):
             kind, status, text = page.evaluate(FETCH, [path, options])
-            assert (kind, status) == ("basic", 403), "it is of the same origin, and reads the refusal only"
+            assert (kind, status) == ("basic", 403), "it is of the same origin, and reads the error only"
             assert "moembed_texts" not in text
     assert server.metric("moembed_texts_total") == before
 

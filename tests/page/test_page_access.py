@@ -34,7 +34,7 @@ HOSTILE = [
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
 def test_axe_reports_no_violations(browser, server, scheme, viewport):
-    with opened(browser, server, color_scheme=scheme, viewport=viewport, refusals=[400]) as page:
+    with opened(browser, server, color_scheme=scheme, viewport=viewport, statuses=[400]) as page:
         page.wait_for_selector("#load td")
         assert violations(page) == []
         page.fill("#texts", LONG)
@@ -85,10 +85,10 @@ def test_texts_are_never_parsed_as_markup(browser, server):
 def test_content_security_policy_stops_injected_code(browser, server):
     with opened(browser, server) as page:
         page.wait_for_selector("#load td")
-        refused = page.evaluate(
+        result = page.evaluate(
             "() => { try { document.body.innerHTML = '<img src=x>'; return 'parsed'; } catch (e) { return e.name; } }"
         )
-        assert refused == "TypeError"
+        assert result == "TypeError"
         assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'stopped')") == "stopped"
         assert any("Content Security Policy" in text for text in page.seen.console)
         page.seen.console.clear()
@@ -96,7 +96,7 @@ def test_content_security_policy_stops_injected_code(browser, server):
 
 
 def test_api_key_is_requested_and_not_stored(browser):
-    with serving(api_keys=("open sesame",)) as server, opened(browser, server, refusals=[401]) as page:
+    with serving(api_keys=("open sesame",)) as server, opened(browser, server, statuses=[401]) as page:
         page.wait_for_selector("#error:visible")
         assert "send one in the header Authorization: Bearer KEY" in page.inner_text("#error")
         assert violations(page) == []

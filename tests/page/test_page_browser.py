@@ -122,7 +122,7 @@ def test_page_describes_the_model(page, browser, bundle):
 
 
 def test_page_shows_the_servers_errors(browser, server):
-    with opened(browser, server, refusals=[400]) as page:
+    with opened(browser, server, statuses=[400]) as page:
         page.wait_for_selector("#load td")
         page.fill("#texts", LONG)
         page.click("#texts-form button")
@@ -138,7 +138,7 @@ def test_page_shows_the_servers_errors(browser, server):
             page.fill("#texts", "\n".join(["a"] * count))
             page.click("#texts-form button")
             settled(page, f"There are {count} texts; enter 1 to 40")
-    with serving(max_inputs=3) as strict, opened(browser, strict, refusals=[422]) as page:
+    with serving(max_inputs=3) as strict, opened(browser, strict, statuses=[422]) as page:
         page.wait_for_selector("#error:visible")
         assert "the request has 8 texts; the limit is 3" in page.inner_text("#error")
 

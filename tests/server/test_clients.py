@@ -120,11 +120,11 @@ def test_langchain_error_names_the_setting_to_change(server, documents, monkeypa
     monkeypatch.setattr(tiktoken, "get_encoding", lambda _: tiny)
     with pytest.raises(openai.BadRequestError, match=r"check_embedding_ctx_length=False"):
         langchain.embed_documents(["Hello, world"])
-    told = OpenAIEmbeddings(
+    configured = OpenAIEmbeddings(
         model="moembed:document", base_url=f"{server.url}/v1", api_key=KEY, check_embedding_ctx_length=False
     )
-    assert np.array(told.embed_documents(TEXTS), np.float32).tobytes() == documents.tobytes()
-    assert len(told.embed_query("hello")) == 384
+    assert np.array(configured.embed_documents(TEXTS), np.float32).tobytes() == documents.tobytes()
+    assert len(configured.embed_query("hello")) == 384
 
 
 def test_llama_index(server, documents):

@@ -124,12 +124,12 @@ def test_overload_gets_429_and_passes():
 
         with concurrent.futures.ThreadPoolExecutor(16) as clients:
             answers = list(clients.map(ask, range(48)))
-        refused = [answer for answer in answers if answer.status == 429]
-        assert refused
+        rejected = [answer for answer in answers if answer.status == 429]
+        assert rejected
         assert {answer.status for answer in answers} == {200, 429}
-        assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
-        assert refused[0].json["error"]["code"] == "rate_limit_exceeded"
-        assert server.metric("moembed_refused_requests_total", reason="overloaded") == len(refused)
+        assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in rejected)
+        assert rejected[0].json["error"]["code"] == "rate_limit_exceeded"
+        assert server.metric("moembed_refused_requests_total", reason="overloaded") == len(rejected)
         assert ask(0).status == 200
         assert server.post("/embed", {"inputs": texts * 4, "prompt_name": "query"}).status == 200, (
             "nobody waits meanwhile"

@@ -190,7 +190,7 @@ def test_openapi_document_lists_the_fields(server):
     assert embed["required"] == ["inputs"]
     assert embed["properties"]["options"] == {"description": "accepted, without effect"}
     assert embed["properties"]["prompt"]["type"] == "null"
-    assert "refused" in embed["properties"]["prompt"]["description"]
+    assert "rejected" in embed["properties"]["prompt"]["description"]
     assert embed.get("additionalProperties", True) is True
     assert schemas["moembed.server.apis.openai.EmbeddingsRequest"]["additionalProperties"] is False
     ollama = schemas["moembed.server.apis.ollama.EmbedRequest"]

@@ -64,8 +64,8 @@ class Seen:
 
 
 @contextlib.contextmanager
-def opened(browser, server, *, refusals=(), **options) -> Iterator[Page]:
-    """Open the server's page; finally check that it made no foreign request and logged nothing but the statuses `refusals`."""
+def opened(browser, server, *, statuses=(), **options) -> Iterator[Page]:
+    """Open the server's page; finally check that it made no foreign request and logged nothing but errors with `statuses`."""
     context = browser.new_context(**{"viewport": DESKTOP} | options)
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -74,7 +74,7 @@ def opened(browser, server, *, refusals=(), **options) -> Iterator[Page]:
         page.goto(f"{server.url}/")
         yield page
         assert seen.foreign == []
-        assert [text for text in seen.console if not any(f"status of {code}" in text for code in refusals)] == []
+        assert [text for text in seen.console if not any(f"status of {code}" in text for code in statuses)] == []
         assert context.cookies() == []
         assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
     finally:
