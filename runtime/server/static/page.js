@@ -118,8 +118,8 @@ function showModel() {
   );
   byId("provenance").classList.toggle("notice", card.built_in || !card.origin);
   byId("provenance").textContent = card.built_in
-    ? "This is the small built-in model, with the same architecture (made from multilingual-e5-small). It is not the " +
-      "published nomic-embed-text-v2-moe, and is less accurate, especially across languages."
+    ? "This is the small built-in model of the same architecture (made from multilingual-e5-small), " +
+      "not the published nomic-embed-text-v2-moe. It is less accurate, especially across languages."
     : card.origin
       ? `Made from ${card.origin}${card.revision ? `, revision ${card.revision.slice(0, 12)}` : ""}.`
       : `Made from a local checkpoint (“${card.name}”): the bundle does not name the origin of its weights.`;

@@ -34,7 +34,7 @@ function showGrid(tokens, layers, count) {
   );
   makeGrid(table, (row, column) => {
     const { layer, experts, weights } = layers[column];
-    const parts = experts[row].map((expert, rank) => `expert ${expert} with ${weights[row][rank].toFixed(3)}`);
+    const parts = experts[row].map((expert, rank) => `expert ${expert} with weight ${weights[row][rank].toFixed(3)}`);
     byId("token").replaceChildren(
       element("b", {}, withoutMarker(tokens[row])),
       ` in layer ${layer}: ${parts.join(", ")}. The router gives ${percent(1 - sum(weights[row]))} to the other experts, which do not process the token.`,
