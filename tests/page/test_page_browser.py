@@ -257,7 +257,10 @@ def test_keyboard_only(page, model):
     page.keyboard.press("ArrowDown")
     wanted = model.routing(QUESTION, prompt_name="query")
     read = page.inner_text("#token")
-    assert f"in layer {wanted.layers[0]}: expert {wanted.experts[0, 1, 0]} with weight {wanted.weights[0, 1, 0]:.3f}" in read
+    assert (
+        f"in layer {wanted.layers[0]}: expert {wanted.experts[0, 1, 0]} with weight {wanted.weights[0, 1, 0]:.3f}"
+        in read
+    )
     assert tab() == "live"
     page.keyboard.press("Space")
     assert not page.is_checked("#live")

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from moembed.server.engine.queue import RowOutput
 from moembed.server.errors import OverloadedError
-from support.queues import EMBEDDING, doubled, rows, scheduled
+from support.queues import doubled, rows, scheduled
 from support.serving import BODIES, message_of, serving, wait_until
 
 TEXTS = [f"document number {n} of a batch" for n in range(200)]
@@ -49,33 +50,33 @@ def test_short_requests_are_answered_meanwhile_and_a_second_batch_gets_429(narro
 
 def test_large_request_does_not_count_towards_the_limit():
     async def scenario(scheduler, _):
-        large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), EMBEDDING))
+        large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), RowOutput.EMBEDDING))
         await asyncio.sleep(0.02)
-        others = [asyncio.ensure_future(scheduler.submit(rows(*range(40)), EMBEDDING)) for _ in range(2)]
+        others = [asyncio.ensure_future(scheduler.submit(rows(*range(40)), RowOutput.EMBEDDING)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="400 more exceed the limit"):
-            await scheduler.submit(rows(*range(40)), EMBEDDING)
+            await scheduler.submit(rows(*range(40)), RowOutput.EMBEDDING)
         with pytest.raises(OverloadedError, match="more than the queue limit of 1000"):
-            await scheduler.submit(rows(*range(101)), EMBEDDING)
+            await scheduler.submit(rows(*range(101)), RowOutput.EMBEDDING)
         assert [len(found) for found in await asyncio.gather(*others)] == [40, 40]
         assert not large.done(), "the other requests took turns"
         assert len(await large) == 300
-        assert len(await scheduler.submit(rows(*range(200)), EMBEDDING)) == 200
+        assert len(await scheduler.submit(rows(*range(200)), RowOutput.EMBEDDING)) == 200
 
     scheduled(doubled(0.02), scenario, call_tokens=100, queue_tokens=1000)
 
 
 def test_cancelled_large_request_leaves_room_for_another():
     async def scenario(scheduler, observer):
-        blocker = asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))
+        blocker = asyncio.ensure_future(scheduler.submit(rows(1), RowOutput.EMBEDDING))
         await asyncio.sleep(0.02)
-        large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), EMBEDDING))
+        large = asyncio.ensure_future(scheduler.submit(rows(*range(300)), RowOutput.EMBEDDING))
         await asyncio.sleep(0)
         large.cancel()
         with pytest.raises(asyncio.CancelledError):
             await large
         assert observer.last == (0, 0)
-        assert len(await scheduler.submit(rows(*range(300)), EMBEDDING)) == 300
+        assert len(await scheduler.submit(rows(*range(300)), RowOutput.EMBEDDING)) == 300
         await blocker
 
     scheduled(doubled(0.02), scenario, queue_tokens=1000)
@@ -83,12 +84,12 @@ def test_cancelled_large_request_leaves_room_for_another():
 
 def test_full_queue_rejects_a_large_request():
     async def scenario(scheduler, _):
-        full = [asyncio.ensure_future(scheduler.submit(rows(1), EMBEDDING))]
+        full = [asyncio.ensure_future(scheduler.submit(rows(1), RowOutput.EMBEDDING))]
         await asyncio.sleep(0.02)
-        full += [asyncio.ensure_future(scheduler.submit(rows(*range(50)), EMBEDDING)) for _ in range(2)]
+        full += [asyncio.ensure_future(scheduler.submit(rows(*range(50)), RowOutput.EMBEDDING)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="tokens are waiting"):
-            await scheduler.submit(rows(*range(300)), EMBEDDING)
+            await scheduler.submit(rows(*range(300)), RowOutput.EMBEDDING)
         await asyncio.gather(*full)
 
     scheduled(doubled(0.1), scenario, call_tokens=500, queue_tokens=1000)

@@ -7,8 +7,6 @@ import numpy as np
 
 from moembed.server.engine.scheduler import Scheduler
 
-EMBEDDING = "sentence_embedding"
-
 
 class Silent:
     def queued(self, tokens, texts):

@@ -13,7 +13,7 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
-from moembed.inference.session import Output
+from moembed.server.engine.queue import RowOutput
 from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
 from moembed.server.engine.tasks import select_prompt, start_with_prompt
 from moembed.server.errors import InvalidRequestError, TooLargeError, TooLongError, TooManyTextsError
@@ -22,8 +22,6 @@ from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong, Window, check_room, finish, windows_of
 
 _T = TypeVar("_T")
-# The graph's outputs, what is made of the second, and what its routers decide.
-EMBEDDING, TOKENS, MEANS, ROUTING = Output.EMBEDDING, Output.TOKENS, "means", "routing"
 # Fewer characters are tokenized on the event loop: waking another thread would take longer.
 _INLINE_CHARACTERS = 4096
 # Numbers in a response of token vectors: 32 MB, and about 100 MB of JSON, which is encoded text by text.
@@ -97,7 +95,7 @@ class Engine:
         dim = self.resolve_dim(dim)
         policy = self._policy(overlong, windows=normalize)
         windows = await self.tokenize(texts, task=task, overlong=policy, limit=limit)
-        return await self._embed(windows, len(texts), dim, EMBEDDING if normalize else MEANS)
+        return await self._embed(windows, len(texts), dim, RowOutput.EMBEDDING if normalize else RowOutput.MEAN)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
         """Embed texts given as token ids of this model, with or without its special tokens around them.
@@ -135,7 +133,7 @@ class Engine:
                 windows.append(Window(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
             return windows
 
-        return await self._embed(await self.offload(rows, check), len(rows), dim, EMBEDDING)
+        return await self._embed(await self.offload(rows, check), len(rows), dim, RowOutput.EMBEDDING)
 
     async def token_embeddings(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
@@ -152,7 +150,7 @@ class Engine:
             raise TooLargeError(
                 f"the response would have {numbers} numbers; the limit is {_MAX_NUMBERS}: send fewer texts at a time"
             )
-        return await self.scheduler.submit([window.ids for window in windows], TOKENS), windows
+        return await self.scheduler.submit([window.ids for window in windows], RowOutput.TOKENS), windows
 
     async def routing(self, text: str, *, task: str | None) -> Routing:
         """Return the expert routing of a text's tokens.
@@ -162,7 +160,7 @@ class Engine:
         """
         windows = await self.tokenize([text], task=task, overlong="error")
         await asyncio.to_thread(self.embedder.routers.open)
-        results: list[Any] = await self.scheduler.submit([window.ids for window in windows], ROUTING)
+        results: list[Any] = await self.scheduler.submit([window.ids for window in windows], RowOutput.ROUTING)
         routing: Routing = results[0]
         return routing
 
@@ -229,16 +227,17 @@ class Engine:
         await self.scheduler.close()
         self._tokenizing.shutdown()
 
-    def _run(self, output: str, rows: list[Ids]) -> Sequence[Any]:
-        if output == ROUTING:
+    def _run(self, output: RowOutput, rows: list[Ids]) -> Sequence[Any]:
+        if output is RowOutput.ROUTING:
             return [self.embedder.routers.run(row) for row in rows]
-        outputs = self.embedder.session.run(
-            EMBEDDING if output == EMBEDDING else TOKENS, *pad(rows, self.embedder.tokenizer.pad)
-        )
-        if output == EMBEDDING:
-            return list(outputs)
-        states = [padded[: len(row)] for padded, row in zip(outputs, rows, strict=True)]
-        return [state.mean(axis=0, dtype=np.float32) if output == MEANS else state.copy() for state in states]
+        batch = pad(rows, self.embedder.tokenizer.pad)
+        if output is RowOutput.EMBEDDING:
+            return list(self.embedder.session.run("sentence_embedding", *batch))
+        padded = self.embedder.session.run("token_embeddings", *batch)
+        states = [row_states[: len(row)] for row_states, row in zip(padded, rows, strict=True)]
+        if output is RowOutput.MEAN:
+            return [row_states.mean(axis=0, dtype=np.float32) for row_states in states]
+        return [row_states.copy() for row_states in states]
 
     def _check(self, texts: Sequence[object], characters: int) -> None:
         max_texts, max_characters = self._settings.max_inputs, self._settings.max_characters
@@ -270,11 +269,11 @@ class Engine:
         policy = overlong or self._settings.overlong
         return "error" if policy == "mean" and not windows else policy
 
-    async def _embed(self, windows: list[Window], count: int, dim: int, output: str) -> Result:
+    async def _embed(self, windows: list[Window], count: int, dim: int, output: RowOutput) -> Result:
         rows = await self.scheduler.submit([window.ids for window in windows], output)
         vectors = np.stack(rows) if rows else np.empty((0, self.embedder.dim), np.float32)
         tokens = [0] * count
         for window in windows:
             tokens[window.text] += len(window.ids)
         truncated = [window.text for window in windows if window.truncated]
-        return Result(finish(windows, vectors, count, dim, normalize=output == EMBEDDING), tokens, truncated)
+        return Result(finish(windows, vectors, count, dim, normalize=output is RowOutput.EMBEDDING), tokens, truncated)

@@ -9,6 +9,7 @@ and the documents get the other half.
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,21 @@ _NEGLIGIBLE = 16
 _MAX_SKIPPED = 256
 
 
+class RowOutput(Enum):
+    """Result that is computed for a row. All rows of a model call have the same one."""
+
+    EMBEDDING = auto()
+    TOKENS = auto()
+    MEAN = auto()
+    ROUTING = auto()
+
+
 class Flow:
     """Rows of one request.
 
     Args:
         rows: token ids, one array per row.
-        output: name of the output to compute.
+        output: result to compute for each row.
         started: time at which the request was queued.
 
     Attributes:
@@ -38,7 +48,7 @@ class Flow:
         missing: rows that are not computed yet.
     """
 
-    def __init__(self, rows: Sequence[Ids], output: str, started: float = 0.0) -> None:
+    def __init__(self, rows: Sequence[Ids], output: RowOutput, started: float = 0.0) -> None:
         self.rows, self.output, self.started = rows, output, started
         self.tokens = sum(len(row) for row in rows)
         self.waiting = deque(range(len(rows)))

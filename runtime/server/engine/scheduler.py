@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.server.engine.queue import FairQueue, Flow
+from moembed.server.engine.queue import FairQueue, Flow, RowOutput
 from moembed.server.errors import OverloadedError
 from moembed.tokenizer.tokenizer import Ids
 
 Vectors = list[NDArray[np.float32]]
-Run = Callable[[str, list[Ids]], Sequence[NDArray[np.float32]]]
+Run = Callable[[RowOutput, list[Ids]], Sequence[NDArray[np.float32]]]
 
 _MAX_RETRY_SECONDS = 60
 
@@ -41,7 +41,7 @@ class Scheduler:
     request), and raised the median latency of a single client from 6.3 ms to 7.4 and 9.3 ms.
 
     Args:
-        run: computes an output for rows; the result for a row must not depend on the other rows.
+        run: computes an output of rows; the result for a row must not depend on the other rows.
         call_tokens: tokens per call, at most.
         queue_tokens: waiting tokens, at most.
         queue_texts: waiting rows, at most. One request at a time may exceed either limit: its rows take turns with those of
@@ -102,7 +102,7 @@ class Scheduler:
         started = self._call_started
         return time.perf_counter() - started if started else 0.0
 
-    async def submit(self, rows: Sequence[Ids], output: str) -> Vectors:
+    async def submit(self, rows: Sequence[Ids], output: RowOutput) -> Vectors:
         """Compute an output for rows. If the caller is cancelled, its waiting rows are dropped.
 
         Raises:
