@@ -13,6 +13,7 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
+from moembed.inference.session import Output
 from moembed.server.engine.queue import RowOutput
 from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
 from moembed.server.engine.tasks import select_prompt, start_with_prompt
@@ -232,8 +233,8 @@ class Engine:
             return [self.embedder.routers.run(row) for row in rows]
         batch = pad(rows, self.embedder.tokenizer.pad)
         if output is RowOutput.EMBEDDING:
-            return list(self.embedder.session.run("sentence_embedding", *batch))
-        padded = self.embedder.session.run("token_embeddings", *batch)
+            return list(self.embedder.session.run(Output.EMBEDDING, *batch))
+        padded = self.embedder.session.run(Output.TOKENS, *batch)
         states = [row_states[: len(row)] for row_states, row in zip(padded, rows, strict=True)]
         if output is RowOutput.MEAN:
             return [row_states.mean(axis=0, dtype=np.float32) for row_states in states]
