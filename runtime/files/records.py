@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moembed.errors import MoembedError, shown
 
@@ -111,7 +111,7 @@ class _Reader:
             return self._dataclass(kind, value, path)
         if origin is Annotated:
             return self._annotated(parts[0], parts[1], value, path)
-        if origin is UnionType:
+        if origin in (UnionType, Union):  # `Annotated[...] | None` is one of typing
             (other,) = set(parts) - {NoneType}
             return None if value is None else self.read(other, value, path)
         if origin is Literal:

@@ -131,3 +131,16 @@ def test_toml(text, said):
 
 def test_toml_becomes_a_dataclass():
     assert read_toml(Dated, "when = '2020-01-01'", "r.toml", error=InputError, remedy="") == Dated("2020-01-01")
+
+
+@dataclass(frozen=True)
+class Limited:
+    retries: Count | None
+
+
+def test_an_optional_field_keeps_its_rule():
+    options = {"error": InputError, "remedy": "mend it"}
+    assert read_record(Limited, {"retries": None}, "file.json", **options) == Limited(None)
+    assert read_record(Limited, {"retries": 3}, "file.json", **options) == Limited(3)
+    with pytest.raises(InputError, match="retries = -1; expected an integer of at least 0"):
+        read_record(Limited, {"retries": -1}, "file.json", **options)
