@@ -1,1 +1,1 @@
-"""From a checkpoint to a bundle: trace, finishing passes, writing, and proof that nothing was lost on the way."""
+"""Export of a checkpoint to a bundle: trace, graph passes, writing, and comparison with the network."""

@@ -1,7 +1,7 @@
-"""The ONNX meaning of the ops in domain `moembed`: model-local functions with bodies of standard operators.
+"""Definition of the ops in domain `moembed`: model-local ONNX functions with bodies of standard operators.
 
-Any ONNX Runtime that reads opset 23 (1.24 and later) inlines the bodies; a registered native kernel of the same domain and
-name takes their place, and is judged by them. The bodies mirror `moembed.models.ops` and are written in ONNX's textual syntax.
+Any ONNX Runtime that reads opset 23 (1.24 and later) inlines the bodies. A registered native kernel of the same domain and name
+takes the place of a body, and is tested against it. The bodies mirror `moembed.models.ops`, in ONNX's textual syntax.
 """
 
 from functools import cache
@@ -31,7 +31,7 @@ Router <top_k> (x, weight) => (weights, expert_indices)
 """
 
 # qkv [T,3*hidden], tokens [T], attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> y [T,hidden].
-# A pad cell is filled with some token's values; the mask takes it out of every sum, exactly.
+# A pad cell holds some token's values; the mask makes it exactly zero in every sum.
 ATTENTION = """
 Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
 {
@@ -111,8 +111,8 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
 """
 
 # x [T,hidden], tokens [T], attention_mask [batch,sequence] -> y [batch,hidden]. The sum is a product with ones over rows
-# padded to a multiple of 16: kernels pair the elements of a sum by its length, so that one more pad token, or a batch of
-# one, could otherwise change the last bit of a mean.
+# padded to a multiple of 16. Kernels pair the elements of a sum by its length: without it, one more pad token, or a batch of
+# one, could change the last bit of a mean.
 POOL = """
 Pool (x, tokens, attention_mask) => (y)
 {
@@ -148,8 +148,8 @@ Pool (x, tokens, attention_mask) => (y)
 }
 """
 
-# How tokens reach their experts: slots (token, rank) are sorted by expert, so that those of an expert are neighbours, computed,
-# and put back by the inverse permutation, so that a token's sum runs over its ranks whatever the other tokens of the batch chose.
+# Slots (token, rank) are sorted by expert, so that the slots of an expert are contiguous. The inverse permutation puts their results
+# back, so that a token's sum runs over its ranks, independent of the routing of the other tokens in the batch.
 SORTED = """
     axis0 = Constant <value_ints = [0]> ()
     axis2 = Constant <value_ints = [2]> ()
@@ -190,12 +190,12 @@ _EXPERT = """
 
 
 def expert_names(num_experts: int, *stems: str) -> list[str]:
-    """`", "`-joined names `stem0, stem1, ...`, one string per stem."""
+    """Return the names `stem0, stem1, ...`, joined by `", "`, one string per stem."""
     return [", ".join(f"{stem}{i}" for i in range(num_experts)) for stem in stems]
 
 
 def _experts(num_experts: int) -> str:
-    """Body for a number of experts; ONNX functions have a fixed number of inputs.
+    """Return the function for a number of experts; ONNX functions have a fixed number of inputs.
 
     x [T,hidden], weights [T,top_k], expert_indices [T,top_k] int64, bias [hidden], then every expert's w1 [ffn,hidden] and every
     expert's w2 [ffn,hidden] -> y [T,hidden].
@@ -214,7 +214,7 @@ def _experts(num_experts: int) -> str:
 
 @cache
 def functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
-    """The functions that a model with `num_experts` experts per MoE layer carries."""
+    """Return the functions of a model with `num_experts` experts per MoE layer."""
     texts = (ROUTER, ATTENTION, POOL, _experts(num_experts))
     return tuple(parser.parse_function(HEADER + text) for text in texts)
 
@@ -227,7 +227,7 @@ def _schema(name: str, inputs: str, outputs: str, *attributes: str) -> OpSchema:
     return OpSchema(name, DOMAIN, VERSION, inputs=parameters(inputs), outputs=parameters(outputs), attributes=kinds)
 
 
-# Signatures at trace time, where the weights of all experts are still one tensor; `moembed.export.graph` splits them.
+# Signatures at trace time, when the weights of all experts are still one tensor; `moembed.export.graph` splits them.
 SCHEMAS = {
     "router": _schema("Router", "x:float weight:float", "weights:float expert_indices:int64", "top_k"),
     "attention": _schema(

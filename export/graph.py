@@ -1,4 +1,4 @@
-"""The finishing passes between the trace and the file: expert weights apart, function bodies in, the trace's traces out."""
+"""Passes over a traced graph: split the weights of experts, add function bodies, remove the trace's metadata."""
 
 from collections.abc import Iterator
 
@@ -8,26 +8,25 @@ import onnx_ir as ir
 from moembed.bundle.manifest import RouterOutputs
 from moembed.export.functions import DOMAIN, VERSION, functions
 from moembed.models.config import NomicMoeConfig
+from moembed.models.roles import Kind, Role, role
 from moembed.version import __version__
 
 
 def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
-    """Turn a fresh trace into the model that a bundle carries; changes and returns `model`.
+    """Turn a fresh trace into the model of a bundle; changes and returns `model`.
 
-    Every expert's two matrices become initializers of their own (`...mlp.experts.mlp.w1.0`, ...): a runtime then maps
-    or prepacks just what it multiplies with, and no node ever slices a stack of experts.
+    Every matrix of an expert becomes an initializer (`...mlp.experts.mlp.w1.0`, ...): a runtime then maps or prepacks only the
+    operands of its products, and no node slices a stack of experts.
     """
     _name_dimensions(model)
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == "Experts":
             _split_experts(model, node)
         elif node.domain == DOMAIN and node.op_type == "Router":
-            layer = str(node.inputs[1].name).split(".")[2]  # type: ignore[union-attr]
-            outputs = router_outputs(int(layer))
-            node.outputs[0].name, node.outputs[1].name = outputs.weights, outputs.expert_indices
+            _name_outputs(node)
     drop_unused(model)
     _add_alias(model, "token_embeddings", "last_hidden_state")
-    _forget_the_trace(model)
+    _remove_trace_metadata(model)
     for proto in functions(config.num_experts):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
@@ -38,19 +37,27 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
 
 
 def router_outputs(layer: int) -> RouterOutputs:
-    """Names of what a layer's router computes, after the checkpoint's name of the router."""
-    router = f"encoder.layers.{layer}.mlp.router"
+    """Return the names of the values that a layer's router computes, which follow the name of its weight."""
+    router = Role(Kind.ROUTER, layer).name.removesuffix(".layer.weight")
     return RouterOutputs(weights=f"{router}.weights", expert_indices=f"{router}.expert_indices")
 
 
+def _name_outputs(router: ir.Node) -> None:
+    weight = role(router.inputs[1].name) if router.inputs[1] is not None else None
+    if weight is None or weight.layer is None:
+        raise ValueError("the trace does not feed Router from the checkpoint's weight")
+    outputs = router_outputs(weight.layer)
+    router.outputs[0].name, router.outputs[1].name = outputs.weights, outputs.expert_indices
+
+
 def consumer(model: ir.Model, initializer: str) -> ir.Node:
-    """The single node that reads an initializer, by the checkpoint's tensor name."""
+    """Return the only node that reads an initializer."""
     (use,) = model.graph.initializers[initializer].uses()
     return use.node
 
 
 def _name_dimensions(model: ir.Model) -> None:
-    # The exporter invents symbol names (s70, s72); say what they are wherever they occur.
+    # The exporter makes up names of dimensions (s70, s72).
     batch, sequence = (str(dim) for dim in _shape(model.graph.inputs[0]))
     tokens = next(
         str(_shape(v)[0]) for node in model.graph for v in node.outputs if node.op_type == "LayerNormalization"
@@ -63,7 +70,7 @@ def _name_dimensions(model: ir.Model) -> None:
 
 def _shape(value: ir.Value | None) -> ir.Shape:
     if value is None or value.shape is None:
-        raise ValueError(f"the trace gave {value} no shape")
+        raise ValueError(f"the trace has no shape for {value}")
     return value.shape
 
 
@@ -92,7 +99,7 @@ def _split_experts(model: ir.Model, node: ir.Node) -> None:
 
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    """Register a new initializer of the given content (not copied) and return its value."""
+    """Register a new initializer with the content of an array, which is not copied, and return its value."""
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
@@ -100,7 +107,7 @@ def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
 
 
 def _add_alias(model: ir.Model, output: str, alias: str) -> None:
-    # optimum's feature extraction, and with it sentence-transformers' ONNX backend, reads this name and no other.
+    # optimum's feature extraction reads only this name, and so does sentence-transformers' ONNX backend.
     value = next(value for value in model.graph.outputs if value.name == output)
     node = ir.node("Identity", [value], num_outputs=1, name=alias)
     node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = alias, value.shape, value.type
@@ -117,8 +124,8 @@ def drop_unused(model: ir.Model) -> None:
         del model.graph.initializers[name]
 
 
-def _forget_the_trace(model: ir.Model) -> None:
-    # Stack traces, source paths and module reprs of the exporting machine.
+def _remove_trace_metadata(model: ir.Model) -> None:
+    # It holds stack traces, source paths and module reprs of the exporting machine.
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph:

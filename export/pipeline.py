@@ -1,37 +1,23 @@
-"""`export`: a checkpoint becomes a bundle, checked before it is published."""
+"""`export`: make a bundle of a checkpoint."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Reference
 from moembed.bundle.manifest import Manifest, Source
-from moembed.errors import BundleError, CheckpointError, MissingExtraError
-from moembed.export.vocabulary import write_vocabulary
-from moembed.export.writer import (
-    certificate_of,
-    check_replaceable,
-    file_records,
-    write_graph,
-    write_manifest,
-    writer_versions,
-)
-from moembed.files.paths import replacing_folder
-from moembed.models.interop_files import copy_companion
-from moembed.models.locate import OPTIONAL_FILES, Checkpoint
+from moembed.errors import BundleError, CheckpointError, extra
+from moembed.export.writer import check_replaceable, writing_bundle
+from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, Checkpoint
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_ids
-from moembed.verify.tolerances import TOLERANCES
+from moembed.verify.tolerances import FP32
 from moembed.version import __version__
 
-if TYPE_CHECKING:
-    from moembed.verify.parity import ParityReport
-
-GRAPH = "onnx/model.onnx"
-RECIPE = "fp32"
+_GRAPH = "onnx/model.onnx"
+_RECIPE = "fp32"
 
 
 def export(
@@ -47,7 +33,7 @@ def export(
         checkpoint: from `moembed.models.locate.locate`.
         out: the folder to write; it appears complete or not at all.
         force: replace `out` if it is a bundle already.
-        log: told what is being done.
+        log: receives progress messages.
 
     Returns:
         The bundle, opened.
@@ -60,29 +46,48 @@ def export(
     """
     check_replaceable(out, force=force)
     need_extras()
-    from moembed.export.graph import finish
+    from moembed.export.graph import finish, router_outputs
     from moembed.export.trace import trace
     from moembed.models.checkpoint import load_network, stored_dtypes
-    from moembed.verify.parity import compare, observe_graph, observe_network
+    from moembed.verify.parity import network_runner
 
+    config, spec = checkpoint.config, checkpoint.spec
     _check_tokenizer(checkpoint)
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(stored_dtypes(checkpoint.folder).items()))
     log(f"reading {checkpoint.folder} (tensors: {dtypes})")
     network = load_network(checkpoint.folder)
     log("tracing the encoder")
-    model = finish(trace(network), checkpoint.config)
-    with replacing_folder(out) as partial:
-        log(f"writing {out}")
-        write_graph(model, partial / GRAPH, _properties(checkpoint) | {"weights_dtypes": dtypes})
+    model = finish(trace(network), config)
+    with writing_bundle(out, _GRAPH, log) as writer:
+        writer.write_graph(model, _properties(checkpoint) | {"weights_dtypes": dtypes})
         del model
-        _write_companions(checkpoint, partial)
-        write_vocabulary(partial)
-        log("checking the graph against the network")
-        texts = probe_ids(Tokenizer(partial / "tokenizer.json"), checkpoint.spec.max_tokens)
-        found = observe_graph(partial / GRAPH)
-        report = compare("torch float32", observe_network(network), found, texts, TOLERANCES[RECIPE])
-        del network, found  # as large as what comes next
-        write_manifest(partial, _manifest(checkpoint, report, partial), log)
+        for name in writer.copy_interop_files(checkpoint.folder, [*REQUIRED_FILES, *OPTIONAL_FILES]):
+            if (content := _default_interop_file(name, checkpoint)) is not None:
+                writer.write_json(name, content)
+        reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=checkpoint.weights_size)
+        texts = probe_ids(Tokenizer(writer.folder / "tokenizer.json"), spec.max_tokens)
+        written = writer.certify(reference, "the network (torch float32)", network_runner(network), texts, FP32)
+        del network  # as large as what comes next
+        writer.write_manifest(
+            Manifest(
+                name=spec.name,
+                recipe=_RECIPE,
+                hidden_size=config.hidden_size,
+                max_tokens=spec.max_tokens,
+                dims=spec.dims,
+                prompts=spec.prompts,
+                prompt_required=spec.prompt_required,
+                num_experts=config.num_experts,
+                routers={layer: router_outputs(layer) for layer in config.moe_layers},
+                source=Source(
+                    repo=spec.repo,
+                    revision=spec.revision,
+                    config_sha256=checkpoint.config_sha256,
+                    weights_sha256=checkpoint.weights_sha256,
+                ),
+                **written,
+            )
+        )
     return Bundle.open(out)
 
 
@@ -92,11 +97,9 @@ def need_extras() -> None:
     Raises:
         MissingExtraError: torch, onnx, onnx-ir or onnxscript is not installed.
     """
-    for package in ("torch", "onnx", "onnx_ir", "onnxscript"):
-        try:
+    with extra("export", "Exporting a checkpoint"):
+        for package in ("torch", "onnx", "onnx_ir", "onnxscript"):
             __import__(package)
-        except ImportError:
-            raise MissingExtraError(package, "export", "Exporting a checkpoint") from None
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
@@ -106,21 +109,14 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
     except BundleError as error:
         raise CheckpointError(str(error)) from error
     if size > checkpoint.config.vocab_size:
-        raise CheckpointError(f"{path} has {size} pieces, the embedding table {checkpoint.config.vocab_size} rows")
+        raise CheckpointError(
+            f"{path} has {size} tokens, but the embedding table has {checkpoint.config.vocab_size} rows: the tokenizer is not "
+            "that of the checkpoint"
+        )
 
 
-def _write_companions(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy the small files beside the weights, and write those by which other loaders know the model if they lack."""
-    for name in ("config.json", "tokenizer.json", *OPTIONAL_FILES):
-        source, target = checkpoint.folder / name, folder / name
-        target.parent.mkdir(exist_ok=True)
-        if source.is_file():
-            copy_companion(source, target, name=name)
-        elif (content := _default_companion(name, checkpoint)) is not None:
-            target.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-def _default_companion(name: str, checkpoint: Checkpoint) -> Any:
+def _default_interop_file(name: str, checkpoint: Checkpoint) -> Any:
+    """Return the content of an interop file that a checkpoint lacks, or None for a file that no loader needs."""
     spec = checkpoint.spec
     kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     return {
@@ -150,36 +146,8 @@ def _properties(checkpoint: Checkpoint) -> dict[str, str]:
     spec = checkpoint.spec
     return {
         "name": spec.name,
-        "recipe": RECIPE,
+        "recipe": _RECIPE,
         "version": __version__,
         "source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
         "weights_sha256": checkpoint.weights_sha256,
     }
-
-
-def _manifest(checkpoint: Checkpoint, report: "ParityReport", folder: Path) -> Manifest:
-    from moembed.export.graph import router_outputs
-
-    spec, files = checkpoint.spec, file_records(folder)
-    reference = Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=checkpoint.weights_size)
-    return Manifest(
-        name=spec.name,
-        recipe=RECIPE,
-        graph=GRAPH,
-        hidden_size=checkpoint.config.hidden_size,
-        max_tokens=spec.max_tokens,
-        dims=spec.dims,
-        prompts=spec.prompts,
-        prompt_required=spec.prompt_required,
-        num_experts=checkpoint.config.num_experts,
-        routers={layer: router_outputs(layer) for layer in checkpoint.config.moe_layers},
-        source=Source(
-            repo=spec.repo,
-            revision=spec.revision,
-            config_sha256=checkpoint.config_sha256,
-            weights_sha256=checkpoint.weights_sha256,
-        ),
-        made_with=writer_versions(),
-        certificate=certificate_of(report, reference, files),
-        files=files,
-    )

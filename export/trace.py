@@ -1,7 +1,7 @@
-"""From the PyTorch network to an ONNX model in memory, by `torch.export` and the dynamo-based exporter.
+"""Tracing of the PyTorch network to an ONNX model in memory, by `torch.export` and the dynamo-based exporter.
 
-The custom ops of `moembed.models.ops` are one node each in the trace and become one node each in domain `moembed`; the
-loop over experts is never traced.
+Each custom op of `moembed.models.ops` is one node in the trace and becomes one node in domain `moembed`; the loop over experts is
+never traced.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ def trace(network: NomicMoe) -> ir.Model:
     Returns:
         The model, inputs `INPUTS` int64 `[batch, sequence]`, outputs `OUTPUTS`, without function bodies.
     """
-    # Any example does, as long as no dimension is 0 or 1 (which torch.export takes for constants) and the two differ.
-    # The two are distinct tensors: one tensor given twice is traced as one input.
+    # Any example works in which no dimension is 0 or 1, which torch.export treats as constants, and the two differ.
+    # The tensors are distinct: one tensor passed twice is traced as one input.
     ids, mask = torch.zeros(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     with _quiet():
@@ -50,7 +50,7 @@ def trace(network: NomicMoe) -> ir.Model:
             optimize=True,
             verbose=False,
         )
-    if exported is None:  # pragma: no cover  (the exporter's type says so; it raises instead)
+    if exported is None:  # pragma: no cover  (allowed by the type; the exporter raises instead)
         raise RuntimeError("torch.onnx.export returned nothing")
     return exported.model
 
@@ -68,7 +68,7 @@ def _node(name: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress chatter and its notes on torchvision out of the user's terminal."""
+    """Suppress the exporter's progress messages and its notes on torchvision."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -50,9 +50,9 @@ _MAGIC = b"MOEVOCAB"
 _VERSION = 1
 _ALIGNMENT = 64
 _PIECES_PER_START = 16
-_MOST_PIECES = 1 << 20
-_MOST_BYTES = 255
-_UNKNOWN_PENALTY = 10.0  # what `tokenizers` takes from the lowest score for a character that no piece covers
+_MAX_PIECES = 1 << 20
+_MAX_PIECE_BYTES = 255
+_UNKNOWN_PENALTY = 10.0  # `tokenizers` subtracts it from the lowest score for a character that no piece covers
 _HEADER = struct.Struct("<8sIIQ32s4id14Q")
 
 _METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
@@ -63,10 +63,10 @@ def write_vocabulary(folder: Path) -> bool:
     """Write `vocabulary.bin` beside the `tokenizer.json` of a folder.
 
     Args:
-        folder: of a bundle that is being written.
+        folder: folder of a bundle that is being written.
 
     Returns:
-        Whether the tokenizer is of the family; if not, nothing is written.
+        True if the tokenizer is of the family; if not, nothing is written.
     """
     path = folder / "tokenizer.json"
     content = vocabulary_of(path)
@@ -76,10 +76,10 @@ def write_vocabulary(folder: Path) -> bool:
 
 
 def vocabulary_of(path: Path) -> bytes | None:
-    """The content of `vocabulary.bin` for a `tokenizer.json`, or None if the tokenizer is not of the family."""
+    """Return the content of `vocabulary.bin` for a `tokenizer.json`, or None if the tokenizer is not of the family."""
     from tokenizers import Tokenizer
 
-    # Not the file but what the oracle makes of it: defaults filled in, and scores as its own parser rounds them.
+    # As `tokenizers` reads the file: with defaults filled in, and scores as its parser rounds them.
     read = json.loads(Tokenizer.from_file(str(path)).to_str())
     if not _is_of_family(read):
         return None
@@ -116,7 +116,7 @@ def _file(sections: list[bytes], pieces: int, source: bytes, special: Iterable[i
 
 
 def _frame(read: dict[str, Any]) -> list[str]:
-    """The two special tokens around a text, or an empty list if there is anything else."""
+    """Return the two special tokens around a text, or an empty list if the template has another form."""
     processor = read["post_processor"] or {}
     template = processor.get("single", []) if processor.get("type") == "TemplateProcessing" else []
     if [list(part) for part in template] != [["SpecialToken"], ["Sequence"], ["SpecialToken"]]:
@@ -136,14 +136,15 @@ def _is_of_family(read: dict[str, Any]) -> bool:
         and read["pre_tokenizer"] == _PRE_TOKENIZER
         and len(frame) == 2
         and all(len(read["post_processor"]["special_tokens"][name]["ids"]) == 1 for name in frame)
-        and len(set(pieces)) == len(pieces) < _MOST_PIECES
-        and all(0 < len(piece) <= _MOST_BYTES and b"\0" not in piece for piece in pieces)
+        and len(set(pieces)) == len(pieces) < _MAX_PIECES
+        and all(0 < len(piece) <= _MAX_PIECE_BYTES and b"\0" not in piece for piece in pieces)
         and all(_is_plain(token, model["vocab"]) for token in read["added_tokens"])
         and bool(np.isfinite([score for _, score in model["vocab"]]).all())
     )
 
 
 def _is_plain(token: dict[str, Any], vocab: list[tuple[str, float]]) -> bool:
-    """Whether an added token is a piece with the same id, found in the text as it is given, and takes no space after it."""
-    inside = token["id"] < len(vocab) and vocab[token["id"]][0] == token["content"]
-    return inside and not (token["single_word"] or token["rstrip"] or token["normalized"])
+    """Return True if an added token is a piece with the same id, matches unnormalized text, and strips no space after it."""
+    if token["id"] >= len(vocab) or vocab[token["id"]][0] != token["content"]:
+        return False
+    return not (token["single_word"] or token["rstrip"] or token["normalized"])

@@ -1,16 +1,22 @@
-"""Writing bundles: the graph's file, the certificate, the manifest, and care for what is at the destination already."""
+"""Writing of bundles: a folder that appears complete, compared with its reference and certified, or not at all."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
 from moembed.bundle.certificate import Certificate, Reference
 from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
+from moembed.export.vocabulary import write_vocabulary
+from moembed.files.paths import replacing_folder
+from moembed.models.interop_files import copy_interop_file
+from moembed.tokenizer.native import VOCABULARY_FILE
 from moembed.verify.machine import this_machine
 from moembed.verify.stability import check_stability
 from moembed.version import __version__
@@ -18,11 +24,134 @@ from moembed.version import __version__
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from moembed.verify.parity import ParityReport
+    from moembed.verify.parity import Runner
+    from moembed.verify.tolerances import Tolerance
 
 _WRITERS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 _PAGE = 4096
 _INLINE_BYTES = 1024
+
+
+class Written(TypedDict):
+    """Fields of a manifest that describe the files of a bundle and how they were made."""
+
+    graph: str
+    made_with: dict[str, str]
+    certificate: Certificate
+    files: dict[str, FileRecord]
+
+
+@contextmanager
+def writing_bundle(out: Path, graph: str, log: Callable[[str], None]) -> Iterator["BundleWriter"]:
+    """Open a writer of a new bundle, which takes the place of `out` when the context ends without an error.
+
+    Args:
+        out: the bundle's folder; `check_replaceable` decides whether it may be replaced.
+        graph: path of the ONNX file in it.
+        log: receives progress messages.
+
+    Raises:
+        OutputError: `out` cannot be written.
+    """
+    with replacing_folder(out) as folder:
+        log(f"writing {out}")
+        yield BundleWriter(folder, graph, log)
+
+
+@dataclass(frozen=True)
+class BundleWriter:
+    """Writer of one bundle's files to a staging folder, from the graph to the manifest.
+
+    Attributes:
+        folder: the staging folder.
+        graph: path of the ONNX file in it.
+        log: receives progress messages.
+    """
+
+    folder: Path
+    graph: str
+    log: Callable[[str], None]
+
+    def write_graph(self, model: "ir.Model", properties: dict[str, str]) -> None:
+        """Write the graph with some metadata, and its weights beside it."""
+        write_graph(model, self.folder / self.graph, properties)
+
+    def copy_interop_files(self, source: Path, names: Sequence[str]) -> list[str]:
+        """Copy the small files by which other loaders recognize a model.
+
+        Args:
+            source: folder of a checkpoint or a bundle.
+            names: paths in it.
+
+        Returns:
+            The names that `source` does not have.
+        """
+        for name in names:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            if (source / name).is_file():
+                copy_interop_file(source / name, self.folder / name, name=name)
+        return [name for name in names if not (self.folder / name).exists()]
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file."""
+        (self.folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+    def certify(
+        self, reference: Reference, name: str, expected: "Runner", texts: Sequence[list[int]], tolerance: "Tolerance"
+    ) -> Written:
+        """Compare the graph with its reference, once all other files are there.
+
+        Args:
+            reference: identity of the reference.
+            name: what to call it in messages.
+            expected: the reference.
+            texts: token ids of the texts to compare.
+            tolerance: largest distance.
+
+        Returns:
+            The manifest's fields about the files; the stability in the certificate is not yet checked.
+
+        Raises:
+            VerificationError: the graph is too far from the reference.
+        """
+        from moembed.verify.parity import compare, graph_runner
+
+        if not (self.folder / VOCABULARY_FILE).exists():
+            write_vocabulary(self.folder)
+        self.log(f"comparing the graph with {name}")
+        report = compare(name, expected, graph_runner(self.folder / self.graph), texts, tolerance)
+        if not report.passed:
+            raise VerificationError(f"the graph differs from {name}: " + "; ".join(report.problems))
+        files = _file_records(self.folder)
+        certificate = Certificate(
+            reference=reference,
+            texts=report.texts,
+            tokens=report.tokens,
+            embedding_mean_cosine=report.embedding_mean_cosine,
+            embedding_min_cosine=report.embedding_min_cosine,
+            embedding_max_abs=report.embedding_max_abs,
+            hidden_max_abs=report.hidden_max_abs,
+            neighbour_overlap=report.neighbour_overlap,
+            same_experts={layer: routing.share for layer, routing in report.routing.items()},
+            size=sum(record.size for record in files.values()),
+            machine=this_machine(),
+        )
+        return Written(graph=self.graph, made_with=_writer_versions(), certificate=certificate, files=files)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Check whether the otherwise complete bundle is batch-invariant, add that to the certificate and write the manifest.
+
+        A bundle that is not batch-invariant is written too: its certificate says so, and `moembed verify` fails.
+        """
+        self.log("checking batch invariance")
+        stability = check_stability(Bundle(self.folder, manifest), quick=True)
+        if not stability.passed:
+            self.log(
+                f"not batch-invariant on this machine: {stability.differing} of {stability.comparisons} vectors differ "
+                f"(max-abs {stability.max_abs:.3g}); the certificate records it, and `moembed verify` will fail"
+            )
+        complete = replace(manifest, certificate=replace(manifest.certificate, stability=stability))
+        (self.folder / MANIFEST_FILE).write_text(complete.to_json(), "utf-8")
 
 
 def check_replaceable(out: Path, *, force: bool) -> None:
@@ -38,15 +167,15 @@ def check_replaceable(out: Path, *, force: bool) -> None:
     try:
         read_manifest(out)
     except BundleError:
-        raise OutputError(f"{out} exists and is not a bundle: choose another place, it is left as it is") from None
+        raise OutputError(f"{out} exists and is not a bundle, so it is left as it is: choose another folder") from None
     if is_snapshot(out):
-        raise OutputError(f"{out} is in the hub's cache, which other programs share: choose another place")
+        raise OutputError(f"{out} is in the hub cache, which other programs share: choose another folder")
     if not force:
-        raise OutputError(f"{out} is a bundle already: choose another place, or replace it with --force")
+        raise OutputError(f"{out} is already a bundle: choose another folder, or replace it with --force")
 
 
 def write_graph(model: "ir.Model", path: Path, properties: dict[str, str]) -> None:
-    """Write a model with its weights beside it, page by page, so that a runtime can map a tensor and read it in place."""
+    """Write a model with its weights beside it, page-aligned, so that a runtime can map a tensor and read it in place."""
     import onnx_ir as ir
 
     model.metadata_props.update({f"moembed.{name}": value for name, value in properties.items()})
@@ -61,51 +190,11 @@ def write_graph(model: "ir.Model", path: Path, properties: dict[str, str]) -> No
     )
 
 
-def certificate_of(report: "ParityReport", reference: Reference, files: Mapping[str, FileRecord]) -> Certificate:
-    """The certificate of a bundle that was compared with its reference on this machine; its stability is yet to be checked.
-
-    Raises:
-        VerificationError: the comparison failed.
-    """
-    if not report.passed:
-        raise VerificationError(f"the graph is not that of {report.reference}: " + "; ".join(report.problems))
-    return Certificate(
-        reference=reference,
-        texts=report.texts,
-        tokens=report.tokens,
-        embedding_mean_cosine=report.embedding_mean_cosine,
-        embedding_min_cosine=report.embedding_min_cosine,
-        embedding_max_abs=report.embedding_max_abs,
-        hidden_max_abs=report.hidden_max_abs,
-        neighbour_overlap=report.neighbour_overlap,
-        same_experts={layer: routing.share for layer, routing in report.routing.items()},
-        size=sum(record.size for record in files.values()),
-        machine=this_machine(),
-    )
-
-
-def write_manifest(folder: Path, manifest: Manifest, log: Callable[[str], None]) -> None:
-    """Check the byte stability of a bundle that is otherwise complete, put it into the certificate and write the manifest.
-
-    An unstable bundle is written too: its certificate says so, and `moembed verify` fails.
-    """
-    log("embedding the same texts in other company")
-    stability = check_stability(Bundle(folder, manifest), sparing=True)
-    if not stability.passed:
-        log(
-            f"not byte-stable on this machine: {stability.differing} of {stability.comparisons} vectors differ "
-            f"(max-abs {stability.max_abs:.3g}); the certificate says so, and `moembed verify` will fail"
-        )
-    complete = replace(manifest, certificate=replace(manifest.certificate, stability=stability))
-    (folder / MANIFEST_FILE).write_text(complete.to_json(), "utf-8")
-
-
-def file_records(folder: Path) -> dict[str, FileRecord]:
-    """Size and sha256 of every file under a folder."""
+def _file_records(folder: Path) -> dict[str, FileRecord]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, sha256_of(path)) for path in paths}
 
 
-def writer_versions() -> dict[str, str]:
-    """Versions of everything that has a hand in writing a bundle."""
+def _writer_versions() -> dict[str, str]:
+    """Return the versions of everything that takes part in writing a bundle."""
     return {"moembed": __version__} | {name: metadata.version(name) for name in _WRITERS}

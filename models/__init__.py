@@ -1,1 +1,1 @@
-"""The NomicBert-MoE network: its configuration, its PyTorch definition, its checkpoints and a numpy oracle."""
+"""NomicBert-MoE network: configuration, PyTorch definition, checkpoints and a numpy oracle."""

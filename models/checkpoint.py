@@ -1,77 +1,69 @@
 """Strict reading of a checkpoint folder: every tensor accounted for by name, shape, dtype and finiteness.
 
-The names are those of the published `model.safetensors` (148 tensors for 12 layers, flat, no prefix), and `projection.weight`
-and `projection.bias` where a model has a projection. A loader that only logs what is missing gives another network:
-transformers 5 does, silently. Each tensor may be float32, float16 or bfloat16; float32 holds all of their values exactly.
+The published `model.safetensors` has 148 tensors for 12 layers; a model with a projection has two more. A loader that accepts
+missing tensors computes another network: transformers 5 does, silently. Each tensor may be float32, float16 or bfloat16; float32
+holds all of their values exactly.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moembed.errors import CheckpointError, MissingExtraError
+from moembed.errors import CheckpointError, extra
 from moembed.models.config import NomicMoeConfig
+from moembed.models.roles import ATTENTION, DENSE, EMBEDDINGS, MOE, NORMS, PROJECTION, Kind, Role, role
 from moembed.models.weights import WEIGHTS_FILE, Weights, advice, find_weights, open_weights, paths_in
 
 if TYPE_CHECKING:
     from moembed.models.network import NomicMoe
 
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names, and ours
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # name in safetensors -> our name
 _LISTED = 12
 
 
 def expected_tensors(config: NomicMoeConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that a checkpoint of this configuration holds, in file order."""
+    """Return the name and shape of every tensor that a checkpoint of this configuration holds, in file order."""
     hidden, ffn = config.hidden_size, config.ffn_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
-        "embeddings.token_type_embeddings.weight": (1, hidden),
-        "emb_ln.weight": (hidden,),
-        "emb_ln.bias": (hidden,),
-    }
-    dense: dict[str, tuple[int, ...]] = {
-        "mlp.fc1.weight": (ffn, hidden),
-        "mlp.fc1.bias": (ffn,),
-        "mlp.fc2.weight": (hidden, ffn),
-        "mlp.fc2.bias": (hidden,),
-    }
     stacked = (config.num_experts * config.expert_ffn_size, hidden)
-    moe: dict[str, tuple[int, ...]] = {
-        "mlp.router.layer.weight": (config.num_experts, hidden),
-        "mlp.experts.mlp.w1": stacked,
-        "mlp.experts.mlp.w2": stacked,
-        "mlp.experts.bias": (hidden,),
+    shapes: dict[Kind, tuple[int, ...]] = {
+        Kind.WORD_EMBEDDINGS: (config.vocab_size, hidden),
+        Kind.TYPE_EMBEDDINGS: (1, hidden),
+        Kind.EMBEDDING_NORM: (hidden,),
+        Kind.EMBEDDING_NORM_BIAS: (hidden,),
+        Kind.QKV: (3 * hidden, hidden),
+        Kind.QKV_BIAS: (3 * hidden,),
+        Kind.ATTENTION_OUT: (hidden, hidden),
+        Kind.ATTENTION_OUT_BIAS: (hidden,),
+        Kind.NORM1: (hidden,),
+        Kind.NORM1_BIAS: (hidden,),
+        Kind.NORM2: (hidden,),
+        Kind.NORM2_BIAS: (hidden,),
+        Kind.FC1: (ffn, hidden),
+        Kind.FC1_BIAS: (ffn,),
+        Kind.FC2: (hidden, ffn),
+        Kind.FC2_BIAS: (hidden,),
+        Kind.ROUTER: (config.num_experts, hidden),
+        Kind.EXPERTS_W1: stacked,
+        Kind.EXPERTS_W2: stacked,
+        Kind.EXPERTS_BIAS: (hidden,),
+        Kind.PROJECTION: (hidden, hidden),
+        Kind.PROJECTION_BIAS: (hidden,),
     }
-    block: dict[str, tuple[int, ...]] = {
-        "attn.Wqkv.weight": (3 * hidden, hidden),
-        "attn.Wqkv.bias": (3 * hidden,),
-        "attn.out_proj.weight": (hidden, hidden),
-        "attn.out_proj.bias": (hidden,),
-        "norm1.weight": (hidden,),
-        "norm1.bias": (hidden,),
-        "norm2.weight": (hidden,),
-        "norm2.bias": (hidden,),
-    }
-    for i in range(config.num_layers):
-        mlp = moe if i in config.moe_layers else dense
-        shapes |= {f"encoder.layers.{i}.{name}": shape for name, shape in (block | mlp).items()}
+    roles = [Role(kind) for kind in EMBEDDINGS]
+    for layer in range(config.num_layers):
+        mlp = MOE if layer in config.moe_layers else DENSE
+        roles += [Role(kind, layer) for kind in (*ATTENTION, *NORMS, *mlp)]
     if config.projection:
-        shapes |= {"projection.weight": (hidden, hidden), "projection.bias": (hidden,)}
-    return shapes
+        roles += [Role(kind) for kind in PROJECTION]
+    return {role.name: shapes[role.kind] for role in roles}
 
 
 def parameter_count(config: NomicMoeConfig) -> int:
-    """Number of parameters of the network."""
-    total = 0
-    for shape in expected_tensors(config).values():
-        size = 1
-        for dim in shape:
-            size *= dim
-        total += size
-    return total
+    """Return the number of parameters of the network."""
+    return sum(prod(shape) for shape in expected_tensors(config).values())
 
 
 @contextmanager
@@ -99,7 +91,7 @@ def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NomicMoeConf
 
 
 def stored_dtypes(folder: Path) -> dict[str, int]:
-    """Number of tensors that a checkpoint stores in each dtype.
+    """Return the number of tensors that a checkpoint stores in each dtype.
 
     Raises:
         CheckpointError: as `open_checkpoint`.
@@ -115,17 +107,16 @@ def load_network(folder: Path) -> "NomicMoe":
         CheckpointError: as `open_checkpoint`, or a tensor holds NaN or infinity.
         MissingExtraError: torch or safetensors is not installed.
     """
-    try:
+    with extra("export", "Loading a checkpoint"):
         import torch
-    except ImportError:
-        raise MissingExtraError("torch", "export", "Loading a checkpoint") from None
-    from moembed.models.network import NomicMoe
+
+        from moembed.models.network import NomicMoe
 
     with open_checkpoint(folder, "pt") as (config, weights):
         tensors = {name: weights.get_tensor(name).to(torch.float32) for name in expected_tensors(config)}
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
-        raise CheckpointError(f"{folder} holds NaN or infinity in {_some(broken)}")
+        raise CheckpointError(f"{folder} holds NaN or infinity in {_listed(broken)}: save it again with finite weights")
     with torch.device("meta"):
         network = NomicMoe(config)
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -134,31 +125,36 @@ def load_network(folder: Path) -> "NomicMoe":
 
 def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str]]) -> None:
     expected = expected_tensors(config)
-    in_file = {
-        int(m[1]) for name in found if (m := re.match(r"encoder\.layers\.(\d+)\.mlp\.(?:router|experts)\.", name))
-    }
+    roles = [tensor for name in found if (tensor := role(name)) is not None]
+    moe_layers = {tensor.layer for tensor in roles if tensor.kind in MOE and tensor.layer is not None}
     problems = []
-    if in_file and in_file != set(config.moe_layers):
+    if moe_layers and moe_layers != set(config.moe_layers):
         problems.append(
-            f"MoE layers: the names say {sorted(in_file)}, config.json's rule "
-            f"(i % {config.moe_every_n_layers} == 1) says {list(config.moe_layers)}"
+            f"MoE layers: the tensors have {sorted(moe_layers)}, the rule of config.json "
+            f"(i % {config.moe_every_n_layers} == 1) gives {list(config.moe_layers)}"
         )
-    problems += [f"missing: {_some(names)}" for names in [[n for n in expected if n not in found]] if names]
-    problems += [f"unexpected: {_some(names)}" for names in [[n for n in found if n not in expected]] if names]
-    for name, shape in expected.items():
-        got_shape, dtype = found.get(name, (shape, "F32"))
-        if got_shape != shape:
-            problems.append(f"{name}: expected {list(shape)}, found {list(got_shape)}")
+    if missing := [name for name in expected if name not in found]:
+        problems.append(f"missing: {_listed(missing)}")
+    if unexpected := [name for name in found if name not in expected]:
+        problems.append(f"unexpected: {_listed(unexpected)}")
+    for name, expected_shape in expected.items():
+        if name not in found:
+            continue
+        shape, dtype = found[name]
+        if shape != expected_shape:
+            problems.append(f"{name}: expected {list(expected_shape)}, found {list(shape)}")
         if dtype not in _DTYPES:
             problems.append(
                 f"{name}: its dtype is {dtype}, expected one of {', '.join(_DTYPES)}: export the checkpoint before it was "
                 "quantized, or save it in one of these"
             )
     if problems:
-        shown = problems[:_LISTED] + ([f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
-        raise CheckpointError("the weights are not the network that config.json describes:\n  " + "\n  ".join(shown))
+        listed = problems[:_LISTED]
+        if len(problems) > _LISTED:
+            listed.append(f"... and {len(problems) - _LISTED} more")
+        raise CheckpointError("the weights are not the network that config.json describes:\n  " + "\n  ".join(listed))
 
 
-def _some(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     rest = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f", ... and {rest} more" if rest > 0 else "")

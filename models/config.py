@@ -1,8 +1,8 @@
 """The `config.json` of the NomicBert-MoE family, read into a frozen dataclass.
 
 Mirrors the fields of nomic-ai/nomic-embed-text-v2-moe at revision 1066b6599d099fbb93dfcb64f9c37a7c9e503e85. A field that
-would change the network in a way this package does not implement is refused by name; nothing is guessed. Which field is read,
-checked or ignored is data, in `moembed.models.config_fields`.
+would change the network in a way this package does not implement is refused by name; nothing is guessed. The table of fields that
+are read, checked or ignored is `moembed.models.config_fields`.
 """
 
 import json
@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moembed.errors import CheckpointError
-from moembed.models.config_fields import DERIVED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS
+from moembed.errors import CheckpointError, shown
+from moembed.files.records import read_record
+from moembed.models.config_fields import DERIVED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS, ReadFields
 
 _SAVE_AGAIN = (
     "transformers' own class for nomic_bert has no experts and writes such fields; load the model with "
     "trust_remote_code=True and save it again"
 )
+_REMEDY = "correct the file, or download or save the checkpoint again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NomicMoeConfig:
-    """What the network needs to know, in the field's own terms.
+    """Sizes and constants of a network.
 
     Attributes:
         vocab_size: rows of the embedding table (padded; may exceed the tokenizer's pieces).
@@ -37,9 +39,9 @@ class NomicMoeConfig:
         rotary_base: base of the rotary frequencies.
         max_positions: rows of the rotary table, hence the longest sequence the network computes.
         pad_token_id: id of `<pad>`.
-        dtype: what the file says of its tensors, `float32`, `float16` or `bfloat16`; each tensor tells its own.
-        projection: whether a linear layer turns the last hidden states before they are pooled. The published model has none; it
-            lets a model that cannot turn its own residual stream put what tells texts apart into the leading components.
+        dtype: dtype of the tensors by the file, `float32`, `float16` or `bfloat16`; each tensor states its own.
+        projection: True if a linear layer projects the last hidden states before pooling. The published model has none. It
+            lets a model put what distinguishes texts into the leading components of its vectors.
     """
 
     vocab_size: int
@@ -81,7 +83,7 @@ class NomicMoeConfig:
                 "the same model_type; moembed implements the mixture-of-experts network of nomic-embed-text-v2-moe"
             )
         refused = [
-            f"  {name} = {raw[name]!r}: {meaning}; implemented: {' or '.join(map(repr, allowed))}"
+            f"  {name} = {shown(raw[name])}: {meaning}; implemented: {' or '.join(map(repr, allowed))}"
             for name, (allowed, meaning) in IMPLEMENTED.items()
             if name in raw and not _is_one_of(raw[name], allowed)
         ]
@@ -93,31 +95,38 @@ class NomicMoeConfig:
         refused += _contradictions(raw)
         known = READ | IMPLEMENTED.keys() | SAME_AS.keys() | DERIVED | IGNORED_NAMES
         refused += [
-            f"  {name} = {value!r}: an unknown field, which may change the network; remove it if it does not"
+            f"  {name} = {shown(value)}: an unknown field, which may change the network; remove it if it does not"
             for name, value in raw.items()
             if name not in known and value is not None and value is not False
         ]
         if refused:
             raise CheckpointError("config.json asks for a network that is not implemented:\n" + "\n".join(refused))
-        ffn_div = _integer(raw, "ffn_div", default=1)
-        config = cls(
-            vocab_size=_padded(_integer(raw, "vocab_size"), _integer(raw, "pad_vocab_size_multiple", default=1)),
-            hidden_size=_integer(raw, "n_embd"),
-            num_layers=_integer(raw, "n_layer"),
-            num_heads=_integer(raw, "n_head"),
-            ffn_size=_integer(raw, "n_inner"),
-            expert_ffn_size=_integer(raw, "n_inner") // ffn_div,
-            num_experts=_integer(raw, "num_experts"),
-            top_k=_integer(raw, "moe_top_k"),
-            moe_every_n_layers=_integer(raw, "moe_every_n_layers"),
-            layer_norm_eps=_positive(raw, "layer_norm_epsilon"),
-            rotary_base=_positive(raw, "rotary_emb_base"),
-            max_positions=_integer(raw, "n_positions"),
-            pad_token_id=_integer(raw, "pad_token_id", least=0),
-            dtype=str(raw.get("torch_dtype") or raw.get("dtype") or "float32"),
-            projection=_flag(raw, "projection"),
+        read = read_record(
+            ReadFields,
+            {name: value for name, value in raw.items() if name in READ},
+            "config.json",
+            error=CheckpointError,
+            remedy=_REMEDY,
+            use_defaults=True,
         )
-        config._check(ffn_div)
+        config = cls(
+            vocab_size=_padded(read.vocab_size, read.pad_vocab_size_multiple),
+            hidden_size=read.n_embd,
+            num_layers=read.n_layer,
+            num_heads=read.n_head,
+            ffn_size=read.n_inner,
+            expert_ffn_size=read.n_inner // read.ffn_div,
+            num_experts=read.num_experts,
+            top_k=read.moe_top_k,
+            moe_every_n_layers=read.moe_every_n_layers,
+            layer_norm_eps=read.layer_norm_epsilon,
+            rotary_base=read.rotary_emb_base,
+            max_positions=read.n_positions,
+            pad_token_id=read.pad_token_id,
+            dtype=read.torch_dtype or read.dtype or "float32",
+            projection=bool(read.projection),
+        )
+        config._check(read.ffn_div)
         return config
 
     @classmethod
@@ -144,7 +153,7 @@ class NomicMoeConfig:
         if self.hidden_size % self.num_heads:
             found = f"n_embd = {self.hidden_size} is not a multiple of n_head = {self.num_heads}"
         elif self.head_dim % 2:
-            found = f"n_embd / n_head = {self.head_dim} is odd: rotary positions turn pairs"
+            found = f"n_embd / n_head = {self.head_dim} is odd: rotary positions rotate pairs"
         elif self.expert_ffn_size * ffn_div != self.ffn_size:
             found = f"n_inner = {self.ffn_size} is not a multiple of ffn_div = {ffn_div}"
         elif self.top_k > self.num_experts:
@@ -155,20 +164,18 @@ class NomicMoeConfig:
             found = f"moe_every_n_layers selects none of {self.num_layers} layers: a dense network"
         elif self.pad_token_id >= self.vocab_size:
             found = f"pad_token_id = {self.pad_token_id} is outside vocab_size = {self.vocab_size}"
-        elif self.dtype not in ("float32", "float16", "bfloat16"):
-            found = f"torch_dtype = {self.dtype!r} is not float32, float16 or bfloat16"
         if found:
-            raise CheckpointError(f"config.json: {found}")
+            raise CheckpointError(f"config.json: {found}: {_REMEDY}")
 
 
 def _contradictions(raw: dict[str, Any]) -> list[str]:
-    """Fields that repeat what another says, and say something else."""
+    """Describe the fields that repeat another field with a different value."""
     repeated = {name: raw.get(field) for name, field in SAME_AS.items()}
     width, heads, base = (raw.get(name) for name in ("n_embd", "n_head", "rotary_emb_base"))
     if isinstance(width, int) and isinstance(heads, int) and heads > 0:
         repeated["head_dim"] = width // heads
     found = [
-        f"  {name} = {raw[name]!r}: {SAME_AS.get(name, 'n_embd / n_head')} is {expected!r}. {_SAVE_AGAIN}"
+        f"  {name} = {shown(raw[name])}: {SAME_AS.get(name, 'n_embd / n_head')} is {expected!r}. {_SAVE_AGAIN}"
         for name, expected in repeated.items()
         if raw.get(name) is not None and not _is_one_of(raw[name], (expected,))
     ]
@@ -178,7 +185,7 @@ def _contradictions(raw: dict[str, Any]) -> list[str]:
         value is not None and not (name in plain and _is_one_of(value, (plain[name],))) for name, value in rope.items()
     ):
         found.append(
-            f"  rope_parameters = {rope!r}: implemented: default, of rotary_emb_base = {base!r}. {_SAVE_AGAIN}"
+            f"  rope_parameters = {shown(rope)}: implemented: default, of rotary_emb_base = {base!r}. {_SAVE_AGAIN}"
         )
     return found
 
@@ -186,27 +193,6 @@ def _contradictions(raw: dict[str, Any]) -> list[str]:
 def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
     # 0 == False and 1 == True in Python; in a config they are different answers.
     return any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed)
-
-
-def _integer(raw: dict[str, Any], name: str, *, default: int | None = None, least: int = 1) -> int:
-    value = raw.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise CheckpointError(f"config.json: {name} = {value!r}; expected an integer of at least {least}")
-    return value
-
-
-def _flag(raw: dict[str, Any], name: str) -> bool:
-    value = raw.get(name) or False
-    if not isinstance(value, bool):
-        raise CheckpointError(f"config.json: {name} = {value!r}; expected true or false")
-    return value
-
-
-def _positive(raw: dict[str, Any], name: str) -> float:
-    value = raw.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise CheckpointError(f"config.json: {name} = {value!r}; expected a positive number")
-    return float(value)
 
 
 def _padded(size: int, multiple: int) -> int:

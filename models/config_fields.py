@@ -1,19 +1,45 @@
-"""Every field that a `config.json` of the family may hold, and what is done with it.
+"""Fields that a `config.json` of the family may hold: which are read, checked or ignored.
 
 The names are those of the published `config.json`, of the file that transformers 4.47 to 5.24 writes for a model loaded from
-it (`PretrainedConfig.to_dict`, with its fields for generation), and of tools that add a field when they tune one. A field
-without a name here is refused.
+it (`PretrainedConfig.to_dict`, with its fields for generation), and of tools that add a field when they fine-tune a model. Any
+other field is refused.
 """
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
-# Fields that give the network's sizes, or say what its tensors were saved in.
-READ = frozenset(
-    "vocab_size n_embd n_layer n_head n_inner ffn_div num_experts moe_top_k moe_every_n_layers layer_norm_epsilon"
-    " rotary_emb_base n_positions pad_token_id pad_vocab_size_multiple torch_dtype dtype projection".split()
-)
+from moembed.files.records import Count, Positive, Rule
 
-# field -> the only values that are implemented (None: it may also be missing), and what another value would mean.
+_PositiveNumber = Annotated[float, Rule(lambda value: value > 0, "a number above 0")]
+_Dtype = Annotated[str, Rule(("float32", "float16", "bfloat16").__contains__, "float32, float16 or bfloat16")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadFields:
+    """Fields that give the sizes of the network, or the dtype that its tensors were saved in."""
+
+    vocab_size: Positive
+    n_embd: Positive
+    n_layer: Positive
+    n_head: Positive
+    n_inner: Positive
+    ffn_div: Positive = 1
+    num_experts: Positive
+    moe_top_k: Positive
+    moe_every_n_layers: Positive
+    layer_norm_epsilon: _PositiveNumber
+    rotary_emb_base: _PositiveNumber
+    n_positions: Positive
+    pad_token_id: Count
+    pad_vocab_size_multiple: Positive = 1
+    torch_dtype: _Dtype | None = None
+    dtype: _Dtype | None = None
+    projection: bool | None = None
+
+
+READ = frozenset(field.name for field in fields(ReadFields))
+
+# Field -> the values that are implemented (None: it may also be missing), and the meaning of another value.
 IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model_type": (("nomic_bert",), "another architecture"),
     "activation_function": (("gelu",), "another activation (swiglu/geglu: a gated MLP, as in nomic-embed v1 and v1.5)"),
@@ -36,7 +62,7 @@ IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "expert_choice_router": ((False, None), "expert-choice routing"),
     "num_shared_experts": ((0, None), "shared experts"),
     "type_vocab_size": ((1,), "more than one token type"),
-    # Further fields of transformers that change what is computed.
+    # Further fields of transformers that change the network.
     "is_decoder": ((False, None), "causal attention"),
     "add_cross_attention": ((False, None), "attention to the states of an encoder"),
     "cross_attention_hidden_size": ((None,), "attention to the states of an encoder"),
@@ -48,7 +74,7 @@ IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "quantization_config": ((None,), "quantized tensors: export the checkpoint that they were made from"),
 }
 
-# A field of transformers' own classes -> the field above that it repeats, with the same value.
+# Field of transformers' own classes -> the field above that it repeats, with the same value.
 SAME_AS = {
     "hidden_size": "n_embd",
     "num_attention_heads": "n_head",
@@ -60,10 +86,10 @@ SAME_AS = {
     "rope_theta": "rotary_emb_base",
 }
 
-# Fields that must follow from those above: n_embd / n_head, and plain rotary positions of base `rotary_emb_base`.
+# Fields that follow from those above: n_embd / n_head, and plain rotary positions of base `rotary_emb_base`.
 DERIVED = frozenset({"head_dim", "rope_parameters"})
 
-# What fields are for -> the names of those that change nothing at inference, whatever their value.
+# Purpose of fields -> names of those that change nothing at inference, whatever their value.
 IGNORED = {
     "names and versions": "_name_or_path name_or_path _commit_hash architectures auto_map _auto_class transformers_version"
     " transformers.js_config tokenizer_class unsloth_version unsloth_fixed",

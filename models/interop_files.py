@@ -1,7 +1,7 @@
-"""The small JSON files of a bundle, by which other loaders recognize the model: the checkpoint's, made safe to open.
+"""Small JSON files by which other loaders recognize the model of a bundle: those of the checkpoint, made safe to open.
 
-None of them names code to run: transformers and sentence-transformers would offer to fetch and run it. `config.json` has the
-sizes of the network under the names of transformers 5 too, which would otherwise take its own defaults for them.
+They name no code to run: transformers and sentence-transformers would offer to fetch and run it. `config.json` also has the sizes
+of the network under the names of transformers 5, which would otherwise use its own defaults.
 """
 
 import json
@@ -10,35 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from moembed.models.config_fields import SAME_AS
-from moembed.models.sentence_transformers import side_file
+from moembed.models.sentence_transformers import read_json
 
-# Fields, at any depth, that name code of the checkpoint's or its hub's, or allow it.
+# Fields, at any depth, that name code of the checkpoint or its hub repository, or allow it to run.
 _CODE = frozenset({"auto_map", "custom_generate", "custom_pipelines", "trust_remote_code"})
 _OWN_MODULES = "sentence_transformers."
 # transformers' name -> that of the published config.json. `rope_parameters` holds the base of the rotary positions.
 _NAMES = {name: field for name, field in SAME_AS.items() if name != "rope_theta"}
 
 
-def copy_companion(source: Path, target: Path, *, name: str) -> None:
-    """Copy one of a checkpoint's, or an older bundle's, small files into a bundle.
+def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
+    """Copy a small file of a checkpoint or a bundle into a bundle.
 
     Args:
         source: the file.
-        target: where to; its folder exists.
-        name: path of the file inside its folder, with slashes.
+        target: destination, in a folder that exists.
+        name: path of the file inside the checkpoint, with slashes.
 
     Raises:
-        CheckpointError: the file is not JSON of the form that its name asks for.
+        CheckpointError: the file is not JSON of the expected form.
     """
-    if source.suffix != ".json" or name == "tokenizer.json":  # which only the library tokenizers reads
+    if source.suffix != ".json" or name == "tokenizer.json":  # read by the library tokenizers only
         shutil.copyfile(source, target)
         return
-    content = side_file(source, list if name == "modules.json" else dict)
+    content = read_json(source, list if name == "modules.json" else dict)
     safe = _without_code(content)
     if name == "config.json":
         safe = with_common_names(safe)
     elif name == "modules.json":
-        safe = [_own(module) for module in safe]
+        safe = [_with_own_class(module) for module in safe]
     if safe == content:
         shutil.copyfile(source, target)
     else:
@@ -46,7 +46,7 @@ def copy_companion(source: Path, target: Path, *, name: str) -> None:
 
 
 def with_common_names(raw: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `config.json`, and the sizes among them under the names of transformers 5 as well."""
+    """Add the sizes in a `config.json` under the names of transformers 5; return all fields."""
     common = {name: raw[field] for name, field in _NAMES.items()}
     return raw | common | {"rope_parameters": {"rope_type": "default", "rope_theta": raw["rotary_emb_base"]}}
 
@@ -57,8 +57,8 @@ def _without_code(content: Any) -> Any:
     return [_without_code(value) for value in content] if isinstance(content, list) else content
 
 
-def _own(module: Any) -> Any:
-    """An entry of `modules.json` with sentence-transformers' own class; `check_modules` has seen what the class is called."""
+def _with_own_class(module: Any) -> Any:
+    """Return an entry of `modules.json` with sentence-transformers' own class; `check_modules` has checked the class name."""
     kind = module.get("type") if isinstance(module, dict) else None
     if not isinstance(kind, str) or kind.startswith(_OWN_MODULES):
         return module

@@ -1,4 +1,4 @@
-"""From what a user names to a checkpoint folder: a path, or a hub name at its pinned revision with checked digests."""
+"""Location of a checkpoint that a user names: a folder, or a hub name at its pinned revision with checked digests."""
 
 import os
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ OPTIONAL_FILES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint at hand.
+    """Checkpoint in a local folder.
 
     Attributes:
-        folder: where its files are.
+        folder: folder of its files.
         config: the network's configuration.
-        spec: the model's facts; `spec.repo` and `spec.revision` say where it came from, if anyone knows.
+        spec: the model's facts; `spec.repo` and `spec.revision` are its origin, or None if it is unknown.
         config_sha256: digest of `config.json`.
         weights_sha256: digest of `model.safetensors`, or of its shards together; see `moembed.models.weights`.
         weights_size: bytes of the weight files.
@@ -53,17 +53,17 @@ def locate(
     cache_dir: Path | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
-    """Find, and if need be download, a checkpoint.
+    """Find a checkpoint, and download it if necessary.
 
     Args:
-        source: a folder, or a hub name `owner/name`; an existing folder wins.
+        source: a folder, or a hub name `owner/name`; an existing folder takes precedence.
         revision: commit, tag or branch of a hub name; a known model's is pinned when this is None.
         cache_dir: the hub cache, or None for huggingface_hub's own.
-        local_files_only: never touch the network.
+        local_files_only: do not use the network.
 
     Raises:
-        SourceError: neither a folder nor a hub name that can be had.
-        CheckpointError: a required file is missing, a digest differs from the pinned one, or its vectors are not means of tokens.
+        SourceError: the source is not a folder, and not a hub name that can be downloaded.
+        CheckpointError: a required file is missing, a digest differs from the pinned one, or its pooling is not the mean.
     """
     source = source_name(source)
     if os.path.isdir(source):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
@@ -93,9 +93,12 @@ def _local(folder: Path) -> Checkpoint:
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
     weights = find_weights(folder)
     if missing or weights is None:
-        lacks = ", ".join(missing + ([] if weights else [WEIGHTS_FILE]))
-        has = ", ".join((*REQUIRED_FILES, WEIGHTS_FILE))
-        raise CheckpointError(f"{folder} lacks {lacks}; a checkpoint has {has}{advice(paths_in(folder))}")
+        if weights is None:
+            missing.append(WEIGHTS_FILE)
+        required = ", ".join((*REQUIRED_FILES, WEIGHTS_FILE))
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}; a checkpoint has {required}{advice(paths_in(folder))}"
+        )
     config = NomicMoeConfig.from_file(folder / "config.json")
     check_modules(folder)
     config_sha256, weights_sha256 = sha256_of(folder / "config.json"), weights.sha256()
@@ -107,8 +110,8 @@ def _local(folder: Path) -> Checkpoint:
 
 
 def _fetched(name: str, revision: str | None, pinned: ModelSpec | None, **options: Any) -> Path:
-    """The snapshot folder with the files of a checkpoint on the hub: its weights in one file, or in shards."""
-    # The export writes what is missing of the optional ones.
+    """Fetch the files of a checkpoint on the hub, its weights in one file or in shards; return the snapshot folder."""
+    # The export writes the optional files that are missing.
     folder = fetch(name, REQUIRED_FILES, optional=(*OPTIONAL_FILES, INDEX_FILE), revision=revision, **options)
     commit, index = folder.name, folder / INDEX_FILE
     if pinned or not index.is_file():

@@ -18,7 +18,7 @@ from moembed.models.ops import attention, experts, pool, router
 
 
 class Embeddings(nn.Module):
-    """Word embedding plus the one token-type row; positions are rotary."""
+    """Word embedding plus the only token-type row; positions are rotary."""
 
     def __init__(self, config: NomicMoeConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Router(nn.Module):
 
 
 class ExpertMlp(nn.Module):
-    """The stacked weights of all experts, in the checkpoint's `[experts * ffn, hidden]` layout."""
+    """Stacked weights of all experts, in the checkpoint's `[experts * ffn, hidden]` layout."""
 
     def __init__(self, config: NomicMoeConfig) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Experts(nn.Module):
 
 
 class MoeMlp(nn.Module):
-    """Router and experts in the place of a dense MLP."""
+    """Router and experts, in place of a dense MLP."""
 
     def __init__(self, config: NomicMoeConfig) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class NomicMoe(nn.Module):
         self.rebuild_rotary()
 
     def rebuild_rotary(self) -> Self:
-        """Compute the rotary table (again: a network made on the meta device has none) and return the network."""
+        """Compute the rotary table, which a network made on the meta device lacks, and return the network."""
         with torch.device("cpu"):
             cos, sin = rotary_table(self.config)
         self.register_buffer("cos", cos, persistent=False)
@@ -176,7 +176,7 @@ class NomicMoe(nn.Module):
         for layer in self.encoder.layers:
             x = layer(x, tokens, attention_mask, self.cos, self.sin)
         if self.projection is not None:
-            # Of tokens, not of their mean, which would be the same: so it is one more linear layer over packed rows.
+            # Projecting the mean would give the same, but this is one more linear layer over packed rows.
             x = self.projection(x)
         padded = x.new_zeros(batch * sequence, self.config.hidden_size).index_copy(0, tokens, x)
         token_embeddings = padded.view(batch, sequence, self.config.hidden_size)
@@ -184,10 +184,10 @@ class NomicMoe(nn.Module):
 
 
 def rotary_table(config: NomicMoeConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of every position, each `[max_positions, head_dim / 2]` float32.
+    """Compute cosines and sines of every position, each `[max_positions, head_dim / 2]` float32.
 
-    Computed in float32 as upstream does, and stored: a table gives every machine the same bytes, where sin and cos of
-    different maths libraries do not.
+    They are computed in float32 as upstream does, and stored: a table has the same bytes on every machine, while sin and cos of
+    different maths libraries differ.
     """
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     angle = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), 1.0 / config.rotary_base**exponent)

@@ -1,8 +1,8 @@
-"""The operations that trace as one node each: routing, expert evaluation, packed attention.
+"""Operations that trace as one node each: routing, expert evaluation, packed attention and pooling.
 
-They are `torch.library` custom ops in the namespace `moembed`, so that an exporter sees a node and never the loop over
-experts (a traced loop silently loses the experts that the example did not visit). `moembed.export.functions` holds
-their ONNX meaning, under the same names.
+They are `torch.library` custom ops in the namespace `moembed`, so that an exporter sees a node and not the loop over experts (a
+traced loop silently loses the experts that the example did not visit). `moembed.export.functions` defines them in ONNX under the
+same names.
 """
 
 import torch
@@ -56,7 +56,7 @@ def experts(
     for expert in range(num_experts):
         token, rank = torch.nonzero(expert_indices == expert, as_tuple=True)
         slots[token, rank] = F.gelu(F.linear(x[token], up[expert])) @ down[expert]
-    # Summed by rank, so that a token's result does not depend on its companions.
+    # Summed by rank, so that a token's result does not depend on the rest of the batch.
     return (slots * weights.unsqueeze(-1)).sum(1) + bias
 
 

@@ -1,4 +1,4 @@
-"""An independent numpy implementation of the network, in float64 and one text at a time: the judge of all the others.
+"""Independent numpy implementation of the network, in float64 and one text at a time: the reference of all the others.
 
 It shares no code with `moembed.models.network`; it follows the description of the model (embedding, post-norm blocks,
 rotary halves, erf GELU, un-renormalized top-k, one shared expert bias), and needs numpy and safetensors only.
@@ -21,7 +21,7 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 
 @dataclass(frozen=True)
 class OracleRouting:
-    """What one MoE layer's router decided.
+    """Decision of one MoE layer's router.
 
     Attributes:
         probabilities: `[T, experts]` float64, the softmax over all experts.
@@ -36,7 +36,7 @@ class OracleRouting:
 
 @dataclass(frozen=True)
 class OracleResult:
-    """Everything computed for one text.
+    """Everything that is computed for one text.
 
     Attributes:
         embedding: `[hidden]` float64, unit length.
@@ -52,7 +52,7 @@ class OracleResult:
 
 
 class Oracle:
-    """The network of a checkpoint folder, tensors read from the mapped file when needed.
+    """Network of a checkpoint folder, whose tensors are read from the mapped file when needed.
 
     Args:
         folder: a checkpoint in the published layout.
@@ -107,7 +107,7 @@ class Oracle:
         qkv = x @ self._tensor(prefix + "Wqkv.weight").T + self._tensor(prefix + "Wqkv.bias")
         q, k, v = (qkv[:, part * config.hidden_size : (part + 1) * config.hidden_size] for part in range(3))
         out = np.empty_like(q)
-        cos, sin = _rotation(config, length)
+        cos, sin = _rotary_table(config, length)
         for head in range(config.num_heads):
             columns = slice(head * config.head_dim, (head + 1) * config.head_dim)
             scores = _rotate(q[:, columns], cos, sin) @ _rotate(k[:, columns], cos, sin).T
@@ -144,7 +144,7 @@ def _softmax(x: Array) -> Array:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def _rotation(config: NomicMoeConfig, length: int) -> tuple[Array, Array]:
+def _rotary_table(config: NomicMoeConfig, length: int) -> tuple[Array, Array]:
     # The frequencies are float32 in the published model; the angles here are not rounded again.
     exponent = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     inverse = (np.float32(1.0) / np.float32(config.rotary_base) ** exponent).astype(np.float64)

@@ -1,7 +1,7 @@
-"""sentence-transformers' list of modules beside a checkpoint: what it asks for must be what the graph computes.
+"""Check of sentence-transformers' list of modules beside a checkpoint: the graph must compute what it asks for.
 
-A checkpoint that was tuned with another pooling, or with a layer of its own behind it, would export without either and nobody
-would notice. Read are `modules.json` and `1_Pooling/config.json`, whose modes are flags, or one word in newer files.
+A checkpoint that was fine-tuned with another pooling, or with a layer behind it, would otherwise be exported without either. The
+files are `modules.json` and `1_Pooling/config.json`, whose modes are flags, or one word in newer files.
 """
 
 import json
@@ -19,23 +19,24 @@ def check_modules(folder: Path) -> None:
     """Make sure that a checkpoint's sentence embeddings are masked means of all its tokens.
 
     Args:
-        folder: a checkpoint; files that it lacks are not missed.
+        folder: a checkpoint; the files are optional.
 
     Raises:
-        CheckpointError: its files ask for another pooling or for further modules, or are not of their form.
+        CheckpointError: its files ask for another pooling or for further modules, or are malformed.
     """
     path = folder / "modules.json"
-    modules = side_file(path, list)
+    modules = read_json(path, list)
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else "?" for module in modules]
     if modules and kinds not in (_COMPUTED, _COMPUTED[:2]):
         raise CheckpointError(
-            f"{path} lists the modules {', '.join(kinds)}; implemented: {', '.join(_COMPUTED)}. "
-            "Vectors without the others would be another model's"
+            f"{path} lists the modules {', '.join(kinds)}; implemented: {', '.join(_COMPUTED)}: "
+            "vectors without the others would be those of another model"
         )
     path = folder / "1_Pooling" / "config.json"
-    pooling = side_file(path)
+    pooling = read_json(path)
     modes = [name for name, value in pooling.items() if name.startswith(f"{_POOLING}_") and value is True]
-    modes += [f"{_POOLING}_{pooling[_POOLING]}_tokens"] if _POOLING in pooling else []
+    if _POOLING in pooling:
+        modes.append(f"{_POOLING}_{pooling[_POOLING]}_tokens")
     if pooling and modes != [f"{_POOLING}_mean_tokens"]:
         raise CheckpointError(
             f"{path} asks for {' and '.join(modes) or 'no pooling'}; implemented: {_POOLING}_mean_tokens"
@@ -46,11 +47,11 @@ def check_modules(folder: Path) -> None:
         )
 
 
-def side_file(path: Path, kind: type = dict) -> Any:
-    """The content of a JSON file beside a checkpoint's weights, or an empty `kind`, dict or list, where there is none.
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Read an optional JSON file of a checkpoint; a missing file gives an empty `kind`, dict or list.
 
     Raises:
-        CheckpointError: it cannot be read as JSON, or is of another kind.
+        CheckpointError: the file cannot be read as JSON, or is of another kind.
     """
     try:
         found = json.loads(path.read_text("utf-8"))

@@ -1,6 +1,6 @@
-"""The files that hold a checkpoint's tensors: one safetensors file, or several shards with an index, as transformers saves them.
+"""Weight files of a checkpoint: one safetensors file, or several shards with an index, as transformers saves them.
 
-What else lies where they are missing is named, with what to do about it.
+Where they are missing, the error names the file of another format that is there, and the remedy.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 from moembed.bundle.bundle import sha256_of
 from moembed.bundle.manifest import MANIFEST_FILE
-from moembed.errors import CheckpointError, MissingExtraError, shown
+from moembed.errors import CheckpointError, extra, shown
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -25,20 +25,20 @@ _PICKLE = (
     "a pickle, which is never loaded because loading one runs code: load it where you trust it and save it with "
     "save_pretrained(FOLDER, safe_serialization=True)"
 )
-# Pattern of a path -> what such a file is and what to do; the first that matches speaks.
+# Pattern of a path, description and remedy; the first pattern that matches is used.
 _OTHER = (
-    (MANIFEST_FILE, "the manifest of a bundle: it is exported already, open it with Embedder.from_pretrained or -m"),
+    (MANIFEST_FILE, "the manifest of a bundle: it is already exported, open it with Embedder.from_pretrained or -m"),
     (ADAPTER_FILE, "an adapter (PEFT), which holds changes to a base model only: merge it with merge_and_unload(), save the "
      "result with save_pretrained(FOLDER), and export that folder"),
     ("model-*-of-*.safetensors", f"a shard without its {INDEX_FILE}: copy that file too"),
-    ("*.gguf", "a GGUF, which cannot be the source because it has lost the expert bias: export the checkpoint it was made of"),
+    ("*.gguf", "a GGUF, which cannot be exported because it lacks the expert bias: export the checkpoint that it was made from"),
     ("*pytorch_model*.bin*", _PICKLE),
     ("tf_model*.h5", "weights of TensorFlow: load them with transformers 4 (from_tf=True) and save_pretrained"),
     ("flax_model*.msgpack", "weights of Flax: load them with transformers 4 (from_flax=True) and save_pretrained"),
-    (f"*/{WEIGHTS_FILE}", "a checkpoint in a folder of its own: export that folder"),
-    (f"*/{INDEX_FILE}", "a checkpoint in a folder of its own: export that folder"),
-    ("*.safetensors", f"tensors under another name: if they are the model's, rename the file to {WEIGHTS_FILE}"),
-    ("*.onnx", "an ONNX graph, of which no bundle can be made: export the checkpoint it was made of"),
+    (f"*/{WEIGHTS_FILE}", "a checkpoint in a subfolder: export that folder"),
+    (f"*/{INDEX_FILE}", "a checkpoint in a subfolder: export that folder"),
+    ("*.safetensors", f"a safetensors file of another name: if it holds the model, rename it to {WEIGHTS_FILE}"),
+    ("*.onnx", "an ONNX graph, which cannot be made a bundle: export the checkpoint that it was made from"),
     ("*.pt", _PICKLE),
     ("*.pth", _PICKLE),
     ("*.ckpt", _PICKLE),
@@ -47,11 +47,11 @@ _OTHER = (
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The files of one checkpoint's tensors.
+    """Weight files of one checkpoint.
 
     Attributes:
-        paths: the safetensors files, by name.
-        index: tensor name -> name of its file, where there is an index.
+        paths: the safetensors files, sorted by name.
+        index: tensor name -> name of its file, or None without an index.
     """
 
     paths: tuple[Path, ...]
@@ -63,10 +63,10 @@ class WeightFiles:
         return sum(path.stat().st_size for path in self.paths)
 
     def sha256(self) -> str:
-        """Digest by which the weights are known.
+        """Return the digest that identifies the weights.
 
-        It is that of the file where there is one; of several, it is the sha256 of what `sha256sum` prints for the shards in
-        order of their names, a line `DIGEST  NAME` for each.
+        It is the sha256 of a single file. Of shards, it is the sha256 of the output of `sha256sum` for them in the order of their
+        names, a line `DIGEST  NAME` for each.
         """
         digests = [(sha256_of(path), path.name) for path in self.paths]
         if self.index is None:
@@ -75,7 +75,7 @@ class WeightFiles:
 
 
 class Weights:
-    """The tensors of open safetensors files by name, memory-mapped.
+    """Tensors of open safetensors files by name, memory-mapped.
 
     Args:
         handles: tensor name -> the open file that holds it.
@@ -85,7 +85,7 @@ class Weights:
         self._handles = handles
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and safetensors' name of the dtype, of every tensor."""
+        """Return the shape of every tensor, and its dtype by safetensors' name."""
         found = {}
         for name in self._handles:
             view = self.get_slice(name)
@@ -93,19 +93,19 @@ class Weights:
         return found
 
     def get_tensor(self, name: str) -> Any:
-        """A whole tensor, in the dtype it is stored in."""
+        """Read a whole tensor, in its stored dtype."""
         return self._handles[name].get_tensor(name)
 
     def get_slice(self, name: str) -> Any:
-        """A tensor of which parts are read by indexing."""
+        """Return a tensor whose parts are read by indexing."""
         return self._handles[name].get_slice(name)
 
 
 def find_weights(folder: Path) -> WeightFiles | None:
-    """The weight files of a folder, or None where there are none; a single file is preferred to shards, as transformers does.
+    """Find the weight files of a folder; None if there are none. A single file is preferred to shards, as transformers does.
 
     Raises:
-        CheckpointError: the index cannot be read or names files that are not there, or an adapter would change the weights.
+        CheckpointError: the index cannot be read or names missing files, or an adapter would change the weights.
     """
     whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if not whole.is_file() and not index.is_file():
@@ -113,7 +113,7 @@ def find_weights(folder: Path) -> WeightFiles | None:
     if (folder / ADAPTER_FILE).is_file():
         raise CheckpointError(
             f"{folder} holds both {ADAPTER_FILE} and weights, and transformers would apply the adapter to them: merge it, or "
-            "move it away if it is merged already"
+            "move it away if it is already merged"
         )
     if whole.is_file():
         return WeightFiles((whole,))
@@ -125,10 +125,10 @@ def find_weights(folder: Path) -> WeightFiles | None:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """The file of every tensor, as an index tells it.
+    """Read the index of shards: the name of the file of every tensor.
 
     Raises:
-        CheckpointError: it is no index, or names a file outside its folder.
+        CheckpointError: the file is not an index, or names a file outside its folder.
     """
     try:
         read = json.loads(path.read_text("utf-8"))
@@ -136,7 +136,7 @@ def read_index(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path} is not a readable index of shards ({error}): copy or save it again") from error
     files = read.get("weight_map") if isinstance(read, dict) else None
     if not isinstance(files, dict) or not files:
-        raise CheckpointError(f"{path}: weight_map is no object of tensor names: copy or save it again")
+        raise CheckpointError(f"{path}: weight_map is not an object of tensor names: copy or save it again")
     for tensor, name in files.items():
         if not isinstance(name, str) or not _SHARD.fullmatch(name) or name == WEIGHTS_FILE:
             raise CheckpointError(
@@ -147,7 +147,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 @contextmanager
 def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
-    """Open weight files, each tensor of which must be where the index says, once.
+    """Open weight files and check that every tensor is in the file that the index names, and in no other.
 
     Args:
         files: from `find_weights`.
@@ -155,13 +155,11 @@ def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
 
     Raises:
         CheckpointError: a file is damaged, or index and files contradict each other.
-        MissingExtraError: safetensors is not installed, or ml_dtypes, by which NumPy knows bfloat16.
+        MissingExtraError: safetensors is not installed, or ml_dtypes, which adds bfloat16 to NumPy.
     """
-    try:
+    with extra("export", "Reading a checkpoint"):
         import ml_dtypes  # noqa: F401
         from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise MissingExtraError(error.name or "safetensors", "export", "Reading a checkpoint") from None
     place: dict[str, tuple[Path, Any]] = {}
     path = files.paths[0]
     with ExitStack() as stack:
@@ -178,7 +176,7 @@ def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
             yield Weights({name: handle for name, (_, handle) in place.items()})
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path} is not a readable safetensors file (truncated or corrupt?): {error}"
+                f"{path} is not a readable safetensors file ({error}): it may be truncated; copy or download it again"
             ) from error
 
 
@@ -186,31 +184,31 @@ def _compare_index(files: WeightFiles, found: dict[str, str]) -> None:
     if files.index is None or files.index == found:
         return
     name = next(n for n in sorted(files.index.keys() | found.keys()) if files.index.get(n) != found.get(n))
-    said, held = (names.get(name, "none of the files that it names") for names in (files.index, found))
+    expected, actual = (names.get(name, "none of its files") for names in (files.index, found))
     raise CheckpointError(
-        f"by {INDEX_FILE}, {name} should be in {said} and is in {held}: shards of different checkpoints are mixed; copy all "
+        f"{INDEX_FILE} places {name} in {expected}, but it is in {actual}: shards of different checkpoints are mixed; copy all "
         f"files of {files.paths[0].parent} again"
     )
 
 
 def advice(paths: Iterable[str]) -> str:
-    """Words about what a checkpoint without weights holds in their place, or none.
+    """Describe the file that a checkpoint without weights has in their place, as the end of an error message; may be empty.
 
     Args:
-        paths: paths relative to the checkpoint, `/` between their parts.
+        paths: paths relative to the checkpoint, with slashes.
     """
     listed = sorted(paths)
     if WEIGHTS_FILE in listed or INDEX_FILE in listed:
         return ""
-    for pattern, words in _OTHER:
+    for pattern, description in _OTHER:
         for path in listed:
             if fnmatchcase(path, pattern):
-                return f". Found {path}: {words}"
+                return f". Found {path}: {description}"
     return ""
 
 
 def paths_in(folder: Path) -> list[str]:
-    """Paths of the files of a folder and of its folders, relative to it."""
+    """Return the paths of the files in a folder and its subfolders, relative to it."""
     return [
         path.relative_to(folder).as_posix() for glob in ("*", "*/*") for path in folder.glob(glob) if path.is_file()
     ]

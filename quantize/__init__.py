@@ -1,1 +1,1 @@
-"""Smaller weights for a traced model, chosen by the role of each tensor and never by the type of its consumer."""
+"""Quantization of a traced model by the role of each tensor, not by the type of its consumer."""

@@ -1,4 +1,4 @@
-"""What the products of a model read, over some texts."""
+"""Recording of the inputs of a model's linear layers and experts over calibration texts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +12,22 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.inference.batching import pad
 from moembed.tokenizer.tokenizer import Ids
-from moembed.verify.parity import instrumented
+from moembed.verify.parity import open_session
 
-Values = dict[str, NDArray[Any]]
-MOST_TOKENS = 16384  # of the published size: 3 GB of values
+Activations = dict[str, NDArray[Any]]
+MAX_TOKENS = 16384  # 3 GB of activations at the published size
 _BATCH = 8
 
 
-def observed(graph: Path, texts: Sequence[Ids]) -> Values:
-    """Run texts through a float32 graph and keep what its linear layers and experts read.
+def record_activations(graph: Path, texts: Sequence[Ids]) -> Activations:
+    """Run texts through a float32 graph and record the inputs of its linear layers and experts.
 
     Args:
         graph: an fp32 bundle's ONNX file.
-        texts: token ids, special tokens included. Reading stops at 16384 tokens.
+        texts: token ids, special tokens included. Recording stops after 16384 tokens.
 
     Returns:
-        Name of a value of the graph -> what it was, `[T, width]` float32, or `[T, top_k]` int64 for the chosen experts.
+        Name of a value of the graph -> its content, `[T, width]` float32, or `[T, top_k]` int64 for expert indices.
     """
     model = onnx.load(graph, load_external_data=False)
     names = [node.input[0] for node in model.graph.node if node.op_type == "Gemm"]
@@ -35,7 +35,7 @@ def observed(graph: Path, texts: Sequence[Ids]) -> Values:
         if node.op_type == "Experts":
             names += [node.input[0], node.input[2]]
     names = list(dict.fromkeys(names))
-    session = instrumented(model, graph.parent, names)
+    session = open_session(model, graph.parent, names)
     parts: list[list[NDArray[Any]]] = [[] for _ in names]
     tokens = 0
     for start in range(0, len(texts), _BATCH):
@@ -43,24 +43,24 @@ def observed(graph: Path, texts: Sequence[Ids]) -> Values:
         for part, value in zip(parts, session.run(names, {"input_ids": ids, "attention_mask": mask}), strict=True):
             part.append(value)
         tokens += int(mask.sum())
-        if tokens >= MOST_TOKENS:
+        if tokens >= MAX_TOKENS:
             break
     return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}
 
 
-def rows_of_expert(
+def expert_inputs(
     x: NDArray[np.float32], expert_indices: NDArray[np.int64], expert: int, w1: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the two products of one expert read.
+    """Compute the inputs of the two products of one expert.
 
     Args:
-        x: `[T, hidden]`, what all experts read.
+        x: `[T, hidden]`, the input of all experts.
         expert_indices: `[T, top_k]`.
-        expert: which.
+        expert: the expert's index.
         w1: `[ffn, hidden]`, its first matrix.
 
     Returns:
-        The expert's rows of `x`, `[t, hidden]`, and `gelu(rows @ w1.T)`, `[t, ffn]`.
+        The rows of `x` that are routed to the expert, `[t, hidden]`, and `gelu(rows @ w1.T)`, `[t, ffn]`.
     """
     rows = x[(expert_indices == expert).any(axis=1)]
     return rows, F.gelu(F.linear(torch.tensor(rows), torch.tensor(w1))).numpy()

@@ -1,4 +1,4 @@
-"""The ONNX meaning of the INT8 ops of domain `moembed`: functions with bodies of standard operators.
+"""Definition of the INT8 ops of domain `moembed`: ONNX functions with bodies of standard operators.
 
 Activations are quantized per token row, where they are computed. The quantized values of a row depend on that row alone,
 and integer sums do not depend on the order of summation, so the result is batch-invariant. Quantized activations are
@@ -8,10 +8,10 @@ unsigned bytes with a fixed zero point, the operand that CPUs multiply with sign
 * after GELU, around 32: erf GELU never falls below -0.17, so `scale = max(max x / 223, 0.17 / 32)` clips nothing there and
   resolves the positive side almost twice as finely.
 
-A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Never
+A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Not
 `scale * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales the
-bias too.) Weights are packed as `moembed.quantize.layout` says; `one` in `_ONE` is a 1 that ONNX Runtime cannot fold,
-which lets it fuse the cast and the first product.
+bias too.) `moembed.quantize.layout` describes the packing of weights. `one` in `_ONE` is a 1 that ONNX Runtime cannot fold, which
+lets it fuse the cast and the first product.
 """
 
 from functools import cache
@@ -43,7 +43,7 @@ _SYMMETRIC = """
     {p}quantized = QuantizeLinear <axis = 0> ({x}, {p}scales, {p}zero_point)
 """
 
-# The same for the output of a GELU, around 32: from the largest of each row, {p}top [T,1].
+# The same for the output of a GELU, around 32: from the maximum of each row, {p}top [T,1].
 _POSITIVE = """
     {p}range = Constant <value_float = 223.0> ()
     {p}fair = Div ({p}top, {p}range)
@@ -54,7 +54,7 @@ _POSITIVE = """
     {p}zero_point = ConstantOfShape <value = uint8[1] {{32}}> ({p}count)
 """
 
-# The matrix [K,N] of a packed weight [N/16,K/4,16,4]; all of it constant, so done once, when the session is made.
+# Shape [K,N] of a packed weight [N/16,K/4,16,4]; it is constant, so it is computed once, when the session is created.
 _SHAPE = """
     {p}blocks = Shape <start = 0, end = 1> ({w})
     {p}depth = Shape <start = 1, end = 2> ({w})
@@ -68,7 +68,7 @@ _ONE = """
     one = Cast <to = 1> (one_yes)
 """
 
-# {quantized} [T,K], packed {w}, {weight_scale} [N] -> {p}scaled [T,N], which times the scale of the row is the product
+# {quantized} [T,K], packed {w}, {weight_scale} [N] -> {p}scaled [T,N]; the product is that times the scale of the row
 _SCALED = """
     {p}turned = Transpose <perm = [1, 3, 0, 2]> ({w})
     {p}matrix = Reshape ({p}turned, {shape})
@@ -87,7 +87,7 @@ _QUANTIZE = (
     + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
 )
 
-# x [T,hidden], smooth [hidden] -> quantized of x * smooth, scale
+# x [T,hidden], smooth [hidden] -> x * smooth quantized, scale
 _SMOOTHED = (
     "    smoothed = Mul (y, smooth)\n"
     + _SYMMETRIC.format(p="x_", x="smoothed")
@@ -100,7 +100,7 @@ _WORDS8 = """
     words = DequantizeLinear <axis = 0> (rows, scales)
 """
 
-# A byte holds two 4-bit values, the lower half first; exact, since a value has 4 bits and a scale 11.
+# A byte holds two 4-bit values, the lower half first. The product is exact: a value has 4 bits and a scale 11.
 _WORDS4 = """
     pairs = Gather (table, ids)
     fifteen = Constant <value = uint8[1] {15}> ()
@@ -143,8 +143,8 @@ def _embedding(name: str, words: str) -> str:
     )
 
 
-# By the bits of a value in the table: table [V,hidden] int8 and table_scale [V], or table [V,hidden/2] uint8, around 8, and
-# table_scale [V,hidden/32] float16.
+# Bits of a value in the table -> op. 8: table [V,hidden] int8 and table_scale [V]. 4: table [V,hidden/2] uint8 with zero point 8,
+# and table_scale [V,hidden/32] float16.
 EMBEDDINGS = {8: "Int8Embedding", 4: "Int4Embedding"}
 _EMBEDDINGS = tuple(_embedding(EMBEDDINGS[bits], words) for bits, words in ((8, _WORDS8), (4, _WORDS4)))
 
@@ -157,7 +157,7 @@ AddNorm <epsilon> (x, residual, gamma, beta) => (y)
 }
 """
 
-# The same, and the quantized of y * smooth for the product that reads it: y [T,hidden], quantized, scale
+# The same, and y * smooth quantized for the product that reads it: y [T,hidden], quantized, scale
 _ADD_NORM_QUANTIZE = (
     "AddNormQuantize <epsilon> (x, residual, gamma, beta, smooth) => (y, quantized, scale)\n{"
     + _CONSTANTS
@@ -191,7 +191,7 @@ _LINEAR = (
     + "    y = Add (raw, bias)\n}"
 )
 
-# The same followed by GELU: quantized around 32, and scale, for the next product
+# The same followed by GELU -> quantized around 32, and scale, for the next product
 _LINEAR_GELU = (
     "Int8LinearGelu (x_quantized, x_scale, weight, weight_scale, bias) => (quantized, scale)\n{"
     + _CONSTANTS
@@ -217,7 +217,7 @@ _LINEAR_GELU = (
     + "    quantized = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n    scale = Identity (h_scale)\n}"
 )
 
-# What is done for all experts at once is done once: a short text takes as long as the graph has operators.
+# Steps that all experts share are done once for all: the time of a short text is that of the number of operators.
 _EXPERTS_HEAD = """
     zero_point8 = Constant <value = uint8 {{128}}> ()
     gelu8 = Constant <value = uint8 {{32}}> ()
@@ -253,7 +253,7 @@ _OUT = """
 
 
 def _experts(num_experts: int) -> str:
-    """Body for a number of experts.
+    """Return the function for a number of experts.
 
     quantized [T,hidden], scale [T,1], weights [T,top_k], expert_indices [T,top_k], bias [hidden], w1_scale [experts,ffn],
     w2_scale [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
@@ -293,6 +293,6 @@ def _experts(num_experts: int) -> str:
 
 @cache
 def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
-    """The functions that an INT8 model with `num_experts` experts per MoE layer carries beside Router, Attention and Pool."""
+    """Return the functions of an INT8 model with `num_experts` experts per MoE layer, beside Router, Attention and Pool."""
     fixed = (_QUANTIZE, *_EMBEDDINGS, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU)
     return tuple(parser.parse_function(HEADER + text) for text in (*fixed, _experts(num_experts)))

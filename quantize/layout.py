@@ -1,7 +1,8 @@
-"""The one weight layout of every instruction set: `[N/16][K/4][16][4]`, blocks of 16 output channels.
+"""Layouts of quantized weights, and quantization to them.
 
-A block row of 64 bytes is an AMX tile row, the operand of one AVX512-VNNI `dpbusd`, two AVX2 halves and NEON's `sdot`
-lanes at once, so that a kernel reads the mapped file as it is. The bodies of the INT8 functions undo it.
+INT8 weights have one layout for every instruction set: `[N/16][K/4][16][4]`, blocks of 16 output channels. A block row of
+64 bytes is an AMX tile row, the operand of one AVX512-VNNI `dpbusd`, two AVX2 halves and NEON's `sdot` lanes at once, so that a
+kernel reads the mapped file as it is. The bodies of the INT8 functions undo the layout.
 """
 
 import numpy as np
@@ -10,23 +11,23 @@ from numpy.typing import NDArray
 from moembed.errors import InputError
 
 BLOCK_N, BLOCK_K = 16, 4
-BLOCK_4 = 32  # values of a row in 4 bits that share a scale
-LARGEST = 127  # of a code's absolute value: symmetric
+BLOCK_4 = 32  # 4-bit values of a row that share a scale
+LARGEST = 127  # absolute value of an int8 weight: quantization is symmetric
 
 
 def fits(shape: tuple[int, ...]) -> bool:
-    """Whether a matrix `[N, K]` divides into whole blocks."""
+    """Return True if a matrix `[N, K]` divides into whole blocks."""
     return len(shape) == 2 and shape[0] % BLOCK_N == 0 and shape[1] % BLOCK_K == 0
 
 
 def pack(matrix: NDArray[np.int8]) -> NDArray[np.int8]:
-    """`[N, K]` -> `[N/16, K/4, 16, 4]`; N counts output channels."""
+    """Pack `[N, K]` to `[N/16, K/4, 16, 4]`; N counts output channels."""
     n, k = matrix.shape
     return np.ascontiguousarray(matrix.reshape(n // BLOCK_N, BLOCK_N, k // BLOCK_K, BLOCK_K).transpose(0, 2, 1, 3))
 
 
 def unpack(packed: NDArray[np.int8]) -> NDArray[np.int8]:
-    """`[N/16, K/4, 16, 4]` -> `[N, K]`, the inverse of `pack`."""
+    """Unpack `[N/16, K/4, 16, 4]` to `[N, K]`, the inverse of `pack`."""
     blocks, depth = packed.shape[:2]
     return np.ascontiguousarray(packed.transpose(0, 2, 1, 3).reshape(blocks * BLOCK_N, depth * BLOCK_K))
 
@@ -44,7 +45,7 @@ def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
 def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Quantize `[N, K]` to 4 bits with one scale per 32 values of a row.
 
-    A block's value of largest magnitude becomes -8 times the scale, or 7, 6, ... 1 times it, whichever leaves the least error:
+    A block's value of largest magnitude becomes -8 times the scale, or 7, 6, ... 1 times it, whichever leaves the smallest error:
     values that are 4-bit integers times a float16 scale are reproduced exactly.
 
     Args:
@@ -54,19 +55,20 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
         4-bit integers with zero point 8, two to a byte, the lower half first, `[N, K/2]` uint8, and scales `[N, K/32]` float16.
 
     Raises:
-        InputError: a value is not finite, or beyond float16, in which scales are.
+        InputError: a value is not finite, or beyond float16, the dtype of the scales.
     """
-    largest, most = np.abs(matrix).max(initial=0), np.finfo(np.float16).max
-    if not largest <= most:  # so that NaN is refused too
+    largest, limit = np.abs(matrix).max(initial=0), np.finfo(np.float16).max
+    if not largest <= limit:  # also refuses NaN
         raise InputError(
-            f"a table in 4 bits has values of magnitude {most:g} at most, and this one has {largest:g}; quantize by recipe int8"
+            f"the table has a value of magnitude {largest:g}, but in 4 bits at most {limit:g} is possible: use a recipe with an "
+            "8-bit table, such as int8"
         )
     blocks = matrix.reshape(-1, BLOCK_4)
     peaks = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], axis=1)
     best, integers = np.zeros(peaks.shape, np.float16), np.full(blocks.shape, 8, np.uint8)
     least = np.square(blocks).sum(1, keepdims=True)
-    # Only -8 has no counterpart; elsewhere the scale is positive, whichever sign the first of equal magnitudes has.
-    for scale in (peaks / np.float32(-8), *(np.abs(peaks) / np.float32(place) for place in range(7, 0, -1))):
+    # Only -8 has no positive counterpart. For the others the scale is positive, whatever the sign of the peak.
+    for scale in (peaks / np.float32(-8), *(np.abs(peaks) / np.float32(integer) for integer in range(7, 0, -1))):
         half = scale.astype(np.float16)
         single = half.astype(np.float32)
         tried = np.clip(np.rint(np.divide(blocks, single, out=np.zeros_like(blocks), where=single != 0)), -8, 7)
@@ -80,12 +82,12 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
 
 
 def dequantize_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Dequantize what `quantize_blocks` gives: `[N, K/2]` and `[N, K/32]` -> `[N, K]`."""
+    """Dequantize the result of `quantize_blocks`: `[N, K/2]` and `[N, K/32]` -> `[N, K]`."""
     centred = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*scales.shape, BLOCK_4).astype(np.float32) - 8
     return (centred * scales.astype(np.float32)[..., None]).reshape(len(packed), -1)
 
 
 def scales_of(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scale of every row of `[N, K]`: `[N]` float32; 1 for a row of zeros."""
+    """Return the scale of every row of `[N, K]`: `[N]` float32; 1 for a row of zeros."""
     largest = np.abs(matrix).max(axis=1)
     return np.where(largest > 0, largest / np.float32(LARGEST), np.float32(1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""`quantize`: an fp32 bundle becomes an INT8 bundle, compared with it before it is published."""
+"""`quantize`: make an INT8 bundle of an fp32 bundle."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,21 +13,9 @@ from moembed.bundle.certificate import Reference
 from moembed.bundle.external_data import read_graph
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
-from moembed.export.vocabulary import write_vocabulary
-from moembed.export.writer import (
-    certificate_of,
-    check_replaceable,
-    file_records,
-    write_graph,
-    write_manifest,
-    writer_versions,
-)
-from moembed.files.paths import replacing_folder
-from moembed.models.interop_files import copy_companion
-from moembed.tokenizer.native import VOCABULARY_FILE
+from moembed.export.writer import check_replaceable, writing_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_ids, probe_texts
-from moembed.verify.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from moembed.quantize.recipe import Recipe
@@ -51,10 +39,10 @@ def quantize(
         bundle: an fp32 bundle; it is not changed.
         out: the folder to write; it appears complete or not at all.
         recipe: name of a recipe in `recipes/`.
-        calibration: texts that show what the model's products read, which steers outlier migration and rounding; None for the
-            package's own probes. They get the model's prompts in turn and are cut to its limit; 16384 tokens are enough.
+        calibration: representative texts, which steer smoothing and rounding; None for the package's own probe texts. They get
+            the model's prompts in turn and are cut to its limit; 16384 tokens are enough.
         force: replace `out` if it is a bundle already.
-        log: told what is being done.
+        log: receives progress messages.
 
     Returns:
         The bundle, opened.
@@ -67,66 +55,51 @@ def quantize(
     """
     from moembed.quantize.recipe import load_recipe
 
-    chosen = load_recipe(recipe)
+    settings = load_recipe(recipe)
     if bundle.manifest.recipe != "fp32":
         raise InputError(f"{bundle.folder} has recipe {bundle.manifest.recipe}; only an fp32 bundle can be quantized")
     if calibration is not None and not calibration:
-        raise InputError("no calibration text; give some, or none at all for the built-in ones")
+        raise InputError("calibration is empty: give at least one text, or None for the built-in texts")
     check_replaceable(out, force=force)
     need_extras()
     import onnx
     import onnx_ir as ir
 
-    from moembed.quantize.calibrate import observed
+    from moembed.quantize.calibrate import record_activations
     from moembed.quantize.rewrite import Rewriter
-    from moembed.quantize.smoothing import factors_of
-    from moembed.verify.parity import compare, observe_graph
+    from moembed.quantize.smoothing import smoothing_factors
+    from moembed.verify.parity import graph_runner
 
-    tokenizer = Tokenizer(bundle)
+    tokenizer, limit = Tokenizer(bundle), bundle.manifest.max_tokens
     prompts = cycle(bundle.manifest.prompts.values() or [""])
     texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
-    log(f"watching the model read up to {len(texts)} texts")
-    limit = bundle.manifest.max_tokens
-    probes = probe_ids(tokenizer, limit)
-    values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
+    log(f"recording activations over up to {len(texts)} texts")
+    activations = record_activations(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
     log("quantizing")
     content, folder = read_graph(bundle.graph)
     model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
     ir.external_data.set_base_dir(model.graph, folder)
-    factors = factors_of(model, chosen, values)
-    keep = _most_sensitive(bundle, chosen, factors, probes)
-    model = Rewriter(model, chosen, values, factors, keep).run()
-    del values
-    with replacing_folder(out) as partial:
-        log(f"writing {out}")
-        write_graph(model, partial / GRAPH, {"recipe": chosen.name})
+    factors = smoothing_factors(model, settings, activations)
+    probes = probe_ids(tokenizer, limit)
+    keep = _most_sensitive(bundle, settings, factors, probes)
+    model = Rewriter(model, settings, activations, factors, keep).run()
+    del activations
+    with writing_bundle(out, GRAPH, log) as writer:
+        writer.write_graph(model, {"recipe": recipe})
         del model
-        for name in bundle.manifest.files:
-            if not name.startswith("onnx/"):
-                (partial / name).parent.mkdir(exist_ok=True)
-                copy_companion(bundle.folder / name, partial / name, name=name)
-        if VOCABULARY_FILE not in bundle.manifest.files:
-            write_vocabulary(partial)
-        log("comparing with the fp32 bundle")
-        expected, found = observe_graph(bundle.graph), observe_graph(partial / GRAPH)
-        report = compare("the fp32 bundle", expected, found, probes, TOLERANCES[chosen.name])
-        del expected, found
-        files = file_records(partial)
-        reference = Reference(kind="bundle", sha256=bundle.fingerprint, size=bundle.size)
-        manifest = replace(
-            bundle.manifest,
-            recipe=chosen.name,
-            graph=GRAPH,
-            made_with=writer_versions(),
-            certificate=certificate_of(report, reference, files),
-            files=files,
+        writer.copy_interop_files(
+            bundle.folder, [name for name in bundle.manifest.files if not name.startswith("onnx/")]
         )
-        write_manifest(partial, manifest, log)
+        reference = Reference(kind="bundle", sha256=bundle.fingerprint, size=bundle.size)
+        expected = graph_runner(bundle.graph)
+        written = writer.certify(reference, "the fp32 bundle", expected, probes, settings.tolerance)
+        del expected
+        writer.write_manifest(replace(bundle.manifest, recipe=recipe, **written))
     return Bundle.open(out)
 
 
 def _most_sensitive(bundle: Bundle, recipe: "Recipe", factors: "Factors", probes: list[list[int]]) -> list[str]:
-    """Weights of the linear layers that the recipe keeps in float32."""
+    """Return the names of the weights that the recipe keeps in float32."""
     if not recipe.keep:
         return []
     from moembed.quantize.sensitivity import sensitivities

@@ -1,7 +1,7 @@
 """Rounding weights so that the errors of a row cancel on real inputs (GPTQ, arXiv 2210.17323).
 
-Plain rounding takes each weight by itself. Here the columns are rounded one after the other, the most active first, and
-what a column lost is made good by the columns that are still to come, as far as the inputs' correlation allows.
+Plain rounding treats each weight by itself. Here the columns are rounded one after the other, the most active first, and the
+columns that are still to come compensate for the error of each, as far as the correlation of the inputs allows.
 """
 
 import numpy as np
@@ -16,13 +16,13 @@ _BLOCK = 64
 def rounded(
     matrix: NDArray[np.float32], inputs: NDArray[np.float32], damping: float
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize `[N, K]` symmetrically with one scale per row, for the inputs it will see.
+    """Quantize `[N, K]` symmetrically with one scale per row, for inputs like the given ones.
 
     Args:
         matrix: `[N, K]`; N counts output channels.
-        inputs: `[T, K]` that `matrix` is multiplied with; none at all gives plain rounding.
-        damping: what is added to the diagonal of the inputs' second moments, relative to its mean: how far directions that
-            the inputs do not show still count.
+        inputs: `[T, K]`, rows that `matrix` is multiplied with; zero rows give plain rounding.
+        damping: addition to the diagonal of the inputs' second moments, relative to its mean: the weight of directions that the
+            inputs do not have.
 
     Returns:
         int8 values in -127..127 of the same shape, and float32 scales `[N]`, those of plain rounding.
@@ -44,7 +44,7 @@ def rounded(
 
 
 def spread_of(inputs: NDArray[np.float32], damping: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The order of the columns `[K]`, and how the error of each spreads over those behind it, `[K, K]` upper triangular."""
+    """Return the order of the columns `[K]`, and the spread of each one's error over later ones, `[K, K]` upper triangular."""
     moments = (inputs.T @ inputs).astype(np.float64) / max(len(inputs), 1)
     diagonal = np.einsum("kk->k", moments)
     diagonal += damping * diagonal.mean() + 1e-12

@@ -1,7 +1,7 @@
-"""Sensitivity of a model's vectors to the quantized input of one linear layer, everything else exact.
+"""Sensitivity of a model's vectors to the quantized input of one linear layer, with everything else exact.
 
-The error of the layer's own output says little: what counts is what the layers behind it make of it. So every linear layer gets
-a switch in a copy of the graph, and the texts run once for each.
+The error of the layer's output alone says little: what counts is its effect through the later layers. So every linear layer gets
+a switch in a copy of the graph, and the texts run once per layer.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from moembed.export.functions import DOMAIN, HEADER
 from moembed.inference.batching import pad
 from moembed.quantize.smoothing import Factors
 from moembed.tokenizer.tokenizer import Ids
-from moembed.verify.parity import instrumented
+from moembed.verify.parity import open_session
 
 # x [T,K], factors [K], on: 1 for x quantized and dequantized, 0 for x itself -> [T,K]; range and least as in
 # moembed.quantize.functions
@@ -49,16 +49,16 @@ def sensitivities(graph: Path, factors: Factors, texts: Sequence[Ids]) -> dict[s
 
     Args:
         graph: an fp32 bundle's ONNX file.
-        factors: of the norms, from `factors_of`.
+        factors: smoothing factors, from `smoothing_factors`.
         texts: token ids, special tokens included.
 
     Returns:
-        Name of the layer's weight -> mean of 1 - cosine between the vectors of the exact model and of the one in which this
-        layer alone reads quantized inputs.
+        Name of the layer's weight -> mean of 1 - cosine between the vectors of the exact model and of the model in which only
+        this layer has quantized inputs.
     """
     model = onnx.load(graph, load_external_data=False)
-    weights = _switched(model, factors)
-    session = instrumented(model, graph.parent, [])
+    weights = _add_switches(model, factors)
+    session = open_session(model, graph.parent, [])
     batches = [pad([text], 1) for text in texts]
 
     def vectors(layer: int | None) -> np.ndarray:
@@ -73,8 +73,8 @@ def sensitivities(graph: Path, factors: Factors, texts: Sequence[Ids]) -> dict[s
     return {weight: float(1 - (vectors(i) * exact).sum(axis=1).mean()) for i, weight in enumerate(weights)}
 
 
-def _switched(model: onnx.ModelProto, factors: Factors) -> list[str]:
-    """Put a switch in front of every Gemm; gives the names of their weights in the order of the inputs `on.0`, ..."""
+def _add_switches(model: onnx.ModelProto, factors: Factors) -> list[str]:
+    """Put a switch in front of every Gemm; return the names of their weights in the order of the inputs `on.0`, ..."""
     weights: list[str] = []
     nodes = list(model.graph.node)
     gelus = {node.output[0] for node in nodes if node.op_type == "Gelu"}

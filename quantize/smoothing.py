@@ -1,56 +1,56 @@
 """Factors that move the outliers of a norm's output into the weights that read it (SmoothQuant, arXiv 2211.10438).
 
-A product reads `x * factors` in place of `x`, and weights that were divided by them. One scale serves a whole token row, so a
-channel that is much larger than the others takes resolution from all of them. (Outputs of a GELU have such channels too, but
-there the weights lose more than the quantized values win.)
+A product reads `x * factors` instead of `x`, and weights that were divided by them. One scale serves a whole token row, so a
+channel that is much larger than the others costs all of them resolution. (Outputs of a GELU have such channels too, but there the
+weights lose more than the quantized values gain.)
 """
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from moembed.quantize.calibrate import Values
+from moembed.models.roles import Kind, role
+from moembed.quantize.calibrate import Activations
 from moembed.quantize.recipe import Recipe
 
 Factors = dict[str, NDArray[np.float32]]
-_FLOOR = np.float32(1e-4)  # a channel that is all but silent is not blown up
+_FLOOR = np.float32(1e-4)  # keeps a channel that is almost always zero from being scaled up
 
 
-def factors_of(model: ir.Model, recipe: Recipe, values: Values) -> Factors:
-    """Factors for every norm whose output is quantized.
+def smoothing_factors(model: ir.Model, recipe: Recipe, activations: Activations) -> Factors:
+    """Compute factors for every norm whose output is quantized.
 
     Args:
         model: an fp32 model as `moembed.export` writes it.
-        recipe: `attention_smoothing` is the strength in front of Wqkv and the projection, `ffn_smoothing` in front of fc1 and
-            experts.
-        values: what the model's products read, over some texts.
+        recipe: gives the strength of smoothing by the kind of the weight that reads the norm's output.
+        activations: inputs of the model's linear layers and experts over the calibration texts.
 
     Returns:
         Name of the norm's output -> `[hidden]` float32, of mean divisor 1.
     """
+    strengths = {
+        Kind.QKV: recipe.smoothing.attention,
+        Kind.PROJECTION: recipe.smoothing.attention,
+        Kind.FC1: recipe.smoothing.ffn,
+        Kind.EXPERTS_W1: recipe.smoothing.ffn,
+    }
     factors: Factors = {}
     for node in model.graph:
-        strength = recipe.ffn_smoothing
-        if node.op_type == "Experts":
-            matrices = node.inputs[4:]
-            readers = matrices[: len(matrices) // 2]
-        elif node.op_type == "Gemm":
-            readers, weight = node.inputs[1:2], str(node.inputs[1].name)  # type: ignore[union-attr]
-            if weight.endswith(("attn.Wqkv.weight", "projection.weight")):
-                strength = recipe.attention_smoothing
-            elif not weight.endswith("mlp.fc1.weight"):
-                continue
-        else:
+        if node.op_type not in ("Gemm", "Experts"):
             continue
-        name = str(node.inputs[0].name)  # type: ignore[union-attr]
-        factors[name] = _factors(values[name], [content_of(reader) for reader in readers], strength)
+        kinds = {value: found.kind for value in node.inputs if value is not None and (found := role(value.name))}
+        readers = [value for value, kind in kinds.items() if kind in strengths]
+        if readers:
+            name = str(node.inputs[0].name)  # type: ignore[union-attr]
+            arrays = [initializer_array(reader) for reader in readers]
+            factors[name] = _factors(activations[name], arrays, strengths[kinds[readers[0]]])
     return factors
 
 
-def content_of(value: ir.Value | None) -> NDArray[np.float32]:
-    """The array of an initializer."""
+def initializer_array(value: ir.Value | None) -> NDArray[np.float32]:
+    """Return the array of an initializer."""
     if value is None or value.const_value is None:
-        raise ValueError(f"{value and value.name} has no content")
+        raise ValueError(f"{value and value.name} is no initializer")
     return np.asarray(value.const_value.numpy())
 
 

@@ -14,8 +14,8 @@ from moembed.bundle.protobuf import fields, numbers, strings, submessages
 from moembed.errors import BundleError, shown
 from moembed.files.untrusted import open_regular
 
-_TABLE = "embeddings.word_embeddings.weight"
-_TABLES = (_TABLE, f"{_TABLE}.int8", f"{_TABLE}.int4")
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+_TABLES = (WORD_EMBEDDINGS, f"{WORD_EMBEDDINGS}.int8", f"{WORD_EMBEDDINGS}.int4")
 _MOST_BYTES = (1 << 31) - 1  # of a protobuf message
 # Numbers of the fields of ONNX's messages (onnx.proto).
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_TENSOR = 7, 1, 5
@@ -65,7 +65,7 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
     rows = min((sizes[name] for name in _TABLES if name in sizes), default=None)
     if rows is not None and (pieces := _pieces(folder, manifest)) > rows:
         raise BundleError(
-            f"{path} has an embedding table ({_TABLE}) of {rows} rows, the tokenizer {pieces} pieces: "
+            f"{path} has an embedding table ({WORD_EMBEDDINGS}) of {rows} rows, the tokenizer {pieces} pieces: "
             "the bundle is damaged; copy or export it again"
         )
 

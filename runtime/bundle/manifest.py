@@ -6,7 +6,7 @@ A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with e
 |---|---|---|
 | `format` | integer | 2; a reader refuses any other |
 | `name` | string | what to call the model |
-| `recipe` | string | `fp32`, or what `moembed quantize` made of it: `int8`, `int8-wide` or `int8-table4` |
+| `recipe` | string | `fp32`, or the name of the recipe of `moembed quantize`: lower-case words, joined by hyphens |
 | `graph` | string | path of the ONNX file; its external data lies beside it |
 | `hidden_size` | integer | width of the vectors |
 | `max_tokens` | integer | most tokens of one text, prompt and special tokens included |
@@ -28,6 +28,7 @@ or a tokenizer's format; nothing is ever unpickled.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -39,8 +40,11 @@ from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
 FORMAT = 2
-RECIPES = ("fp32", "int8", "int8-wide", "int8-table4")
 _REMEDY = "the bundle is damaged, or was written by another version of moembed; copy it or export it again"
+
+RecipeName = Annotated[
+    str, Rule(re.compile("[a-z0-9]+(-[a-z0-9]+)*").fullmatch, "a recipe's name, such as int8 or int8-wide")
+]
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Manifest:
     """The fields of `moembed.json`; the module's documentation says what each means."""
 
     name: str
-    recipe: Annotated[str, Rule(RECIPES.__contains__, f"one of {', '.join(RECIPES)} (a newer moembed may know more)")]
+    recipe: RecipeName
     graph: str
     hidden_size: Positive
     max_tokens: Annotated[int, Rule(lambda value: value > 2, "an integer above 2, the number of special tokens")]

@@ -128,10 +128,10 @@ def _certified_sets(bundle: "Bundle", arguments: argparse.Namespace) -> list[str
 
 def _against_bundle(bundle: "Bundle", reference: "Bundle") -> "ParityReport":
     with extra("export", "moembed verify --against"):
-        from moembed.verify.parity import compare, observe_graph
-        from moembed.verify.tolerances import TOLERANCES
-    expected, found = observe_graph(reference.graph), observe_graph(bundle.graph)
-    return compare("the fp32 bundle", expected, found, _texts(bundle), TOLERANCES[bundle.manifest.recipe])
+        from moembed.quantize.recipe import tolerance_of
+        from moembed.verify.parity import compare, graph_runner
+    expected, found = graph_runner(reference.graph), graph_runner(bundle.graph)
+    return compare("the fp32 bundle", expected, found, _texts(bundle), tolerance_of(bundle.manifest.recipe))
 
 
 def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "list[ParityReport]":
@@ -139,8 +139,8 @@ def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "lis
         from moembed.models.checkpoint import load_network
         from moembed.models.locate import locate
         from moembed.models.oracle import Oracle
-        from moembed.verify.parity import compare, observe_graph, observe_network, observe_oracle
-        from moembed.verify.tolerances import TOLERANCES
+        from moembed.quantize.recipe import tolerance_of
+        from moembed.verify.parity import compare, graph_runner, network_runner, oracle_runner
     checkpoint = locate(arguments.against, local_files_only=arguments.offline)
     mismatch = []
     if checkpoint.weights_sha256 != bundle.manifest.source.weights_sha256:
@@ -148,12 +148,12 @@ def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "lis
             f"the bundle was made from weights {bundle.manifest.source.weights_sha256[:16]}…, "
             f"{arguments.against} has {checkpoint.weights_sha256[:16]}…"
         ]
-    texts, tolerance = _texts(bundle), TOLERANCES[bundle.manifest.recipe]
-    found = observe_graph(bundle.graph)
-    reports = [compare("torch", observe_network(load_network(checkpoint.folder)), found, texts, tolerance)]
+    texts, tolerance = _texts(bundle), tolerance_of(bundle.manifest.recipe)
+    found = graph_runner(bundle.graph)
+    reports = [compare("torch", network_runner(load_network(checkpoint.folder)), found, texts, tolerance)]
     oracle = Oracle(checkpoint.folder)
     try:
-        reports.append(compare("numpy", observe_oracle(oracle), found, texts[-arguments.texts :], tolerance))
+        reports.append(compare("numpy", oracle_runner(oracle), found, texts[-arguments.texts :], tolerance))
     finally:
         oracle.close()
     for report in reports:

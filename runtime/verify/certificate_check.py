@@ -1,4 +1,4 @@
-"""A bundle's certificate against what is found when it is measured again."""
+"""Comparison of a bundle's certificate with a new measurement."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,13 @@ _SHOWN_CHARACTERS = 16
 
 @dataclass(frozen=True)
 class Finding:
-    """One field of a manifest: what it says, what was found, and how far the two may be apart.
+    """Stated and measured value of one field of a manifest.
 
     Attributes:
-        field: its name, with dots where it is nested.
+        field: name of the field, with dots where it is nested.
         stated: the manifest's value.
         found: the value measured now.
-        allowed: largest difference of two numbers; strings must be equal.
+        allowed: largest difference between two numbers; strings must be equal.
     """
 
     field: str
@@ -33,7 +33,7 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """Whether the two are the same, as far as they can be."""
+        """True if the two values agree within the allowed difference."""
         if isinstance(self.stated, str) or isinstance(self.found, str):
             return self.stated == self.found
         return abs(self.stated - self.found) <= self.allowed
@@ -43,12 +43,12 @@ class Finding:
         return f"{self.field}: the certificate says {_shown(self.stated)}, found {_shown(self.found)}{margin}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain data."""
+        """Return the finding as plain data."""
         return asdict(self) | {"holds": self.holds}
 
 
 def of_bundle(bundle: Bundle, stability: Stability) -> list[Finding]:
-    """What a bundle shows without its reference: its size, its stability, and whether it names its own source."""
+    """Check what needs no reference: the size, the batch invariance, and the identity of the source."""
     certificate, source = bundle.manifest.certificate, bundle.manifest.source
     findings = [
         _finding("size", certificate.size, bundle.size),
@@ -60,14 +60,14 @@ def of_bundle(bundle: Bundle, stability: Stability) -> list[Finding]:
 
 
 def of_reference(bundle: Bundle, reference: Bundle) -> Finding:
-    """Whether an fp32 bundle is the one that the certificate names, or one of the checkpoint that it names."""
+    """Check that an fp32 bundle is the one that the certificate names, or was made from the checkpoint that it names."""
     named = bundle.manifest.certificate.reference
     identity = reference.fingerprint if named.kind == "bundle" else reference.manifest.source.weights_sha256
     return _finding("reference.sha256", named.sha256, identity)
 
 
 def of_comparison(certificate: Certificate, report: "ParityReport") -> list[Finding]:
-    """What a comparison with the reference over the probe texts shows."""
+    """Check the figures of a comparison with the reference over the probe texts."""
     names = ("texts", "tokens", *(name for name in CERTIFICATE if name != "same_experts"))
     findings = [_finding(name, getattr(certificate, name), getattr(report, name)) for name in names]
     stated, found = certificate.same_experts, {layer: routing.share for layer, routing in report.routing.items()}
@@ -79,7 +79,7 @@ def of_comparison(certificate: Certificate, report: "ParityReport") -> list[Find
 
 
 def of_quality(name: str, stated: Quality, found: Quality) -> list[Finding]:
-    """What a set that was evaluated again shows."""
+    """Check the quality of a set that was evaluated again."""
     pairs = {
         "value": (stated.value, found.value),
         "baseline": (stated.baseline, found.baseline),

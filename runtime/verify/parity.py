@@ -1,4 +1,4 @@
-"""Layer by layer, does a bundle compute what its checkpoint does? Against the torch network and the numpy oracle."""
+"""Layer-by-layer comparison of a bundle with its reference: the torch network, the numpy oracle, or another bundle's graph."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 from moembed.inference.session import session_options, session_with_outputs
 from moembed.models.network import NomicMoe
 from moembed.models.oracle import Oracle
+from moembed.models.roles import Kind, role
 from moembed.verify.tolerances import Tolerance
+
+# The ops that output hidden states, in a float32 graph and in an INT8 one.
+_NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding", "Int4Embedding")
+_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
 class Routing:
-    """One MoE layer's decision: `expert_indices` `[T, top_k]` int64, `weights` `[T, top_k]`, and a reference's `margin` `[T]`.
+    """Decision of the router of one MoE layer.
 
-    `margin` is how far the last chosen probability is above the first that was not chosen.
+    Attributes:
+        expert_indices: `[T, top_k]` int64.
+        weights: `[T, top_k]`.
+        margin: `[T]`, the probability of the last expert chosen minus that of the first not chosen; None where it is not known.
     """
 
     expert_indices: NDArray[np.int64]
@@ -28,18 +36,21 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """One text through one implementation: `embedding` `[hidden]`, every layer's `[T, hidden]`, and the routing by layer."""
+class ModelOutput:
+    """Output of one implementation for one text.
+
+    Attributes:
+        embedding: `[hidden]`.
+        hidden_states: `[T, hidden]` of the embedding's norm and of every layer.
+        routing: MoE layer -> its routing.
+    """
 
     embedding: NDArray[Any]
     hidden_states: list[NDArray[Any]]
     routing: dict[int, Routing]
 
 
-# The ops that put out a hidden state, in a float32 graph and in an INT8 one.
-_NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding", "Int4Embedding")
-Observer = Callable[[list[int]], Observation]
-_NEIGHBOURS = 10
+Runner = Callable[[list[int]], ModelOutput]
 
 
 @dataclass
@@ -59,7 +70,7 @@ class LayerRouting:
 
 @dataclass
 class ParityReport:
-    """The distance between a bundle and one reference, over some texts."""
+    """Distance between a bundle and one reference, over some texts."""
 
     reference: str
     texts: int = 0
@@ -75,65 +86,72 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every bound held."""
+        """True if every bound holds."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return asdict(self) | {"passed": self.passed}
 
 
 def compare(
-    reference: str, expected: Observer, found: Observer, texts: Iterable[list[int]], tolerance: Tolerance
+    reference: str, expected: Runner, found: Runner, texts: Iterable[list[int]], tolerance: Tolerance
 ) -> ParityReport:
-    """Run texts (as token ids) through two implementations and measure how far apart they are.
+    """Run texts through two implementations and measure the distance between their outputs.
 
-    Where a token's choice of experts is a near tie, rounding may turn it, and what follows differs rightly: of such a text, what
-    comes before that layer's experts is compared, and neither its later states nor its embedding.
+    Where a token's choice of experts is a near tie, rounding may change it, and everything after that layer then differs. Such a
+    text is compared up to the layer; its later hidden states and its embedding are not.
+
+    Args:
+        reference: name of the reference, for the report.
+        expected: the reference.
+        found: the implementation to judge.
+        texts: token ids of each text.
+        tolerance: bounds; the report lists what exceeds them.
     """
-    report, judged = ParityReport(reference), 0
-    wanted, given = [], []
+    report, embeddings_compared = ParityReport(reference), 0
+    expected_embeddings, found_embeddings = [], []
     for ids in texts:
-        want, got = expected(ids), found(ids)
-        wanted.append(want.embedding)
-        given.append(got.embedding)
+        a, b = expected(ids), found(ids)
+        expected_embeddings.append(a.embedding)
+        found_embeddings.append(b.embedding)
         report.texts += 1
         report.tokens += len(ids)
-        if len(want.hidden_states) != len(got.hidden_states) or want.routing.keys() != got.routing.keys():
+        if len(a.hidden_states) != len(b.hidden_states) or a.routing.keys() != b.routing.keys():
             report.problems.append("the two have different layers")
             return report
-        turned = _turned(want, got, tolerance)
-        for a, b in zip(want.hidden_states[: turned + 1], got.hidden_states[: turned + 1], strict=True):
-            report.hidden_max_abs = max(report.hidden_max_abs, _max_abs(a, b))
-            report.hidden_min_cosine = min(report.hidden_min_cosine, _min_cosine(a, b))
-        if turned == len(want.hidden_states):
-            judged += 1
-            report.embedding_max_abs = max(report.embedding_max_abs, _max_abs(want.embedding, got.embedding))
-            cosine = _min_cosine(want.embedding[None], got.embedding[None])
+        last = _last_comparable(a, b, tolerance)
+        for x, y in zip(a.hidden_states[: last + 1], b.hidden_states[: last + 1], strict=True):
+            report.hidden_max_abs = max(report.hidden_max_abs, _max_abs(x, y))
+            report.hidden_min_cosine = min(report.hidden_min_cosine, _min_cosine(x, y))
+        if last == len(a.hidden_states):
+            embeddings_compared += 1
+            report.embedding_max_abs = max(report.embedding_max_abs, _max_abs(a.embedding, b.embedding))
+            cosine = _min_cosine(a.embedding[None], b.embedding[None])
             report.embedding_min_cosine = min(report.embedding_min_cosine, cosine)
-            report.embedding_mean_cosine += (cosine - report.embedding_mean_cosine) / judged
-        for layer, routing in want.routing.items():
-            if layer <= turned:
-                own = report.routing.setdefault(layer, LayerRouting())
-                _compare_routing(own, routing, got.routing[layer], tolerance)
-    if not judged:
+            report.embedding_mean_cosine += (cosine - report.embedding_mean_cosine) / embeddings_compared
+        for layer, routing in a.routing.items():
+            if layer <= last:
+                total = report.routing.setdefault(layer, LayerRouting())
+                _compare_routing(total, routing, b.routing[layer], tolerance)
+    if not embeddings_compared:
         report.problems.append("every text has a near tie between experts: no embedding could be compared")
-    report.neighbour_overlap = neighbour_overlap(np.array(wanted), np.array(given))
-    _judge(report, tolerance)
+    report.neighbour_overlap = neighbour_overlap(np.array(expected_embeddings), np.array(found_embeddings))
+    report.problems += _exceeded(report, tolerance)
     return report
 
 
 def neighbour_overlap(expected: NDArray[Any], found: NDArray[Any], nearest: int = _NEIGHBOURS) -> float:
-    """How much of every text's neighbourhood two models agree on.
+    """Measure how far two models agree on the nearest neighbours of every text.
 
     Args:
         expected: one model's embeddings of some texts, `[n, hidden]`, finite.
         found: the other's, of the same shape.
-        nearest: neighbours of a text that count: those of greatest cosine among the other texts, of equal ones the first; all
-            others where there are fewer.
+        nearest: number of neighbours of a text: the other texts of greatest cosine, of equal ones the first; all others where
+            there are fewer.
 
     Returns:
-        Mean over the texts of the share of its neighbours that are the same by both, 0 to 1; 1 for a single text.
+        Mean over the texts of the share of neighbours that both models have, 0 to 1; 1 for a single text.
     """
     count = min(nearest, len(expected) - 1)
     if count < 1:
@@ -142,25 +160,25 @@ def neighbour_overlap(expected: NDArray[Any], found: NDArray[Any], nearest: int 
     return float(np.mean([len(np.intersect1d(a, b)) / count for a, b in zip(ours, theirs, strict=True)]))
 
 
-def observe_oracle(oracle: Oracle) -> Observer:
-    """The numpy oracle as an observer."""
+def oracle_runner(oracle: Oracle) -> Runner:
+    """Return a runner of the numpy oracle."""
 
-    def run(ids: list[int]) -> Observation:
+    def run(ids: list[int]) -> ModelOutput:
         result = oracle.run(ids)
         routing = {
             i: Routing(r.expert_indices, r.weights, _margin(r.probabilities, r.expert_indices.shape[1]))
             for i, r in result.routing.items()
         }
-        return Observation(result.embedding, list(result.hidden_states), routing)
+        return ModelOutput(result.embedding, list(result.hidden_states), routing)
 
     return run
 
 
-def observe_network(network: NomicMoe) -> Observer:
-    """The torch network as an observer."""
+def network_runner(network: NomicMoe) -> Runner:
+    """Return a runner of the torch network."""
     import torch
 
-    def run(ids: list[int]) -> Observation:
+    def run(ids: list[int]) -> ModelOutput:
         states: list[NDArray[Any]] = []
         routing: dict[int, Routing] = {}
         hooks = [network.emb_ln.register_forward_hook(lambda _m, _i, out: states.append(out.numpy()))]
@@ -181,35 +199,44 @@ def observe_network(network: NomicMoe) -> Observer:
         finally:
             for hook in hooks:
                 hook.remove()
-        return Observation(embedding[0].numpy(), states, routing)
+        return ModelOutput(embedding[0].numpy(), states, routing)
 
     return run
 
 
-def observe_graph(path: Path) -> Observer:
-    """An ONNX file as an observer: its routers' and layers' outputs become graph outputs of a copy in memory."""
+def graph_runner(path: Path) -> Runner:
+    """Return a runner of an ONNX file, from a copy in memory that also outputs its routers' decisions and hidden states."""
     model = onnx.load(path, load_external_data=False)
-    states, routers = [], {}
+    states: list[str] = []
+    routers: dict[int, list[str]] = {}
     for node in model.graph.node:
-        if node.op_type in _NORMS and any(n == "emb_ln.weight" or n.endswith("norm2.weight") for n in node.input):
+        roles = [found for name in node.input if (found := role(name)) is not None]
+        if node.op_type in _NORMS and any(found.kind in (Kind.EMBEDDING_NORM, Kind.NORM2) for found in roles):
             states.append(node.output[0])
         elif node.op_type == "Router":
-            routers[int(node.input[1].split(".")[2])] = list(node.output)
-    wanted = ["sentence_embedding", *states, *(name for pair in routers.values() for name in pair)]
-    session = instrumented(model, path.parent, wanted[1:])
+            routers.update({found.layer: list(node.output) for found in roles if found.layer is not None})
+    names = [*states, *(name for outputs in routers.values() for name in outputs)]
+    session = open_session(model, path.parent, names)
+    names = ["sentence_embedding", *names]
 
-    def run(ids: list[int]) -> Observation:
+    def run(ids: list[int]) -> ModelOutput:
         feed = {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
+        values = dict(zip(names, session.run(names, feed), strict=True))
         routing = {layer: Routing(values[indices], values[weights]) for layer, (weights, indices) in routers.items()}
-        return Observation(values["sentence_embedding"][0], [values[name] for name in states], routing)
+        return ModelOutput(values["sentence_embedding"][0], [values[name] for name in states], routing)
 
     return run
 
 
-def instrumented(model: onnx.ModelProto, folder: Path, values: list[str]) -> Any:
-    """An ONNX Runtime session over a model in memory that gives further values out; its weights lie in `folder`."""
-    return session_with_outputs(model.SerializeToString(), folder, values, session_options())
+def open_session(model: onnx.ModelProto, folder: Path, outputs: list[str]) -> Any:
+    """Open an ONNX Runtime session over a model in memory.
+
+    Args:
+        model: the model, without its weights.
+        folder: where the files of its weights lie.
+        outputs: names of values of the graph to output beside its own outputs.
+    """
+    return session_with_outputs(model.SerializeToString(), folder, outputs, session_options())
 
 
 def _nearest(vectors: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -219,58 +246,58 @@ def _nearest(vectors: NDArray[Any], count: int) -> NDArray[np.int64]:
     return np.argsort(-cosines, axis=1, kind="stable")[:, :count]
 
 
-def _turned(want: Observation, got: Observation, tolerance: Tolerance) -> int:
-    """The first layer in which experts differ, all at near ties and with weight, or how many hidden states there are."""
-    for layer, routing in sorted(want.routing.items()):
+def _last_comparable(expected: ModelOutput, found: ModelOutput, tolerance: Tolerance) -> int:
+    """Return the first layer in which experts differ at near ties only, or the number of hidden states if there is none.
+
+    The hidden states up to that layer's input, and its router, can be compared.
+    """
+    for layer, routing in sorted(expected.routing.items()):
         if routing.margin is None or tolerance.margin is None:
             continue
-        # An expert that has no weight, as beside one that has it all, adds nothing, whichever it is.
-        differ = ~_same(routing, got.routing[layer]) & (routing.weights.min(axis=1) > tolerance.margin)
+        # An expert of almost no weight beside one that has it all adds nothing, whichever it is.
+        differ = ~_same_experts(routing, found.routing[layer]) & (routing.weights.min(axis=1) > tolerance.margin)
         if differ.any():
-            return layer if (routing.margin[differ] <= tolerance.margin).all() else len(want.hidden_states)
-    return len(want.hidden_states)
+            return layer if (routing.margin[differ] <= tolerance.margin).all() else len(expected.hidden_states)
+    return len(expected.hidden_states)
 
 
-def _same(want: Routing, got: Routing) -> NDArray[np.bool_]:
-    # Two chosen experts with equal weights may come in either order; what counts is the set.
-    return np.asarray((np.sort(want.expert_indices, axis=1) == np.sort(got.expert_indices, axis=1)).all(axis=1))
+def _same_experts(expected: Routing, found: Routing) -> NDArray[np.bool_]:
+    # Two experts of equal weight may come in either order, so sets are compared.
+    a, b = np.sort(expected.expert_indices, axis=1), np.sort(found.expert_indices, axis=1)
+    return np.asarray((a == b).all(axis=1))
 
 
-def _compare_routing(total: LayerRouting, want: Routing, got: Routing, tolerance: Tolerance) -> None:
-    same = _same(want, got)
-    ordered = (want.expert_indices == got.expert_indices).all(axis=1)
+def _compare_routing(total: LayerRouting, expected: Routing, found: Routing, tolerance: Tolerance) -> None:
+    same = _same_experts(expected, found)
+    ordered = (expected.expert_indices == found.expert_indices).all(axis=1)
     total.tokens += len(same)
     total.same_experts += int(same.sum())
-    if want.margin is not None and tolerance.margin is not None:
-        total.near_ties += int((~same & (want.margin <= tolerance.margin)).sum())
+    if expected.margin is not None and tolerance.margin is not None:
+        total.near_ties += int((~same & (expected.margin <= tolerance.margin)).sum())
     if ordered.any():
-        total.max_abs = max(total.max_abs, _max_abs(want.weights[ordered], got.weights[ordered]))
+        total.max_abs = max(total.max_abs, _max_abs(expected.weights[ordered], found.weights[ordered]))
 
 
-def _judge(report: ParityReport, tolerance: Tolerance) -> None:
-    def demand(ok: bool, text: str) -> None:
-        if not ok:
-            report.problems.append(text)
-
-    demand(bool(np.isfinite(report.embedding_max_abs)), "embeddings are not finite")
-    if tolerance.hidden_max_abs is not None:
-        demand(
-            report.hidden_max_abs <= tolerance.hidden_max_abs,
-            f"hidden states differ by {report.hidden_max_abs:.3g}, allowed {tolerance.hidden_max_abs:g}",
+def _exceeded(report: ParityReport, tolerance: Tolerance) -> list[str]:
+    """Return a sentence for every bound that the report exceeds."""
+    problems = []
+    if not np.isfinite(report.embedding_max_abs):
+        problems.append("embeddings are not finite")
+    if tolerance.hidden_max_abs is not None and not report.hidden_max_abs <= tolerance.hidden_max_abs:
+        problems.append(f"hidden states differ by {report.hidden_max_abs:.3g}, allowed {tolerance.hidden_max_abs:g}")
+    if not report.embedding_min_cosine >= tolerance.embedding_min_cosine:
+        problems.append(
+            f"embedding cosine {report.embedding_min_cosine:.9f}, required {tolerance.embedding_min_cosine}"
         )
-    demand(
-        report.embedding_min_cosine >= tolerance.embedding_min_cosine,
-        f"embedding cosine {report.embedding_min_cosine:.9f}, demanded {tolerance.embedding_min_cosine}",
-    )
     for layer, routing in report.routing.items():
-        if tolerance.router_max_abs is not None:
-            demand(
-                routing.max_abs <= tolerance.router_max_abs,
-                f"layer {layer}: router weights differ by {routing.max_abs:.3g}, allowed {tolerance.router_max_abs:g}",
+        if tolerance.router_max_abs is not None and not routing.max_abs <= tolerance.router_max_abs:
+            problems.append(
+                f"layer {layer}: router weights differ by {routing.max_abs:.3g}, allowed {tolerance.router_max_abs:g}"
             )
-        if tolerance.margin is not None:
-            flipped = routing.tokens - routing.same_experts - routing.near_ties
-            demand(flipped == 0, f"layer {layer}: {flipped} tokens go to other experts without being near a tie")
+        changed = routing.tokens - routing.same_experts - routing.near_ties
+        if tolerance.margin is not None and changed:
+            problems.append(f"layer {layer}: {changed} tokens are routed to other experts without a near tie")
+    return problems
 
 
 def _margin(probabilities: NDArray[Any], top_k: int) -> NDArray[Any]:

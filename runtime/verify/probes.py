@@ -1,4 +1,4 @@
-"""Texts for checks on a user's own machine: many scripts, many lengths, nothing licensed."""
+"""Probe texts for checks on a user's machine: many scripts and lengths, free of licences."""
 
 from moembed.tokenizer.tokenizer import Tokenizer
 
@@ -23,7 +23,7 @@ _SENTENCES = (
 
 
 def probe_texts(longest: int = 8) -> list[str]:
-    """Forty texts, deterministic: each sentence alone, then runs of up to `longest` sentences of mixed scripts."""
+    """Return forty fixed texts: each sentence alone, then sequences of up to `longest` sentences of mixed scripts."""
     count = len(_SENTENCES)
     texts = list(_SENTENCES)
     for i in range(24):
@@ -33,5 +33,5 @@ def probe_texts(longest: int = 8) -> list[str]:
 
 
 def probe_ids(tokenizer: Tokenizer, limit: int) -> list[list[int]]:
-    """Token ids of the forty probe texts, special tokens included, without a prompt, each cut to `limit` tokens."""
+    """Return the token ids of the forty probe texts, special tokens included, without a prompt, each cut to `limit` tokens."""
     return [ids[:limit].tolist() for ids in tokenizer.encode(probe_texts())]

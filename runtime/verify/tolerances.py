@@ -1,42 +1,40 @@
-"""How far a bundle may be from its checkpoint, and a certificate from what is found: every such number is written here."""
+"""Tolerances of `moembed verify`: of a float32 bundle against its checkpoint, and of a certificate against a new measurement.
+
+Each quantization recipe has the tolerance of its bundles in its own file; see `moembed.quantize.recipe`.
+"""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tolerance:
     """Bounds of `moembed verify --against`.
 
     Attributes:
+        embedding_min_cosine: smallest cosine between the two vectors of a text.
         hidden_max_abs: largest absolute difference of any hidden state of any layer, or None for no bound.
-        embedding_min_cosine: smallest cosine of a text's two embeddings.
-        router_max_abs: largest difference of a router weight where the experts agree, or None.
-        margin: experts must be the same where the last chosen and the first unchosen probability differ by more; None
-            for no such demand.
+        router_max_abs: largest difference of a router weight where the experts are the same, or None for no bound.
+        margin: largest difference between the probabilities of the last expert chosen and the first not chosen that counts as a
+            near tie. Elsewhere the experts must be the same. None for no bound.
     """
 
-    hidden_max_abs: float | None
     embedding_min_cosine: float
-    router_max_abs: float | None
-    margin: float | None
+    hidden_max_abs: float | None = None
+    router_max_abs: float | None = None
+    margin: float | None = None
 
 
-TOLERANCES = {
-    "fp32": Tolerance(hidden_max_abs=2e-4, embedding_min_cosine=0.999999, router_max_abs=1e-4, margin=1e-5),
-    "int8": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
-    "int8-wide": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99, router_max_abs=None, margin=None),
-    "int8-table4": Tolerance(hidden_max_abs=None, embedding_min_cosine=0.98, router_max_abs=None, margin=None),
-}
+FP32 = Tolerance(hidden_max_abs=2e-4, embedding_min_cosine=0.999999, router_max_abs=1e-4, margin=1e-5)
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """How far a certificate's figure may be from the one found on another machine, whose float32 rounds differently.
+    """Allowed difference between a certificate's figure and the one measured on another machine, which rounds differently.
 
     Attributes:
-        absolute: allowed whatever the figure is.
-        relative: allowed as well, per unit of the loss that the certificate states.
-        perfect: the figure's value where nothing is lost.
+        absolute: constant part.
+        relative: additional part, per unit of the loss that the certificate states.
+        perfect: value of the figure for a lossless bundle.
     """
 
     absolute: float
@@ -44,12 +42,12 @@ class Allowance:
     perfect: float = 0.0
 
     def of(self, stated: float) -> float:
-        """The largest difference allowed from a stated figure."""
+        """Return the largest difference allowed from a stated figure."""
         return self.absolute + self.relative * abs(self.perfect - stated)
 
 
-# Fields of a certificate that another machine may find a little different; all others must be equal. An emulated AVX2 processor
-# was off by at most 0.1 times these in cosines and maxima; a few tokens and neighbours near a tie change sides.
+# Fields of a certificate that may differ on another machine; all others must be equal. On an emulated AVX2 CPU, cosines and
+# maxima differed by at most 0.1 of these. A few tokens near a tie get other experts, and a few texts other neighbours.
 CERTIFICATE = {
     "embedding_mean_cosine": Allowance(1e-6, 0.1, perfect=1.0),
     "embedding_min_cosine": Allowance(1e-6, 0.3, perfect=1.0),
@@ -58,5 +56,5 @@ CERTIFICATE = {
     "neighbour_overlap": Allowance(0.01, 0.1, perfect=1.0),
     "same_experts": Allowance(0.005, 0.2, perfect=1.0),
 }
-# A certified figure of quality (0 to 1), its baseline, and their difference.
+# Allowance of a certified quality figure (0 to 1), of its baseline, and of their difference.
 QUALITY = Allowance(0.002)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from moembed.bundle.bundle import Bundle
 from moembed.export.writer import write_graph
-from moembed.quantize.calibrate import Values, observed, rows_of_expert
+from moembed.quantize.calibrate import Activations, expert_inputs, record_activations
 from moembed.quantize.rounding import spread_of
-from moembed.quantize.smoothing import content_of
+from moembed.quantize.smoothing import initializer_array
 from moembed.tokenizer.tokenizer import Tokenizer
-from moembed.verify.parity import compare, observe_graph
+from moembed.verify.parity import compare, graph_runner
 from moembed.verify.probes import probe_ids
 from moembed.verify.tolerances import Tolerance
 
@@ -51,7 +51,7 @@ def rounded(matrix: Floats, inputs: Floats, *, bits: int, block: int | None, can
     return back.T
 
 
-def replaced(graph: Path, values: Values, rounding: Callable[[Floats, Floats], Floats]) -> ir.Model:
+def replaced(graph: Path, values: Activations, rounding: Callable[[Floats, Floats], Floats]) -> ir.Model:
     """The model with every expert's weights rounded."""
     model = ir.load(graph)
     for node in model.graph:
@@ -60,8 +60,8 @@ def replaced(graph: Path, values: Values, rounding: Callable[[Floats, Floats], F
         x, _, expert_indices, _, *matrices = node.inputs
         half = len(matrices) // 2
         for expert, (first, second) in enumerate(zip(matrices[:half], matrices[half:], strict=True)):
-            w1, w2 = (content_of(value) for value in (first, second))
-            rows, hidden = rows_of_expert(values[x.name], values[expert_indices.name], expert, w1)
+            w1, w2 = (initializer_array(value) for value in (first, second))
+            rows, hidden = expert_inputs(values[x.name], values[expert_indices.name], expert, w1)
             first.const_value = ir.tensor(np.ascontiguousarray(rounding(w1, rows)), name=first.name)
             second.const_value = ir.tensor(np.ascontiguousarray(rounding(w2.T, hidden).T), name=second.name)
     return model
@@ -76,8 +76,8 @@ def main() -> None:
     bundle = Bundle.open(chosen.bundle)
     tokenizer, limit = Tokenizer(bundle), bundle.manifest.max_tokens
     lines = [line for line in chosen.calibrate.read_text("utf-8").splitlines() if line.strip()]
-    values = observed(bundle.graph, [ids[:limit] for ids in tokenizer.encode(lines)])
-    expected, probes = observe_graph(bundle.graph), probe_ids(tokenizer, limit)
+    values = record_activations(bundle.graph, [ids[:limit] for ids in tokenizer.encode(lines)])
+    expected, probes = graph_runner(bundle.graph), probe_ids(tokenizer, limit)
     free = Tolerance(hidden_max_abs=None, embedding_min_cosine=-1, router_max_abs=None, margin=None)
     print("| experts' weights | mean 1 - cosine | mean cosine | least |\n|---|---|---|---|")
     cases = ((8, None, True), (4, None, False), (4, None, True), (4, 32, False), (4, 32, True))
@@ -86,7 +86,7 @@ def main() -> None:
             path = Path(folder) / "onnx" / "model.onnx"
             rounding = partial(rounded, bits=bits, block=block, cancel=cancel)
             write_graph(replaced(bundle.graph, values, rounding), path, {})
-            report = compare("float32", expected, observe_graph(path), probes, free)
+            report = compare("float32", expected, graph_runner(path), probes, free)
         grain, how = (
             f"{block} inputs" if block else "channel",
             "errors cancelled (GPTQ)" if cancel else "plain rounding",

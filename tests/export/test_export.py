@@ -1,4 +1,4 @@
-"""From checkpoint to bundle: the graph's form, its numbers, its bytes, and what happens when something goes wrong."""
+"""Export of a checkpoint: the form of the graph, its numbers and bytes, and failures."""
 
 import json
 import re
@@ -16,15 +16,15 @@ import pytest
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import CheckpointError, OutputError, VerificationError
-from moembed.export import pipeline
+from moembed.export import writer
 from moembed.export.pipeline import export
 from moembed.inference.session import Session
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.verify.parity import Observation, Routing, compare, observe_graph, observe_network, observe_oracle
+from moembed.verify.parity import ModelOutput, Routing, compare, graph_runner, network_runner, oracle_runner
 from moembed.verify.stability import check_stability
-from moembed.verify.tolerances import TOLERANCES
+from moembed.verify.tolerances import FP32
 from support.checkpoints import small_config, write_checkpoint
 from support.tolerances import INVARIANCE_MAX_ABS
 
@@ -64,7 +64,7 @@ def test_the_routing_ops_are_one_node_each_with_a_body(graph, network):
     assert all(o.domain == "" for f in graph.functions for o in f.opset_import), "bodies are standard operators only"
 
 
-def test_no_expert_is_lost(graph, network):
+def test_the_graph_has_every_expert(graph, network):
     config = network.config
     names = {init.name: tuple(init.dims) for init in graph.graph.initializer}
     for layer in config.moe_layers:
@@ -76,7 +76,7 @@ def test_no_expert_is_lost(graph, network):
     assert sum(node.op_type in ("Gemm", "MatMul") for node in body.node) == 2 * config.num_experts
 
 
-def test_weights_lie_beside_the_graph_page_by_page(graph, bundle):
+def test_weights_are_external_and_page_aligned(graph, bundle):
     external = [i for i in graph.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
     assert len(external) > 20
     for init in external:
@@ -102,7 +102,7 @@ def test_provenance_is_in_the_graph_and_in_the_manifest(graph, bundle, checkpoin
     assert bundle.manifest.certificate.embedding_min_cosine > 0.999999
 
 
-def test_other_loaders_find_their_files(bundle):
+def test_interop_files_are_written(bundle):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         assert (bundle.folder / name).is_file()
     modules = json.loads((bundle.folder / "modules.json").read_text())
@@ -114,9 +114,9 @@ def test_other_loaders_find_their_files(bundle):
 
 
 def test_every_layer_agrees_with_torch_and_with_numpy(bundle, network, checkpoint):
-    found, tolerance = observe_graph(bundle.graph), TOLERANCES["fp32"]
+    found, tolerance = graph_runner(bundle.graph), FP32
     oracle = Oracle(checkpoint)
-    for name, reference in (("torch", observe_network(network)), ("numpy", observe_oracle(oracle))):
+    for name, reference in (("torch", network_runner(network)), ("numpy", oracle_runner(oracle))):
         report = compare(name, reference, found, TEXTS, tolerance)
         assert report.passed, report.problems
         assert report.tokens == sum(map(len, TEXTS))
@@ -133,36 +133,36 @@ def test_every_layer_agrees_with_torch_and_with_numpy(bundle, network, checkpoin
         (0.0, 0.0, 2, "hidden states differ"),
     ],
 )
-def test_what_follows_a_near_tie_is_not_held_against_a_graph(margin, weight, texts, problem):
-    """Of two experts as probable, rounding chooses; one that is clearly behind, or that has no weight, explains nothing."""
+def test_outputs_after_a_near_tie_are_not_compared(margin, weight, texts, problem):
+    """Rounding decides between equally probable experts; an expert clearly behind, or of no weight, is no excuse."""
     states = list(np.random.default_rng(0).normal(size=(3, 3, 4)))
     weights = np.tile([0.6, weight], (3, 1))
     margins = np.array([0.5, margin, 0.5])
     embedding = states[-1].mean(0)
 
-    def observed(second, moved):
+    def output(second, moved):
         routing = Routing(np.array([[0, 1], [0, second], [2, 1]]), weights, margins)
-        return Observation(embedding + moved, [*states[:2], states[2] + moved], {1: routing})
+        return ModelOutput(embedding + moved, [*states[:2], states[2] + moved], {1: routing})
 
-    found = {0: observed(3, 0.1), 1: observed(1, 0.0)}
+    found = {0: output(3, 0.1), 1: output(1, 0.0)}
     report = compare(
         "made up",
-        lambda ids: observed(1, 0.0),
+        lambda ids: output(1, 0.0),
         lambda ids: found[ids[0]],
         [[0, 0, 0], [1, 1, 1]][:texts],
-        TOLERANCES["fp32"],
+        FP32,
     )
     assert report.passed == (problem is None), report.problems
     assert problem is None or any(problem in one for one in report.problems)
     assert report.routing[1].same_experts == 3 * texts - 1
 
 
-def test_longer_than_the_traced_example_and_longer_than_the_limit(bundle, network):
-    """The rotary table is not frozen at the traced length (7), and ends where the network's positions do."""
+def test_texts_longer_than_the_traced_example_and_than_the_limit(bundle, network):
+    """The rotary table is not limited to the traced length (7), and ends at the network's last position."""
     ids = np.arange(10, 10 + 512)[None]
     session = Session(bundle)
     out = session.run("sentence_embedding", ids, np.ones_like(ids))
-    expected = observe_network(network)(ids[0].tolist()).embedding
+    expected = network_runner(network)(ids[0].tolist()).embedding
     assert np.abs(out[0] - expected).max() < INVARIANCE_MAX_ABS
     with pytest.raises(Exception, match="data bounds|position 512 of 512"):
         session.run("sentence_embedding", np.ones((1, 513), np.int64), np.ones((1, 513), np.int64))
@@ -172,9 +172,7 @@ def test_other_shapes_of_the_family_export(tmp_path):
     raw = small_config(n_layer=5, moe_every_n_layers=3, num_experts=3, moe_top_k=3, ffn_div=2, n_embd=30, n_head=3)
     folder = write_checkpoint(tmp_path / "other", raw, seed=5)
     bundle = export(locate(folder), tmp_path / "bundle")
-    report = compare(
-        "torch", observe_network(load_network(folder)), observe_graph(bundle.graph), TEXTS, TOLERANCES["fp32"]
-    )
+    report = compare("torch", network_runner(load_network(folder)), graph_runner(bundle.graph), TEXTS, FP32)
     assert report.passed, report.problems
     assert check_stability(bundle).passed
 
@@ -184,7 +182,7 @@ def test_exporting_twice_gives_the_same_bytes(checkpoint, bundle, tmp_path):
     assert again.manifest == bundle.manifest
 
 
-def test_a_checkpoint_without_side_files_gets_them(checkpoint, tmp_path):
+def test_a_checkpoint_without_interop_files_gets_them(checkpoint, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -192,7 +190,7 @@ def test_a_checkpoint_without_side_files_gets_them(checkpoint, tmp_path):
     bundle = export(locate(bare), tmp_path / "bundle")
     assert (bundle.folder / "modules.json").is_file()
     assert json.loads((bundle.folder / "tokenizer_config.json").read_text())["model_max_length"] == 512
-    assert not bundle.manifest.prompt_required, "no prompts are known, so none can be mandatory"
+    assert not bundle.manifest.prompt_required, "no prompts are known, so none is required"
 
 
 def test_a_graph_that_is_not_the_network_is_not_published(checkpoint, tmp_path, monkeypatch):
@@ -210,12 +208,12 @@ def test_a_graph_that_is_not_the_network_is_not_published(checkpoint, tmp_path, 
     monkeypatch.setattr(graph_module, "finish", wrong)
     with pytest.raises(VerificationError, match="hidden states differ"):
         export(locate(checkpoint), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == [], "nothing half-written stays"
+    assert list(tmp_path.iterdir()) == [], "no partial output is left"
 
 
 def test_a_tokenizer_larger_than_the_table_is_refused(tmp_path):
     folder = write_checkpoint(tmp_path / "narrow", small_config(vocab_size=4096, n_layer=2))
-    with pytest.raises(CheckpointError, match=r"has \d{5} pieces, the embedding table 4096 rows"):
+    with pytest.raises(CheckpointError, match=r"has \d{5} tokens, but the embedding table has 4096 rows"):
         export(locate(folder), tmp_path / "out")
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a readable tokenizer"):
@@ -223,7 +221,7 @@ def test_a_tokenizer_larger_than_the_table_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_at_the_destination_is_safe(checkpoint, bundle, tmp_path, monkeypatch):
+def test_the_destination_is_safe(checkpoint, bundle, tmp_path, monkeypatch):
     source = locate(checkpoint)
     foreign = tmp_path / "thesis"
     foreign.mkdir()
@@ -236,10 +234,12 @@ def test_what_is_at_the_destination_is_safe(checkpoint, bundle, tmp_path, monkey
     mine = shutil.copytree(bundle.folder, tmp_path / "mine")
     with pytest.raises(OutputError, match="--force"):
         export(source, mine)
+
     # A replacement that fails leaves the old bundle as it was.
-    monkeypatch.setattr(
-        pipeline, "_write_companions", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer.BundleWriter, "copy_interop_files", full)
     with pytest.raises(OutputError, match="No space left"):
         export(source, mine, force=True)
     assert Bundle.open(mine, rehash=True).manifest == bundle.manifest
@@ -253,13 +253,13 @@ def test_force_replaces_a_bundle(checkpoint, bundle, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_destination_under_a_file(checkpoint, tmp_path):
+def test_a_destination_inside_a_file_is_refused(checkpoint, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         export(locate(checkpoint), tmp_path / "file" / "out")
 
 
-def test_killed_half_way_there_is_no_bundle(checkpoint, tmp_path):
+def test_a_killed_export_leaves_no_bundle(checkpoint, tmp_path):
     out = tmp_path / "out"
     script = "import sys; from moembed.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "export", str(checkpoint), "-o", str(out)]
@@ -273,4 +273,4 @@ def test_killed_half_way_there_is_no_bundle(checkpoint, tmp_path):
     process.stderr.close()
     assert not out.exists()
     assert not any((p / MANIFEST_FILE).exists() for p in tmp_path.iterdir())
-    assert export(locate(checkpoint), out).folder == out, "the next attempt is not in its way"
+    assert export(locate(checkpoint), out).folder == out, "the killed attempt does not block the next one"

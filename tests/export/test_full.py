@@ -1,4 +1,4 @@
-"""The published size: 475 M random parameters under the real names and shapes. `pytest -m full`; minutes, 12 GB."""
+"""Export at the published size: 475 M random parameters with the real names and shapes. `pytest -m full`; minutes, 12 GB."""
 
 import json
 import resource
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from moembed.verify.tolerances import TOLERANCES
+from moembed.verify.tolerances import FP32
 from support.checkpoints import PUBLISHED_CONFIG, write_checkpoint
 
 pytestmark = pytest.mark.full
@@ -41,7 +41,7 @@ def test_full_size(checkpoint, tmp_path):
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert report["passed"]
     assert report["stability"]["differing"] == 0
-    tolerance = TOLERANCES["fp32"]
+    tolerance = FP32
     assert (tolerance.hidden_max_abs, tolerance.embedding_min_cosine, tolerance.margin) == (2e-4, 0.999999, 1e-5)
     for parity in report["parity"]:
         assert parity["hidden_max_abs"] <= tolerance.hidden_max_abs

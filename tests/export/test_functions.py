@@ -1,7 +1,7 @@
-"""The routing ops: one test body for every execution of them, judged by float64 numpy.
+"""The float32 ops: one test body for every execution, compared with float64 numpy.
 
 An execution takes an op's name, arrays and attributes and returns its outputs: torch, the function in the graph, and the
-kernels of every instruction set that this machine has.
+kernels of every instruction set of this machine.
 """
 
 import math
@@ -20,7 +20,7 @@ from support.tolerances import OP_MAX_ABS
 
 
 def _torch(name, arrays, attributes):
-    # An op sees all experts' weights as one tensor in torch, and one by one in the graph.
+    # The weights of all experts are one tensor in torch, and one tensor each in the graph.
     if name == "Experts":
         x, weights, expert_indices, bias, *matrices = arrays
         half = len(matrices) // 2
@@ -114,11 +114,13 @@ def _attention_oracle(qkv, lengths, heads, base):
         angle = np.outer(np.arange(length), base ** (-np.arange(0, dim, 2) / dim))
         for head in range(heads):
             q, k, v = (rows[:, part * hidden + head * dim : part * hidden + (head + 1) * dim] for part in range(3))
-            turned = []
+            rotated = []
             for x in (q, k):
                 a, b = x[:, : dim // 2], x[:, dim // 2 :]
-                turned.append(np.hstack([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)]))
-            mixed = _softmax(turned[0] @ turned[1].T / math.sqrt(dim)) @ v
+                rotated.append(
+                    np.hstack([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)])
+                )
+            mixed = _softmax(rotated[0] @ rotated[1].T / math.sqrt(dim)) @ v
             out[first : first + length, head * dim : (head + 1) * dim] = mixed
         first += length
     return out
@@ -165,8 +167,8 @@ def test_pool(execution, lengths, sequence):
     extra=st.integers(0, 30),
     seed=st.integers(0, 2**16),
 )
-def test_the_graph_gives_a_text_the_same_bytes_in_any_company(execution, lengths, extra, seed):
-    """Attention and pooling, the two ops that look across tokens: alone, or batched with others and padded."""
+def test_the_graph_is_batch_invariant(execution, lengths, extra, seed):
+    """Attention and pooling, the two ops across tokens: alone, or in a padded batch."""
     rng = np.random.default_rng(seed)
     heads, dim = 2, 8
     angle = np.outer(np.arange(80), 100.0 ** (-np.arange(0, dim, 2) / dim))

@@ -1,4 +1,4 @@
-"""`vocabulary.bin`: what it is made for, that it is checked, and that no content of it does harm."""
+"""`vocabulary.bin`: the tokenizers that get one, its checks, and the safety of damaged content."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def copy(bundle, tmp_path):
 
 
 def changed(tmp_path, change):
-    """The default model's tokenizer.json with a change to its parsed form."""
+    """Write the built-in model's tokenizer.json with a change to its parsed content."""
     read = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
     change(read)
     path = tmp_path / "tokenizer.json"
@@ -76,11 +76,11 @@ def test_export_writes_it_and_the_manifest_lists_it(bundle):
         lambda r: r["model"]["vocab"].append(r["model"]["vocab"][1000]),
     ],
 )
-def test_another_family_gets_none(tmp_path, change):
+def test_another_tokenizer_family_gets_no_file(tmp_path, change):
     assert vocabulary_of(changed(tmp_path, change)) is None
 
 
-def test_another_kind_of_model_gets_none(tmp_path):
+def test_another_kind_of_model_gets_no_file(tmp_path):
     from tokenizers import Tokenizer as Raw
     from tokenizers.models import WordLevel
 
@@ -88,7 +88,7 @@ def test_another_kind_of_model_gets_none(tmp_path):
     assert vocabulary_of(tmp_path / "tokenizer.json") is None
 
 
-def test_the_trie_holds_what_went_in():
+def test_the_trie_contains_every_string():
     rng = random.Random(0)
     strings = sorted(
         {bytes(rng.choices(range(1, 256), k=rng.randrange(1, 6))) for _ in range(3000)} | {b"a", b"ab", b"abc"}
@@ -131,7 +131,7 @@ def test_the_trie_holds_what_went_in():
         (88 + 5 * 16, struct.pack("<Q", 3), "normalizer"),
     ],
 )
-def test_a_header_that_is_wrong(tmp_path, offset, value, said):
+def test_a_wrong_header_is_refused(tmp_path, offset, value, said):
     content = bytearray(DEFAULT.read_bytes())
     content[offset : offset + len(value)] = value
     path = tmp_path / VOCABULARY_FILE
@@ -142,7 +142,7 @@ def test_a_header_that_is_wrong(tmp_path, offset, value, said):
 
 @needs_native
 @pytest.mark.parametrize("size", [0, 1, 79, 191, 4096, -1])
-def test_a_file_that_is_cut(tmp_path, size):
+def test_a_truncated_file_is_refused(tmp_path, size):
     path = tmp_path / VOCABULARY_FILE
     path.write_bytes(DEFAULT.read_bytes()[:size])
     with pytest.raises(BundleError, match="copy or export the bundle again"):
@@ -150,8 +150,8 @@ def test_a_file_that_is_cut(tmp_path, size):
 
 
 @needs_native
-def test_no_content_does_harm(tmp_path):
-    """Where a manifest vouches for a damaged file, there is an error or there are ids of the vocabulary, never a crash."""
+def test_damaged_content_never_crashes(tmp_path):
+    """A damaged file that the manifest lists gives an error or ids of the vocabulary, never a crash."""
     content = np.frombuffer(DEFAULT.read_bytes(), np.uint8)
     path = tmp_path / VOCABULARY_FILE
     texts = list(ADVERSARIAL.values())
@@ -182,7 +182,7 @@ def test_no_content_does_harm(tmp_path):
 
 
 @needs_native
-def test_made_from_another_tokenizer(copy):
+def test_a_file_of_another_tokenizer_is_refused(copy):
     read = json.loads((copy / "tokenizer.json").read_text("utf-8"))
     read["model"]["vocab"][9][1] -= 1
     (copy / "tokenizer.json").write_text(json.dumps(read), "utf-8")
@@ -191,7 +191,7 @@ def test_made_from_another_tokenizer(copy):
         Embedder.from_pretrained(copy)
 
 
-def test_a_damaged_one_is_refused_with_its_bundle(copy):
+def test_a_bundle_with_a_damaged_file_is_refused(copy):
     content = bytearray((copy / VOCABULARY_FILE).read_bytes())
     content[-1] ^= 1
     (copy / VOCABULARY_FILE).write_bytes(content)
@@ -199,12 +199,14 @@ def test_a_damaged_one_is_refused_with_its_bundle(copy):
         Embedder.from_pretrained(copy)
 
 
-def test_a_bundle_without_one_is_read_by_tokenizers(copy):
+def test_a_bundle_without_the_file_uses_tokenizers(copy):
     edit(copy, lambda raw: raw["files"].pop(VOCABULARY_FILE))
     with pytest.raises(BundleError, match="does not list"):
         Bundle.open(copy)
     unlisted = Bundle.open(copy, exclusive=False)
-    assert Tokenizer(unlisted).way == "tokenizers", "what the manifest does not list has not been checked"
+    assert Tokenizer(unlisted).way == "tokenizers", (
+        "a file that the manifest does not list is not checked, so it is not used"
+    )
     (copy / VOCABULARY_FILE).unlink()
     without = Bundle.open(copy)
     assert Tokenizer(without).way == "tokenizers"

@@ -1,4 +1,4 @@
-"""The strict loader: every tensor accounted for, everything else refused with the list."""
+"""The strict loader: every tensor is checked, and every difference is listed."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_names_are_the_published_ones(network):
         (lambda t: t.update({"emb_ln.weight": np.ones(48, np.float64)}), "emb_ln.weight: its dtype is F64"),
         (
             lambda t: t.update({n.replace("layers.1.mlp", "layers.2.mlp"): t.pop(n) for n in list(t) if "1.mlp" in n}),
-            r"the names say \[2, 3\], config.json's rule",
+            r"the tensors have \[2, 3\], the rule of config.json",
         ),
         (lambda t: t["emb_ln.bias"].__setitem__(3, np.nan), "NaN or infinity in emb_ln.bias"),
         (lambda t: t["encoder.layers.3.mlp.experts.mlp.w1"].__setitem__((0, 0), np.inf), "experts.mlp.w1"),
@@ -105,7 +105,7 @@ def test_half_precision_widens_exactly(tmp_path):
         assert np.array_equal(tensor.numpy(), stored[name].astype(np.float32)), name
 
 
-def test_facts_of_a_local_folder(checkpoint, tmp_path):
+def test_facts_of_a_local_checkpoint(checkpoint, tmp_path):
     found = locate(checkpoint)
     assert found.spec.name == "small-moe"
     assert found.spec.repo is None
@@ -114,7 +114,7 @@ def test_facts_of_a_local_folder(checkpoint, tmp_path):
     assert found.weights_sha256 == sha256_of(checkpoint / "model.safetensors")
 
 
-def test_a_local_copy_of_the_published_config_brings_the_published_dims(tmp_path):
+def test_the_published_config_has_the_published_dims_and_prompts(tmp_path):
     from moembed.models.spec import spec_of
 
     raw = DATA / "published_config.json"
@@ -126,7 +126,7 @@ def test_a_local_copy_of_the_published_config_brings_the_published_dims(tmp_path
         published.prompts,
         512,
     )
-    assert spec.repo is None, "the same config does not make the same weights"
+    assert spec.repo is None, "the same config does not imply the same weights"
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_a_local_copy_of_the_published_config_brings_the_published_dims(tmp_path
         ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": [32, 64]}), "widest first"),
         ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": [4096]}), "matryoshka_dims"),
         ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": []}), "matryoshka_dims"),
-        ("sentence_bert_config.json", json.dumps({"max_seq_length": 4096}), "512 positions"),
+        ("sentence_bert_config.json", json.dumps({"max_seq_length": 4096}), "is 4096; expected 3 to 512"),
         ("sentence_bert_config.json", "[]", "JSON object"),
     ],
 )
-def test_broken_side_files_are_refused(checkpoint, tmp_path, file, content, said):
+def test_malformed_interop_files_are_refused(checkpoint, tmp_path, file, content, said):
     folder = shutil.copytree(checkpoint, tmp_path / "side")
     (folder / file).write_text(content)
     with pytest.raises(CheckpointError, match=said):
@@ -149,20 +149,20 @@ def test_broken_side_files_are_refused(checkpoint, tmp_path, file, content, said
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "nowhere", "../x"])
-def test_a_name_that_is_nothing_is_refused(source):
+def test_an_unknown_source_is_refused(source):
     with pytest.raises(SourceError, match="no folder"):
         locate(source)
 
 
-# --- what sentence-transformers would do behind the encoder
+# --- modules of sentence-transformers
 
 MODULES = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Normalize")]
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 
 
 @pytest.fixture
-def with_side_files(checkpoint, tmp_path):
-    """A copy of the checkpoint with these two files of sentence-transformers."""
+def with_interop_files(checkpoint, tmp_path):
+    """Copies the checkpoint and adds these two files of sentence-transformers."""
 
     def write(modules, pooling):
         folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
@@ -188,8 +188,8 @@ def with_side_files(checkpoint, tmp_path):
         ),
     ],
 )
-def test_means_of_tokens_are_what_is_implemented(with_side_files, modules, pooling):
-    assert locate(with_side_files(modules, pooling)).config.num_layers == 4
+def test_mean_pooling_is_accepted(with_interop_files, modules, pooling):
+    assert locate(with_interop_files(modules, pooling)).config.num_layers == 4
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,6 @@ def test_means_of_tokens_are_what_is_implemented(with_side_files, modules, pooli
         (MODULES, [MEAN], "expected a JSON object, found list"),
     ],
 )
-def test_another_pooling_or_a_further_module_is_refused(with_side_files, modules, pooling, said):
+def test_another_pooling_or_module_is_refused(with_interop_files, modules, pooling, said):
     with pytest.raises(CheckpointError, match=said):
-        locate(with_side_files(modules, pooling))
+        locate(with_interop_files(modules, pooling))

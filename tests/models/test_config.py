@@ -1,4 +1,4 @@
-"""`config.json`: the published one is read to the last field, what is not implemented is refused by name."""
+"""`config.json`: every field of the published one is read; what is not implemented is refused by name."""
 
 import dataclasses
 
@@ -78,7 +78,7 @@ def test_it_is_frozen():
         ({"pad_token_id": 51200}, "pad_token_id"),
     ],
 )
-def test_what_is_not_implemented_is_refused_by_name(change, named):
+def test_unimplemented_values_are_refused_by_name(change, named):
     with pytest.raises(CheckpointError, match=named):
         NomicMoeConfig.from_dict(small_config(**change))
 
@@ -89,7 +89,7 @@ def test_a_dense_v1_config_is_refused_although_its_model_type_is_the_same():
         NomicMoeConfig.from_dict(v15 | {"activation_function": "swiglu", "qkv_proj_bias": False})
 
 
-def test_all_refusals_come_at_once():
+def test_all_problems_are_listed_at_once():
     with pytest.raises(CheckpointError) as caught:
         NomicMoeConfig.from_dict(small_config(prenorm=True, causal=True, use_rms_norm=True))
     assert all(name in str(caught.value) for name in ("prenorm", "causal", "use_rms_norm"))

@@ -1,4 +1,4 @@
-"""Other people's loaders and a bundle's small files: no code of others is asked for, and sizes are read right."""
+"""Other loaders and the small files of a bundle: no remote code is requested, and sizes are read correctly."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from moembed.bundle.bundle import read_manifest
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import CheckpointError
 from moembed.models.config import NomicMoeConfig
-from moembed.models.interop_files import copy_companion, with_common_names
+from moembed.models.interop_files import copy_interop_file, with_common_names
 from moembed.models.locate import OPTIONAL_FILES
 from support.checkpoints import PUBLISHED_CONFIG, small_config
 
@@ -21,7 +21,7 @@ REMOTE = {"AutoTokenizer": ["acme/code--tokenization.Tokenizer", None], "AutoCon
 def copied(tmp_path: Path, name: str, content: object) -> bytes:
     source, target = tmp_path / "source.json", tmp_path / "target.json"
     source.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
-    copy_companion(source, target, name=name)
+    copy_interop_file(source, target, name=name)
     return target.read_bytes()
 
 
@@ -34,7 +34,7 @@ def folder(request) -> Path:
 
 
 def test_no_file_of_a_bundle_names_code(folder):
-    assert "auto_map" in small_config(), "else this could not fail"
+    assert "auto_map" in small_config(), "otherwise this test could not fail"
     for path in folder.rglob("*.json"):
         text = path.read_text("utf-8")
         assert not [word for word in CODE if f'"{word}"' in text], path
@@ -70,7 +70,7 @@ def test_code_is_dropped_from_every_file_at_any_depth(field, name, tmp_path):
     assert found == ([expected] if name == "modules.json" else expected)
 
 
-def test_modules_are_sentence_transformers_own(tmp_path):
+def test_modules_get_the_classes_of_sentence_transformers(tmp_path):
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "acme_code.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -92,13 +92,13 @@ def test_a_file_that_is_safe_keeps_its_bytes(tmp_path):
     )
 
 
-def test_sizes_that_contradict_the_network_are_put_right():
+def test_contradicting_sizes_are_corrected():
     """transformers 5 writes its defaults for the fields that it did not find."""
     found = with_common_names(PUBLISHED_CONFIG | {"n_embd": 384, "hidden_size": 768, "max_position_embeddings": 512})
     assert (found["hidden_size"], found["max_position_embeddings"]) == (384, 2048)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "7"])
-def test_a_file_that_is_no_such_json_is_refused(content, tmp_path):
+def test_malformed_json_is_refused(content, tmp_path):
     with pytest.raises(CheckpointError, match=r"source\.json"):
         copied(tmp_path, "tokenizer_config.json", content)

@@ -1,4 +1,4 @@
-"""The torch network against the numpy oracle, and every known way of getting it subtly wrong against both."""
+"""The torch network against the numpy oracle, and mutations that the comparison must detect."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from moembed.models import network as network_module
 from moembed.models.checkpoint import load_network
 from moembed.models.ops import experts as experts_op
 from moembed.models.oracle import Oracle
-from moembed.verify.parity import compare, observe_network, observe_oracle
-from moembed.verify.tolerances import TOLERANCES
+from moembed.verify.parity import compare, network_runner, oracle_runner
+from moembed.verify.tolerances import FP32
 from support.checkpoints import small_config, write_checkpoint
 from support.tolerances import MUTATION_FACTOR, REFERENCE
 
@@ -20,12 +20,12 @@ TEXTS = [[0, 5, 17, 300, 4711, 9, 2], [0, 2], [0, *range(100, 160), 2]]
 @pytest.fixture(scope="module")
 def oracle(checkpoint):
     oracle = Oracle(checkpoint)
-    yield observe_oracle(oracle)
+    yield oracle_runner(oracle)
     oracle.close()
 
 
 def test_torch_agrees_with_the_oracle(network, oracle):
-    report = compare("numpy", oracle, observe_network(network), TEXTS, REFERENCE)
+    report = compare("numpy", oracle, network_runner(network), TEXTS, REFERENCE)
     assert report.passed, report.problems
     assert report.routing.keys() == {1, 3}
     assert all(layer.tokens == sum(map(len, TEXTS)) for layer in report.routing.values())
@@ -42,7 +42,7 @@ def test_torch_agrees_with_the_oracle(network, oracle):
 def test_other_configs_agree_too(tmp_path, changes):
     folder = write_checkpoint(tmp_path / "other", small_config(**changes), seed=3)
     oracle = Oracle(folder)
-    report = compare("numpy", observe_oracle(oracle), observe_network(load_network(folder)), TEXTS, REFERENCE)
+    report = compare("numpy", oracle_runner(oracle), network_runner(load_network(folder)), TEXTS, REFERENCE)
     oracle.close()
     assert report.passed, report.problems
 
@@ -66,10 +66,10 @@ def test_a_text_without_tokens_is_zero_not_nan(network):
     assert not embeddings[1].any()
 
 
-# The ways in which real implementations got this model wrong, each of which a loose cosine test lets pass.
+# Errors of real implementations of this model, each of which passes a loose test of cosines.
 
 
-def _renormalised_top2(patch):
+def _renormalized_top2(patch):
     def router(x, weight, top_k):
         weights, expert_indices = torch.topk(torch.softmax(x @ weight.T, -1), top_k)
         return weights / weights.sum(-1, keepdim=True), expert_indices
@@ -98,8 +98,8 @@ def _missing_shared_bias(patch):
 
 def _w2_viewed_transposed(patch):
     def experts(x, weights, expert_indices, w1, w2, bias, count):
-        turned = w2.view(count, x.shape[1], -1).transpose(1, 2).reshape(w2.shape)
-        return experts_op(x, weights, expert_indices, w1, turned, bias, count)
+        transposed = w2.view(count, x.shape[1], -1).transpose(1, 2).reshape(w2.shape)
+        return experts_op(x, weights, expert_indices, w1, transposed, bias, count)
 
     patch.setattr(network_module, "experts", experts)
 
@@ -115,14 +115,14 @@ def _interleaved_rotary(patch):
     def attention(qkv, tokens, mask, cos, sin, heads):
         hidden = qkv.shape[1] // 3
         order = torch.cat([torch.arange(0, hidden // heads, 2), torch.arange(1, hidden // heads, 2)])
-        turned = qkv[:, : 2 * hidden].view(len(qkv), 2 * heads, -1)[:, :, order].reshape(len(qkv), -1)
-        return original(torch.cat([turned, qkv[:, 2 * hidden :]], 1), tokens, mask, cos, sin, heads)
+        interleaved = qkv[:, : 2 * hidden].view(len(qkv), 2 * heads, -1)[:, :, order].reshape(len(qkv), -1)
+        return original(torch.cat([interleaved, qkv[:, 2 * hidden :]], 1), tokens, mask, cos, sin, heads)
 
     patch.setattr(network_module, "attention", attention)
 
 
 MUTATIONS = {
-    "renormalized top-2": _renormalised_top2,
+    "renormalized top-2": _renormalized_top2,
     "softmax after top-k": _softmax_after_top_k,
     "bias inside the expert loop": _bias_inside_the_expert_loop,
     "missing shared bias": _missing_shared_bias,
@@ -133,15 +133,15 @@ MUTATIONS = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_mutation_is_caught(name, network, oracle, monkeypatch):
+def test_mutation_is_detected(name, network, oracle, monkeypatch):
     MUTATIONS[name](monkeypatch)
-    report = compare("numpy", oracle, observe_network(network), TEXTS, TOLERANCES["fp32"])
+    report = compare("numpy", oracle, network_runner(network), TEXTS, FP32)
     assert not report.passed
-    assert report.hidden_max_abs > MUTATION_FACTOR * TOLERANCES["fp32"].hidden_max_abs
+    assert report.hidden_max_abs > MUTATION_FACTOR * FP32.hidden_max_abs
 
 
 def test_the_w2_view_is_the_upstream_one(network):
-    """`[E*F, H]` viewed `[E, F, H]` and used as it is; the same bytes viewed `[E, H, F]` give something else."""
+    """`[E*F, H]` is viewed `[E, F, H]` and used untransposed; the same bytes viewed `[E, H, F]` give another result."""
     layer = network.encoder.layers[1].mlp.experts
     ffn, hidden = network.config.expert_ffn_size, network.config.hidden_size
     x = torch.randn(1, hidden, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Checkpoints as tools save tuned models: their configs, shards and dtypes, and what lies where the weights should be."""
+"""Checkpoints as tools save fine-tuned models: configs, shards, dtypes, and other files in place of the weights."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def test_configs_that_transformers_writes(written):
     assert {**vars(read), "dtype": "float32"} == vars(published)
 
 
-def test_the_configs_hold_what_the_reports_named():
+def test_the_configs_hold_the_reported_fields():
     fields = {name: value for written in WRITTEN for name, value in written["config"].items()}
     assert {"id2label", "label2id", "problem_type", "dtype", "torch_dtype", "rope_parameters", "top_k"} <= fields.keys()
     assert any(written["config"].get("_attn_implementation_autoset") is True for written in WRITTEN)
@@ -49,7 +49,7 @@ def test_the_configs_hold_what_the_reports_named():
 
 
 def test_transformers_own_class_is_another_network():
-    """transformers 5 has a dense nomic_bert; loaded by it, the published config gains fields that contradict it."""
+    """transformers 5 has its own dense nomic_bert: a config that it loads and saves gets contradicting fields."""
     (written,) = (w for w in WRITTEN if w["case"] == NATIVE)
     with pytest.raises(CheckpointError, match="trust_remote_code=True and save it again") as caught:
         NomicMoeConfig.from_dict(written["config"])
@@ -226,13 +226,13 @@ DAMAGE = {
     "cut": (cut, "not a readable safetensors file"),
     "moved": (
         move("emb_ln.bias", first),
-        r"emb_ln.bias should be in model-\S+ and is in model-.*different checkpoints",
+        r"places emb_ln.bias in model-\S+, but it is in model-.*different checkpoints",
     ),
-    "moved away": (move(WORDS, last), f"{WORDS} should be in model-.* and is in none of the files that it names"),
+    "moved away": (move(WORDS, last), f"places {WORDS} in model-.*, but it is in none of its files"),
     "in two": (add_twice, "emb_ln.bias is in both model-.* and model-"),
     "unlisted": (
         lambda folder: edit_index(folder, lambda files: files.pop("emb_ln.bias")),
-        "emb_ln.bias should be in none of the files that it names and is in model-",
+        "places emb_ln.bias in none of its files, but it is in model-",
     ),
     "not there": (named("model-00009.safetensors"), "lacks model-00009.safetensors"),
     "parent": (named("../small/model.safetensors"), "expected the name of a .safetensors file beside the index"),
@@ -241,9 +241,9 @@ DAMAGE = {
     "pickle": (named("pytorch_model.bin"), "expected the name of"),
     "number": (named(5), "is 5; expected the name of"),
     "no JSON": (lambda folder: (folder / INDEX_FILE).write_bytes(b"\xff" * 10**5), "not a readable index"),
-    "a list": (lambda folder: (folder / INDEX_FILE).write_text("[]"), "weight_map is no object"),
-    "no map": (lambda folder: (folder / INDEX_FILE).write_text("{}"), "weight_map is no object"),
-    "empty": (lambda folder: (folder / INDEX_FILE).write_text('{"weight_map": {}}'), "weight_map is no object"),
+    "a list": (lambda folder: (folder / INDEX_FILE).write_text("[]"), "weight_map is not an object"),
+    "no map": (lambda folder: (folder / INDEX_FILE).write_text("{}"), "weight_map is not an object"),
+    "empty": (lambda folder: (folder / INDEX_FILE).write_text('{"weight_map": {}}'), "weight_map is not an object"),
     "deep": (lambda folder: (folder / INDEX_FILE).write_text("[" * 10**5), "not a readable index"),
 }
 
@@ -296,7 +296,7 @@ def test_a_shard_that_the_hub_lacks_is_named(hub, altered):
 
 
 def test_the_pinned_model_has_one_file_whose_digest_is_known(hub, shards):
-    """Shards under the published name are no way around the digest."""
+    """Shards under the published name do not bypass the digest."""
     (published,) = known_specs()
     hub.add(published.repo, shards, commit=published.revision)
     with pytest.raises(SourceError, match=f"holds no {WEIGHTS_FILE}"):
@@ -341,7 +341,7 @@ def test_the_oracle_reads_every_dtype_as_the_network_does(whole, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.float64, torch.uint8])
-def test_tensors_of_quantised_dtypes_are_refused_by_name(whole, tmp_path, dtype):
+def test_tensors_of_quantized_dtypes_are_refused_by_name(whole, tmp_path, dtype):
     folder = shutil.copytree(whole, tmp_path / "cast")
     tensors = load_file(whole / WEIGHTS_FILE)
     tensors["encoder.layers.0.mlp.fc1.weight"] = tensors["encoder.layers.0.mlp.fc1.weight"].to(dtype)
@@ -359,7 +359,7 @@ def dtypes_in(bundle):
     return {entry.key: entry.value for entry in properties}["moembed.weights_dtypes"]
 
 
-def test_a_bundle_tells_the_dtypes_of_its_checkpoint(bundle):
+def test_a_bundle_records_the_dtypes_of_its_checkpoint(bundle):
     assert dtypes_in(bundle) == "52 float32"
 
 
@@ -383,24 +383,24 @@ OTHER = {
     "pytorch_model.bin": "a pickle, which is never loaded.*safe_serialization=True",
     "pytorch_model-00001-of-00002.bin": "a pickle",
     "pytorch_model.bin.index.json": "a pickle",
-    "model.Q8_0.gguf": "a GGUF, which cannot be the source because it has lost the expert bias",
+    "model.Q8_0.gguf": "a GGUF, which cannot be exported because it lacks the expert bias",
     "adapter_config.json": r"an adapter \(PEFT\).*merge_and_unload",
     "tf_model.h5": "weights of TensorFlow.*from_tf=True",
     "flax_model.msgpack": "weights of Flax.*from_flax=True",
-    "onnx/model.onnx": "an ONNX graph, of which no bundle can be made",
+    "onnx/model.onnx": "an ONNX graph, which cannot be made a bundle",
     "model.onnx": "an ONNX graph",
-    "moembed.json": "the manifest of a bundle: it is exported already",
+    "moembed.json": "the manifest of a bundle: it is already exported",
     "model-00001-of-00002.safetensors": "a shard without its model.safetensors.index.json",
-    "model.fp16.safetensors": "tensors under another name.*rename the file",
-    "checkpoint-500/model.safetensors": "a checkpoint in a folder of its own: export that folder",
-    "0_Transformer/model.safetensors.index.json": "a checkpoint in a folder of its own",
+    "model.fp16.safetensors": "a safetensors file of another name.*rename it",
+    "checkpoint-500/model.safetensors": "a checkpoint in a subfolder: export that folder",
+    "0_Transformer/model.safetensors.index.json": "a checkpoint in a subfolder",
     "last.ckpt": "a pickle",
 }
 
 
 @pytest.fixture
 def without(checkpoint, tmp_path):
-    """A folder with another file where the weights should be."""
+    """A folder with another file in place of the weights."""
 
     def make(name):
         folder = shutil.copytree(checkpoint, tmp_path / "other", ignore=lambda *_: [WEIGHTS_FILE])
@@ -412,7 +412,7 @@ def without(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_what_lies_where_the_weights_should_be_is_named(without, name):
+def test_a_file_in_place_of_the_weights_is_named(without, name):
     folder = without(name)
     for read in (locate, load_network):
         with pytest.raises(CheckpointError, match=f"lacks {WEIGHTS_FILE}.*Found {re.escape(name)}: {OTHER[name]}"):
@@ -420,13 +420,13 @@ def test_what_lies_where_the_weights_should_be_is_named(without, name):
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.Q8_0.gguf", "onnx/model.onnx"])
-def test_it_is_named_for_a_hub_name_too(hub, without, name):
+def test_a_file_in_place_of_the_weights_is_named_for_a_hub_name(hub, without, name):
     hub.add("acme/other", without(name))
     with pytest.raises(SourceError, match=f"holds no {WEIGHTS_FILE}. Found {re.escape(name)}: {OTHER[name]}"):
         locate("acme/other")
 
 
-def test_an_adapters_repository_has_no_config(hub, tmp_path):
+def test_a_repository_of_an_adapter_has_no_config(hub, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     hub.add("acme/adapter", tmp_path)

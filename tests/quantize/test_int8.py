@@ -1,4 +1,4 @@
-"""INT8: the quantized bundle, and the stability of its bytes."""
+"""INT8: the quantized bundle, its recipes and its batch invariance."""
 
 import math
 import shutil
@@ -19,20 +19,20 @@ from moembed.export.pipeline import export
 from moembed.export.writer import write_graph
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.locate import locate
+from moembed.quantize import recipe as recipe_module
 from moembed.quantize import sensitivity
-from moembed.quantize.calibrate import observed
+from moembed.quantize.calibrate import record_activations
 from moembed.quantize.layout import quantize_rows
 from moembed.quantize.pipeline import quantize
-from moembed.quantize.recipe import load_recipe, recipe_names
+from moembed.quantize.recipe import load_recipe, recipe_names, tolerance_of
 from moembed.quantize.rewrite import Rewriter
 from moembed.quantize.rounding import rounded
-from moembed.quantize.smoothing import factors_of
+from moembed.quantize.smoothing import smoothing_factors
 from moembed.tokenizer.tokenizer import Tokenizer
-from moembed.verify import tolerances as product_tolerances
-from moembed.verify.parity import observe_graph
+from moembed.verify.parity import graph_runner
 from moembed.verify.probes import probe_ids
 from moembed.verify.stability import check_stability
-from moembed.verify.tolerances import Tolerance
+from moembed.verify.tolerances import FP32
 from support.checkpoints import small_config, write_checkpoint
 from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE
 
@@ -46,7 +46,7 @@ def int8_model(int8):
     return Embedder(int8, threads=2)
 
 
-def test_by_role_and_in_the_layout(int8, network):
+def test_weights_are_quantized_by_role_in_the_layout(int8, network):
     model = onnx.load(int8.graph, load_external_data=False)
     found = {i.name: (i.data_type, tuple(i.dims)) for i in model.graph.initializer}
     int8_type, float_type = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
@@ -61,14 +61,14 @@ def test_by_role_and_in_the_layout(int8, network):
         assert found[layer + kept][0] == float_type
     float_bytes = sum(4 * math.prod(dims) for name, (kind, dims) in found.items() if kind == float_type)
     int8_bytes = sum(math.prod(dims) for name, (kind, dims) in found.items() if kind == int8_type)
-    assert float_bytes < 0.15 * int8_bytes, "nothing large is left in float32"
+    assert float_bytes < 0.15 * int8_bytes, "nothing large remains in float32"
     ops = {node.op_type for node in model.graph.node if node.domain == "moembed"}
     assert ops == {f.name for f in model.functions}
     assert not ops & {"Experts"}
     assert all(o.domain == "" for f in model.functions for o in f.opset_import)
 
 
-def test_the_bundle_says_what_it_is(int8, bundle):
+def test_the_manifest_describes_the_bundle(int8, bundle):
     manifest = int8.manifest
     assert (manifest.recipe, manifest.graph) == ("int8", "onnx/model_int8.onnx")
     assert manifest.source == bundle.manifest.source
@@ -79,13 +79,13 @@ def test_the_bundle_says_what_it_is(int8, bundle):
     assert (int8.folder / "modules.json").exists()
 
 
-def test_it_embeds_like_its_float32_twin(int8, small):
+def test_vectors_are_close_to_float32(int8, small):
     texts = ["hello", "跟我讲讲嵌入", "a longer text about bridges and rivers " * 9]
     cosine = (Embedder(int8, threads=2).encode_query(texts) * small.encode_query(texts)).sum(axis=1)
     assert (cosine >= INT8_SMALL_MIN_COSINE).all()
 
 
-def test_its_bytes_are_stable(int8):
+def test_it_is_batch_invariant(int8):
     report = check_stability(int8)
     assert report.passed, report
 
@@ -96,7 +96,7 @@ def test_its_bytes_are_stable(int8):
     order=st.randoms(use_true_random=False),
     batch_size=st.integers(1, 6),
 )
-def test_company_order_and_batch_size_do_not_matter(int8_model, texts, order, batch_size):
+def test_batch_composition_order_and_size_do_not_matter(int8_model, texts, order, batch_size):
     model = int8_model
     alone = np.stack([model.encode_query(text) for text in texts])
     positions = list(range(len(texts)))
@@ -106,7 +106,7 @@ def test_company_order_and_batch_size_do_not_matter(int8_model, texts, order, ba
 
 
 def test_a_cpu_without_vnni_gives_the_same_bytes(int8, monkeypatch):
-    """ONNX Runtime's way for such CPUs, taken here on purpose; tests/test_emulation.py takes it on such a CPU."""
+    """Forces ONNX Runtime's code path for such CPUs; tests/native/test_emulation.py runs it on an emulated one."""
     from moembed.inference import session
 
     texts = ["hello", "骆驼很酷", "word " * 300]
@@ -115,7 +115,7 @@ def test_a_cpu_without_vnni_gives_the_same_bytes(int8, monkeypatch):
     assert Embedder(int8).encode_query(texts).tobytes() == expected.tobytes()
 
 
-def test_quantising_twice_gives_the_same_bytes(int8, bundle, tmp_path):
+def test_quantizing_twice_gives_the_same_bytes(int8, bundle, tmp_path):
     assert quantize(bundle, tmp_path / "again").manifest == int8.manifest
 
 
@@ -124,12 +124,12 @@ def test_calibration_texts_change_the_factors(int8, bundle, tmp_path):
     assert other.manifest.files["onnx/model_int8.onnx_data"] != int8.manifest.files["onnx/model_int8.onnx_data"]
 
 
-def test_what_cannot_be_quantized(int8, bundle, tmp_path):
+def test_invalid_requests_are_refused(int8, bundle, tmp_path):
     with pytest.raises(InputError, match="only an fp32 bundle"):
         quantize(int8, tmp_path / "out")
-    with pytest.raises(InputError, match="no recipe 'int3'; there are int8"):
+    with pytest.raises(InputError, match="unknown recipe 'int3': this version of moembed has int8"):
         quantize(bundle, tmp_path / "out", recipe="int3")
-    with pytest.raises(InputError, match="no calibration text"):
+    with pytest.raises(InputError, match="calibration is empty"):
         quantize(bundle, tmp_path / "out", calibration=[])
     raw = small_config(n_layer=2, n_embd=30, n_head=3)
     odd = export(locate(write_checkpoint(tmp_path / "odd", raw)), tmp_path / "odd-bundle")
@@ -138,11 +138,66 @@ def test_what_cannot_be_quantized(int8, bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_result_that_is_too_far_away_is_not_published(bundle, tmp_path, monkeypatch):
-    strict = Tolerance(hidden_max_abs=None, embedding_min_cosine=0.99999999, router_max_abs=None, margin=None)
-    monkeypatch.setitem(product_tolerances.TOLERANCES, "int8", strict)
-    with pytest.raises(VerificationError, match="embedding cosine"):
-        quantize(bundle, tmp_path / "out")
+@pytest.fixture
+def add_recipe(tmp_path_factory, monkeypatch):
+    """Adds a recipe, which is a file: recipe int8 with one text replaced by another."""
+    folder = shutil.copytree(recipe_module.FOLDER, tmp_path_factory.mktemp("package") / "recipes")
+    monkeypatch.setattr(recipe_module, "FOLDER", folder)
+
+    def add(name, old, new):
+        text = (folder / "int8.toml").read_text("utf-8")
+        assert old in text
+        (folder / f"{name}.toml").write_text(text.replace(old, new), "utf-8")
+
+    return add
+
+
+def test_a_file_adds_a_recipe(add_recipe, bundle, int8, checkpoint, tmp_path, capsys):
+    add_recipe("int8-rough-2", "attention = 1.0", "attention = 0.25")
+    assert recipe_names() == ["int8", "int8-rough-2", "int8-table4", "int8-wide"]
+    rough = quantize(bundle, tmp_path / "rough", recipe="int8-rough-2")
+    assert Bundle.open(rough.folder).manifest.recipe == "int8-rough-2"
+    assert rough.manifest.files["onnx/model_int8.onnx_data"] != int8.manifest.files["onnx/model_int8.onnx_data"]
+    verify = ["verify", str(rough.folder), "--against", str(bundle.folder)]
+    assert main(verify) == 0
+    add_recipe("int8-rough-2", "embedding_min_cosine = 0.99", "embedding_min_cosine = 0.9999999")
+    assert main(verify) == 1, "the tolerance is that of the recipe's file"
+    assert "required 0.9999999" in capsys.readouterr().out
+
+
+def test_a_bundle_of_a_recipe_that_this_version_lacks(add_recipe, bundle, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe_module, "FOLDER", recipe_module.FOLDER)
+        add_recipe("int8-newer", "keep = 0.0", "keep = 0.1")
+        newer = quantize(bundle, tmp_path / "newer", recipe="int8-newer")
+        (recipe_module.FOLDER / "int8-newer.toml").unlink()
+    assert Embedder(newer).encode_query("it embeds all the same").any()
+    assert main(["verify", str(newer.folder), "--against", str(bundle.folder)]) == 2
+    assert "unknown recipe 'int8-newer': this version of moembed has int8, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("table = 8", "table = 5", "table = 5; expected 4 or 8: correct the recipe"),
+        ("keep = 0.0", "keep = -1", "keep = -1; expected a number from 0 to 1"),
+        ("ffn = 0.6", "fnn = 0.6", r"smoothing: missing \['ffn'\], unknown \['fnn'\]"),
+        ("damping = 0.01", "damping = 0.0", "rounding.damping = 0.0; expected a number above 0"),
+        ("table = 8", 'table = 8\nname = "int8"', r"unknown \['name'\]"),
+        ("[tolerance]", "[tolerances]", r"missing \['tolerance'\]"),
+        ("table = 8", "table = ", "malformed.toml is not valid TOML"),
+    ],
+)
+def test_a_malformed_recipe_is_refused(add_recipe, old, new, said):
+    add_recipe("malformed", old, new)
+    with pytest.raises(InputError, match=said):
+        load_recipe("malformed")
+
+
+def test_a_result_that_is_too_far_away_is_not_published(add_recipe, bundle, tmp_path):
+    add_recipe("strict", "embedding_min_cosine = 0.99", "embedding_min_cosine = 0.99999999")
+    with pytest.raises(VerificationError, match="the graph differs from the fp32 bundle: embedding cosine"):
+        quantize(bundle, tmp_path / "out", recipe="strict")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,11 +211,13 @@ def test_the_destination_is_safe(bundle, int8, tmp_path):
         quantize(bundle, copy)
 
 
-def test_recipes_are_data():
+def test_the_recipes_differ_as_described():
     assert recipe_names() == ["int8", "int8-table4", "int8-wide"]
-    assert load_recipe("int8").attention_smoothing == 1.0
-    assert replace(load_recipe("int8-wide"), name="int8", keep=0.0) == load_recipe("int8")
-    assert replace(load_recipe("int8-table4"), name="int8", table=8) == load_recipe("int8")
+    int8 = load_recipe("int8")
+    assert int8.smoothing.attention == 1.0
+    assert replace(load_recipe("int8-wide"), keep=0.0) == int8
+    assert replace(load_recipe("int8-table4"), table=8, tolerance=int8.tolerance) == int8
+    assert (tolerance_of("fp32"), tolerance_of("int8")) == (FP32, int8.tolerance)
 
 
 def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
@@ -184,7 +241,7 @@ def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
     functions = {function.name for function in model.functions}
     assert "Int4Embedding" in functions
     assert "Int8Embedding" not in functions
-    with pytest.raises(InputError, match="blocks of 32 values, and its rows have 48; quantize by recipe int8"):
+    with pytest.raises(InputError, match="whole blocks of 32 values, and its rows have 48: use a recipe"):
         quantize(bundle, tmp_path / "odd", recipe="int8-table4")
     assert not (tmp_path / "odd").exists()
 
@@ -192,12 +249,12 @@ def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
 def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatch):
     seen = []
 
-    def watched(*arguments):
+    def recorded(*arguments):
         seen.append(measured(*arguments))
         return seen[-1]
 
     measured = sensitivity.sensitivities
-    monkeypatch.setattr(sensitivity, "sensitivities", watched)
+    monkeypatch.setattr(sensitivity, "sensitivities", recorded)
     wide = quantize(bundle, tmp_path / "wide", recipe="int8-wide")
     model = onnx.load(wide.graph, load_external_data=False)
     kept = {node.input[1] for node in model.graph.node if node.op_type == "Gemm"}
@@ -205,7 +262,7 @@ def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatc
     assert len(sizes) == sum(
         node.op_type == "Gemm" for node in onnx.load(bundle.graph, load_external_data=False).graph.node
     )
-    assert min(sizes.values()) > 0, "a switch that does nothing"
+    assert min(sizes.values()) > 0, "a switch has no effect"
     assert len(kept) == round(0.3 * len(sizes))
     assert min(sizes[name] for name in kept) >= max(size for name, size in sizes.items() if name not in kept)
     assert wide.manifest.certificate.embedding_mean_cosine > int8.manifest.certificate.embedding_mean_cosine
@@ -217,41 +274,41 @@ def test_rounding_makes_errors_cancel():
     inputs = _normal(rng, 400, 12) @ _normal(rng, 12, 64) + 0.1 * _normal(rng, 400, 64)
     other = _normal(rng, 400, 12) @ _normal(rng, 12, 64)
     matrix = _normal(rng, 32, 64)
-    codes, scales = rounded(matrix, inputs, 0.01)
+    integers, scales = rounded(matrix, inputs, 0.01)
     plain, plain_scales = quantize_rows(matrix)
     assert np.array_equal(scales, plain_scales)
-    assert np.abs(codes).max() <= 127
+    assert np.abs(integers).max() <= 127
 
     def error(candidate, rows):
         return np.square(rows @ (matrix - candidate * scales[:, None]).T).mean()
 
-    assert error(codes, inputs) < 0.5 * error(plain, inputs)
-    assert error(codes, other) < 3 * error(plain, other), "what the inputs do not show does not run away"
-    assert np.array_equal(rounded(matrix, inputs[:0], 0.01)[0], plain), "without inputs it is plain rounding"
+    assert error(integers, inputs) < 0.5 * error(plain, inputs)
+    assert error(integers, other) < 3 * error(plain, other), "errors stay bounded for other inputs"
+    assert np.array_equal(rounded(matrix, inputs[:0], 0.01)[0], plain), "zero inputs give plain rounding"
 
 
 def test_kept_layers_next_to_a_gelu(bundle, tmp_path):
-    """Kept fc1 in front of a quantized fc2, and the other way round."""
+    """A float32 fc1 before a quantized fc2, and the reverse."""
     texts = [np.array(ids, np.int32) for ids in probe_ids(Tokenizer(bundle.folder / "tokenizer.json"), 512)[:6]]
-    values, recipe = observed(bundle.graph, texts), load_recipe("int8")
-    want = [observe_graph(bundle.graph)(ids.tolist()).embedding for ids in texts]
+    activations, recipe = record_activations(bundle.graph, texts), load_recipe("int8")
+    expected = [graph_runner(bundle.graph)(ids.tolist()).embedding for ids in texts]
     for name in ("fc1", "fc2"):
         model = onnx_ir.load(bundle.graph)
-        factors = factors_of(model, recipe, values)
-        model = Rewriter(model, recipe, values, factors, [f"encoder.layers.0.mlp.{name}.weight"]).run()
+        factors = smoothing_factors(model, recipe, activations)
+        model = Rewriter(model, recipe, activations, factors, [f"encoder.layers.0.mlp.{name}.weight"]).run()
         write_graph(model, tmp_path / name / "model.onnx", {})
-        found = [observe_graph(tmp_path / name / "model.onnx")(ids.tolist()).embedding for ids in texts]
-        assert min(float(a @ b) for a, b in zip(want, found, strict=True)) >= INT8_SMALL_MIN_COSINE
+        found = [graph_runner(tmp_path / name / "model.onnx")(ids.tolist()).embedding for ids in texts]
+        assert min(float(a @ b) for a, b in zip(expected, found, strict=True)) >= INT8_SMALL_MIN_COSINE
 
 
 def test_the_command(bundle, checkpoint, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("one text\n\nanother text\n")
     out = tmp_path / "out"
     assert main(["quantize", str(bundle.folder), "-o", str(out), "--calibrate", str(tmp_path / "texts.txt")]) == 0
-    printed, words = capsys.readouterr()
+    printed, messages = capsys.readouterr()
     assert printed == f"{out}\n"
-    assert "watching the model read up to 2 texts" in words
-    assert "cosine to fp32 0.99" in words
+    assert "recording activations over up to 2 texts" in messages
+    assert "cosine to fp32 0.99" in messages
     assert main(["verify", str(out), "--against", str(checkpoint), "--texts", "3"]) == 0
     assert main(["quantize", str(bundle.folder), "-o", str(out)]) == 2
     assert main(["quantize", str(bundle.folder), "-o", str(tmp_path / "x"), "--calibrate", str(tmp_path)]) == 2

@@ -13,7 +13,7 @@ from moembed.inference.kernels import usable_kernels
 from moembed.quantize.functions import GELU_ZERO_POINT
 from moembed.quantize.layout import dequantize_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
 from support.graph_ops import run_graph
-from support.tolerances import OP_MAX_ABS, STEP_RELATIVE
+from support.tolerances import OP_MAX_ABS, SCALE_RELATIVE
 
 EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
 every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
@@ -58,7 +58,7 @@ def test_the_layout_is_blocks_of_sixteen_channels_and_four_depths(blocks, depth,
 @pytest.mark.parametrize(
     ("shape", "whole"), [((16, 4), True), ((48, 30), False), ((30, 48), False), ((16, 4, 1), False)]
 )
-def test_what_fits(shape, whole):
+def test_fits(shape, whole):
     assert fits(shape) is whole
 
 
@@ -73,7 +73,7 @@ def test_quantize(execution, tokens):
     assert np.array_equal(quantized, expected)
     assert np.array_equal(scale, scales)
     assert (np.abs((quantized.astype(np.float32) - 128) * scale - x) <= scale * 0.5001).all()
-    assert tokens < 2 or (quantized[1] == 128).all(), "a row of zeros is the zero_point"
+    assert tokens < 2 or (quantized[1] == 128).all(), "a row of zeros is the zero point"
 
 
 @every_execution
@@ -93,7 +93,7 @@ def test_linear_is_exact(execution, tokens, width, out, zero_point):
 
 @pytest.mark.parametrize("extreme", [255, 1])
 def test_no_saturation_at_the_extremes(extreme):
-    """Pairs of largest products overflow 16 bits; the way for CPUs without VNNI gives the same sums."""
+    """Pairs of largest products overflow 16 bits; the code path for CPUs without VNNI gives the same sums."""
     quantized = np.full((3, 256), extreme, np.uint8)
     matrix = np.full((16, 256), -127, np.int8)
     arguments = [
@@ -118,9 +118,9 @@ def test_linear_gelu(execution):
     out, out_scale = execution("Int8LinearGelu", [quantized, scale, pack(matrix), weight_scale, bias], {})
     active = _gelu(_product(quantized, 128, scale, matrix, weight_scale).astype(np.float64) + bias).astype(np.float32)
     expected, scales = _positive(active)
-    assert np.allclose(out_scale, scales, rtol=STEP_RELATIVE)
+    assert np.allclose(out_scale, scales, rtol=SCALE_RELATIVE)
     assert np.abs(out.astype(int) - expected.astype(int)).max() <= 1, (
-        "a value on the edge of two integers may fall either way"
+        "a value between two integers may round either way"
     )
     assert np.abs((out.astype(np.float32) - GELU_ZERO_POINT) * out_scale - active).max() <= scales.max()
 
@@ -149,10 +149,10 @@ def test_experts(execution, tokens, choose):
         for rank, expert in enumerate(expert_indices[token]):
             row = slice(token, token + 1)
             inner = _product(quantized[row], 128, scale[row], up[expert][0], weight_scale1[expert])
-            active, active_step = _positive(_gelu(inner.astype(np.float64)).astype(np.float32))
-            out = _product(active, GELU_ZERO_POINT, active_step, down[expert][0], weight_scale2[expert])[0]
+            active, active_scale = _positive(_gelu(inner.astype(np.float64)).astype(np.float32))
+            out = _product(active, GELU_ZERO_POINT, active_scale, down[expert][0], weight_scale2[expert])[0]
             expected = expected + weights[token, rank] * out
-        # One code of the inner layer may fall to the other side of an edge.
+        # One value of the inner layer may round to the next integer.
         assert np.allclose(y[token], expected, atol=0.03)
 
 
@@ -192,7 +192,7 @@ def test_norms_and_embedding(execution):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-7, 1e-6, 0.02, 1.0, 3000.0]))
 @settings(max_examples=60, deadline=None)
-def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
+def test_4_bit_blocks_lose_little_and_requantize_exactly(seed, size):
     rng = np.random.default_rng(seed)
     matrix = _normal(rng, 6, 64) * np.float32(size)
     matrix[0, :32], matrix[1] = 0, np.sign(matrix[1]) * np.float32(size)
@@ -200,7 +200,7 @@ def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
     values = dequantize_blocks(quantized, weight_scale)
     again, scale_again = quantize_blocks(values)
     assert np.array_equal(dequantize_blocks(again, scale_again), values)
-    if size > 1e-4:  # whose scales are not subnormal: there, the same values may have two spellings
+    if size > 1e-4:  # the scales are not subnormal: then the same values may have two representations
         assert np.array_equal(again, quantized)
         assert np.array_equal(scale_again, weight_scale)
         peaks = np.abs(matrix).reshape(6, 2, 32).max(2).repeat(32, axis=1)
@@ -210,8 +210,8 @@ def test_blocks_of_4_bits_lose_little_and_nothing_twice(seed, size):
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 8), st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed, most, subnormal):
-    """Also where a block has no code of the largest magnitude, or has it with both signs."""
+def test_values_that_are_4_bit_integers_times_a_scale_are_reproduced(seed, most, subnormal):
+    """Also where a block has no integer of the largest magnitude, or has it with both signs."""
     rng = np.random.default_rng(seed)
     quantized = rng.integers(-most, min(most, 7) + 1, (40, 2, 32)).astype(np.float32)
     weight_scale = (rng.integers(0, 1024, (40, 2, 1)) * 2.0**-24 if subnormal else rng.random((40, 2, 1))).astype(
@@ -222,10 +222,12 @@ def test_codes_of_4_bits_that_came_from_elsewhere_are_found_again(seed, most, su
 
 
 @pytest.mark.parametrize("value", [65600.0, -1e7, np.inf, np.nan])
-def test_what_4_bits_cannot_hold(value):
+def test_values_beyond_4_bit_scales_are_refused(value):
     matrix = np.ones((2, 32), np.float32)
     matrix[1, 3] = value
-    with pytest.raises(InputError, match="magnitude 65504 at most, and this one has .*; quantize by recipe int8"):
+    with pytest.raises(
+        InputError, match="a value of magnitude .*, but in 4 bits at most 65504 is possible: use a recipe"
+    ):
         quantize_blocks(matrix)
     matrix[1, 3] = 65504
     assert dequantize_blocks(*quantize_blocks(matrix))[1, 3] == pytest.approx(65504, rel=1e-3)

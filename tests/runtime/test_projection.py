@@ -18,7 +18,7 @@ from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
 from moembed.quantize.pipeline import quantize
 from moembed.train.convert import student
-from moembed.verify.parity import compare, observe_network, observe_oracle
+from moembed.verify.parity import compare, network_runner, oracle_runner
 from moembed.verify.stability import check_stability
 from support.checkpoints import small_config, write_checkpoint
 from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, REFERENCE
@@ -59,7 +59,7 @@ def changed(projected, tmp_path):
 def test_torch_agrees_with_the_oracle(projected):
     oracle = Oracle(projected)
     texts = [[0, 5, 17, 300, 4711, 9, 2], [0, 2], [0, *range(100, 160), 2]]
-    report = compare("numpy", observe_oracle(oracle), observe_network(load_network(projected)), texts, REFERENCE)
+    report = compare("numpy", oracle_runner(oracle), network_runner(load_network(projected)), texts, REFERENCE)
     oracle.close()
     assert report.passed, report.problems
 

@@ -1,4 +1,4 @@
-"""Certificates as a careless or dishonest hand would leave them."""
+"""Tampering with certificates."""
 
 import json
 from pathlib import Path

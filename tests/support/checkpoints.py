@@ -1,6 +1,6 @@
-"""Random checkpoints in the published layout: real names, shapes and files, seeded noise for weights.
+"""Random checkpoints in the published layout: real names, shapes and files, seeded noise as weights.
 
-`python tests/checkpoints.py FOLDER [--full]` writes one: a small one, or one of the published size (475 M parameters).
+`python tests/support/checkpoints.py FOLDER [--full]` writes one: a small one, or one of the published size (475 M parameters).
 """
 
 import argparse
@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
+from moembed.models.roles import EMBEDDINGS, Kind, role
 from support.folders import DATA
 
 PUBLISHED_CONFIG = json.loads((DATA / "published_config.json").read_text())
-# Widths that are multiples of nothing convenient, few enough weights to be quick; the default model's vocabulary.
+# Widths that are not multiples of convenient numbers, few weights, and the vocabulary of the built-in model.
 SMALL = {
     "n_embd": 48,
     "n_head": 4,
@@ -56,14 +57,15 @@ def write_checkpoint(folder: Path, raw: dict[str, Any], seed: int = 0) -> Path:
 
 def _noise(rng: np.random.Generator, name: str, shape: tuple[int, ...], config: NomicMoeConfig) -> np.ndarray:
     values = rng.standard_normal(shape, dtype=np.float32)
-    if name.endswith(("norm1.weight", "norm2.weight", "emb_ln.weight")):
+    kind = role(name).kind
+    if kind in (Kind.NORM1, Kind.NORM2, Kind.EMBEDDING_NORM):
         values = 1 + 0.1 * values
-    elif name.endswith("bias"):
-        values *= 0.1  # not small: a bias that is lost, or added twice, must show
-    elif name.endswith("router.layer.weight"):
+    elif kind.value.endswith("bias"):
+        values *= 0.1  # large enough that a bias that is lost or added twice is detected
+    elif kind is Kind.ROUTER:
         values *= 1.5 / np.sqrt(config.hidden_size)
-    elif "embeddings" not in name:
-        values /= np.sqrt(shape[-1] if not name.endswith("w2") else config.expert_ffn_size)
+    elif kind not in EMBEDDINGS:
+        values /= np.sqrt(config.expert_ffn_size if kind is Kind.EXPERTS_W2 else shape[-1])
     return values.astype(_DTYPES[config.dtype])
 
 

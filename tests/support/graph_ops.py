@@ -1,4 +1,4 @@
-"""Running one op of domain `moembed` as a graph of its own in ONNX Runtime, by its function or by native kernels."""
+"""Execution of one op of domain `moembed` in ONNX Runtime, by its function or by native kernels."""
 
 from functools import cache
 
@@ -32,17 +32,18 @@ def _session(name, kinds, attributes, experts, settings, constants, kernels, thr
     onnx.checker.check_model(model)
     options = session_options(Kernels(kernels))
     options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = False  # every tensor has an allocation of its own, which a sanitizer can watch
+    options.enable_cpu_mem_arena = False  # so that every tensor has its own allocation, which a sanitizer checks
     for key, value in settings:
         options.add_session_config_entry(key, value)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run_graph(name, arrays, attributes, settings=(), constants=None, *, kernels=PORTABLE, threads=1):
-    """Outputs of an op for arrays in the order of its inputs, in a session with the options of the product's own.
+    """Run an op on arrays in the order of its inputs, in a session with the options of moembed, and return its outputs.
 
-    `constants` names those that are initializers. None: for the functions, what is int8 (weights, as in a bundle: without
-    VNNI, ONNX Runtime widens constants only, and its products of other bytes saturate); for native kernels, nothing.
+    `constants` names the inputs that are initializers. With None, these are the int8 inputs of the functions, which are weights
+    as in a bundle (without VNNI, ONNX Runtime widens constants only, and its products of other bytes saturate), and none of the
+    inputs of native kernels.
     """
     kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
     experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2

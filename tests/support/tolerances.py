@@ -19,21 +19,21 @@ OP_MAX_ABS = 2e-5
 MUTATION_FACTOR = 3.0
 # One unit vector against another computed the same way in another dtype or precision.
 FLOAT16_MAX_ABS = 5e-4
-# One component of the built-in model's vectors is what all texts share, some 0.84 of them: it sets the step of a byte.
+# One component of the built-in model's vectors is common to all texts, about 0.84: it determines the scale of an int8 vector.
 INT8_MIN_COSINE = 0.999
 UNIT_LENGTH = 1e-6
 # The built-in model against the fp32 bundle it was quantized from: mean over the probe texts.
 INT8_DEFAULT_MEAN_COSINE = 0.9995
-# The steps of a GELU's codes: one float32 erf against another.
-STEP_RELATIVE = 1e-5
+# Scales of a quantized GELU output: one float32 erf against another.
+SCALE_RELATIVE = 1e-5
 # Random weights and few channels: a real model is far closer, and its own bound is measured on real text.
 INT8_SMALL_MIN_COSINE = 0.995
-# INT8 vectors of one kind of processor against another's: a last bit of float32 may turn a code, and a turned code others.
+# INT8 vectors of one kind of processor against another's: a last bit of float32 may change quantized values.
 PROCESSORS_MIN_COSINE = 0.999
 # A native kernel against the function that it stands for, float32 both: sums in another order, another exp, a GELU that is
 # 1.5e-6 off at most.
 KERNEL_MAX_ABS = 1e-5
-# The same where a code may fall to the other side of an edge: part of its values that may, and what an expert's result moves.
+# The same where a value may round to the next integer: the share of such values, and the change of an expert's result.
 KERNEL_CODES_APART = 1e-3
 KERNEL_EXPERT_MAX_ABS = 0.03
 # Whole vectors by kernels and by the functions.

@@ -1,7 +1,7 @@
-"""Configs as transformers writes them: `python tests/transformers_configs.py >> tests/data/transformers_configs.jsonl`.
+"""Configs as transformers writes them: `python tests/support/transformers_configs.py >> tests/data/transformers_configs.jsonl`.
 
-Run it in an environment with the release of transformers that is asked about, and torch. The published model's own class is
-remote code; like it, the class here extends `GPT2Config` and carries the published fields.
+Run it in an environment with the release of transformers to record, and torch. The published model's class is remote code; like
+it, the class here extends `GPT2Config` and has the published fields.
 """
 
 import json
@@ -14,7 +14,7 @@ PUBLISHED = json.loads((DATA / "published_config.json").read_text())
 
 
 def main() -> None:
-    """Write one line for each way in which a tuned model is saved."""
+    """Write one line for each way to save a fine-tuned model."""
     import torch
     import transformers
     from transformers import AutoConfig, GPT2Config, PreTrainedModel
@@ -43,7 +43,7 @@ def main() -> None:
             NomicBertModel._from_config(made).to(dtype).save_pretrained(folder)
             return json.loads((Path(folder) / "config.json").read_text())
 
-    # What a program does that saves the config of a model it has loaded, rather than the model.
+    # As a program writes it that saves the config of a loaded model instead of the model.
     alone = NomicBertModel._from_config(config()).config
     cases = {
         "config alone": json.loads(alone.to_json_string()),

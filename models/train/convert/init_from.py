@@ -7,19 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moembed.bundle.external_data import read_graph
 from moembed.errors import CheckpointError, InputError
 from moembed.models.checkpoint import load_network
-from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
+from moembed.models.roles import Kind, Role
 from moembed.models.weights import WEIGHTS_FILE, find_weights
-from moembed.quantize.functions import EMBEDDINGS
-from moembed.quantize.layout import dequantize_blocks, unpack
+from moembed.quantize.dequantize import dequantize
 from moembed.quantize.pipeline import GRAPH
 from moembed.train.convert.student import PROJECTION
 from moembed.train.convert.teacher import Teacher
 
-TABLE = "embeddings.word_embeddings.weight"
+TABLE = Role(Kind.WORD_EMBEDDINGS).name
 _ALIKE = 0.5  # correlation of a coordinate over the pieces, with the teacher's
 
 
@@ -47,7 +45,14 @@ def read(folder: Path) -> Start:
         vocabulary = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} has no readable tokenizer.json: {error!r}") from error
-    parameters = _decoded(folder) if find_weights(folder) is None else dict(load_network(folder).state_dict())
+    if find_weights(folder) is None:
+        if not (folder / GRAPH).is_file():
+            raise CheckpointError(
+                f"{folder} holds neither {WEIGHTS_FILE} nor {GRAPH}: name a checkpoint or an INT8 bundle"
+            )
+        parameters = {name: torch.from_numpy(array) for name, array in dequantize(folder).items()}
+    else:
+        parameters = dict(load_network(folder).state_dict())
     return Start(parameters, [piece for piece, _ in vocabulary])
 
 
@@ -97,54 +102,4 @@ def _coordinates(rows: Tensor, words: Tensor) -> Tensor:
     alike, found = (mine.T @ theirs / max(len(rows), 1)).max(1)
     if len(rows) == 0 or float(alike.min()) < _ALIKE or len(set(found.tolist())) < len(found):
         raise InputError("the start was not made from this teacher: its rows of the table are not like the teacher's")
-    return found
-
-
-def _decoded(folder: Path) -> dict[str, Tensor]:
-    """The parameters of an INT8 bundle, in float32."""
-    import numpy as np
-    import onnx
-    from onnx.numpy_helper import to_array
-
-    config = NomicMoeConfig.from_file(folder / "config.json")
-    path = folder / GRAPH
-    try:
-        content, data = read_graph(path)
-        model = onnx.ModelProto.FromString(content)
-        onnx.load_external_data_for_model(model, str(data))
-        graph = model.graph
-        stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-        (embedding,) = (node for node in graph.node if node.op_type in EMBEDDINGS.values())
-    except Exception as error:  # onnx raises what it pleases
-        raise CheckpointError(f"{folder} holds neither {WEIGHTS_FILE} nor a readable {path.name}: {error}") from error
-
-    def matrix(name: str, scale: "np.ndarray[tuple[int], np.dtype[np.float32]]", norm: str | None) -> Tensor:
-        decoded = unpack(stored[f"{name}.int8"]).astype(np.float32) * scale[:, None]
-        return torch.from_numpy(decoded * stored[f"{norm}.smooth"] if norm else decoded)
-
-    found = {}
-    with torch.device("meta"):
-        expected = NomicMoe(config).state_dict()
-    for name in expected:
-        if name in stored:
-            found[name] = torch.from_numpy(stored[name].astype(np.float32))
-        elif name == TABLE:
-            packed, scale = (stored[given] for given in embedding.input[1:3])
-            eight = embedding.op_type == EMBEDDINGS[8]
-            found[name] = torch.from_numpy(packed * scale[:, None] if eight else dequantize_blocks(packed, scale))
-        elif name.endswith((".w1", ".w2")):
-            norm = f"{name.split('.mlp.')[0]}.norm1" if name.endswith(".w1") else None
-            scales = stored[f"{name}.scale"]
-            own = [matrix(f"{name}.{expert}", scale, norm) for expert, scale in enumerate(scales)]
-            found[name] = torch.cat(own if norm else [part.T for part in own])
-        elif name.endswith((".out_proj.weight", ".fc2.weight")):
-            found[name] = matrix(name, stored[f"{name}.scale"], None)
-        elif name.endswith(".fc1.weight"):
-            found[name] = matrix(name, stored[f"{name}.scale"], name.replace("mlp.fc1.weight", "norm1"))
-        elif name.endswith((".Wqkv.weight", f"{PROJECTION}weight")):
-            number = config.num_layers if name.startswith(PROJECTION) else int(name.split(".")[2])
-            norm = f"encoder.layers.{number - 1}.norm2" if number else "emb_ln"
-            found[name] = matrix(name, stored[f"{name}.scale"], norm)
-        else:
-            found[name] = torch.from_numpy(stored[embedding.input[3]].astype(np.float32)[None])
     return found

@@ -76,14 +76,14 @@ def _do(*command: str) -> None:
 
 def _calibration(checkpoint: Path, texts: Sequence[Path], made: Mapping[str, Any]) -> list[str]:
     """Texts to calibrate by, without prompts and line breaks: drawn as training draws, so that the same files give the same."""
-    from moembed.quantize.calibrate import MOST_TOKENS
+    from moembed.quantize.calibrate import MAX_TOKENS
 
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     learned, _ = corpus.read(texts, {"query": "", "passage": ""}, made["data"]["held_out"])
     drawn = corpus.sample(
         learned,
         tokenizer,
-        tokens=MOST_TOKENS,
+        tokens=MAX_TOKENS,
         flatten=made["data"]["flatten"],
         emphasis=made["data"]["emphasis"],
         seed=made["seed"],

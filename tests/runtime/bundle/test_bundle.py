@@ -67,7 +67,7 @@ def test_a_foreign_manifest(text, said):
         ("dims", 48, "a list"),
         ("prompts", {"query": 1}, "prompts.query = 1; expected a string"),
         ("prompt_required", "yes", "true or false"),
-        ("recipe", "int3", "newer moembed"),
+        ("recipe", "../int8", "a recipe's name"),
         ("graph", "onnx/other.onnx", "listed files"),
         ("source", {"repo": None}, r"source: missing \['revision', 'config_sha256', 'weights_sha256'\]"),
         ("files", {"a": 3}, "files.a = 3; expected an object"),

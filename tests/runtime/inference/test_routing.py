@@ -15,8 +15,8 @@ from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.inference.routing import Routers
 from moembed.models.oracle import Oracle
 from moembed.tokenizer.tokenizer import Tokenizer
-from moembed.verify.parity import observe_graph, observe_network, observe_oracle
-from moembed.verify.tolerances import TOLERANCES
+from moembed.verify.parity import graph_runner, network_runner, oracle_runner
+from moembed.verify.tolerances import FP32
 
 TEXTS = ["", "骆驼很酷", "How long does bread stay in the oven?", "a longer text about bridges and rivers " * 5]
 GRAPH = (DEFAULT_FOLDER / "onnx" / "model_int8.onnx").read_bytes()
@@ -35,8 +35,8 @@ def _ids(model, text):
 
 @pytest.mark.parametrize("reference", ["network", "oracle"])
 def test_float32_routing_is_that_of_the_references(bundle, network, checkpoint, kernels, reference):
-    model, bound = Embedder(bundle, threads=2), TOLERANCES["fp32"]
-    observe = observe_network(network) if reference == "network" else observe_oracle(Oracle(checkpoint))
+    model, bound = Embedder(bundle, threads=2), FP32
+    observe = network_runner(network) if reference == "network" else oracle_runner(Oracle(checkpoint))
     for text in TEXTS:
         found, wanted = model.routing(text), observe(_ids(model, text)).routing
         assert found.layers == tuple(sorted(wanted))
@@ -57,7 +57,7 @@ def test_routing_is_what_onnx_finds_in_the_graph_and_vectors_keep_their_bytes(ki
         else Embedder(request.getfixturevalue(kind), threads=2)
     )
     assert model.kernels == kernels
-    observe = observe_graph(model.bundle.graph)
+    observe = graph_runner(model.bundle.graph)
     for text in TEXTS:
         found, wanted = model.routing(text), observe(_ids(model, text)).routing
         assert found.tokens == tuple(model.tokens(text))

@@ -1,4 +1,4 @@
-"""What a certificate says of a bundle: written, measured again by `verify`, and certified quality."""
+"""Certificates: written by export and quantize, measured again by `verify`, and extended by certified quality."""
 
 import json
 import re
@@ -40,8 +40,8 @@ def other(tmp_path_factory):
 
 @pytest.fixture
 def cli(capsys, monkeypatch):
-    """Run a command in-process: exit code, stdout, stderr. The byte stability has its own tests and is checked sparingly."""
-    monkeypatch.setattr(stability, "check_stability", partial(stability.check_stability, sparing=True))
+    """Run a command in-process: exit code, stdout, stderr. Batch invariance has its own tests and gets the quick check."""
+    monkeypatch.setattr(stability, "check_stability", partial(stability.check_stability, quick=True))
 
     def run(*argv):
         code = main([str(a) for a in argv])
@@ -50,7 +50,7 @@ def cli(capsys, monkeypatch):
     return run
 
 
-# What is written
+# --- certificates that export and quantize write
 
 
 def test_neighbour_overlap_by_hand():
@@ -81,7 +81,7 @@ def test_an_export_is_certified_against_its_checkpoint(bundle, checkpoint):
     assert re.fullmatch(r"\d+\.\d+.*", certificate.machine.onnxruntime)
 
 
-def test_a_quantised_bundle_is_certified_against_the_fp32_bundle(int8, bundle):
+def test_a_quantized_bundle_is_certified_against_the_fp32_bundle(int8, bundle):
     certificate = int8.manifest.certificate
     assert certificate.reference == Reference(kind="bundle", sha256=bundle.fingerprint, size=bundle.size)
     assert 0.99 < certificate.embedding_min_cosine <= certificate.embedding_mean_cosine < 1
@@ -91,20 +91,20 @@ def test_a_quantised_bundle_is_certified_against_the_fp32_bundle(int8, bundle):
     assert all(0.5 < share <= 1 for share in certificate.same_experts.values())
 
 
-def test_instability_is_written_down_and_fails_verification(checkpoint, tmp_path, monkeypatch, cli):
+def test_batch_variance_is_recorded_and_fails_verification(checkpoint, tmp_path, monkeypatch, cli):
     unstable = Stability(14, 308, 3, 1e-7, (1, 2))
     monkeypatch.setattr(writer, "check_stability", lambda *_args, **_options: unstable)
-    said = []
-    bundle = export(locate(checkpoint), tmp_path / "fp32", log=said.append)
+    messages = []
+    bundle = export(locate(checkpoint), tmp_path / "fp32", log=messages.append)
     assert bundle.manifest.certificate.stability == unstable
-    assert any("not byte-stable" in line and "3 of 308" in line for line in said)
+    assert any("not batch-invariant" in line and "3 of 308" in line for line in messages)
     assert "NO: 3 of 308 vectors differ" in cli("info", bundle.folder)[1]
     code, out, _ = cli("verify", bundle.folder)
     assert code == 1
     assert "stability.differing: the certificate says 3, found 0" in out
 
 
-# Measuring again
+# --- certificates that verify measures again
 
 
 def test_a_bundle_alone(cli, copy):
@@ -155,7 +155,7 @@ def test_a_tampered_certificate_fails(cli, copy, bundle, checkpoint, against):
     assert "certificate: FAIL" in out
 
 
-def test_a_mean_cosine_that_is_too_good(bundle, tmp_path):
+def test_a_certified_cosine_above_the_measured_one_fails(bundle, tmp_path):
     from moembed.verify.certificate_check import of_comparison
     from moembed.verify.parity import ParityReport
 
@@ -187,14 +187,14 @@ def test_an_export_against_an_fp32_bundle_of_its_checkpoint(cli, bundle, checkpo
     assert cli("verify", again.folder)[0] == 1, "the source is another"
 
 
-# Quality
+# --- certified quality
 
 
 def certified(cli, copy, bundle, data, *names):
     return cli("evaluate", *names, "--data", data, "--model", copy, "--baseline", bundle.folder, "--certify")
 
 
-def test_certified_quality_is_merged_shown_and_found_again(cli, copy, bundle, int8, data):
+def test_certified_quality_is_merged_printed_and_measured_again(cli, copy, bundle, int8, data):
     code, _, err = certified(cli, copy, bundle, data, "tiny")
     assert code == 0, err
     assert read_manifest(copy).certificate.quality.keys() == {"tiny"}
@@ -218,7 +218,7 @@ def test_certified_quality_is_merged_shown_and_found_again(cli, copy, bundle, in
     assert code == 1
     assert "quality.tiny.value: the certificate says" in out
     assert "quality.tiny.difference: the certificate says" in out
-    assert cli(*again, "--sets", "s")[0] == 0, "the other set is as it says"
+    assert cli(*again, "--sets", "s")[0] == 0, "the other set agrees with its certificate"
 
 
 def test_the_fp32_bundle_itself_may_be_certified(cli, bundle, data, tmp_path):
@@ -228,7 +228,7 @@ def test_the_fp32_bundle_itself_may_be_certified(cli, bundle, data, tmp_path):
     assert quality.value == quality.baseline
 
 
-def test_what_cannot_be_certified(cli, copy, bundle, other, data):
+def test_invalid_certifications_are_refused(cli, copy, bundle, other, data):
     def refused(*argv):
         before = (copy / MANIFEST_FILE).read_text()
         code, out, err = cli("evaluate", "tiny", "--data", data, "--certify", *argv)
@@ -247,7 +247,7 @@ def test_what_cannot_be_certified(cli, copy, bundle, other, data):
     assert "by its name below --data" in err
 
 
-def test_a_bundle_replaced_meanwhile_is_left_alone(cli, copy, bundle, data, monkeypatch):
+def test_a_bundle_that_was_replaced_during_evaluation_is_not_changed(cli, copy, bundle, data, monkeypatch):
     from moembed.evaluation import results
 
     measure = results.measure
@@ -263,7 +263,7 @@ def test_a_bundle_replaced_meanwhile_is_left_alone(cli, copy, bundle, data, monk
     assert (copy / MANIFEST_FILE).read_bytes() == (bundle.folder / MANIFEST_FILE).read_bytes()
 
 
-def test_data_and_sets_that_make_no_sense(cli, copy, bundle, checkpoint, data):
+def test_invalid_combinations_of_options_are_refused(cli, copy, bundle, checkpoint, data):
     assert "name it with --against" in cli("verify", copy, "--data", data)[2]
     assert "name it with --against" in cli("verify", copy, "--data", data, "--against", checkpoint)[2]
     assert "needs --data" in cli("verify", copy, "--sets", "tiny")[2]
@@ -273,7 +273,7 @@ def test_data_and_sets_that_make_no_sense(cli, copy, bundle, checkpoint, data):
     assert "no set 'big'" in cli("verify", copy, *against, "--sets", "big")[2]
 
 
-def test_info_is_for_people(cli, copy, bundle):
+def test_info_prints_the_certificate(cli, copy, bundle):
     code, out, _ = cli("info", copy)
     assert code == 0
     certificate = read_manifest(copy).certificate

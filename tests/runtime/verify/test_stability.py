@@ -1,4 +1,4 @@
-"""The same text gives the same bytes: random texts of many scripts in random company."""
+"""Batch invariance: random texts of many scripts have the same bytes alone and in random batches."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ _TEXTS = st.lists(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=_TEXTS, order=st.randoms(use_true_random=False), batch_size=st.integers(1, 8))
-def test_company_order_and_batch_size_do_not_matter(small, texts, order, batch_size):
+def test_batch_composition_order_and_size_do_not_matter(small, texts, order, batch_size):
     alone = np.stack([small.encode_query(text) for text in texts])
     positions = list(range(len(texts)))
     order.shuffle(positions)
@@ -45,7 +45,7 @@ def test_company_order_and_batch_size_do_not_matter(small, texts, order, batch_s
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=_TEXTS)
-def test_the_embedded_model_too(model, texts):
+def test_the_built_in_model_is_batch_invariant(model, texts):
     alone = np.stack([model.encode_document(text) for text in texts])
     assert model.encode_document(texts[::-1]).tobytes() == alone[::-1].tobytes()
 
@@ -72,7 +72,7 @@ def test_pad_columns_do_not_matter(small, extra):
     run = small.session.run
     expected = run("sentence_embedding", ids, np.ones_like(ids))
     wide, mask = (np.pad(a, ((0, 0), (0, extra)), constant_values=c) for a, c in ((ids, 4711), (np.ones_like(ids), 0)))
-    assert run("sentence_embedding", wide, mask).tobytes() == expected.tobytes(), "whatever the pad id"
+    assert run("sentence_embedding", wide, mask).tobytes() == expected.tobytes(), "for any pad id"
 
 
 def test_probe_ids_are_the_texts_cut_to_the_limit(bundle):
@@ -83,21 +83,21 @@ def test_probe_ids_are_the_texts_cut_to_the_limit(bundle):
     assert probe_ids(tokenizer, 7) == [ids[:7] for ids in whole]
 
 
-def test_a_sparing_check_is_a_third_of_the_texts(bundle):
-    report = check_stability(bundle, sparing=True)
+def test_a_quick_check_uses_a_third_of_the_texts(bundle):
+    report = check_stability(bundle, quick=True)
     assert report.passed
     assert (report.texts, report.threads[0], len(report.threads)) == (14, 1, 2)
     assert report.comparisons == 14 * (3 + 2 * 4) * 2
 
 
-def test_what_differs_is_counted(bundle, monkeypatch):
+def test_differing_vectors_are_counted(bundle, monkeypatch):
     right = stability_module._vectors
 
     def wrong(session, rows, extra=0):
         return right(session, rows, extra) + np.float32(len(rows) == 3) * np.float32(0.5)
 
     monkeypatch.setattr(stability_module, "_vectors", wrong)
-    report = check_stability(bundle, sparing=True)
+    report = check_stability(bundle, quick=True)
     assert not report.passed
     assert 0 < report.differing < report.comparisons
     assert report.max_abs == pytest.approx(0.5, abs=1e-6)
