@@ -148,8 +148,8 @@ Pool (x, tokens, attention_mask) => (y)
 }
 """
 
-# Slots (token, rank) are sorted by expert, so that the slots of an expert are contiguous. The inverse permutation puts their results
-# back, so that a token's sum runs over its ranks, independent of the routing of the other tokens in the batch.
+# Slots (token, rank) are sorted by expert, so that the slots of an expert are contiguous. The inverse permutation puts their
+# results back, so that a token's sum runs over its ranks, independent of the routing of the other tokens in the batch.
 SORTED = """
     axis0 = Constant <value_ints = [0]> ()
     axis2 = Constant <value_ints = [2]> ()
