@@ -1,1 +1,1 @@
-"""How the built-in model is made: a dense teacher becomes a small NomicBert-MoE, in closed form and then by gradient steps."""
+"""Training of the built-in model: a dense teacher is converted to a small NomicBert-MoE, which gradient steps then improve."""

@@ -1,4 +1,4 @@
-"""The arithmetic of training: matrix products in bfloat16, where the processor has them."""
+"""Precision of matrix products in training: bfloat16 where the processor supports it."""
 
 import functools
 
@@ -9,16 +9,16 @@ _BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # torch's names; the last is Ar
 
 @functools.cache
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16. One with AVX2 alone emulates it, much slower than float32."""
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in _BFLOAT16)
+    """Check for bfloat16 products in hardware. A processor with AVX2 alone emulates them, much slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _BFLOAT16)
 
 
 def reduced_dtype() -> torch.dtype:
-    """The type of factors of matrix products that need not be exact: bfloat16, or float32 if that would be emulated."""
+    """Return the dtype for matrix products that need not be exact: bfloat16, or float32 if bfloat16 would be emulated."""
     return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
-def reduced() -> torch.autocast:
-    """A context for matrix products with factors of that type."""
+def reduced_precision() -> torch.autocast:
+    """Return a context manager in which matrix products use `reduced_dtype()`."""
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16())

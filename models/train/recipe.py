@@ -1,273 +1,244 @@
-"""Recipes: every choice that makes a model, as data in `recipes/*.toml` or in a file of yours."""
+"""Training recipes: every hyperparameter of a model, as data in `recipes/*.toml` or in a file of your own."""
 
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
 
 from moembed.errors import InputError
-
-_Section = TypeVar("_Section")
+from moembed.files.records import read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
-class Student:
-    """The network to make; what is not said here is the teacher's.
+class Prompts:
+    """Prompts in front of queries and of passages."""
+
+    query: str
+    passage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRecipe:
+    """Architecture of the student; all other sizes are the teacher's.
 
     Attributes:
-        vocabulary: pieces of the tokenizer.
-        prior: see `vocabulary.choose`.
-        spelling: see `vocabulary.choose`.
-        speakers: languages weigh in that choice as `Data.emphasis` has it, to this power; 0 for all alike.
-        experts: of every mixture.
-        top_k: experts of a token.
+        vocabulary_size: pieces of the tokenizer.
+        prior_weight: see `vocabulary.select`.
+        spelling_weight: see `vocabulary.select`.
+        language_weight_power: a language's weight in that selection is its `DataRecipe.language_weights` to this power; 0 weighs
+            all alike.
+        num_experts: experts of every mixture.
+        top_k: experts per token.
         moe_every: layer i is a mixture iff i % moe_every == 1.
         ffn_div: an expert's inner width is the teacher's divided by this.
         rotary_base: base of the rotary frequencies.
-        dims: widths that embeddings may be cut to, widest first.
+        dims: widths that embeddings may be truncated to, widest first.
     """
 
-    vocabulary: int
-    prior: float
-    spelling: float
-    speakers: float
-    experts: int
+    vocabulary_size: int
+    prior_weight: float
+    spelling_weight: float
+    language_weight_power: float
+    num_experts: int
     top_k: int
     moe_every: int
     ffn_div: int
     rotary_base: float
-    dims: list[int]
+    dims: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is read of the texts.
+class DataRecipe:
+    """Sampling of the texts.
 
     Attributes:
-        held_out: share of the texts by which choices are made.
-        held_tokens: how many tokens of them.
-        flatten: a language with n texts is drawn from in proportion to n ** flatten,
-        emphasis: times this, where a language is named.
-        pairs: by kind, see `source.Asked`, how much more often each pair of it is drawn than another.
-        max_tokens: longer texts are cut.
-        multiple: lengths are cut to multiples of this, so that batches are full.
+        validation_share: share of the texts held out for validation.
+        validation_tokens: tokens sampled from these.
+        language_alpha: a language with n texts is sampled in proportion to n ** language_alpha,
+        language_weights: times its weight; 1 if absent.
+        pair_kind_weights: sampling rate of each pair by its kind, see `repository.Kind`; 1 if absent.
+        max_tokens: longer texts are truncated.
+        length_multiple: lengths are rounded down to multiples of this, so that batches are full.
     """
 
-    held_out: float
-    held_tokens: int
-    flatten: float
-    emphasis: dict[str, float]
-    pairs: dict[str, float]
+    validation_share: float
+    validation_tokens: int
+    language_alpha: float
+    language_weights: dict[str, float]
+    pair_kind_weights: dict[str, float]
     max_tokens: int
-    multiple: int
+    length_multiple: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attend:
-    """How queries and keys learn the teacher's attention.
+class AttentionRecipe:
+    """Fit of queries and keys to the teacher's attention, by Adam.
 
     Attributes:
-        rate: of Adam, for weights.
-        bias_rate: of Adam, for biases.
-        passes: over the conversion's text, for each layer.
+        learning_rate: of weights.
+        bias_learning_rate: of biases.
+        epochs: passes over the conversion's text, for each layer.
     """
 
-    rate: float
-    bias_rate: float
-    passes: int
+    learning_rate: float
+    bias_learning_rate: float
+    epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert:
-    """The closed-form conversion.
+class ConversionRecipe:
+    """Closed-form conversion.
 
     Attributes:
-        tokens: of text.
-        batch: tokens of a batch.
-        strengths: of the regressions' penalty, to choose from on held-out text.
-        mass: mean sum of a token's router weights, to choose from on held-out text.
+        tokens: tokens of training text.
+        batch_tokens: tokens per batch.
+        ridge_strengths: candidates for the penalty of the regressions, selected on validation text.
+        router_mass: candidates for the mean sum of a token's router weights, selected on validation text.
     """
 
     tokens: int
-    batch: int
-    strengths: list[float]
-    mass: list[float]
+    batch_tokens: int
+    ridge_strengths: tuple[float, ...]
+    router_mass: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rotate:
-    """How the projection learns to put first what tells texts apart.
+class ProjectionRecipe:
+    """Training of the projection, by Adam.
 
     Attributes:
-        rate: of Adam.
-        steps: how many.
-        texts: of a step; or pairs.
-        temperature: of the texts' similarities.
-        neighbours: weight of these, where there are pairs.
-        pairs: how many the student reads to learn from, where there are pairs.
+        learning_rate: of the steps.
+        steps: number of steps.
+        batch_size: texts, or pairs, per step.
+        temperature: of the similarities of texts.
+        neighbours_weight: weight of the neighbour loss when training on pairs.
+        train_pairs: training pairs.
         pair_temperature: of the similarities of queries and documents.
         margin: see `pairs.hard_negatives`.
     """
 
-    rate: float
+    learning_rate: float
     steps: int
-    texts: int
+    batch_size: int
     temperature: float
-    neighbours: float
-    pairs: int
+    neighbours_weight: float
+    train_pairs: int
     pair_temperature: float
     margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
-    """What all gradient steps have in common.
+class StepsRecipe:
+    """Hyperparameters common to distillation and contrastive training.
 
     Attributes:
-        rate: of the optimizers, at its peak.
-        warmup: steps until then.
-        decay: weight decay.
-        clip: largest norm of a step's gradient.
+        learning_rate: of the optimizers, at its peak.
+        warmup_steps: steps until the peak.
+        weight_decay: of the optimizers.
+        max_grad_norm: norm that gradients are clipped to.
         save_every: steps between checkpoints.
     """
 
-    rate: float
-    warmup: int
-    decay: float
-    clip: float
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
     save_every: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distil(Steps):
-    """Gradient steps after the conversion.
+class DistillationRecipe(StepsRecipe):
+    """Distillation after the conversion.
 
     Attributes:
-        tokens: of text, each read once; none, and there are no such steps.
-        batch: tokens of a batch, which is of texts of one length.
-        accumulate: batches of a step.
-        states: weight of the loss on every token's last hidden state.
-        vectors: weight of the loss on embeddings.
-        neighbours: weight of the loss on the similarities within a batch, at every one of the student's widths.
-        temperature: of those similarities.
-        bank: weight of the loss on the similarities to all the texts, as the teacher sees them.
-        bank_temperature: of those similarities.
-        balance: weight of the routers' load-balancing loss.
+        tokens: tokens of training text, each used once; 0 skips distillation.
+        batch_tokens: tokens per batch of texts of equal length.
+        gradient_accumulation: batches per step.
+        states_weight: weight of the loss on every token's last hidden state.
+        embeddings_weight: weight of the loss on embeddings.
+        neighbours_weight: weight of the loss on the similarities within a batch, at every width.
+        temperature: of these similarities.
+        bank_weight: weight of the loss on the similarities to the teacher's embeddings of all training texts.
+        bank_temperature: of these similarities.
+        balance_weight: weight of the routers' load-balancing loss.
     """
 
     tokens: int
-    batch: int
-    accumulate: int
-    states: float
-    vectors: float
-    neighbours: float
+    batch_tokens: int
+    gradient_accumulation: int
+    states_weight: float
+    embeddings_weight: float
+    neighbours_weight: float
     temperature: float
-    bank: float
+    bank_weight: float
     bank_temperature: float
-    balance: float
+    balance_weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast(Steps):
-    """Contrastive steps after the distillation, where there are pairs.
+class ContrastiveRecipe(StepsRecipe):
+    """Contrastive training after distillation, if there are pairs.
 
     Attributes:
-        drawn: pairs to learn from.
-        held: pairs to judge by.
-        layers: the last so many are trained, and what is below them is read once.
-        pairs: of a batch.
-        passes: over the pairs; none, and there are no such steps.
-        batch: tokens that are in memory with gradients at a time.
-        rank: see `pairs.consistent`.
-        negatives: hard negatives of a pair.
+        train_pairs: training pairs.
+        validation_pairs: validation pairs.
+        trained_layers: number of last layers that are trained; the layers below are frozen.
+        batch_pairs: pairs per batch.
+        epochs: passes over the pairs; 0 skips contrastive training.
+        batch_tokens: tokens in memory with gradients at a time.
+        consistency_rank: see `pairs.consistent`.
+        hard_negatives: hard negatives per pair.
         margin: see `pairs.hard_negatives`.
-        temperature: of the similarities, here and below.
-        vectors: weight of the distance from the teacher's embeddings; that of the contrast is 1.
-        neighbours: weight of the loss on the similarities within a batch, at every one of the student's widths.
-        balance: weight of the routers' load-balancing loss.
+        temperature: of all similarities.
+        embeddings_weight: weight of the distance from the teacher's embeddings; that of the contrastive loss is 1.
+        neighbours_weight: weight of the loss on the similarities within a batch, at every width.
+        balance_weight: weight of the routers' load-balancing loss.
     """
 
-    drawn: int
-    held: int
-    layers: int
-    pairs: int
-    passes: int
-    batch: int
-    rank: int
-    negatives: int
+    train_pairs: int
+    validation_pairs: int
+    trained_layers: int
+    batch_pairs: int
+    epochs: int
+    batch_tokens: int
+    consistency_rank: int
+    hard_negatives: int
     margin: float
     temperature: float
-    vectors: float
-    neighbours: float
-    balance: float
+    embeddings_weight: float
+    neighbours_weight: float
+    balance_weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole recipe; `seed` decides everything that is drawn."""
+    """All hyperparameters of a model; `seed` determines every random choice."""
 
     name: str
     seed: int
-    prompts: dict[str, str]
-    student: Student
-    data: Data
-    attend: Attend
-    convert: Convert
-    rotate: Rotate
-    distil: Distil
-    contrast: Contrast
+    prompts: Prompts
+    student: StudentRecipe
+    data: DataRecipe
+    attention: AttentionRecipe
+    conversion: ConversionRecipe
+    projection: ProjectionRecipe
+    distillation: DistillationRecipe
+    contrastive: ContrastiveRecipe
 
 
 def load_recipe(name: str) -> Recipe:
     """Read a recipe of the package by name, or a file by path.
 
     Raises:
-        InputError: there is none, or it has an unknown, missing or ill-typed choice.
+        InputError: the recipe does not exist, or has an unknown, missing or ill-typed key.
     """
-    entry = resources.files("moembed.train") / "recipes" / f"{name}.toml"
     path = Path(name)
     try:
-        text = path.read_text("utf-8") if path.suffix == ".toml" else entry.read_text("utf-8")
-        raw = tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise InputError(f"recipe {name}: {error}; name one of the package or a .toml file") from error
-    sections = {
-        "student": Student,
-        "data": Data,
-        "attend": Attend,
-        "convert": Convert,
-        "rotate": Rotate,
-        "distil": Distil,
-        "contrast": Contrast,
-    }
-    for section, kind in sections.items():
-        raw[section] = _section(kind, raw.get(section), f"recipe {name}: [{section}]")
-    recipe = _section(Recipe, raw, f"recipe {name}")
-    if sorted(recipe.prompts) != ["passage", "query"]:
-        raise InputError(f"recipe {name}: [prompts] are those of query and passage, found {sorted(recipe.prompts)}")
-    return recipe
-
-
-def _section(kind: type[_Section], raw: Any, where: str) -> _Section:
-    if not isinstance(raw, dict):
-        raise InputError(f"{where} is missing")
-    wanted = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(raw) - set(wanted)):
-        raise InputError(f"{where}: unknown choices {', '.join(unknown)}; there are {', '.join(wanted)}")
-    if missing := sorted(set(wanted) - set(raw)):
-        raise InputError(f"{where}: missing choices {', '.join(missing)}")
-    return kind(**{name: _value(raw[name], form, f"{where}: {name}") for name, form in wanted.items()})
-
-
-def _value(value: Any, form: Any, where: str) -> Any:
-    origin = get_origin(form) or form
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, origin) or isinstance(value, bool):
-        raise InputError(f"{where} = {value!r}; expected {getattr(form, '__name__', form)}")
-    if origin is dict and form is not dict:
-        return {key: _value(item, get_args(form)[1], f"{where}.{key}") for key, item in value.items()}
-    if origin is list:
-        return [_value(item, get_args(form)[0], where) for item in value]
-    return value
+        if path.suffix == ".toml":
+            text = path.read_text("utf-8")
+        else:
+            text = (resources.files("moembed.train") / "recipes" / f"{name}.toml").read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {name}: {error}; name a recipe of the package or a .toml file") from error
+    return read_toml(
+        Recipe, text, f"recipe {name}", error=InputError, remedy="compare it with the recipe `default` of the package"
+    )

@@ -1,4 +1,4 @@
-"""A whole run: vocabulary, conversion, distillation, a rotation, contrastive steps, and the checkpoints that come of it."""
+"""Training run: vocabulary, conversion, distillation, projection and contrastive training, with a checkpoint after each."""
 
 import ctypes
 import dataclasses
@@ -19,72 +19,73 @@ from moembed.files.paths import replacing_file
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.progress import progress
-from moembed.train.convert import init_from as beginning
-from moembed.train.convert import student, targets, vocabulary
+from moembed.train.convert import student, teacher_targets, vocabulary, warm_start
 from moembed.train.convert.conversion import Conversion
-from moembed.train.convert.targets import Targets
 from moembed.train.convert.teacher import Teacher, teacher_path
+from moembed.train.convert.teacher_targets import TeacherTarget
 from moembed.train.data import corpus, pairs
 from moembed.train.data.corpus import Encoded, Text
 from moembed.train.data.pairs import Pair
 from moembed.train.recipe import Recipe, load_recipe
-from moembed.train.release import projection as rotation
 from moembed.train.release import publish
-from moembed.train.steps.contrast import Contrast
-from moembed.train.steps.distil import Distillation, agreement, read, vectors
+from moembed.train.steps import projection
+from moembed.train.steps.contrastive import ContrastiveTraining
+from moembed.train.steps.distillation import Distillation, agreement, embed, pooled_embeddings
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 Log = Callable[[str], None]
 
 
-def run(
+def train(
     paths: Sequence[Path],
     pair_paths: Sequence[Path],
     out: Path,
     *,
     recipe: str,
     teacher: Path | None,
-    start: Path | None,
+    init_from: Path | None,
     threads: int,
     log: Log,
-) -> None:
-    """Make a model, or go on making it.
+) -> Path:
+    """Train a model, or resume training it.
 
     Args:
         paths: texts, see `corpus`.
-        pair_paths: pairs, see `pairs`; without any, the run ends with the steps towards the teacher.
-        out: folder for the state of the run (`state/`) and its results, the checkpoints `converted/`, `distilled/`, `turned/`
-            and `contrasted/`.
+        pair_paths: pairs, see `pairs`; without any, the run ends after distillation.
+        out: folder of the run: its state (`state/`) and the checkpoints `conversion/`, `distillation/`, `projection/` and
+            `contrastive/`.
         recipe: see `load_recipe`.
-        teacher: the teacher's file, or None for the installed package's.
-        start: a checkpoint or INT8 bundle made from that teacher, to begin with instead of a conversion.
-        threads: of torch; where other programs compute, one thread is faster than two that wait for each other.
-        log: told what is being done and found.
+        teacher: the teacher's file, or None for that of the installed package.
+        init_from: a checkpoint or INT8 bundle made from that teacher, to start from instead of a conversion.
+        threads: of torch; on a busy machine one thread is faster than two that wait for each other.
+        log: called with progress and results.
+
+    Returns:
+        The folder of the last checkpoint.
 
     Raises:
-        InputError: a recipe or a text cannot be used, or `out` holds a run of others.
+        InputError: a recipe or a text cannot be used, or `out` has a run with other inputs.
         OutputError: the folder cannot be written.
         CheckpointError: the teacher cannot be read.
         MissingExtraError: the teacher is not installed.
     """
     torch.set_num_threads(threads)
-    _keep_memory()
-    chosen = load_recipe(recipe)
-    if start and not chosen.distil.tokens and not pair_paths:
-        raise InputError(
-            f"nothing to do: recipe {chosen.name} takes no steps towards the teacher, and there are no pairs"
-        )
-    made = _Run(chosen, Teacher(teacher or teacher_path()), paths, pair_paths, start, out, log)
-    coordinates = made.begin(start) if start else made.convert()
-    if chosen.distil.tokens:
-        made.distil(coordinates)
+    _reuse_freed_memory()
+    loaded = load_recipe(recipe)
+    if init_from and not loaded.distillation.tokens and not pair_paths:
+        raise InputError(f"nothing to do: recipe {loaded.name} skips distillation (tokens = 0), and there are no pairs")
+    run = _Run(loaded, Teacher(teacher or teacher_path()), paths, pair_paths, init_from, out, log)
+    coordinates = run.init_from(init_from) if init_from else run.convert()
+    if loaded.distillation.tokens:
+        run.distill(coordinates)
     if pair_paths:
-        made.turn()
-        made.contrast(coordinates)
+        run.fit_projection_to_pairs()
+        run.train_contrastive(coordinates)
+    return run.checkpoint
 
 
-def _keep_memory() -> None:
-    """Have glibc reuse what tensors leave: it would give large ones back, and clearing new pages takes a third of the time."""
+def _reuse_freed_memory() -> None:
+    """Keep glibc from returning large tensors to the system: clearing new pages would take a third of the time."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
         if mallopt is not None:
@@ -93,7 +94,11 @@ def _keep_memory() -> None:
 
 
 class _Run:
-    """A student on its way."""
+    """Student in training, with the state in its output folder.
+
+    Attributes:
+        checkpoint: folder of the last checkpoint; the output folder before the first one.
+    """
 
     def __init__(
         self,
@@ -101,208 +106,224 @@ class _Run:
         teacher: Teacher,
         paths: Sequence[Path],
         pair_paths: Sequence[Path],
-        start: Path | None,
+        init_from: Path | None,
         out: Path,
         log: Log,
     ) -> None:
         self._recipe, self._teacher, self._out, self._log = recipe, teacher, out, log
-        self._state = out / "state"
+        self._state, self.checkpoint = out / "state", out
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {self._state}: {error.strerror}") from error
-        self._learned, self._held = corpus.read(paths, recipe.prompts, recipe.data.held_out)
-        log(f"{len(self._learned)} texts to learn from, {len(self._held)} held out")
-        if not self._learned or not self._held:
-            raise InputError("too few texts: some are to learn from, and some are held out to choose by")
-        self._pairs = pairs.read(pair_paths, recipe.prompts, recipe.data.held_out)
-        if pair_paths and not all(self._pairs):
-            raise InputError("too few pairs: some are to learn from, and some are held out to choose by")
+        share = recipe.data.validation_share
+        self._train, self._validation = corpus.read_texts(paths, recipe.prompts, share)
+        log(f"{len(self._train)} training texts, {len(self._validation)} validation texts")
+        if not self._train or not self._validation:
+            raise InputError(
+                f"too few texts: validation_share = {share} of them left no training or no validation text"
+            )
+        self._train_pairs, self._validation_pairs = pairs.read_pairs(pair_paths, recipe.prompts, share)
+        if pair_paths and not (self._train_pairs and self._validation_pairs):
+            raise InputError(f"too few pairs: validation_share = {share} left no training or no validation pair")
         self._report: dict[str, Any] = {
             "recipe": dataclasses.asdict(recipe),
             "texts": {path.name: sha256_of(path) for path in [*paths, *pair_paths]},
         }
-        if start:
-            self._report["start"] = {path.name: sha256_of(path) for path in beginning.files(start)}
-        self._claim(self._state / "origin.json")
+        if init_from:
+            self._report["init_from"] = {path.name: sha256_of(path) for path in warm_start.model_files(init_from)}
+        self._check_origin(self._state / "origin.json")
 
         template: dict[str, Any] = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
-        self._whole = vocabulary.build(vocabulary.describe(template, teacher.pieces), recipe.data.max_tokens)
-        kept = self._vocabulary(self._state / "vocabulary.json")
-        self._kept = torch.tensor(kept)
-        self._described = vocabulary.describe(template, [teacher.pieces[i] for i in kept])
-        self._tokenizer = vocabulary.build(self._described, recipe.data.max_tokens)
+        max_tokens = recipe.data.max_tokens
+        self._teacher_tokenizer = vocabulary.build_tokenizer(
+            vocabulary.tokenizer_json(template, teacher.pieces), max_tokens
+        )
+        kept = self._select_vocabulary(self._state / "vocabulary.json")
+        self._kept_ids = torch.tensor(kept)
+        self._tokenizer_json = vocabulary.tokenizer_json(template, [teacher.pieces[i] for i in kept])
+        self._tokenizer = vocabulary.build_tokenizer(self._tokenizer_json, max_tokens)
         self._network = NomicMoe(NomicMoeConfig.from_dict(publish.raw_config(recipe, teacher))).requires_grad_(False)
-        self._project(torch.eye(teacher.hidden))
-        self._turned = False
+        self._set_projection(torch.eye(teacher.hidden))
+        self._has_projection = False
 
-    def begin(self, start: Path) -> Tensor:
-        """Begin with a model that was made before.
+    def init_from(self, folder: Path) -> Tensor:
+        """Initialize the student from an existing model.
 
         Returns:
-            The order of its coordinates: the teacher's place of each, `[hidden]` int64.
+            The teacher's hidden coordinate for each of the student's, `[hidden]` int64.
         """
-        found = beginning.read(start)
-        coordinates = beginning.begin(self._network, found, self._teacher, self._kept)
-        if (turn := found.parameters.get(f"{student.PROJECTION}weight")) is not None:
-            self._project(rotation.nearest(turn))
-            self._turned = True
+        model = warm_start.read_model(folder)
+        coordinates = warm_start.init_from(self._network, model, self._teacher, self._kept_ids)
+        if (matrix := model.parameters.get(f"{student.PROJECTION_PREFIX}weight")) is not None:
+            self._set_projection(projection.nearest_orthogonal(matrix))
+            self._has_projection = True
         return coordinates
 
     def convert(self) -> Tensor:
-        """Convert the teacher and publish what comes of it.
+        """Convert the teacher, and publish the result.
 
         Returns:
-            The order of its coordinates, which is the teacher's.
+            The teacher's hidden coordinate for each of the student's, which are the same.
         """
-        choices, multiple = self._recipe.convert, self._recipe.data.multiple
+        recipe, data = self._recipe.conversion, self._recipe.data
+        train, validation = (
+            corpus.batches(self._sample_texts(texts, tokens), recipe.batch_tokens, data.length_multiple)
+            for texts, tokens in ((self._train, recipe.tokens), (self._validation, data.validation_tokens))
+        )
         conversion = Conversion(
-            self._teacher,
-            self._network,
-            self._kept,
-            self._recipe,
-            corpus.batches(self._draw(self._learned, choices.tokens), choices.batch, multiple),
-            corpus.batches(self._draw(self._held, self._recipe.data.held_tokens), choices.batch, multiple),
-            self._log,
+            self._teacher, self._network, self._kept_ids, self._recipe, train, validation, self._log
         )
         with progress(len(self._teacher.layers), "layer", show=None) as advance:
             conversion.run(self._state, advance)
-        self._publish("converted", conversion=conversion.report)
+        self._publish("conversion", conversion.report)
         return torch.arange(self._teacher.hidden)
 
-    def distil(self, coordinates: Tensor) -> None:
-        """Learn the projection, take the gradient steps towards the teacher, and publish what comes of them.
+    def distill(self, coordinates: Tensor) -> None:
+        """Train the projection if there is none yet, distill the teacher, and publish the result.
 
         Args:
-            coordinates: the order of the network's.
+            coordinates: the teacher's hidden coordinate for each of the student's.
         """
-        learned = self._goals("learned", self._drawn(self._learned, self._recipe.distil.tokens))
-        held = self._goals("held", self._drawn(self._held, self._recipe.data.held_tokens))
-        # What no student can do better than while it only imitates: the teacher itself, reading the student's pieces.
-        found = vectors(lambda ids: self._teacher.encode(self._kept[ids]), [target.ids for target in held])
-        respelt = agreement(found, torch.stack([target.vector for target in held]))
-        self._log(json.dumps({"teacher in the student's vocabulary": respelt}))
-        learned, held = ([target.permuted(coordinates) for target in side] for side in (learned, held))
-        embeddings = torch.stack([target.vector for target in learned])
-        choices = self._recipe.rotate, self._recipe.seed
-        if not self._turned:
-            self._turn("rotation", lambda: rotation.learn(embeddings, self._recipe.student.dims, *choices))
-        distillation = Distillation(self._network, self._recipe, learned, held, self._log)
+        train, validation = (
+            self._teacher_targets(name, [encoded.text for encoded in self._sample_texts(texts, tokens)])
+            for name, texts, tokens in (
+                ("train", self._train, self._recipe.distillation.tokens),
+                ("validation", self._validation, self._recipe.data.validation_tokens),
+            )
+        )
+        # Upper limit of any imitation of the teacher: the teacher itself with the student's vocabulary.
+        found = pooled_embeddings(lambda ids: self._teacher.encode(self._kept_ids[ids]), [t.ids for t in validation])
+        limit = agreement(found, torch.stack([target.embedding for target in validation]))
+        self._log(json.dumps({"teacher with the student's vocabulary": limit}))
+        train, validation = ([target.permuted(coordinates) for target in targets] for targets in (train, validation))
+        if not self._has_projection:
+            embeddings = torch.stack([target.embedding for target in train])
+            recipe, dims, seed = self._recipe.projection, self._recipe.student.dims, self._recipe.seed
+            self._train_projection("neighbours", lambda: projection.fit_to_neighbours(embeddings, dims, recipe, seed))
+        distillation = Distillation(self._network, self._recipe, train, validation, self._log)
         with progress(distillation.steps, "step", show=None) as advance:
             distillation.run(self._state / "distillation.safetensors", advance)
-        self._publish("distilled", vocabulary=respelt, distillation=distillation.report)
+        self._report["vocabulary"] = limit
+        self._publish("distillation", distillation.report)
 
-    def turn(self) -> None:
-        """Learn the projection again, from pairs as the student reads them, and publish what comes of it."""
-        choices, dims = self._recipe.rotate, self._recipe.student.dims
-        begin = self._network.get_parameter(f"{student.PROJECTION}weight").clone()
-        held = self._read(self._pairs[1], choices.texts)
+    def fit_projection_to_pairs(self) -> None:
+        """Train the projection on pairs, and publish the result."""
+        recipe, dims, seed = self._recipe.projection, self._recipe.student.dims, self._recipe.seed
+        initial = self._network.get_parameter(f"{student.PROJECTION_PREFIX}weight").clone()
+        validation = self._embed_pairs(self._validation_pairs, recipe.batch_size)
 
-        def judge() -> dict[str, float]:
-            queries, documents = (student.project(self._network, side) for side in held)
-            return pairs.found(queries, documents, dims)
+        def recall() -> dict[str, float]:
+            queries, documents = (student.project(self._network, side) for side in validation)
+            return pairs.recall_at_1(queries, documents, dims)
 
-        def learn() -> Tensor:
-            return rotation.refine(*self._read(self._pairs[0], choices.pairs), begin, dims, choices, self._recipe.seed)
+        def fit() -> Tensor:
+            queries, documents = self._embed_pairs(self._train_pairs, recipe.train_pairs)
+            return projection.fit_to_pairs(queries, documents, initial, dims, recipe, seed)
 
-        report = [{"step": 0, **judge()}]
-        self._turn("turned", learn)
-        report.append({"step": choices.steps, **judge()})
+        before = recall()
+        self._train_projection("pairs", fit)
+        report = [{"step": 0, **before}, {"step": recipe.steps, **recall()}]
         self._log(json.dumps(report))
-        self._publish("turned", rotation=report)
+        self._publish("projection", report)
 
-    def contrast(self, coordinates: Tensor) -> None:
-        """Take the contrastive steps, if there are any, and publish what comes of them.
+    def train_contrastive(self, coordinates: Tensor) -> None:
+        """Train on pairs unless the recipe skips it, and publish the result.
 
         Args:
-            coordinates: the order of the network's, of which the teacher does not know.
+            coordinates: the teacher's hidden coordinate for each of the student's.
         """
-        choices = self._recipe.contrast
-        if not choices.passes:
+        recipe = self._recipe.contrastive
+        if not recipe.epochs:
             return
 
-        def goals(name: str, own: Sequence[Pair]) -> tuple[list[Targets], list[Targets]]:
-            texts = list(dict.fromkeys(text for pair in own for text in (pair.query, pair.document)))
-            made = [goal.permuted(coordinates) for goal in self._goals(f"pairs-{name}", texts)]
-            known = dict(zip(texts, made, strict=True))
-            return [known[pair.query] for pair in own], [known[pair.document] for pair in own]
+        def targets_of(
+            name: str, population: Sequence[Pair], count: int
+        ) -> tuple[list[TeacherTarget], list[TeacherTarget]]:
+            sampled = self._sample_pairs(population, count)
+            texts = list(dict.fromkeys(text for pair in sampled for text in (pair.query, pair.document)))
+            targets = [target.permuted(coordinates) for target in self._teacher_targets(f"pairs-{name}", texts)]
+            by_text = dict(zip(texts, targets, strict=True))
+            return [by_text[pair.query] for pair in sampled], [by_text[pair.document] for pair in sampled]
 
-        learned, held = (
-            goals(name, self._some(own, count))
-            for name, own, count in zip(("learned", "held"), self._pairs, (choices.drawn, choices.held), strict=True)
-        )
-        steps = Contrast(self._network, self._recipe, learned, held, self._log)
-        with progress(steps.steps, "step", show=None) as advance:
-            steps.run(self._state / "contrast.safetensors", advance)
-        self._publish("contrasted", contrast=steps.report)
+        train = targets_of("train", self._train_pairs, recipe.train_pairs)
+        validation = targets_of("validation", self._validation_pairs, recipe.validation_pairs)
+        training = ContrastiveTraining(self._network, self._recipe, train, validation, self._log)
+        with progress(training.steps, "step", show=None) as advance:
+            training.run(self._state / "contrastive.safetensors", advance)
+        self._publish("contrastive", training.report)
 
-    def _draw(self, texts: list[Text], tokens: int) -> list[Encoded]:
+    def _sample_texts(self, texts: list[Text], tokens: int) -> list[Encoded]:
         data, seed = self._recipe.data, self._recipe.seed
         return corpus.sample(
             texts,
             self._tokenizer,
             tokens=tokens,
-            flatten=data.flatten,
-            emphasis=data.emphasis,
+            alpha=data.language_alpha,
+            weights=data.language_weights,
             seed=seed,
         )
 
-    def _drawn(self, texts: list[Text], tokens: int) -> list[str]:
-        return [encoded.text for encoded in self._draw(texts, tokens)]
+    def _sample_pairs(self, population: Sequence[Pair], count: int) -> list[Pair]:
+        return pairs.sample(population, count, self._recipe.data.pair_kind_weights, self._recipe.seed)
 
-    def _some(self, own: Sequence[Pair], count: int) -> list[Pair]:
-        return pairs.sample(own, count, self._recipe.data.pairs, self._recipe.seed)
-
-    def _goals(self, name: str, texts: list[str]) -> list[Targets]:
-        self._log(f"the teacher reads {len(texts)} texts ({name})")
+    def _teacher_targets(self, name: str, texts: list[str]) -> list[TeacherTarget]:
+        self._log(f"computing the teacher's outputs for {len(texts)} texts ({name})")
         folder = self._state / "targets" / name
         with progress(len(texts), "text", show=None) as advance:
-            return targets.make(texts, self._tokenizer, self._teacher, self._whole, folder, advance)
+            return teacher_targets.compute_or_load(
+                texts, self._tokenizer, self._teacher, self._teacher_tokenizer, folder, advance
+            )
 
-    def _read(self, own: Sequence[Pair], count: int) -> tuple[Tensor, Tensor]:
-        """The student's embeddings of queries and documents, `[pairs, hidden]`, not yet projected."""
-        some = self._some(own, count)
+    def _embed_pairs(self, population: Sequence[Pair], count: int) -> tuple[Tensor, Tensor]:
+        """Return the student's embeddings of sampled queries and documents, `[pairs, hidden]`, before the projection."""
+        sampled = self._sample_pairs(population, count)
         queries, documents = (
-            read(self._network, [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(side)])
-            for side in ([pair.query for pair in some], [pair.document for pair in some])
+            embed(self._network, [torch.tensor(one.ids) for one in self._tokenizer.encode_batch_fast(texts)])
+            for texts in ([pair.query for pair in sampled], [pair.document for pair in sampled])
         )
         return queries, documents
 
-    def _turn(self, name: str, learn: Callable[[], Tensor]) -> None:
-        """Have the projection turn embeddings; the rotation is kept in a file."""
-        path = self._state / f"{name}.safetensors"
+    def _train_projection(self, name: str, fit: Callable[[], Tensor]) -> None:
+        """Set the projection from its file in the state, which is computed if it is missing."""
+        path = self._state / f"projection-{name}.safetensors"
         if not path.is_file():
             with replacing_file(path) as partial:
-                save_file({"rotation": learn()}, partial)
-        self._project(load_file(path)["rotation"])
+                save_file({"projection": fit()}, partial)
+        self._set_projection(load_file(path)["projection"])
 
-    def _project(self, turn: Tensor) -> None:
+    def _set_projection(self, matrix: Tensor) -> None:
         with torch.no_grad():
-            self._network.get_parameter(f"{student.PROJECTION}weight").copy_(turn)
-            self._network.get_parameter(f"{student.PROJECTION}bias").zero_()
+            self._network.get_parameter(f"{student.PROJECTION_PREFIX}weight").copy_(matrix)
+            self._network.get_parameter(f"{student.PROJECTION_PREFIX}bias").zero_()
 
-    def _publish(self, name: str, **found: Any) -> None:
-        self._report |= found
-        digest = publish.write(
-            self._out / name, self._network, self._recipe, self._teacher, self._described, self._report
+    def _publish(self, step: str, report: list[dict[str, Any]]) -> None:
+        self._report[step] = report
+        self.checkpoint = self._out / step
+        digest = publish.write_checkpoint(
+            self.checkpoint, self._network, self._recipe, self._teacher, self._tokenizer_json, self._report
         )
-        self._log(f"{self._out / name}: sha256 of its weights {digest}")
+        self._log(f"{self.checkpoint}: sha256 of the weights {digest}")
 
-    def _claim(self, path: Path) -> None:
-        """Write down what the run is made from, or make sure that it is the same as before."""
+    def _check_origin(self, path: Path) -> None:
+        """Write down the inputs of the run, or make sure that they are the same as before."""
+        origin = json.dumps(self._report)
         if not path.is_file():
             with replacing_file(path) as partial:
-                partial.write_text(json.dumps(self._report))
-        elif json.loads(path.read_text("utf-8")) != self._report:
-            raise InputError(f"{path.parent} is of another recipe or of other texts: name another output folder")
+                partial.write_text(origin)
+        elif path.read_text("utf-8") != origin:
+            raise InputError(f"{path.parent} has a run with another recipe or other texts: name another output folder")
 
-    def _vocabulary(self, path: Path) -> list[int]:
-        """The teacher's id of each of the student's, ascending; kept in a file."""
+    def _select_vocabulary(self, path: Path) -> list[int]:
+        """Return the teacher's token id of each of the student's, ascending, from a file that is computed if missing."""
         if not path.is_file():
-            choices, pieces = self._recipe.student, self._teacher.pieces
-            counts = corpus.count(self._learned, self._whole)
-            weights = {language: weight**choices.speakers for language, weight in self._recipe.data.emphasis.items()}
-            kept = vocabulary.choose(pieces, counts, choices.vocabulary, choices.prior, choices.spelling, weights)
+            recipe, pieces = self._recipe.student, self._teacher.pieces
+            counts = corpus.count_tokens(self._train, self._teacher_tokenizer)
+            language_weights = self._recipe.data.language_weights
+            weights = {name: weight**recipe.language_weight_power for name, weight in language_weights.items()}
+            kept = vocabulary.select(
+                pieces, counts, recipe.vocabulary_size, recipe.prior_weight, recipe.spelling_weight, weights
+            )
             with replacing_file(path) as partial:
                 partial.write_text(json.dumps(kept))
         found: list[int] = json.loads(path.read_text("utf-8"))

@@ -86,7 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     done: dict[str, results.Result] = {}
     for name, task in tasks.items():
         done[name] = result = results.measure(task, counts[name], model, baseline, chosen)
-        log(f"moembed: {name}: done in {result.seconds:.0f} s, {result.cut} texts cut to {model.max_tokens} tokens")
+        log(
+            f"moembed: {name}: done in {result.seconds:.0f} s, {result.truncated} texts cut to {model.max_tokens} tokens"
+        )
         if arguments.certify:
             certify.certify(model, result)
         if arguments.json:

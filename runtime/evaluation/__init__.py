@@ -1,1 +1,1 @@
-"""Quality of a model, a width and a precision on real tasks: retrieval, semantic similarity and translated pairs."""
+"""Evaluation of a model at several widths and precisions on retrieval, semantic similarity and bitext mining."""

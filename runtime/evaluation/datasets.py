@@ -1,23 +1,22 @@
-"""From the names on the command line to tasks: groups, folders, files, and QUERIES:CORPUS.
+"""Datasets by name: groups, folders, files, and QUERIES:CORPUS.
 
-A name is a group of `groups.toml`, or a path below the data root, with or without its suffix, or any path. A folder of pair
-files (STS, bitext) is the group of its files. `xquad-de:xquad-en` asks the queries of one retrieval set, with their judgements,
-of the corpus of another whose ids are the same: retrieval across languages.
+A name is a group of `groups.toml`, a path relative to the data root with or without its suffix, or any path. A folder of pair
+files (STS, bitext) is a group of its files. `xquad-de:xquad-en` searches the corpus of one retrieval set with the queries and
+judgements of another whose ids are the same: retrieval across languages.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from moembed.errors import InputError
-from moembed.evaluation.folders import corpus_files, is_retrieval, question_files
+from moembed.evaluation.folders import corpus_files, is_retrieval, query_files
 from moembed.evaluation.pairs import SUFFIXES, pair_files, read_pairs, stem
 from moembed.evaluation.tasks import Retrieval, Task
+from moembed.files.records import read_toml
 
 ROOT_VARIABLE = "MOEMBED_DATA"
 _MIRACL = re.compile(r"miracl-(\w+)")
@@ -25,49 +24,79 @@ _MIRACL = re.compile(r"miracl-(\w+)")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A task, or a group of datasets whose figures are averaged."""
+    """Task, or group of datasets whose figures are averaged."""
 
     name: str
     task: Task | None = None
     members: tuple["Dataset", ...] = ()
 
     def tasks(self) -> Iterator[Task]:
-        """All tasks, in order."""
+        """Yield all tasks, in order."""
         if self.task:
             yield self.task
         for member in self.members:
             yield from member.tasks()
 
 
+@dataclass(frozen=True)
+class PublishedSet:
+    """What differs from the usual in a published set.
+
+    Attributes:
+        split: of the judgements, if not the usual one.
+        absent: judged documents that are missing from the published corpus.
+    """
+
+    split: str | None = None
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published benchmarks, the content of `groups.toml`.
+
+    Attributes:
+        same_id_is_query: groups in which a document with the query's id is not a result.
+        groups: names of the members of each group.
+        sets: sets that differ from the usual, by name.
+    """
+
+    same_id_is_query: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
+    sets: dict[str, PublishedSet]
+
+
 @cache
-def published() -> dict[str, Any]:
-    """The content of `groups.toml`."""
+def published() -> Published:
+    """Read `groups.toml`."""
     text = resources.files("moembed.evaluation").joinpath("groups.toml").read_text("utf-8")
-    return tomllib.loads(text)
+    return read_toml(
+        Published, text, "groups.toml", error=InputError, remedy="install moembed again", use_defaults=True
+    )
 
 
 def find(names: Sequence[str], root: Path | None, *, allow_absent: bool = False) -> list[Dataset]:
-    """Find all datasets; pair files are read, of retrieval sets only the files are located.
+    """Find all datasets; pair files are read, the files of retrieval sets are only located.
 
     Args:
         names: groups, names, paths, or QUERIES:CORPUS.
-        root: folder that names are relative to; None for no such folder.
-        allow_absent: whether a corpus may lack documents that are judged relevant.
+        root: folder that names are relative to, or None.
+        allow_absent: whether documents that are judged relevant may be missing from a corpus.
 
     Raises:
-        InputError: a dataset is missing or not usable; all of them are listed, with the places looked at.
+        InputError: a dataset is missing or not usable; the error lists all of them, with the paths that were tried.
     """
     problems: list[str] = []
     found = [_find(name, root, allow_absent, problems) for name in names]
     if not problems:
         return found
     if root is None:
-        problems.append(f"names are looked up below --data FOLDER or ${ROOT_VARIABLE}, and neither is set")
+        problems.append(f"names are relative to --data FOLDER or ${ROOT_VARIABLE}, and neither is set")
     raise InputError(problems[0] if len(problems) == 1 else "\n  ".join(["these datasets cannot be used:", *problems]))
 
 
 def _find(name: str, root: Path | None, allow_absent: bool, problems: list[str]) -> Dataset:
-    if members := published()["groups"].get(name):
+    if members := published().groups.get(name):
         return Dataset(name, members=tuple(_find(member, root, allow_absent, problems) for member in members))
     try:
         return _open(name, root, allow_absent)
@@ -77,9 +106,9 @@ def _find(name: str, root: Path | None, allow_absent: bool, problems: list[str])
 
 
 def _open(name: str, root: Path | None, allow_absent: bool) -> Dataset:
-    # A colon before a slash or backslash belongs to a path (C:\data).
-    asked, *other = re.split(r":(?![\\/])", name, maxsplit=1)
-    path = _locate(asked, root)
+    # A colon before a slash or backslash is part of a path (C:\data).
+    queries_name, *other = re.split(r":(?![\\/])", name, maxsplit=1)
+    path = _locate(queries_name, root)
     if path.is_file():
         if other:
             raise InputError(f"QUERIES:CORPUS takes two retrieval sets, found the file {path}")
@@ -87,8 +116,9 @@ def _open(name: str, root: Path | None, allow_absent: bool) -> Dataset:
     if not is_retrieval(path) and not other and (files := pair_files(path)):
         members = ((f"{name}/{stem(file)}", file) for file in files)
         return Dataset(name, members=tuple(Dataset(member, read_pairs(member, file)) for member, file in members))
-    known = _known(path)
-    queries, judgements = question_files(path, published()["sets"].get(known, {}).get("split"))
+    known = _published_name(path)
+    published_set = published().sets.get(known or "", PublishedSet())
+    queries, judgements = query_files(path, published_set.split)
     return Dataset(
         name,
         Retrieval(
@@ -97,7 +127,7 @@ def _open(name: str, root: Path | None, allow_absent: bool) -> Dataset:
             judgements,
             corpus_files(_locate(other[0], root) if other else path),
             same_id_is_query=known in _same_id_sets(),
-            absent=None if allow_absent else frozenset(published()["sets"].get(known, {}).get("absent", ())),
+            absent=None if allow_absent else frozenset(published_set.absent),
         ),
     )
 
@@ -119,18 +149,18 @@ def _places(folder: Path, name: str) -> list[Path]:
     return places
 
 
-def _known(path: Path) -> str | None:
-    """The published name of a folder, wherever it lies."""
-    names = [*published()["sets"], *_same_id_sets()]
+def _published_name(path: Path) -> str | None:
+    """Return the published name of a folder, from the end of its path."""
+    names = [*published().sets, *_same_id_sets()]
     return next((name for name in names if f"/{path.absolute().as_posix()}".endswith(f"/{name}")), None)
 
 
 @cache
 def _same_id_sets() -> tuple[str, ...]:
-    return tuple(_leaves(published()["same_id_is_query"]))
+    return tuple(_leaves(published().same_id_is_query))
 
 
 def _leaves(names: Sequence[str]) -> Iterator[str]:
     for name in names:
-        members = published()["groups"].get(name)
+        members = published().groups.get(name)
         yield from _leaves(members) if members else [name]

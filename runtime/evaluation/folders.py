@@ -1,4 +1,4 @@
-"""Retrieval sets on disk: a folder as BEIR has them, or the two folders per language of MIRACL.
+"""Retrieval sets on disk: a folder in the layout of BEIR, or the two folders per language of MIRACL.
 
 | | BEIR | MIRACL, language L |
 |---|---|---|
@@ -6,8 +6,8 @@
 | judgements | `qrels/test.tsv`: a header; query, document, score | `miracl-v1.0-L/qrels/*-dev.tsv`: query, Q0, document, score |
 | documents | `corpus.jsonl`: `_id`, `title`, `text` | `miracl-corpus-v1.0-L/docs-*.jsonl.gz`: `docid`, `title`, `text` |
 
-Every file may end in `.gz`; columns are separated by tabs. The corpus folder of MIRACL lies beside the other one, or in a folder
-`miracl-corpus` beside its parent (the two repositories as they are cloned), or its files lie in the same folder.
+Every file may be gzipped (`.gz`); columns are separated by tabs. The corpus folder of MIRACL is next to the other folder, or in a
+folder `miracl-corpus` next to its parent (the layout of the two cloned repositories), or its files are in the same folder.
 """
 
 from array import array
@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from moembed.errors import InputError
-from moembed.evaluation.jsonl import lines, objects, text_of
+from moembed.evaluation.text_lines import json_objects, numbered_lines, string_field
 
 Judgements = dict[str, dict[str, int]]
 
 
 class Document(NamedTuple):
-    """Id and text (title, a space, body) of a document, and where it stands."""
+    """Document: its id, its text (title, a space, body), and its file and line."""
 
     id: str
     text: str
@@ -33,13 +33,13 @@ class Document(NamedTuple):
 
 
 def is_retrieval(folder: Path) -> bool:
-    """Whether the folder looks like a retrieval set, complete or not."""
+    """Check whether the folder looks like a retrieval set, even an incomplete one."""
     marks = ("queries.jsonl", "queries.jsonl.gz", "corpus.jsonl", "corpus.jsonl.gz", "topics", "qrels")
     return any((folder / name).exists() for name in marks)
 
 
-def question_files(folder: Path, split: str | None) -> tuple[Path, Path]:
-    """The files of queries and of judgements of a split (default: `test`, or MIRACL's `dev`, whose test is not public).
+def query_files(folder: Path, split: str | None) -> tuple[Path, Path]:
+    """Return the files of queries and of judgements of a split (default: `test`; `dev` for MIRACL, whose test is not public).
 
     Raises:
         InputError: one of them is missing.
@@ -51,10 +51,10 @@ def question_files(folder: Path, split: str | None) -> tuple[Path, Path]:
 
 
 def corpus_files(folder: Path) -> tuple[Path, ...]:
-    """The files of documents, in order.
+    """Return the files of documents, in order.
 
     Raises:
-        InputError: there is none.
+        InputError: no file is found.
     """
     twin = folder.name.replace("miracl-v1.0-", "miracl-corpus-v1.0-")
     places = [folder, folder.parent / twin, folder.parent.parent / "miracl-corpus" / twin]
@@ -67,7 +67,7 @@ def corpus_files(folder: Path) -> tuple[Path, ...]:
 
 
 def read_queries(path: Path) -> dict[str, str]:
-    """Query id -> text, from `.jsonl` or `.tsv`.
+    """Read query id -> text, from `.jsonl` or `.tsv`.
 
     Raises:
         InputError: a line is malformed or an id occurs twice.
@@ -81,13 +81,13 @@ def read_queries(path: Path) -> dict[str, str]:
 
 
 def read_judgements(path: Path) -> Judgements:
-    """Query id -> document id -> score, in BEIR's three columns or TREC's four.
+    """Read query id -> document id -> score, in BEIR's three columns or TREC's four.
 
     Raises:
-        InputError: a line is malformed, a pair is judged twice, or there is nothing.
+        InputError: a line is malformed, a pair is judged twice, or the file is empty.
     """
     judged: Judgements = {}
-    for number, line in lines(path):
+    for number, line in numbered_lines(path):
         fields = line.split("\t") if line.count("\t") >= 2 else line.split()
         if number == 1 and len(fields) == 3 and fields[2].strip().lower() == "score":
             continue
@@ -104,31 +104,31 @@ def read_judgements(path: Path) -> Judgements:
             raise InputError(f"{path}:{number}: document {document!r} is judged twice for query {query!r}")
         judged[query][document] = value
     if not judged:
-        raise InputError(f"{path} holds no judgements")
+        raise InputError(f"{path} has no judgements")
     return judged
 
 
 def documents(files: tuple[Path, ...]) -> Iterator[Document]:
-    """Read a corpus, one document in memory.
+    """Read a corpus, one document at a time.
 
     Raises:
         InputError: a line is malformed.
     """
     for path in files:
-        for number, record in objects(path):
-            name = text_of(record, "_id" if "_id" in record else "docid", path, number)
-            title = text_of(record, "title", path, number) if record.get("title") else ""
-            yield Document(name, f"{title} {text_of(record, 'text', path, number)}".strip(), path, number)
+        for number, record in json_objects(path):
+            name = string_field(record, "_id" if "_id" in record else "docid", path, number)
+            title = string_field(record, "title", path, number) if record.get("title") else ""
+            yield Document(name, f"{title} {string_field(record, 'text', path, number)}".strip(), path, number)
 
 
 def check_corpus(files: tuple[Path, ...], wanted: set[str]) -> tuple[int, set[str]]:
-    """Read a corpus once to its end, so that a broken line is found before hours of embedding; 8 bytes a document.
+    """Read a whole corpus, so that a malformed line is found before hours of embedding; takes 8 bytes per document.
 
     Returns:
-        The number of documents, and those of `wanted` that are not among them.
+        The number of documents, and the ids of `wanted` that are missing.
 
     Raises:
-        InputError: a line is malformed, an id occurs twice, or there is no document.
+        InputError: a line is malformed, an id occurs twice, or the corpus is empty.
     """
     missing, hashes = set(wanted), array("q")
     for document in documents(files):
@@ -138,12 +138,12 @@ def check_corpus(files: tuple[Path, ...], wanted: set[str]) -> tuple[int, set[st
         raise InputError(f"{', '.join(map(str, files))}: the corpus is empty")
     ordered = np.sort(np.frombuffer(hashes, np.int64))
     if suspects := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
-        _no_twins(files, suspects)
+        _check_duplicates(files, suspects)
     return len(hashes), missing
 
 
-def _no_twins(files: tuple[Path, ...], suspects: set[int]) -> None:
-    # Equal hashes are nearly always equal ids; only the ids themselves prove it.
+def _check_duplicates(files: tuple[Path, ...], suspects: set[int]) -> None:
+    # Equal hashes are almost always equal ids; only comparing the ids proves it.
     seen: dict[str, Document] = {}
     for document in documents(files):
         if hash(document.id) not in suspects:
@@ -158,10 +158,10 @@ def _no_twins(files: tuple[Path, ...], suspects: set[int]) -> None:
 
 def _queries(path: Path) -> Iterator[tuple[int, str, str]]:
     if ".jsonl" in path.suffixes:
-        for number, record in objects(path):
-            yield number, text_of(record, "_id", path, number), text_of(record, "text", path, number)
+        for number, record in json_objects(path):
+            yield number, string_field(record, "_id", path, number), string_field(record, "text", path, number)
         return
-    for number, line in lines(path):
+    for number, line in numbered_lines(path):
         name, tab, text = line.partition("\t")
         if not tab:
             raise InputError(f"{path}:{number}: expected id TAB query, found {line!r}")

@@ -1,4 +1,4 @@
-"""The figures: ir-measures for rankings (trec_eval's code; MS MARCO's for MRR@10), scipy for correlation."""
+"""Metrics: ir-measures for rankings (trec_eval's code; MS MARCO's for MRR@10), scipy for correlation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from ir_measures import RR, R, nDCG
 from numpy.typing import NDArray
 from scipy import stats
 
-DEPTH = 100  # documents of a query that any of the figures looks at
+DEPTH = 100  # documents per query; no metric looks deeper
 _RANKED = {"nDCG@10": nDCG @ 10, "Recall@100": R @ DEPTH, "MRR@10": RR @ 10}
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one variant of a model reaches on one task.
+    """Figures of one variant of a model on one task.
 
     Attributes:
         figures: name -> value.
-        each: the first figure of every query or sentence, in an order that is the task's, [n] float64; None where the figure is
-            one of the whole set, as a correlation is.
+        each: the main figure of every query or sentence, in the task's order, [n] float64; None if the figure is defined for the
+            whole set only, like a correlation.
     """
 
     figures: Figures
@@ -29,13 +29,13 @@ class Scores:
 
 
 def ranked_figures(judged: Mapping[str, Mapping[str, int]], found: Mapping[str, Sequence[str]]) -> Scores:
-    """Means over all judged queries of nDCG@10 (linear gain), Recall@100 and MRR@10, in 0 to 1.
+    """Return the means of nDCG@10 (linear gain), Recall@100 and MRR@10 over all judged queries, 0 to 1.
 
     Args:
         judged: query id -> document id -> score; above 0 is relevant.
         found: query id -> document ids, best first; a query that is missing scores 0.
     """
-    # The library sorts by score; scores that fall by one keep the order as it is, ties included.
+    # The library sorts by score; scores that decrease by one keep the given order, including that of ties.
     run = {query: {name: float(-rank) for rank, name in enumerate(names)} for query, names in found.items()}
     means = ir_measures.calc_aggregate(list(_RANKED.values()), judged, run)
     first = next(iter(_RANKED.values()))
@@ -47,17 +47,17 @@ def ranked_figures(judged: Mapping[str, Mapping[str, int]], found: Mapping[str, 
 
 
 def correlation(scores: Sequence[float], similarities: NDArray[np.float32]) -> Scores:
-    """Spearman's rank correlation, in -1 to 1; 0 if all similarities are equal and say nothing."""
+    """Return Spearman's rank correlation, -1 to 1; 0 if all similarities are equal."""
     if len(np.unique(similarities)) < 2:
         return Scores({"Spearman": 0.0})
     return Scores({"Spearman": float(stats.spearmanr(scores, similarities).statistic)})
 
 
 def standard_error(each: NDArray[np.float64], baseline: NDArray[np.float64]) -> float:
-    """Of the mean difference between two models on the same queries: what another sample of queries would change it by.
+    """Return the standard error of the mean difference between two models on the same queries.
 
     Args:
         each: a figure of every query, [n].
-        baseline: the same of the other model, [n].
+        baseline: the same for the other model, [n].
     """
     return float(np.std(each - baseline, ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0

@@ -1,8 +1,8 @@
-"""Pairs of sentences on disk: with a score of their similarity (STS), or translations of each other (bitext).
+"""Files of sentence pairs: with a similarity score (STS), or translations of each other (bitext).
 
-STS: `.jsonl` with `sentence1`, `sentence2`, `score`; `.csv` or `.tsv` with a header of these names, or without one and with
-exactly these three columns. Bitext: `.tsv` with two columns, foreign TAB English, without a header. A tsv has no quoting.
-Every file may end in `.gz`.
+STS: `.jsonl` with `sentence1`, `sentence2`, `score`; `.csv` or `.tsv` with a header of these names, or with exactly these three
+columns and no header. Bitext: `.tsv` with two columns, foreign TAB English, and no header. TSV files have no quoting. Every file
+may be gzipped (`.gz`).
 """
 
 import csv
@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moembed.errors import InputError
-from moembed.evaluation.jsonl import lines, objects, text_of
 from moembed.evaluation.tasks import Bitext, Similarity
+from moembed.evaluation.text_lines import json_objects, numbered_lines, string_field
 
 SUFFIXES = (".jsonl", ".tsv", ".csv", ".jsonl.gz", ".tsv.gz", ".csv.gz")
 _FIELDS = ("sentence1", "sentence2", "score")
 
 
 def pair_files(folder: Path) -> list[Path]:
-    """The files of the folder that may hold pairs, by name."""
+    """Return the files of the folder that may have pairs, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
 
 
 def stem(path: Path) -> str:
-    """The name without the suffix of its format."""
+    """Return the name without the suffix of its format."""
     return path.name.removesuffix(".gz").rpartition(".")[0]
 
 
@@ -36,22 +36,22 @@ def read_pairs(name: str, path: Path) -> Similarity | Bitext:
     """
     rows = list(_records(path) if ".jsonl" in path.suffixes else _table(path))
     if len(rows) < 2:
-        raise InputError(f"{path} holds {len(rows)} pairs; at least two are needed")
+        raise InputError(f"{path} has {len(rows)} pairs; at least two are needed")
     if len(rows[0][1]) == 2:
         left, right = zip(*(row for _, row in rows), strict=True)
         return Bitext(name, left, right)
     scores = [_score(row[2], path, number) for number, row in rows]
     if len(set(scores)) < 2:
-        raise InputError(f"{path}: every score is {scores[0]}, so that nothing can correlate with them")
+        raise InputError(f"{path}: every score is {scores[0]}, so no correlation is defined")
     return Similarity(name, tuple(row[0] for _, row in rows), tuple(row[1] for _, row in rows), tuple(scores))
 
 
 def _records(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    for number, record in objects(path):
+    for number, record in json_objects(path):
         score = record.get("score")
         if not isinstance(score, int | float | str) or isinstance(score, bool):
             raise InputError(f"{path}:{number}: expected a number in field 'score', found {score!r}")
-        yield number, (*(text_of(record, field, path, number) for field in _FIELDS[:2]), str(score))
+        yield number, (*(string_field(record, field, path, number) for field in _FIELDS[:2]), str(score))
 
 
 def _table(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -75,10 +75,10 @@ def _table(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     if ".tsv" in path.suffixes:
-        for number, line in lines(path):
+        for number, line in numbered_lines(path):
             yield number, line.split("\t")
         return
-    reader = csv.reader(line + "\n" for _, line in lines(path))
+    reader = csv.reader(line + "\n" for _, line in numbered_lines(path))
     try:
         for row in reader:
             yield reader.line_num, row

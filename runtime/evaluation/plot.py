@@ -1,23 +1,23 @@
-"""Quality against width and precision as a picture."""
+"""Plot of quality against width and precision."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure  # without pyplot: no window system, savefig draws with Agg
+from matplotlib.figure import Figure  # not pyplot, which needs a window system; savefig draws with Agg
 
-from moembed.evaluation.results import MAIN, Result, Table
+from moembed.evaluation.results import MAIN_FIGURE, Result, Table
 from moembed.evaluation.variants import Variant
 from moembed.files.destination import writing
 
 
 def draw(path: Path, title: str, results: Sequence[Result]) -> None:
-    """Write a PNG: a panel per kind of task, a line per precision, the mean over the sets; dashed for the baseline.
+    """Write a PNG with a panel per kind of task and a line per precision: the mean over the sets, dashed for the baseline.
 
     Raises:
-        OutputError: the file cannot be written; what was there stays.
+        OutputError: the file cannot be written; an existing file is left unchanged.
     """
-    kinds = [kind for kind in MAIN if any(result.kind == kind for result in results)]
+    kinds = [kind for kind in MAIN_FIGURE if any(result.kind == kind for result in results)]
     figure = Figure(figsize=(2 + 4.5 * len(kinds), 4), layout="constrained")
     figure.suptitle(title)
     for panel, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
@@ -26,8 +26,8 @@ def draw(path: Path, title: str, results: Sequence[Result]) -> None:
         variants = list(own[0].figures)
         dims = sorted({variant.dim for variant in variants})
         for number, precision in enumerate(dict.fromkeys(variant.precision for variant in variants)):
-            # Hollow markers of their own size, because lines of two precisions often lie on each other.
-            look: dict[str, Any] = {
+            # Hollow markers of different sizes, because the lines of two precisions often coincide.
+            style: dict[str, Any] = {
                 "color": f"C{number}",
                 "marker": "osD^v<>P"[number],
                 "fillstyle": "none",
@@ -38,12 +38,12 @@ def draw(path: Path, title: str, results: Sequence[Result]) -> None:
                 (baselines, "--", ", baseline"),
             ):
                 if tables:
-                    values = [100 * _mean(tables, Variant(dim, precision), MAIN[kind]) for dim in dims]
-                    panel.plot(dims, values, line, label=precision + suffix, **look)
+                    values = [100 * _mean(tables, Variant(dim, precision), MAIN_FIGURE[kind]) for dim in dims]
+                    panel.plot(dims, values, line, label=precision + suffix, **style)
         panel.set(
             xscale="log",
             xlabel="dimensions",
-            ylabel=f"{MAIN[kind]} x 100",
+            ylabel=f"{MAIN_FIGURE[kind]} x 100",
             title=own[0].name if len(own) == 1 else f"mean of {len(own)} sets",
         )
         panel.set_xticks(dims, [str(dim) for dim in dims], minor=False)

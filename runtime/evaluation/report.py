@@ -1,4 +1,4 @@
-"""Results as Markdown and as JSON."""
+"""Evaluation results as Markdown and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 from moembed.embedder import Embedder
 from moembed.evaluation.metrics import Figures
-from moembed.evaluation.results import MAIN, Result
+from moembed.evaluation.results import MAIN_FIGURE, Result
 from moembed.evaluation.variants import Variant
 from moembed.version import __version__
 
 
 def markdown(results: Sequence[Result], means: Sequence[Result]) -> str:
-    """One table per kind of task, values times 100 as papers print them; means come last.
+    """Return one table per kind of task, with values times 100; means come last.
 
-    ± is the standard error of a difference: the queries are a sample, and another one would give another difference.
+    ± is the standard error of a difference, as the queries are a sample.
     """
     parts = []
-    for kind in MAIN:
+    for kind in MAIN_FIGURE:
         rows = [row for result in results if result.kind == kind for row in _rows(result, result.name)]
         for mean in means:
             if mean.kind == kind:
@@ -26,7 +26,7 @@ def markdown(results: Sequence[Result], means: Sequence[Result]) -> str:
             first = next(result for result in results if result.kind == kind)
             head = [kind, "dim", "precision", *next(iter(first.figures.values()))]
             if first.baseline is not None:
-                head.append(f"{MAIN[kind]} against baseline")
+                head.append(f"{MAIN_FIGURE[kind]} against baseline")
             lines = [head, ["---", *["---:" if name != "precision" else "---" for name in head[1:]]], *rows]
             parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts)
@@ -35,7 +35,7 @@ def markdown(results: Sequence[Result], means: Sequence[Result]) -> str:
 def document(
     model: Embedder, baseline: Embedder | None, results: Sequence[Result], means: Sequence[Result], *, complete: bool
 ) -> str:
-    """Everything as JSON: models by name and fingerprint, counts, prompts, and unrounded figures of every variant."""
+    """Return everything as JSON: models by name and fingerprint, counts, prompts, and unrounded figures of every variant."""
     record = {
         "moembed": __version__,
         "complete": complete,
@@ -48,14 +48,14 @@ def document(
 
 
 def difference(kind: str, value: float, baseline: float) -> tuple[float, str]:
-    """How far a main figure is from the baseline's: per cent of it for nDCG@10, points (hundredths) else; and the unit."""
+    """Return the difference of a main figure from the baseline's, and its unit: % of it for nDCG@10, otherwise points (0.01)."""
     if kind == "retrieval":
         return (100 * (value / baseline - 1) if baseline else 0.0), "%"
     return 100 * (value - baseline), "points"
 
 
 def _difference(result: Result, variant: Variant, baseline: Figures) -> dict[str, Any]:
-    figure, error = MAIN[result.kind], result.errors.get(variant)
+    figure, error = MAIN_FIGURE[result.kind], result.errors.get(variant)
     base = baseline[figure]
     change, unit = difference(result.kind, result.figures[variant][figure], base)
     found: dict[str, Any] = {"figure": figure, "value": change, "unit": unit}
@@ -90,7 +90,7 @@ def _record(result: Result) -> dict[str, Any]:
         "task": result.kind,
         **result.counts,
         "prompts": result.prompts,
-        "cut": result.cut,
+        "cut": result.truncated,
         "seconds": round(result.seconds, 1),
         "results": rows,
     }

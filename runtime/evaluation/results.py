@@ -1,4 +1,4 @@
-"""What was measured: a result per task, and the means of groups."""
+"""Evaluation results: one per task, and the means of groups."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,38 +6,38 @@ from dataclasses import dataclass, field
 
 from moembed.embedder import Embedder
 from moembed.evaluation.datasets import Dataset
-from moembed.evaluation.embedding_cache import Reading, cache_of, prompt_of
+from moembed.evaluation.embedding_cache import CachedEmbedder, prompt_of, shared_cache
 from moembed.evaluation.metrics import Figures, Scores, standard_error
 from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant
 from moembed.progress import progress
 
-# The figure of each task that stands for it in differences and plots.
-MAIN = {"retrieval": "nDCG@10", "similarity": "Spearman", "bitext": "accuracy@1"}
+# Figure of each kind of task in differences, plots and certificates.
+MAIN_FIGURE = {"retrieval": "nDCG@10", "similarity": "Spearman", "bitext": "accuracy@1"}
 Table = Mapping[Variant, Figures]
 
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one task, or means over a group.
+    """Figures of one task, or their means over a group.
 
     Attributes:
         name: of the dataset or group.
-        kind: of the task.
-        counts: numbers of texts, queries, documents, pairs; of sets for a mean.
-        prompts: side -> text put in front.
-        cut: texts that were longer than the model reads.
-        seconds: time of both models; texts that an earlier task read take none.
+        kind: kind of the task.
+        counts: numbers of texts, queries, documents, pairs; for a mean, of sets.
+        prompts: side -> prompt.
+        truncated: number of texts longer than the model's limit.
+        seconds: time of both models; cached texts take none.
         figures: variant -> figure -> value in 0 to 1 (Spearman: -1 to 1).
-        baseline: the same of the baseline, if there is one.
-        errors: variant -> standard error of the difference between the main figures of both, where these are means over queries.
+        baseline: the same for the baseline, if there is one.
+        errors: variant -> standard error of the difference between both main figures, if these are means over queries.
     """
 
     name: str
     kind: str
     counts: dict[str, int]
     prompts: dict[str, str]
-    cut: int
+    truncated: int
     seconds: float
     figures: Table
     baseline: Table | None
@@ -53,20 +53,20 @@ def measure(
     *,
     show: bool | None = None,
 ) -> Result:
-    """Run one task; a text is embedded once per model, whatever the number of variants and, while the memory lasts, of tasks.
+    """Run one task; a text is embedded once per model, for all variants and, within the cache's limit, all tasks.
 
     Args:
-        task: what to run.
-        counts: what its `check` gave.
+        task: the task.
+        counts: result of its `check`.
         embedder: the model.
         baseline: a model to compare with, or None.
         variants: widths and precisions.
-        show: a progress bar: True, False, or None for on a terminal.
+        show: whether to show a progress bar; None shows it on a terminal.
     """
     start, models = time.perf_counter(), [embedder, *([baseline] if baseline else [])]
     with progress(counts["texts"] * len(models), "text", show=show) as advance:
-        readings = [Reading(model, advance, memory=cache_of(model)) for model in models]
-        scores = [task.measure(reading, variants) for reading in readings]
+        embedders = [CachedEmbedder(model, advance, cache=shared_cache(model)) for model in models]
+        scores = [task.measure(one, variants) for one in embedders]
     prompts = {side: prompt_of(embedder, names) for side, names in task.prompts.items()}
     seconds = time.perf_counter() - start
     tables = [{variant: own.figures for variant, own in model.items()} for model in scores]
@@ -75,7 +75,7 @@ def measure(
         kind=task.kind,
         counts=counts,
         prompts=prompts,
-        cut=readings[0].cut,
+        truncated=embedders[0].truncated,
         seconds=seconds,
         figures=tables[0],
         baseline=tables[1] if baseline else None,
@@ -92,7 +92,7 @@ def _errors(own: Mapping[Variant, Scores], baseline: Mapping[Variant, Scores]) -
 
 
 def means(datasets: Sequence[Dataset], results: Mapping[str, Result]) -> Iterator[Result]:
-    """The mean of every group of more than one member whose members are of one kind; a group in a group counts once."""
+    """Yield the mean of every group whose members are of one kind; a nested group counts once."""
     for dataset in datasets:
         if dataset.members:
             yield from means(dataset.members, results)
@@ -113,7 +113,7 @@ def _mean(dataset: Dataset, results: Mapping[str, Result]) -> Result | None:
         kind=parts[0].kind,
         counts={"sets": len(known)},
         prompts=parts[0].prompts,
-        cut=sum(part.cut for part in known),
+        truncated=sum(part.truncated for part in known),
         seconds=sum(part.seconds for part in known),
         figures=_averaged([part.figures for part in known]),
         baseline=_averaged(baselines) if baselines else None,

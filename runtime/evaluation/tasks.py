@@ -1,12 +1,13 @@
-"""The three tasks: what is embedded, with which prompt, and what is measured.
+"""Evaluation tasks: retrieval, similarity and bitext mining.
 
 | task | prompts | figures |
 |---|---|---|
 | retrieval | the model's for queries and for documents | nDCG@10, Recall@100, MRR@10 |
-| similarity (STS) | the first the model has of STS, PairClassification, query; both sides | Spearman |
-| bitext | the first the model has of BitextMining, STS, query; both sides | accuracy@1 to and from English, and their mean |
+| similarity (STS) | for both sides, the first that the model has of STS, PairClassification, query | Spearman |
+| bitext | for both sides, the first that the model has of BitextMining, STS, query | accuracy@1 to and from English, and their
+mean |
 
-Texts beyond the model's limit are cut, as in published results, and counted.
+Texts longer than the model's limit are truncated, as in published results, and counted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.errors import InputError
-from moembed.evaluation.embedding_cache import BLOCK, Reading
+from moembed.evaluation.embedding_cache import BLOCK, CachedEmbedder
 from moembed.evaluation.folders import (
     Judgements,
     check_corpus,
@@ -29,20 +30,20 @@ from moembed.evaluation.folders import (
 )
 from moembed.evaluation.metrics import DEPTH, Scores, correlation, ranked_figures
 from moembed.evaluation.ranking import Ranking
-from moembed.evaluation.variants import Variant, asking, stored
+from moembed.evaluation.variants import Variant, as_query, as_stored
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Queries and their judgements, from one folder, and the documents to search, from the same or another.
+    """Retrieval: queries and their judgements from one folder, and documents from the same or another.
 
     Attributes:
-        name: what to call it.
+        name: for reports.
         queries: file of queries.
-        judgements: file of judgements; queries without any are not asked.
+        judgements: file of judgements; queries without any are skipped.
         corpus: files of documents.
-        same_id_is_query: whether a document with a query's id is the query itself and no result.
-        absent: judged documents that the corpus may lack; None for any.
+        same_id_is_query: whether a document with a query's id is the query itself, and not a result.
+        absent: judged documents that may be missing from the corpus; None for any.
     """
 
     kind: ClassVar[str] = "retrieval"
@@ -56,10 +57,10 @@ class Retrieval:
     absent: frozenset[str] | None = frozenset()
 
     def check(self) -> dict[str, int]:
-        """Read everything once; gives the numbers of texts, queries, documents and relevant documents that are absent.
+        """Read everything once, and return the numbers of texts, queries, documents and missing relevant documents.
 
         Raises:
-            InputError: a file is malformed or empty, or a judgement names a query or document that is not there.
+            InputError: a file is malformed or empty, or a judgement names a missing query or document.
         """
         queries, judged = self._judged()
         relevant = {name for scores in judged.values() for name, score in scores.items() if score > 0}
@@ -67,28 +68,30 @@ class Retrieval:
         if self.absent is not None and (lost := sorted(absent - self.absent)):
             raise InputError(
                 f"{self.judgements}: {len(lost)} of {len(relevant)} relevant documents are not in {self.corpus[0].parent}, such "
-                f"as {lost[0]!r}; if the set is like that, --allow-absent counts them as never found"
+                f"as {lost[0]!r}; --allow-absent accepts this, and counts them as never found"
             )
         texts = len(queries) + count
         return {"texts": texts, "queries": len(queries), "documents": count, "absent": len(absent)}
 
-    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Scores]:
-        """Search the corpus, a block of it in memory; call `check` first."""
+    def measure(self, embedder: CachedEmbedder, variants: Sequence[Variant]) -> dict[Variant, Scores]:
+        """Search the corpus, one block at a time; call `check` first."""
         queries, judged = self._judged()
-        asked = reading.vectors(list(queries.values()), self.prompts["query"])
-        rankings = {variant: Ranking(asking(asked, variant), DEPTH) for variant in variants}
+        vectors = embedder.embed(list(queries.values()), self.prompts["query"])
+        rankings = {variant: Ranking(as_query(vectors, variant), DEPTH) for variant in variants}
         rows = {query: row for row, query in enumerate(queries)} if self.same_id_is_query else {}
         names: dict[int, str] = {}
         first = bound = 0
         source = documents(self.corpus)
         while block := list(islice(source, BLOCK)):
-            own = [(rows[document.id], column) for column, document in enumerate(block) if document.id in rows]
-            vectors = reading.vectors([document.text for document in block], self.prompts["document"])
+            same = [(rows[document.id], column) for column, document in enumerate(block) if document.id in rows]
+            vectors = embedder.embed([document.text for document in block], self.prompts["document"])
             for variant, ranking in rankings.items():
-                ranking.add(stored(vectors, variant), first, ([row for row, _ in own], [column for _, column in own]))
+                ranking.add(
+                    as_stored(vectors, variant), first, ([row for row, _ in same], [column for _, column in same])
+                )
             names |= {first + column: document.id for column, document in enumerate(block)}
             first += len(block)
-            if len(names) > bound:  # forget who is in no list any more, at times that keep this cheap
+            if len(names) > bound:  # drop ids that no ranking has any more, rarely enough to be cheap
                 kept = set().union(*(ranking.positions().tolist() for ranking in rankings.values()))
                 names = {position: name for position, name in names.items() if position in kept}
                 bound = 2 * len(names) + 64 * BLOCK
@@ -109,7 +112,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Pairs of sentences and how similar people find them."""
+    """Semantic textual similarity: pairs of sentences and their human similarity scores."""
 
     kind: ClassVar[str] = "similarity"
     prompts: ClassVar[dict[str, tuple[str, ...]]] = {"sentence": ("STS", "PairClassification", "query")}
@@ -120,23 +123,23 @@ class Similarity:
     scores: tuple[float, ...]
 
     def check(self) -> dict[str, int]:
-        """The numbers of texts and pairs; they were checked when they were read."""
+        """Return the numbers of texts and pairs, which were checked when they were read."""
         return {"texts": 2 * len(self.scores), "pairs": len(self.scores)}
 
-    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Scores]:
+    def measure(self, embedder: CachedEmbedder, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Correlate the cosines with the scores."""
-        left, right = (reading.vectors(side, self.prompts["sentence"]) for side in (self.left, self.right))
+        left, right = (embedder.embed(side, self.prompts["sentence"]) for side in (self.left, self.right))
         figures = {}
         for variant in variants:
-            products = stored(left, variant).astype(np.float64) * stored(right, variant)
-            # Rounded once, so that equally many equal bits are equal similarities.
+            products = as_stored(left, variant).astype(np.float64) * as_stored(right, variant)
+            # Rounded once, so that vectors with the same number of equal bits have equal similarities.
             figures[variant] = correlation(self.scores, products.sum(axis=1).astype(np.float32))
         return figures
 
 
 @dataclass(frozen=True)
 class Bitext:
-    """Sentences and their translations: each has to find its own among all of the other side."""
+    """Bitext mining: each sentence must find its translation among all sentences of the other side."""
 
     kind: ClassVar[str] = "bitext"
     prompts: ClassVar[dict[str, tuple[str, ...]]] = {"sentence": ("BitextMining", "STS", "query")}
@@ -146,15 +149,15 @@ class Bitext:
     english: tuple[str, ...]
 
     def check(self) -> dict[str, int]:
-        """The numbers of texts and pairs; they were checked when they were read."""
+        """Return the numbers of texts and pairs, which were checked when they were read."""
         return {"texts": 2 * len(self.foreign), "pairs": len(self.foreign)}
 
-    def measure(self, reading: Reading, variants: Sequence[Variant]) -> dict[Variant, Scores]:
-        """Search both ways; a translation that stands in the file twice is found only in its own line."""
-        foreign, english = (reading.vectors(side, self.prompts["sentence"]) for side in (self.foreign, self.english))
+    def measure(self, embedder: CachedEmbedder, variants: Sequence[Variant]) -> dict[Variant, Scores]:
+        """Search in both directions; of a translation that occurs twice in the file, only that in the same line is correct."""
+        foreign, english = (embedder.embed(side, self.prompts["sentence"]) for side in (self.foreign, self.english))
         figures = {}
         for variant in variants:
-            left, right = stored(foreign, variant), stored(english, variant)
+            left, right = as_stored(foreign, variant), as_stored(english, variant)
             there, back = _found(left, right), _found(right, left)
             each = (there + back) / 2
             means = {"accuracy@1": each.mean(), "to English": there.mean(), "from English": back.mean()}

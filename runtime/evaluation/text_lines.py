@@ -1,4 +1,4 @@
-"""Text files line by line, plain or gzipped; every complaint names the file and the line."""
+"""Lines of text files, plain or gzipped, and JSON objects on them; errors name the file and the line."""
 
 import gzip
 import json
@@ -10,8 +10,8 @@ from typing import Any
 from moembed.errors import InputError
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number (from 1) and text of every line that is not blank; a suffix `.gz` is unpacked on the way.
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number (from 1) and text of every line that is not blank; a file with suffix `.gz` is decompressed.
 
     Raises:
         InputError: the file cannot be read or is not UTF-8.
@@ -30,13 +30,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and JSON object of every line.
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and JSON object of every line.
 
     Raises:
-        InputError: a line is not a JSON object.
+        InputError: the file cannot be read, or a line is not a JSON object.
     """
-    for number, line in lines(path):
+    for number, line in numbered_lines(path):
         try:
             value = json.loads(line)
         except ValueError as error:
@@ -46,11 +46,11 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def text_of(record: dict[str, Any], field: str, path: Path, number: int) -> str:
-    """The field's text, checked; ids that are written as integers become text.
+def string_field(record: dict[str, Any], field: str, path: Path, number: int) -> str:
+    """Return the string in a field; an integer, such as an id, becomes a string.
 
     Raises:
-        InputError: the field is missing, not a string, or holds half a surrogate pair.
+        InputError: the field is missing, is not a string, or has a lone surrogate.
     """
     value = record.get(field)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -61,5 +61,5 @@ def text_of(record: dict[str, Any], field: str, path: Path, number: int) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{path}:{number}: field {field!r} is not valid Unicode (half a surrogate pair)") from None
+        raise InputError(f"{path}:{number}: field {field!r} is not valid Unicode (lone surrogate)") from None
     return value

@@ -1,9 +1,9 @@
-"""What is compared: widths and precisions, all of them made from one full vector per text.
+"""Variants of a model: widths and precisions, all derived from one full vector per text.
 
-The precision is that of the vectors that are stored: the corpus in retrieval, both sides of pairs. Queries stay float32, as
-they are never stored, so that `int8` and `binary` measure what the storage costs when the search is exact (`binary`: float query
-times signs). `hamming` stores the same bits and cuts the query to bits too, which is what an index of Hamming distances does.
-Every stored vector counts with unit length, so that all scores are cosines.
+The precision is that of stored vectors: the corpus in retrieval, both sides of pairs. Queries are not stored and stay float32, so
+`int8` and `binary` measure the loss by storage under exact search (`binary`: float query times signs). `hamming` stores the same
+bits and also binarizes the query, as an index by Hamming distance does. Stored vectors are normalized, so that all scores are
+cosines.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ CHOICES: tuple[str, ...] = (*PRECISIONS, HAMMING)
 
 
 class Variant(NamedTuple):
-    """A width and one of `CHOICES`."""
+    """Width and precision, one of `CHOICES`."""
 
     dim: int
     precision: str
 
 
 def variants(dims: Sequence[int], precisions: Sequence[str], width: int) -> tuple[Variant, ...]:
-    """Every width with every precision.
+    """Return every width with every precision.
 
     Raises:
-        InputError: a width is not in 1 to `width`, a precision is unknown, or bits do not fill bytes.
+        InputError: a width is not in 1 to `width`, a precision is unknown, or a width for bits is not a multiple of 8.
     """
     for dim in dims:
         if not 1 <= dim <= width:
@@ -44,20 +44,20 @@ def variants(dims: Sequence[int], precisions: Sequence[str], width: int) -> tupl
     return tuple(dict.fromkeys(Variant(dim, precision) for dim in dims for precision in precisions))
 
 
-def stored(vectors: NDArray[np.float32], variant: Variant) -> NDArray[np.float32]:
-    """Full unit vectors `[n, width]` as the variant keeps them: `[n, variant.dim]` float32 of unit length."""
-    cut = _cut(vectors, variant.dim)
+def as_stored(vectors: NDArray[np.float32], variant: Variant) -> NDArray[np.float32]:
+    """Convert full unit vectors `[n, width]` to stored vectors of the variant: `[n, variant.dim]` float32 of unit length."""
+    truncated = _truncated(vectors, variant.dim)
     if variant.precision == "float32":
-        return cut
+        return truncated
     precision = cast("Precision", "ubinary" if variant.precision == HAMMING else variant.precision)
-    return dequantize_embeddings(quantize_embeddings(cut, precision).codes, precision)
+    return dequantize_embeddings(quantize_embeddings(truncated, precision).codes, precision)
 
 
-def asking(vectors: NDArray[np.float32], variant: Variant) -> NDArray[np.float32]:
-    """Full unit vectors `[n, width]` of queries as the variant searches with them: `[n, variant.dim]` float32."""
-    return stored(vectors, variant if variant.precision == HAMMING else Variant(variant.dim, "float32"))
+def as_query(vectors: NDArray[np.float32], variant: Variant) -> NDArray[np.float32]:
+    """Convert full unit vectors `[n, width]` to query vectors of the variant: `[n, variant.dim]` float32."""
+    return as_stored(vectors, variant if variant.precision == HAMMING else Variant(variant.dim, "float32"))
 
 
-def _cut(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    # As Embedder.encode(truncate_dim=dim) does, to the bit: full vectors have unit length already.
+def _truncated(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    # Bit-identical to Embedder.encode(truncate_dim=dim): full vectors have unit length already.
     return vectors if dim == vectors.shape[1] else normalized(np.ascontiguousarray(vectors[:, :dim]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from moembed.cli import main
 from moembed.evaluation.datasets import find
-from moembed.evaluation.embedding_cache import Reading
+from moembed.evaluation.embedding_cache import CachedEmbedder
 from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant
 
@@ -67,7 +67,9 @@ def only(names, root, **options) -> Task:
 
 def measured(task, embedder, *chosen):
     task.check()
-    return figures_of(task.measure(Reading(embedder, lambda _: None), chosen or (Variant(embedder.dim, "float32"),)))
+    return figures_of(
+        task.measure(CachedEmbedder(embedder, lambda _: None), chosen or (Variant(embedder.dim, "float32"),))
+    )
 
 
 def figures_of(measured):

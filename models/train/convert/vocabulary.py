@@ -1,7 +1,7 @@
-"""The student's vocabulary: which of the teacher's pieces it keeps, and the tokenizer of what is left.
+"""Selection of the student's vocabulary from the teacher's, and the tokenizer for it.
 
-A table of 250,002 rows would be three quarters of a small model. Rows are kept by how much text they serve: the share of each
-language's tokens in the corpus, weighted, blended with the piece's frequency in the teacher's own training text, which is of all
+An embedding table of 250,002 rows would be three quarters of a small model. Pieces are ranked by their share of the tokens of
+each language in the corpus, weighted by language, plus their frequency in the teacher's own training text, which covers all
 domains.
 """
 
@@ -18,60 +18,60 @@ MASK = "<mask>"
 Pieces = Sequence[tuple[str, float]]
 
 
-def describe(template: Mapping[str, Any], pieces: Pieces) -> dict[str, Any]:
-    """A `tokenizer.json` with the pipeline of another one and these pieces, of which `<mask>` is the last.
+def tokenizer_json(template: Mapping[str, Any], pieces: Pieces) -> dict[str, Any]:
+    """Return a `tokenizer.json` with the pipeline of another one and these pieces, of which `<mask>` is the last.
 
     Args:
-        template: the content of a `tokenizer.json` of the same family.
-        pieces: piece and score by id; the first four are the special ones.
+        template: content of a `tokenizer.json` of the same family.
+        pieces: piece and score by id; the first four are the special tokens.
     """
-    described: dict[str, Any] = json.loads(json.dumps(template))
-    described["model"]["vocab"] = [[piece, score] for piece, score in pieces]
-    for token in described["added_tokens"]:
+    content: dict[str, Any] = json.loads(json.dumps(template))
+    content["model"]["vocab"] = [[piece, score] for piece, score in pieces]
+    for token in content["added_tokens"]:
         if token["content"] == MASK:
             token["id"] = len(pieces) - 1
-    return described
+    return content
 
 
-def build(described: Mapping[str, Any], max_tokens: int) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`, which cuts texts to `max_tokens`."""
-    tokenizer = Tokenizer.from_str(json.dumps(described))
+def build_tokenizer(content: Mapping[str, Any], max_tokens: int) -> Tokenizer:
+    """Build the tokenizer of a `tokenizer.json`, which truncates texts to `max_tokens`."""
+    tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
 
 
-def choose(
+def select(
     pieces: Pieces,
     counts: Mapping[str, Counter[int]],
     size: int,
-    prior: float,
-    spelling: float,
+    prior_weight: float,
+    spelling_weight: float,
     weights: Mapping[str, float],
 ) -> list[int]:
-    """Ids of the pieces to keep, ascending; `<mask>`, which is the last, is kept too.
+    """Return the ids of the pieces to keep, ascending, including the special tokens and `<mask>`, the last piece.
 
     Args:
         pieces: piece and score by id of the whole vocabulary.
-        counts: language -> how often its text has each id.
-        size: pieces to keep.
-        prior: weight of the pieces' own frequencies against that of a language's of weight 1.
-        spelling: share of a piece's worth that each of its characters is worth: a piece that is left out is spelt, and a
-            character that is left out is unknown.
-        weights: by language, where it is not 1.
+        counts: occurrences of each id, by language.
+        size: number of pieces to keep.
+        prior_weight: weight of the teacher's piece frequencies, relative to a language of weight 1.
+        spelling_weight: share of a piece's score that each of its characters gets: a piece that is left out is spelled in
+            characters, and a character that is left out becomes `<unk>`.
+        weights: by language; 1 if absent.
     """
-    worth = [prior * math.exp(score) for _, score in pieces]
+    scores = [prior_weight * math.exp(score) for _, score in pieces]
     for language, counted in counts.items():
         weight, total = weights.get(language, 1.0), sum(counted.values())
         for piece, times in counted.items():
-            # Languages with little text count less: of few tokens, each seems frequent.
-            worth[piece] += weight * times / (total + 20_000)
+            # The constant lowers languages with little text, where every token seems frequent.
+            scores[piece] += weight * times / (total + 20_000)
     characters = {piece: index for index, (piece, _) in enumerate(pieces) if len(piece) == 1}
-    spelt = [0.0] * len(pieces)
+    spelling = [0.0] * len(pieces)
     for index, (word, _) in enumerate(pieces[len(SPECIAL) : -1], len(SPECIAL)):
         for character in word:
             if (place := characters.get(character)) is not None:
-                spelt[place] += spelling * worth[index]
-    worth = [max(own, letters) for own, letters in zip(worth, spelt, strict=True)]
+                spelling[place] += spelling_weight * scores[index]
+    scores = [max(pair) for pair in zip(scores, spelling, strict=True)]
     fixed = [*range(len(SPECIAL)), len(pieces) - 1]
-    rest = sorted(set(range(len(pieces))) - set(fixed), key=lambda i: (-worth[i], i))
+    rest = sorted(set(range(len(pieces))) - set(fixed), key=lambda i: (-scores[i], i))
     return sorted([*fixed, *rest[: size - len(fixed)]])

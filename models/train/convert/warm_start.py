@@ -1,4 +1,4 @@
-"""A network to begin with instead of a conversion: a checkpoint, or what an INT8 bundle's codes stand for."""
+"""Initialization from an existing model instead of a conversion: a checkpoint, or a dequantized INT8 bundle."""
 
 import json
 from pathlib import Path
@@ -14,32 +14,32 @@ from moembed.models.roles import Kind, Role
 from moembed.models.weights import WEIGHTS_FILE, find_weights
 from moembed.quantize.dequantize import dequantize
 from moembed.quantize.pipeline import GRAPH
-from moembed.train.convert.student import PROJECTION
+from moembed.train.convert.student import PROJECTION_PREFIX
 from moembed.train.convert.teacher import Teacher
 
 TABLE = Role(Kind.WORD_EMBEDDINGS).name
-_ALIKE = 0.5  # correlation of a coordinate over the pieces, with the teacher's
+_MIN_CORRELATION = 0.5  # of a hidden coordinate with the teacher's, over the common pieces
 
 
-class Start(NamedTuple):
-    """What training begins with: parameters by name, and the pieces that the rows of the table stand for."""
+class InitialModel(NamedTuple):
+    """Parameters by name, and the piece of every row of the embedding table."""
 
     parameters: dict[str, Tensor]
     pieces: list[str]
 
 
-def files(folder: Path) -> list[Path]:
-    """The files that a start is read from."""
+def model_files(folder: Path) -> list[Path]:
+    """Return the files that `read_model` reads."""
     weights = find_weights(folder)
     paths = (folder / "tokenizer.json", *(weights.paths if weights else ()), folder / GRAPH, folder / f"{GRAPH}_data")
     return [path for path in paths if path.is_file()]
 
 
-def read(folder: Path) -> Start:
+def read_model(folder: Path) -> InitialModel:
     """Read a checkpoint or an INT8 bundle.
 
     Raises:
-        CheckpointError: the folder holds neither, or one that is damaged.
+        CheckpointError: the folder has neither, or it is damaged.
     """
     try:
         vocabulary = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
@@ -53,53 +53,57 @@ def read(folder: Path) -> Start:
         parameters = {name: torch.from_numpy(array) for name, array in dequantize(folder).items()}
     else:
         parameters = dict(load_network(folder).state_dict())
-    return Start(parameters, [piece for piece, _ in vocabulary])
+    return InitialModel(parameters, [piece for piece, _ in vocabulary])
 
 
-def begin(network: NomicMoe, start: Start, teacher: Teacher, kept: Tensor) -> Tensor:
-    """Give a network the start's parameters but the projection; rows of pieces that it does not have are the teacher's.
+def init_from(network: NomicMoe, model: InitialModel, teacher: Teacher, kept_ids: Tensor) -> Tensor:
+    """Copy all parameters except the projection into a network; rows of pieces that the model lacks come from the teacher.
 
     Args:
-        network: with the recipe's sizes, changed in place.
-        start: of the same sizes, but for the vocabulary.
-        teacher: of the missing rows.
-        kept: the teacher's id of every id of the network's vocabulary.
+        network: of the recipe's sizes, changed in place.
+        model: of the same sizes; the vocabulary may differ.
+        teacher: source of the missing rows.
+        kept_ids: the teacher's token id of each of the network's.
 
     Returns:
-        The order of the coordinates: the teacher's place of each of the start's, `[hidden]` int64.
+        The teacher's hidden coordinate for each of the model's, `[hidden]` int64.
 
     Raises:
-        InputError: the start is of other sizes, or was not made from this teacher.
+        InputError: the model has other sizes, or was not made from this teacher.
     """
-    own = {
-        name: value for name, value in network.state_dict().items() if name != TABLE and not name.startswith(PROJECTION)
+    copied = {
+        name: value
+        for name, value in network.state_dict().items()
+        if name != TABLE and not name.startswith(PROJECTION_PREFIX)
     }
-    shapes = {name: value[:0].shape if name == TABLE else value.shape for name, value in start.parameters.items()}
-    wanted = {TABLE: (0, network.config.hidden_size)} | {name: value.shape for name, value in own.items()}
-    if wrong := [name for name, shape in wanted.items() if shapes.get(name) != shape]:
+    shapes = {name: value[:0].shape if name == TABLE else value.shape for name, value in model.parameters.items()}
+    expected = {TABLE: (0, network.config.hidden_size)} | {name: value.shape for name, value in copied.items()}
+    if wrong := [name for name, shape in expected.items() if shapes.get(name) != shape]:
         raise InputError(
-            f"the start is not of the recipe's sizes: {', '.join(wrong[:3])} differ; use the recipe it was made by"
+            f"the initial model does not have the recipe's sizes: {', '.join(wrong[:3])} differ; use the recipe it was made with"
         )
-    place = {piece: row for row, piece in enumerate(start.pieces)}
-    names = [teacher.pieces[i][0] for i in kept.tolist()]
-    old = torch.tensor([place.get(name, -1) for name in names])
-    known = old >= 0
-    words = teacher.words(kept)
-    coordinates = _coordinates(start.parameters[TABLE][old[known]], words[known])
+    row_of = {piece: row for row, piece in enumerate(model.pieces)}
+    names = [teacher.pieces[i][0] for i in kept_ids.tolist()]
+    rows = torch.tensor([row_of.get(name, -1) for name in names])
+    known = rows >= 0
+    words = teacher.words(kept_ids)
+    coordinates = _match_coordinates(model.parameters[TABLE][rows[known]], words[known])
     with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(start.parameters[name])
+        for name, value in copied.items():
+            value.copy_(model.parameters[name])
         table = network.embeddings.word_embeddings.weight
         table.zero_()
-        table[: len(kept)] = words[:, coordinates]
-        table[: len(kept)][known] = start.parameters[TABLE][old[known]]
+        table[: len(kept_ids)] = words[:, coordinates]
+        table[: len(kept_ids)][known] = model.parameters[TABLE][rows[known]]
     return coordinates
 
 
-def _coordinates(rows: Tensor, words: Tensor) -> Tensor:
-    """The teacher's coordinate of each of the start's, by how alike they are over the pieces that both have."""
+def _match_coordinates(rows: Tensor, words: Tensor) -> Tensor:
+    """Match each hidden coordinate of the model with the teacher's most correlated one, over the rows that both have."""
     mine, theirs = ((x - x.mean(0)) / x.std(0).clamp(min=1e-9) for x in (rows.double(), words.double()))
-    alike, found = (mine.T @ theirs / max(len(rows), 1)).max(1)
-    if len(rows) == 0 or float(alike.min()) < _ALIKE or len(set(found.tolist())) < len(found):
-        raise InputError("the start was not made from this teacher: its rows of the table are not like the teacher's")
-    return found
+    correlation, matches = (mine.T @ theirs / max(len(rows), 1)).max(1)
+    if len(rows) == 0 or float(correlation.min()) < _MIN_CORRELATION or len(set(matches.tolist())) < len(matches):
+        raise InputError(
+            "the initial model was not made from this teacher: the rows of their embedding tables do not match"
+        )
+    return matches

@@ -1,1 +1,1 @@
-"""Texts and pairs that training reads, and where they come from."""
+"""Texts and pairs for training, and the repositories that they are gathered from."""

@@ -1,11 +1,9 @@
-"""Text to convert and train on: JSONL files, held out by the text itself, sampled so that small languages count.
+"""Training texts: JSONL files, split by a digest of the text, and sampled so that small languages are represented.
 
-A line is `{"l": language, "t": text, "k": "q" or "d"}`; `k` says whether the text is read as a query or as a document.
+A line is `{"l": language, "t": text, "k": "q" or "d"}`; `k` selects the prompt for queries or for documents.
 """
 
-import gzip
 import hashlib
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,90 +16,73 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from moembed.errors import InputError
+from moembed.evaluation.text_lines import json_objects
+from moembed.train.data.batching import length_batches, truncated_length
+from moembed.train.recipe import Prompts
 
-_LEAST = 6  # ids of a text that is worth reading
+_MIN_TOKENS = 6  # of a text, special tokens included
 _BUCKETS = 1 << 16
-_BLOCK = 1024
+_BLOCK = 1024  # texts tokenized at a time
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text with the prompt that its kind takes."""
+    """A text, prompt included, and its language."""
 
     language: str
     text: str
 
 
 class Encoded(NamedTuple):
-    """A text, prompt included, and its ids, special tokens included."""
+    """A text, prompt included, and its token ids, special tokens included."""
 
     text: str
     ids: list[int]
 
 
-def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> tuple[list[Text], list[Text]]:
-    """Read the files, each distinct text once, and split them: to learn from, and to choose by.
+def read_texts(paths: Sequence[Path], prompts: Prompts, validation_share: float) -> tuple[list[Text], list[Text]]:
+    """Read the files, each distinct text once, and split them into training and validation texts.
 
-    A text is held out by its own digest, so that the choice does not depend on the files, their order or a seed.
+    The split depends on the digest of each text alone, not on the files, their order or a seed.
 
     Args:
         paths: JSONL files, gzip or plain.
-        prompts: of `query` and `passage`.
-        held_out: share of the texts that is held out.
+        prompts: prompts of queries and of passages.
+        validation_share: share of the texts held out for validation.
 
     Raises:
-        InputError: a file cannot be read, or a line is not of the form above.
+        InputError: a file cannot be read, or a line does not have the form above.
     """
     seen: set[bytes] = set()
-    learned: list[Text] = []
-    held: list[Text] = []
+    train: list[Text] = []
+    validation: list[Text] = []
     for path in paths:
-        for number, row in rows(path):
+        for number, row in json_objects(path):
             text, kind, language = (row.get(key) for key in ("t", "k", "l"))
             if not isinstance(text, str) or not isinstance(language, str) or kind not in ("q", "d"):
                 raise InputError(f'{path}:{number}: expected "l", "t" and "k" ("q" or "d"), found {sorted(row)}')
-            own = digest(text)
-            if own in seen:
+            key = digest(text)
+            if key in seen:
                 continue
-            seen.add(own)
-            prompt = prompts["query" if kind == "q" else "passage"]
-            (held if is_held_out(own, held_out) else learned).append(Text(language, prompt + text))
-    return learned, held
+            seen.add(key)
+            prompt = prompts.query if kind == "q" else prompts.passage
+            (validation if is_held_out(key, validation_share) else train).append(Text(language, prompt + text))
+    return train, validation
 
 
 def digest(text: str) -> bytes:
-    """What tells texts apart, and decides which are held out."""
+    """Return the digest that identifies a text and decides its split."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def is_held_out(own: bytes, share: float) -> bool:
-    """Whether a text of this digest is held out."""
-    return int.from_bytes(own[:2], "little") < share * _BUCKETS
+def is_held_out(key: bytes, validation_share: float) -> bool:
+    """Check whether the text with this digest is held out for validation."""
+    return int.from_bytes(key[:2], "little") < validation_share * _BUCKETS
 
 
-def rows(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
-    """The lines of a JSONL file, gzip or plain, with their numbers.
-
-    Raises:
-        InputError: it cannot be read, or a line is no object.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-                yield number, row
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as JSONL: {error}") from error
-
-
-def count(texts: Iterable[Text], tokenizer: Tokenizer) -> dict[str, Counter[int]]:
-    """How often the text of each language has each id."""
+def count_tokens(texts: Iterable[Text], tokenizer: Tokenizer) -> dict[str, Counter[int]]:
+    """Count the occurrences of each token id, by language."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     block: list[Text] = []
 
@@ -123,76 +104,72 @@ def sample(
     tokenizer: Tokenizer,
     *,
     tokens: int,
-    flatten: float,
-    emphasis: Mapping[str, float],
+    alpha: float,
+    weights: Mapping[str, float],
     seed: int,
 ) -> list[Encoded]:
-    """Draw texts until they have about so many tokens; texts of fewer than six are passed over.
+    """Sample distinct texts until they have about `tokens` tokens; texts with fewer than six are skipped.
 
-    A language with n texts is drawn from in proportion to n ** `flatten` times its `emphasis`, or 1, and never twice the same
-    text. Drawing more tokens begins with what drawing fewer gives.
+    A language with n texts is sampled in proportion to n ** `alpha` times its weight. A larger sample begins with the smaller
+    one.
 
     Args:
-        texts: to draw from.
-        tokenizer: gives the ids, special tokens included, and cuts them.
-        tokens: how many to draw; fewer if there are no more.
-        flatten: 1 draws languages as they come, 0 all alike.
-        emphasis: by language.
-        seed: of the drawing.
+        texts: population.
+        tokenizer: gives the ids, special tokens included, and truncates them.
+        tokens: number to sample; fewer if the texts have fewer.
+        alpha: 1 samples languages in proportion to their texts, 0 all languages alike.
+        weights: by language; 1 if absent.
+        seed: of the random order.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for text in texts:
         groups[text.language].append(text.text)
-    stream = mixed(groups, flatten, emphasis, seed)
-    drawn: list[Encoded] = []
+    order = interleave(groups, alpha, weights, seed)
+    sampled: list[Encoded] = []
     total = 0
-    for start in range(0, len(stream), _BLOCK):
-        block = stream[start : start + _BLOCK]
-        for drawn_text, encoding in zip(block, tokenizer.encode_batch_fast(block), strict=True):
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        for text_sampled, encoding in zip(block, tokenizer.encode_batch_fast(block), strict=True):
             if total >= tokens:
-                return drawn
-            if len(encoding.ids) >= _LEAST:
-                drawn.append(Encoded(drawn_text, encoding.ids))
+                return sampled
+            if len(encoding.ids) >= _MIN_TOKENS:
+                sampled.append(Encoded(text_sampled, encoding.ids))
                 total += len(encoding.ids)
-    return drawn
+    return sampled
 
 
-def mixed(groups: Mapping[str, Sequence[_T]], flatten: float, emphasis: Mapping[str, float], seed: int) -> list[_T]:
-    """All of several groups in one random order, each spread over it as `sample` draws languages: early, if it is drawn often.
+def interleave(groups: Mapping[str, Sequence[_T]], alpha: float, weights: Mapping[str, float], seed: int) -> list[_T]:
+    """Shuffle several groups into one order in which groups with a larger sampling rate come earlier.
 
     Args:
         groups: by name.
-        flatten: see `sample`.
-        emphasis: by name of a group.
-        seed: of the order.
+        alpha: see `sample`.
+        weights: by name of a group.
+        seed: of the random order.
     """
     generator = random.Random(seed)  # noqa: S311  (not for secrets)
-    order = {name: list(own) for name, own in sorted(groups.items())}
-    for own in order.values():
-        generator.shuffle(own)
-    # The i-th of a group is due when the group's share of the stream has grown to i.
+    shuffled = {name: list(items) for name, items in sorted(groups.items())}
+    for items in shuffled.values():
+        generator.shuffle(items)
+    # The i-th item of a group is due when the group's share of the order reaches i.
     due = sorted(
-        ((position + generator.random()) / (len(own) ** flatten * emphasis.get(name, 1.0)), name, position)
-        for name, own in order.items()
-        for position in range(len(own))
+        ((position + generator.random()) / (len(items) ** alpha * weights.get(name, 1.0)), name, position)
+        for name, items in shuffled.items()
+        for position in range(len(items))
     )
-    return [order[name][position] for _, name, position in due]
+    return [shuffled[name][position] for _, name, position in due]
 
 
-def batches(texts: Sequence[Encoded], tokens: int, multiple: int = 1) -> list[Tensor]:
-    """Group texts of one length into batches `[texts, length]` int64 of at most `tokens` tokens: nothing is padded.
+def batches(texts: Sequence[Encoded], max_tokens: int, multiple: int = 1) -> list[Tensor]:
+    """Group texts of equal length into batches `[texts, length]` int64.
 
     Args:
         texts: to group.
-        tokens: most tokens of a batch, or one text.
-        multiple: cut lengths down to multiples of this, the last special token kept, so that batches are fuller.
+        max_tokens: limit of a batch, see `length_batches`.
+        multiple: lengths are rounded down to multiples of this; the last special token is kept.
     """
-    by_length: dict[int, list[list[int]]] = defaultdict(list)
-    for _, ids in texts:
-        length = max(len(ids) // multiple * multiple, min(len(ids), multiple))
-        by_length[length].append([*ids[: length - 1], ids[-1]])
-    made = []
-    for length in sorted(by_length):
-        own, size = by_length[length], max(1, tokens // length)
-        made += [torch.tensor(own[start : start + size]) for start in range(0, len(own), size)]
-    return made
+    lengths = [truncated_length(len(text.ids), multiple) for text in texts]
+    return [
+        torch.tensor([[*texts[i].ids[: lengths[i] - 1], texts[i].ids[-1]] for i in indices])
+        for indices in length_batches(lengths, max_tokens)
+    ]

@@ -1,80 +1,91 @@
-"""Which texts repeat an evaluation set."""
+"""Detection of training texts that overlap an evaluation set."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-SHARED = 40  # characters in a row
-_STRIDE = SHARED // 2
-SENTENCE = 20  # characters of an evaluation text that may not stand among other sentences
-_RUN = 3  # sentences of an evaluation text shorter than `SHARED`, at most
-_END = re.compile(r"(?<=[.!?؟।])\s+|(?<=[。！？])\s*|\n+")
+from moembed.evaluation.text_lines import json_objects, numbered_lines
+
+MIN_OVERLAP = 40  # consecutive characters
+_STRIDE = MIN_OVERLAP // 2
+MIN_SENTENCE = 20  # characters of an evaluation text that must not occur among other sentences
+_MAX_RUN = 3  # sentences of an evaluation text shorter than `MIN_OVERLAP`
+_SENTENCE_END = re.compile(r"(?<=[.!?؟।])\s+|(?<=[。！？])\s*|\n+")
 
 
-class Measured:
-    """Texts of evaluation sets, to tell whether a text repeats it.
+class EvaluationTexts:
+    """Texts of evaluation sets, indexed to find overlaps.
 
     Args:
         texts: of the sets.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = [_plain(text) for text in texts]
-        self._whole = {_bare(text) for text in self._texts}
-        # Forty characters in a row hold one of these blocks whole, wherever they begin.
+        self._texts = [_normalized(text) for text in texts]
+        self._whole = {_letters_and_digits(text) for text in self._texts}
+        # Any forty consecutive characters of a text contain one of these blocks completely.
         self._blocks: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for index, text in enumerate(self._texts):
             for start in range(0, len(text) - _STRIDE + 1, _STRIDE):
                 self._blocks[text[start : start + _STRIDE]].append((index, start))
 
-    def repeated(self, text: str) -> bool:
-        """Whether a set has it whole, or `SHARED` characters in a row of it, or a run of its sentences of `SENTENCE` or more."""
-        if _bare(text) in self._whole or self._quotes(text):
-            return True
-        plain = _plain(text)
-        for at in range(len(plain) - _STRIDE + 1):
-            for index, start in self._blocks.get(plain[at : at + _STRIDE], ()):
-                other, first, last = self._texts[index], 0, _STRIDE
-                while (
-                    first > _STRIDE - SHARED
-                    and min(at, start) + first > 0
-                    and plain[at + first - 1] == other[start + first - 1]
-                ):
-                    first -= 1
-                while (
-                    last - first < SHARED
-                    and plain[at + last : at + last + 1] == other[start + last : start + last + 1] != ""
-                ):
-                    last += 1
-                if last - first >= SHARED:
+    def overlap(self, text: str) -> bool:
+        """Check for an overlap: a whole text, `MIN_OVERLAP` consecutive characters, or sentences of `MIN_SENTENCE` or more."""
+        return (
+            _letters_and_digits(text) in self._whole or self._contains_sentences(text) or self._shares_characters(text)
+        )
+
+    def _contains_sentences(self, text: str) -> bool:
+        sentences = _SENTENCE_END.split(text)
+        runs = (" ".join(sentences[at : at + size]) for size in range(1, _MAX_RUN + 1) for at in range(len(sentences)))
+        return any(len(run) >= MIN_SENTENCE and _letters_and_digits(run) in self._whole for run in runs)
+
+    def _shares_characters(self, text: str) -> bool:
+        text = _normalized(text)
+        for at in range(len(text) - _STRIDE + 1):
+            for index, start in self._blocks.get(text[at : at + _STRIDE], ()):
+                if _common_length(text, at, self._texts[index], start) >= MIN_OVERLAP:
                     return True
         return False
 
-    def _quotes(self, text: str) -> bool:
-        sentences = _END.split(text)
-        runs = (" ".join(sentences[at : at + size]) for size in range(1, _RUN + 1) for at in range(len(sentences)))
-        return any(len(run) >= SENTENCE and _bare(run) in self._whole for run in runs)
+
+def _common_length(one: str, at: int, other: str, start: int) -> int:
+    """Extend a common block of `_STRIDE` characters to the left and right, up to `MIN_OVERLAP`, and return its length."""
+    first, last = 0, _STRIDE
+    while (
+        first > _STRIDE - MIN_OVERLAP and min(at, start) + first > 0 and one[at + first - 1] == other[start + first - 1]
+    ):
+        first -= 1
+    while last - first < MIN_OVERLAP and one[at + last : at + last + 1] == other[start + last : start + last + 1] != "":
+        last += 1
+    return last - first
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _bare(text: str) -> str:
-    """Letters and digits alone: sentences that differ in punctuation are the same; the text itself, where it has none."""
-    return "".join(filter(str.isalnum, text.lower())) or _plain(text)
+def _letters_and_digits(text: str) -> str:
+    """Drop punctuation and spaces; a text without letters and digits stays as it is."""
+    return "".join(filter(str.isalnum, text.lower())) or _normalized(text)
 
 
-def measured(folders: Sequence[Path]) -> Measured:
-    """The texts of evaluation sets: every string in the JSONL and TSV files below the folders."""
+def read_evaluation_texts(folders: Sequence[Path]) -> EvaluationTexts:
+    """Read every string in the JSONL and TSV files below the folders.
 
-    def texts() -> Iterator[str]:
+    Raises:
+        InputError: a file cannot be read.
+    """
+
+    def strings() -> Iterator[str]:
         for folder in folders:
             for path in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.tsv")]):
-                for line in path.read_text("utf-8").splitlines():
-                    values = json.loads(line).values() if path.suffix == ".jsonl" else line.split("\t")
-                    yield from (value for value in values if isinstance(value, str))
+                if path.suffix == ".tsv":
+                    for _, line in numbered_lines(path):
+                        yield from line.split("\t")
+                else:
+                    for _, record in json_objects(path):
+                        yield from (value for value in record.values() if isinstance(value, str))
 
-    return Measured(texts())
+    return EvaluationTexts(strings())

@@ -1,7 +1,7 @@
-"""Pairs of a query and the document that answers it, or of a text and its translation: read, filtered, and given hard negatives.
+"""Training pairs of a query and a document: read, filtered by the teacher, and given hard negatives.
 
-A line is `{"q": text, "d": text, "k": kind}`, the kind one of `source.Asked`'s or any other word, or left out. Pairs found in the
-wild are noisy: the teacher decides which to believe.
+A line is `{"q": text, "d": text, "k": kind}`; the kind is one of `repository.Kind`, any other word, or absent. Pairs gathered
+from the web are noisy, so the teacher decides which ones are consistent.
 """
 
 from collections import defaultdict
@@ -14,120 +14,125 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.errors import InputError
+from moembed.evaluation.text_lines import json_objects
 from moembed.train.data import corpus
+from moembed.train.recipe import Prompts
 
-_BLOCK = 1024
+_BLOCK = 1024  # queries scored at a time
 
 
 class Pair(NamedTuple):
-    """A query and its document, prompts included, and what kind of pair they are, "" if that is not known."""
+    """A query and its document, prompts included, and the kind of the pair, "" if unknown."""
 
     query: str
     document: str
     kind: str = ""
 
 
-def read(paths: Sequence[Path], prompts: Mapping[str, str], held_out: float) -> tuple[list[Pair], list[Pair]]:
-    """Read the files, each distinct pair once, and split them: to learn from, and to choose by.
+def read_pairs(paths: Sequence[Path], prompts: Prompts, validation_share: float) -> tuple[list[Pair], list[Pair]]:
+    """Read the files, each distinct pair once, and split them into training and validation pairs.
 
-    A pair is held out if either of its texts would be, see `corpus.read`, so that nothing is learned from a text held out there.
+    A pair is held out if either of its texts would be, see `corpus.read_texts`, so that no text is in both splits.
 
     Args:
         paths: JSONL files, gzip or plain.
-        prompts: of `query` and `passage`.
-        held_out: share of the texts that is held out.
+        prompts: prompts of queries and of passages.
+        validation_share: share of the texts held out for validation.
 
     Raises:
-        InputError: a file cannot be read, or a line is not of the form above.
+        InputError: a file cannot be read, or a line does not have the form above.
     """
     seen: set[tuple[str, str]] = set()
-    learned: list[Pair] = []
-    held: list[Pair] = []
+    train: list[Pair] = []
+    validation: list[Pair] = []
     for path in paths:
-        for number, row in corpus.rows(path):
+        for number, row in json_objects(path):
             query, document, kind = row.get("q"), row.get("d"), row.get("k", "")
             if not isinstance(query, str) or not isinstance(document, str) or not isinstance(kind, str):
-                raise InputError(f'{path}:{number}: expected texts "q" and "d", and perhaps "k", found {sorted(row)}')
-            pair = Pair(prompts["query"] + query, prompts["passage"] + document, kind)
+                raise InputError(
+                    f'{path}:{number}: expected texts "q" and "d", and optionally "k", found {sorted(row)}'
+                )
+            pair = Pair(prompts.query + query, prompts.passage + document, kind)
             if pair[:2] in seen:
                 continue
             seen.add(pair[:2])
-            out = any(corpus.is_held_out(corpus.digest(text), held_out) for text in (query, document))
-            (held if out else learned).append(pair)
-    return learned, held
+            held_out = any(corpus.is_held_out(corpus.digest(text), validation_share) for text in (query, document))
+            (validation if held_out else train).append(pair)
+    return train, validation
 
 
-def sample(pairs: Sequence[Pair], count: int, emphasis: Mapping[str, float], seed: int) -> list[Pair]:
-    """Draw pairs, none twice; drawing more begins with what drawing fewer gives.
+def sample(pairs: Sequence[Pair], count: int, weights: Mapping[str, float], seed: int) -> list[Pair]:
+    """Sample distinct pairs; a larger sample begins with the smaller one.
 
     Args:
-        pairs: to draw from.
-        count: how many; fewer if there are no more.
-        emphasis: by kind, how much more often than another each pair of it is drawn; 1 where nothing is said.
-        seed: of the drawing.
+        pairs: population.
+        count: number to sample; fewer if there are fewer pairs.
+        weights: sampling rate of each pair by its kind; 1 if absent.
+        seed: of the random order.
     """
     kinds: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         kinds[pair.kind].append(pair)
-    return corpus.mixed(kinds, 1.0, emphasis, seed)[:count]
+    return corpus.interleave(kinds, 1.0, weights, seed)[:count]
 
 
 def consistent(queries: Tensor, documents: Tensor, rank: int) -> Tensor:
-    """Which pairs the teacher believes: those whose document is among the `rank` that it finds nearest to the query.
+    """Select pairs whose document is among the `rank` nearest to the query by the teacher's embeddings.
 
     Args:
         queries: the teacher's embeddings `[pairs, hidden]`, of unit length.
         documents: the same, in the same order; equal ones count once.
-        rank: 1 believes only what the teacher finds itself.
+        rank: 1 selects only pairs whose document is the nearest.
 
     Returns:
         `[pairs]` bool.
     """
     distinct = torch.unique(documents, dim=0)
-    kept = []
+    selected = []
     for start in range(0, len(queries), _BLOCK):
-        own = queries[start : start + _BLOCK]
-        mine = (own * documents[start : start + _BLOCK]).sum(-1, keepdim=True)
-        # Two ways to compute one product may differ in the last bits.
-        kept.append(((own @ distinct.T) > mine + 1e-6).sum(1) < rank)
-    return torch.cat(kept)
+        block = queries[start : start + _BLOCK]
+        positive = (block * documents[start : start + _BLOCK]).sum(-1, keepdim=True)
+        # The same product computed in two ways may differ in the last bits.
+        selected.append(((block @ distinct.T) > positive + 1e-6).sum(1) < rank)
+    return torch.cat(selected)
 
 
 def hard_negatives(queries: Tensor, documents: Tensor, count: int, margin: float) -> Tensor:
-    """For every pair the documents nearest to its query that the teacher nevertheless calls wrong.
+    """Find for every query the nearest documents that the teacher rates as wrong.
 
     Args:
         queries: the teacher's embeddings `[pairs, hidden]`, of unit length.
         documents: the same, in the same order.
-        count: documents to find for each.
-        margin: a document is wrong if its similarity is less than that of the pair's own by more than this.
+        count: documents to find for each query.
+        margin: a document is wrong if its similarity is below that of the query's own document by more than this.
 
     Returns:
-        Numbers of documents `[pairs, count]` int64, nearest first; -1 where there are not so many.
+        Indices of documents `[pairs, count]` int64, nearest first, padded with -1.
     """
     count = min(count, len(documents))
-    found = []
+    negatives = []
     for start in range(0, len(queries), _BLOCK):
-        own = queries[start : start + _BLOCK]
-        mine = (own * documents[start : start + _BLOCK]).sum(-1, keepdim=True)
-        similar = own @ documents.T
-        nearest = similar.masked_fill(similar >= mine - margin, -2).topk(count)
-        found.append(nearest.indices.masked_fill(nearest.values == -2, -1))
-    return torch.cat(found)
+        block = queries[start : start + _BLOCK]
+        positive = (block * documents[start : start + _BLOCK]).sum(-1, keepdim=True)
+        similarity = block @ documents.T
+        nearest = similarity.masked_fill(similarity >= positive - margin, -2).topk(count)
+        negatives.append(nearest.indices.masked_fill(nearest.values == -2, -1))
+    return torch.cat(negatives)
 
 
-def found(queries: Tensor, documents: Tensor, dims: Sequence[int]) -> dict[str, float]:
-    """The share of queries that find their own document first: `pairs_found`, and `pairs_found_128` when cut to 128 dimensions.
+def recall_at_1(queries: Tensor, documents: Tensor, dims: Sequence[int]) -> dict[str, float]:
+    """Return the share of queries whose own document is the nearest: `recall_at_1`, and `recall_at_1_128` at 128 dimensions.
 
     Args:
         queries: embeddings `[pairs, hidden]`.
-        documents: the same, in the same order; where equal ones are first, one of them is enough.
-        dims: widths to cut to.
+        documents: the same, in the same order; an equal document counts as the query's own.
+        dims: widths to truncate to.
     """
     shares = {}
     for dim in dims:
-        cut = [F.normalize(side[:, :dim], dim=-1) for side in (queries, documents)]
-        best = cut[1][(cut[0] @ cut[1].T).argmax(1)]
-        right = torch.isclose((best * cut[1]).sum(-1), torch.ones(()), rtol=0, atol=1e-6)
-        shares["pairs_found" + f"_{dim}" * (dim < queries.shape[1])] = round(float(right.float().mean()), 4)
+        truncated = [F.normalize(side[:, :dim], dim=-1) for side in (queries, documents)]
+        nearest = truncated[1][(truncated[0] @ truncated[1].T).argmax(1)]
+        correct = torch.isclose((nearest * truncated[1]).sum(-1), torch.ones(()), rtol=0, atol=1e-6)
+        name = f"recall_at_1_{dim}" if dim < queries.shape[1] else "recall_at_1"
+        shares[name] = round(float(correct.float().mean()), 4)
     return shares

@@ -1,18 +1,18 @@
-"""A public repository, and the rows and pairs that are read of a clone of it."""
+"""Repositories of training texts, and the rows and pairs read from a clone of one."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-READ = frozenset("ar de en es fa fr hi id it ja ko nl pl pt ru tr uk vi zh".split())  # languages that are read of most
-LONG = 900  # characters that a passage grows to
-TURNS = 3  # pairs of a paragraph
-_SHORT = 200  # characters: what is read as a query now and then
+MAIN_LANGUAGES = frozenset("ar de en es fa fr hi id it ja ko nl pl pt ru tr uk vi zh".split())  # get the most text
+MAX_PASSAGE = 900  # characters
+PAIRS_PER_PARAGRAPH = 3
+_MAX_QUERY = 200  # characters of a sentence that may become a query
 
 
 class Row(NamedTuple):
-    """A text, its language (ISO 639-1 where there is such a code), and `k`: "q" for a query, "d" for a document."""
+    """A text, its language (ISO 639-1 where there is such a code), and its kind: "q" for a query, "d" for a document."""
 
     language: str
     text: str
@@ -22,14 +22,14 @@ class Row(NamedTuple):
 Kind = Literal["question", "heading", "translation", "context"]
 
 
-class Asked(NamedTuple):
-    """A query, the document that it is to find, and what the query is of it.
+class RawPair(NamedTuple):
+    """A query and the document it should retrieve, without prompts.
 
     Attributes:
-        query: a question that the document answers, its heading, a text of which it is or holds the translation, or a sentence
-            from between those of the document.
-        document: in the query's language or another.
-        kind: which of these.
+        query: a question, a heading, a text, or a sentence from the middle of a passage.
+        document: the answer to the question, the text below the heading, a translation or a passage that contains one, or the
+            rest of the passage; in the query's language or another.
+        kind: relation of the two.
     """
 
     query: str
@@ -37,35 +37,35 @@ class Asked(NamedTuple):
     kind: Kind
 
 
-Reader = Callable[[Path], Iterable[Row]]
+RowReader = Callable[[Path], Iterable[Row]]
 
 
-class Source(NamedTuple):
-    """A public repository at github.com.
+class Repository(NamedTuple):
+    """A public repository on github.com.
 
     Attributes:
-        repository: owner and name.
-        licence: of its text.
-        read: makes rows of a clone.
-        pairs: makes pairs of it, where it has any.
+        name: owner and name.
+        license: of its text.
+        read_rows: reads rows from a clone.
+        read_pairs: reads pairs from a clone; by default it has none.
     """
 
-    repository: str
-    licence: str
-    read: Reader
-    pairs: Callable[[Path], Iterable[Asked]] = lambda _: ()
+    name: str
+    license: str
+    read_rows: RowReader
+    read_pairs: Callable[[Path], Iterable[RawPair]] = lambda _: ()
 
 
 def passages(language: str, sentences: Sequence[str], seed: str) -> Iterator[Row]:
-    """Running sentences: each alone, as a query or a document, and then joined to passages of two to five."""
+    """Yield consecutive sentences one by one, as queries or documents, then joined to passages of two to five."""
     generator = random.Random(seed)  # noqa: S311  (not for secrets)
-    glue = "" if language in ("zh", "ja", "th") else " "
+    separator = "" if language in ("zh", "ja", "th") else " "
     for sentence in sentences:
-        yield Row(language, sentence, "q" if len(sentence) < _SHORT and generator.random() < 0.5 else "d")
+        yield Row(language, sentence, "q" if len(sentence) < _MAX_QUERY and generator.random() < 0.5 else "d")
     rest = list(sentences)
     while rest:
         size = generator.randint(2, 5)
-        joined = glue.join(rest[:size])[:LONG]
+        joined = separator.join(rest[:size])[:MAX_PASSAGE]
         if len(rest) > 1:
             yield Row(language, joined, "d")
         rest = rest[size:]

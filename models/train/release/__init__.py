@@ -1,1 +1,1 @@
-"""From a trained student to a checkpoint, a bundle and a model card."""
+"""Release of a trained student: its checkpoint, its bundle and its model card."""

@@ -1,5 +1,6 @@
-"""A student's folder in the published layout, which every other command reads."""
+"""Checkpoint folder of a student, in the layout of the published model."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -20,12 +21,13 @@ from moembed.train.convert.teacher import Teacher
 from moembed.train.recipe import Recipe
 
 RECIPE_FILE = "recipe.json"
-_ROWS = 64
+_VOCABULARY_MULTIPLE = 64  # of the rows of the embedding table
 
 
 def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
-    """The student's `config.json`: the built-in model's, with the recipe's and the teacher's sizes."""
+    """Return the student's `config.json`: the built-in model's, with the sizes of the recipe and the teacher."""
     raw: dict[str, Any] = json.loads((DEFAULT_FOLDER / "config.json").read_text("utf-8"))
+    rows = -(-recipe.student.vocabulary_size // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
     sizes = {
         "_name_or_path": recipe.name,
         "n_embd": teacher.hidden,
@@ -33,12 +35,12 @@ def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
         "n_layer": len(teacher.layers),
         "n_inner": teacher.ffn,
         "ffn_div": recipe.student.ffn_div,
-        "num_experts": recipe.student.experts,
+        "num_experts": recipe.student.num_experts,
         "moe_top_k": recipe.student.top_k,
         "moe_every_n_layers": recipe.student.moe_every,
         "layer_norm_epsilon": teacher.eps,
         "rotary_emb_base": recipe.student.rotary_base,
-        "vocab_size": -(-recipe.student.vocabulary // _ROWS) * _ROWS,
+        "vocab_size": rows,
         "n_positions": teacher.max_tokens,
         "max_trained_positions": teacher.max_tokens,
         "torch_dtype": "float16",
@@ -47,26 +49,26 @@ def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
     return with_common_names(raw | sizes)
 
 
-def write(
+def write_checkpoint(
     folder: Path,
     network: NomicMoe,
     recipe: Recipe,
     teacher: Teacher,
     tokenizer: Mapping[str, Any],
-    made: Mapping[str, Any],
+    report: Mapping[str, Any],
 ) -> str:
-    """Write a checkpoint; it appears complete or not at all, over an older one.
+    """Write a checkpoint, which replaces an older one; it appears complete or not at all.
 
     Args:
-        folder: where.
+        folder: folder of the checkpoint.
         network: the student.
         recipe: its recipe.
         teacher: its teacher.
         tokenizer: content of its `tokenizer.json`.
-        made: how it was made, kept in `recipe.json`.
+        report: how it was made, written to `recipe.json`.
 
     Returns:
-        The sha256 of its weights.
+        The sha256 of the weights.
     """
     mask = len(tokenizer["model"]["vocab"]) - 1
     with replacing_folder(folder) as partial:
@@ -79,18 +81,17 @@ def write(
             "config.json": raw,
             "tokenizer.json": tokenizer,
             "config_sentence_transformers.json": {
-                "prompts": recipe.prompts,
+                "prompts": dataclasses.asdict(recipe.prompts),
                 "default_prompt_name": None,
                 "similarity_fn_name": "cosine",
                 "matryoshka_dims": recipe.student.dims,
             },
             "sentence_bert_config.json": {"max_seq_length": teacher.max_tokens, "do_lower_case": False},
-            RECIPE_FILE: {**made, "sha256": digest},
+            RECIPE_FILE: {**report, "sha256": digest},
         }
         for name, content in files.items():
-            (partial / name).write_text(
-                json.dumps(content, ensure_ascii=False, indent=2 * (name != "tokenizer.json") or None)
-            )
+            indent = None if name == "tokenizer.json" else 2  # indentation would almost double the vocabulary
+            (partial / name).write_text(json.dumps(content, ensure_ascii=False, indent=indent), "utf-8")
         (partial / "1_Pooling").mkdir()
         pooling = json.loads((DEFAULT_FOLDER / "1_Pooling/config.json").read_text("utf-8"))
         pooling["word_embedding_dimension"] = teacher.hidden
@@ -102,10 +103,10 @@ def write(
 
 
 def _renumber_mask(path: Path, mask: int) -> None:
-    """`tokenizer_config.json` lists added tokens by id."""
+    """Set the id of `<mask>` in `tokenizer_config.json`, which lists added tokens by id."""
     raw = json.loads(path.read_text("utf-8"))
     listed = raw["added_tokens_decoder"]
     raw["added_tokens_decoder"] = {
         str(mask) if token["content"] == "<mask>" else number: token for number, token in listed.items()
     }
-    path.write_text(json.dumps(raw, ensure_ascii=False, indent=2))
+    path.write_text(json.dumps(raw, ensure_ascii=False, indent=2), "utf-8")

@@ -1,26 +1,29 @@
-"""`python -m moembed.train.release.ship CHECKPOINT TEXTS...`: a checkpoint that training made becomes the built-in model.
+"""Replacement of the built-in model by a trained checkpoint (`moembed ship`).
 
-Export, INT8, quality on the named sets into the certificate, model card: made aside, and put in place when all of it is there
-and the bundle is small enough for a wheel.
+Export, quantization, evaluation into the certificate and the model card run in a work folder. The bundle is replaced when all of
+them have succeeded and it is small enough for a wheel.
 """
 
-import argparse
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from moembed.bundle.bundle import Bundle
-from moembed.cli import main as moembed
+from moembed.embedder import Embedder
 from moembed.errors import InputError, MoembedError, OutputError
+from moembed.evaluation.certify import certify_sets
+from moembed.export.pipeline import export
 from moembed.files.paths import replacing_folder
+from moembed.models.locate import locate
+from moembed.quantize.calibrate import MAX_TOKENS
+from moembed.quantize.pipeline import quantize
 from moembed.train.data import corpus
+from moembed.train.recipe import Prompts, Recipe
 from moembed.train.release import card
 
-LIMIT = 40_000_000  # bytes of the bundle, tokenizer included
+MAX_BYTES = 40_000_000  # of the bundle, tokenizer included
 
 
 def ship(
@@ -29,96 +32,82 @@ def ship(
     *,
     data: Path,
     sets: Sequence[str],
-    recipe: str,
+    quantization: str,
     work: Path,
     bundle: Path,
     card_dir: Path,
-) -> None:
-    """Make the bundle and its card, and put them in place.
+    log: Callable[[str], None],
+) -> Bundle:
+    """Build the bundle and its card, and put them in place.
 
     Args:
-        checkpoint: what training made; its recipe names the model.
-        texts: what it learned from; some of them calibrate the INT8 bundle, and experts are counted in some.
+        checkpoint: a checkpoint of `moembed train`; its recipe names the model.
+        texts: training texts; some of them calibrate the INT8 bundle, and expert loads are measured on some.
         data: folder of the evaluation sets.
-        sets: their names.
-        recipe: of `moembed quantize`.
-        work: folder for what is made on the way; what is there is made anew.
-        bundle: where the INT8 bundle goes, over an older one.
-        card_dir: where the card goes.
+        sets: names of the evaluation sets.
+        quantization: recipe of `moembed quantize`.
+        work: folder for intermediate results, which are overwritten.
+        bundle: destination of the INT8 bundle; an older one is replaced.
+        card_dir: folder of the card.
+        log: called with progress.
+
+    Returns:
+        The bundle in its place, opened.
 
     Raises:
-        InputError: the checkpoint says nothing of its making, a step failed, or the bundle is too large.
+        InputError: the checkpoint has no training report, a step failed, or the bundle is too large.
         OutputError: a file cannot be written.
     """
-    made = card.recipe_of(checkpoint)["recipe"]
-    named, calibration = work / made["name"], work / "calibration.txt"
-    full, small = named.with_name(f"{named.name}-fp32"), named.with_name(f"{named.name}-int8")
+    recipe = card.read_report(checkpoint).recipe
     try:
-        # A bundle is named after its checkpoint's folder.
-        shutil.copytree(checkpoint, named, dirs_exist_ok=True)
+        built = _build(checkpoint, texts, recipe, data, sets, quantization, work, log)
+    except MoembedError as error:
+        raise InputError(f"{error}: nothing was replaced") from error
+    if built.size > MAX_BYTES:
+        raise InputError(
+            f"{built.folder} has {built.size:,} bytes, more than the {MAX_BYTES:,} for a wheel: nothing was replaced"
+        )
+    card.write_card(built.folder, checkpoint, texts, card_dir, texts=card.TEXTS_PER_LANGUAGE)
+    with replacing_folder(bundle) as partial:
+        shutil.copytree(built.folder, partial, dirs_exist_ok=True)
+    return Bundle.open(bundle)
+
+
+def _build(
+    checkpoint: Path,
+    texts: Sequence[Path],
+    recipe: Recipe,
+    data: Path,
+    sets: Sequence[str],
+    quantization: str,
+    work: Path,
+    log: Callable[[str], None],
+) -> Bundle:
+    """Return an INT8 bundle in the work folder, with quality in its certificate."""
+    named = work / recipe.name
+    try:
+        shutil.copytree(checkpoint, named, dirs_exist_ok=True)  # a bundle has the name of its checkpoint's folder
     except OSError as error:
         raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
-    _do("export", str(named), "-o", str(full), "--force")
-    calibration.write_text("\n".join(_calibration(named, texts, made)), "utf-8")
-    _do("quantize", str(full), "-o", str(small), "--recipe", recipe, "--calibrate", str(calibration), "--force")
-    _do("evaluate", *sets, "--data", str(data), "--model", str(small), "--baseline", str(full), "--certify")
-    if (size := Bundle.open(small).size) > LIMIT:
-        raise InputError(f"{small} has {size:,} bytes, more than the {LIMIT:,} of a wheel: nothing was replaced")
-    card.write(small, checkpoint, texts, card_dir, texts=card.TEXTS)
-    with replacing_folder(bundle) as partial:
-        shutil.copytree(small, partial, dirs_exist_ok=True)
+    fp32 = export(locate(named), work / f"{recipe.name}-fp32", force=True, log=log)
+    calibration = _calibration_texts(named, texts, recipe)
+    int8 = quantize(
+        fp32, work / f"{recipe.name}-int8", recipe=quantization, calibration=calibration, force=True, log=log
+    )
+    certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
+    return Bundle.open(int8.folder)
 
 
-def _do(*command: str) -> None:
-    if code := moembed(command):
-        raise InputError(f"`moembed {' '.join(command)}` failed with exit code {code}: nothing was replaced")
-
-
-def _calibration(checkpoint: Path, texts: Sequence[Path], made: Mapping[str, Any]) -> list[str]:
-    """Texts to calibrate by, without prompts and line breaks: drawn as training draws, so that the same files give the same."""
-    from moembed.quantize.calibrate import MAX_TOKENS
-
+def _calibration_texts(checkpoint: Path, texts: Sequence[Path], recipe: Recipe) -> list[str]:
+    """Sample training texts for calibration, without prompts and line breaks, in the same way as training samples them."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    learned, _ = corpus.read(texts, {"query": "", "passage": ""}, made["data"]["held_out"])
-    drawn = corpus.sample(
-        learned,
+    train, _ = corpus.read_texts(texts, Prompts(query="", passage=""), recipe.data.validation_share)
+    sampled = corpus.sample(
+        train,
         tokenizer,
         tokens=MAX_TOKENS,
-        flatten=made["data"]["flatten"],
-        emphasis=made["data"]["emphasis"],
-        seed=made["seed"],
+        alpha=recipe.data.language_alpha,
+        weights=recipe.data.language_weights,
+        seed=recipe.seed,
     )
-    return [" ".join(encoded.text.split()) for encoded in drawn]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and ship."""
-    parser = argparse.ArgumentParser(prog="python -m moembed.train.release.ship", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint that training made")
-    parser.add_argument("text", type=Path, nargs="+", help="JSONL files that it learned from")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets")
-    parser.add_argument("--sets", nargs="+", required=True, help="their names, as for `moembed evaluate`")
-    parser.add_argument("--recipe", default="int8-table4", help="of `moembed quantize` (default: %(default)s)")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
-    parser.add_argument("--bundle", type=Path, default=Path("runtime/default"), help="default: %(default)s")
-    parser.add_argument("--card", type=Path, default=Path("models"), help="folder of the card (default: %(default)s)")
-    chosen = parser.parse_args(argv)
-    try:
-        ship(
-            chosen.checkpoint,
-            chosen.text,
-            data=chosen.data,
-            sets=chosen.sets,
-            recipe=chosen.recipe,
-            work=chosen.work,
-            bundle=chosen.bundle,
-            card_dir=chosen.card,
-        )
-    except MoembedError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return [" ".join(encoded.text.split()) for encoded in sampled]

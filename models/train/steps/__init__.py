@@ -1,1 +1,1 @@
-"""Gradient steps after the conversion."""
+"""Gradient steps after the conversion: projection, distillation and contrastive training."""

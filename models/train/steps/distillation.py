@@ -1,4 +1,4 @@
-"""Gradient steps towards the teacher: its states, its embeddings, and the similarities it sees, at every width."""
+"""Distillation: gradient steps towards the teacher's states, embeddings and similarities, at every width."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -9,135 +9,138 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.network import NomicMoe
 from moembed.train.convert import student
-from moembed.train.convert.targets import Targets, unit_means
-from moembed.train.precision import reduced
-from moembed.train.recipe import Distil, Recipe
-from moembed.train.steps.descent import Descent
-from moembed.train.steps.losses import balance, bank, neighbours
+from moembed.train.convert.teacher_targets import TeacherTarget, span_means
+from moembed.train.data.batching import length_batches
+from moembed.train.precision import reduced_precision
+from moembed.train.recipe import DistillationRecipe, Recipe
+from moembed.train.steps.losses import bank_loss, load_balancing_loss, neighbour_loss
+from moembed.train.steps.trainer import Trainer
 
-Batch = list[Targets]
 _NEAREST = 10
-_TOKENS = 8192  # of a batch that is read without gradients
+_BATCH_TOKENS = 8192  # without gradients
 
 
-def batches(targets: Sequence[Targets], tokens: int, seed: int) -> list[Batch]:
-    """Texts of one length each, at most `tokens` tokens or one text, in random order."""
+def batches(targets: Sequence[TeacherTarget], max_tokens: int, seed: int) -> list[list[TeacherTarget]]:
+    """Group texts of equal length into batches, in random order."""
     generator = torch.Generator().manual_seed(seed)
-    by_length: dict[int, list[Targets]] = defaultdict(list)
-    for index in torch.randperm(len(targets), generator=generator).tolist():
-        by_length[len(targets[index].ids)].append(targets[index])
-    made = []
-    for length in sorted(by_length):
-        own, size = by_length[length], max(1, tokens // length)
-        made += [own[start : start + size] for start in range(0, len(own), size)]
-    return [made[i] for i in torch.randperm(len(made), generator=generator).tolist()]
+    shuffled = [targets[i] for i in torch.randperm(len(targets), generator=generator).tolist()]
+    grouped = length_batches([len(target.ids) for target in shuffled], max_tokens)
+    order = torch.randperm(len(grouped), generator=generator).tolist()
+    return [[shuffled[i] for i in grouped[number]] for number in order]
 
 
-def loss(
-    network: NomicMoe, batch: Batch, texts: Tensor, recipe: Distil, dims: list[int]
+def distillation_loss(
+    network: NomicMoe, batch: list[TeacherTarget], bank: Tensor, recipe: DistillationRecipe, dims: Sequence[int]
 ) -> tuple[Tensor, dict[str, float]]:
-    """The weighted loss of a batch, given the bank, and its parts."""
-    with reduced():
+    """Return the weighted loss of a batch, and its parts."""
+    with reduced_precision():
         states, routings = student.encode(network, torch.stack([t.ids for t in batch]))
     last = states[-1].float()
-    wanted = torch.stack([t.vector for t in batch])
-    goal = torch.cat([t.states for t in batch]).float()
+    embeddings = torch.stack([t.embedding for t in batch])
+    span_states = torch.cat([t.states for t in batch]).float()
     counts = torch.tensor([len(t.states) for t in batch])
-    offset = counts.cumsum(0) - counts
-    unit = torch.cat([t.unit + shift for t, shift in zip(batch, offset.tolist(), strict=True)])
-    met = torch.bincount(unit, minlength=len(goal)) > 0
-    difference = (unit_means(last.flatten(0, 1), unit, len(goal)) - goal)[met]
+    offsets = counts.cumsum(0) - counts
+    spans = torch.cat([t.spans + offset for t, offset in zip(batch, offsets.tolist(), strict=True)])
+    present = torch.bincount(spans, minlength=len(span_states)) > 0
+    difference = (span_means(last.flatten(0, 1), spans, len(span_states)) - span_states)[present]
+    variance = (span_states[present] - span_states[present].mean(0)).square().sum()
     pooled = last.mean(1)
-    turned = student.project(network, pooled)
+    projected = student.project(network, pooled)
+    neighbours = [neighbour_loss(projected[:, :dim], embeddings, recipe.temperature) for dim in dims]
     parts = {
-        "states": difference.square().sum() / (goal[met] - goal[met].mean(0)).square().sum(),
-        "vectors": 1 - (F.normalize(pooled, dim=-1) * wanted).sum(-1).mean(),
-        "neighbours": torch.stack([neighbours(turned[:, :dim], wanted, recipe.temperature) for dim in dims]).mean(),
-        "bank": bank(pooled, wanted, texts, recipe.bank_temperature),
-        "balance": torch.stack([balance(routing) for routing in routings]).mean(),
+        "states": difference.square().sum() / variance,
+        "embeddings": 1 - (F.normalize(pooled, dim=-1) * embeddings).sum(-1).mean(),
+        "neighbours": torch.stack(neighbours).mean(),
+        "bank": bank_loss(pooled, embeddings, bank, recipe.bank_temperature),
+        "balance": torch.stack([load_balancing_loss(routing) for routing in routings]).mean(),
     }
-    total = torch.stack([getattr(recipe, name) * part for name, part in parts.items()]).sum()
+    total = torch.stack([getattr(recipe, f"{name}_weight") * part for name, part in parts.items()]).sum()
     return total, {name: float(part.detach()) for name, part in parts.items()}
 
 
-def vectors(encode: Callable[[Tensor], Tensor], texts: Sequence[Tensor]) -> Tensor:
-    """Embeddings `[texts, hidden]`, of unit length, of texts' ids.
+def pooled_embeddings(encode: Callable[[Tensor], Tensor], texts: Sequence[Tensor]) -> Tensor:
+    """Return mean-pooled embeddings `[texts, hidden]` of unit length.
 
     Args:
-        encode: last hidden states `[batch, length, hidden]` of ids `[batch, length]`.
-        texts: ids of each, `[length]` int64; at least one text.
+        encode: maps ids `[batch, length]` to last hidden states `[batch, length, hidden]`.
+        texts: token ids of each text, `[length]` int64; at least one text.
     """
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, ids in enumerate(texts):
-        by_length[len(ids)].append(index)
-    order, found = [], []
-    with torch.no_grad(), reduced():
-        for length, own in by_length.items():
-            size = max(1, _TOKENS // length)
-            for start in range(0, len(own), size):
-                rows = own[start : start + size]
-                states = encode(torch.stack([texts[i] for i in rows]))
-                found.append(F.normalize(states.float().mean(1), dim=-1))
-                order += rows
-    return torch.cat(found)[torch.tensor(order).argsort()]
+    order: list[int] = []
+    embeddings = []
+    with torch.no_grad(), reduced_precision():
+        for indices in length_batches([len(ids) for ids in texts], _BATCH_TOKENS):
+            states = encode(torch.stack([texts[i] for i in indices]))
+            embeddings.append(F.normalize(states.float().mean(1), dim=-1))
+            order += indices
+    return torch.cat(embeddings)[torch.tensor(order).argsort()]
 
 
-def read(network: NomicMoe, texts: Sequence[Tensor]) -> Tensor:
-    """Embeddings `[texts, hidden]`, of unit length and not yet projected, as the student reads texts' ids."""
-    return vectors(lambda ids: student.encode(network, ids)[0][-1], texts)
+def embed(network: NomicMoe, texts: Sequence[Tensor]) -> Tensor:
+    """Return the student's embeddings `[texts, hidden]` of unit length, before the projection, from token ids."""
+    return pooled_embeddings(lambda ids: student.encode(network, ids)[0][-1], texts)
 
 
-def agreement(found: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Mean cosine of embeddings, perhaps cut, to the teacher's, cut alike, and the share of its nearest texts among theirs."""
-    nearest = []
-    for x in (F.normalize(found, dim=-1), wanted):
-        similar = x @ x.T
-        similar.fill_diagonal_(-2)
-        nearest.append(similar.topk(min(_NEAREST, len(x) - 1)).indices)
-    shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(2).float().mean()
-    cosine = F.cosine_similarity(found, wanted[:, : found.shape[1]], dim=-1).mean()
-    return {"cosine": round(float(cosine), 5), "nearest": round(float(shared), 4)}
-
-
-class Distillation(Descent):
-    """Imitation of the teacher, each text read once.
+def agreement(student_embeddings: Tensor, teacher_embeddings: Tensor) -> dict[str, float]:
+    """Compare embeddings with the teacher's: mean cosine, and the share of common nearest neighbours.
 
     Args:
-        network: trained in place, all of it.
-        recipe: the choices.
-        learned: texts to learn from.
-        held: texts to judge by.
-        log: told what was found at every checkpoint.
+        student_embeddings: `[texts, width]`; the cosine is to the teacher's first `width` dimensions.
+        teacher_embeddings: `[texts, hidden]`, of unit length.
+    """
+    nearest = []
+    for x in (F.normalize(student_embeddings, dim=-1), teacher_embeddings):
+        similarity = x @ x.T
+        similarity.fill_diagonal_(-2)
+        nearest.append(similarity.topk(min(_NEAREST, len(x) - 1)).indices)
+    overlap = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(2).float().mean()
+    truncated = teacher_embeddings[:, : student_embeddings.shape[1]]
+    cosine = F.cosine_similarity(student_embeddings, truncated, dim=-1).mean()
+    return {"cosine": round(float(cosine), 5), "neighbour_overlap": round(float(overlap), 4)}
+
+
+class Distillation(Trainer):
+    """Distillation of the teacher into the whole network, one pass over the texts.
+
+    Args:
+        network: trained in place.
+        recipe: the hyperparameters.
+        train: training texts.
+        validation: validation texts.
+        log: called with the results of every checkpoint.
     """
 
     def __init__(
         self,
         network: NomicMoe,
         recipe: Recipe,
-        learned: Sequence[Targets],
-        held: Sequence[Targets],
+        train: Sequence[TeacherTarget],
+        validation: Sequence[TeacherTarget],
         log: Callable[[str], None],
     ) -> None:
-        self._recipe, self._held = recipe, held
-        self._batches = batches(learned, recipe.distil.batch, recipe.seed)
-        self._wanted = torch.stack([t.vector for t in held])
-        self._bank = torch.stack([t.vector for t in learned])
-        super().__init__(network, recipe.distil, -(-len(self._batches) // recipe.distil.accumulate), log)
+        self._recipe, self._validation = recipe, validation
+        self._batches = batches(train, recipe.distillation.batch_tokens, recipe.seed)
+        self._validation_embeddings = torch.stack([t.embedding for t in validation])
+        self._bank = torch.stack([t.embedding for t in train])
+        steps = -(-len(self._batches) // recipe.distillation.gradient_accumulation)
+        super().__init__(network, recipe.distillation, steps, log)
 
-    def _gradient(self, step: int) -> dict[str, float]:
-        recipe, size = self._recipe, self._recipe.distil.accumulate
-        own = self._batches[step * size : (step + 1) * size]
+    def _backward(self, step: int) -> dict[str, float]:
+        recipe, size = self._recipe, self._recipe.distillation.gradient_accumulation
+        accumulated = self._batches[step * size : (step + 1) * size]
         sums: dict[str, float] = defaultdict(float)
-        for batch in own:
-            total, parts = loss(self._network, batch, self._bank, recipe.distil, recipe.student.dims)
-            (total / len(own)).backward()  # type: ignore[no-untyped-call]
+        for batch in accumulated:
+            total, parts = distillation_loss(self._network, batch, self._bank, recipe.distillation, recipe.student.dims)
+            (total / len(accumulated)).backward()  # type: ignore[no-untyped-call]
             for name, part in parts.items():
-                sums[name] += part / len(own)
+                sums[name] += part / len(accumulated)
         return dict(sums)
 
-    def _judge(self) -> dict[str, float]:
-        embeddings = read(self._network, [t.ids for t in self._held])
-        least = min(self._recipe.student.dims)
-        mine, theirs = (student.project(self._network, x) for x in (embeddings, self._wanted))
-        cut = agreement(mine[:, :least], theirs)
-        return {**agreement(embeddings, self._wanted), f"nearest_{least}": cut["nearest"]}
+    def _validate(self) -> dict[str, float]:
+        embeddings = embed(self._network, [t.ids for t in self._validation])
+        smallest = min(self._recipe.student.dims)
+        mine, theirs = (student.project(self._network, x) for x in (embeddings, self._validation_embeddings))
+        truncated = agreement(mine[:, :smallest], theirs)
+        return {
+            **agreement(embeddings, self._validation_embeddings),
+            f"neighbour_overlap_{smallest}": truncated["neighbour_overlap"],
+        }

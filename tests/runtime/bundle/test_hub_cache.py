@@ -17,7 +17,7 @@ from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.errors import BundleError
 from moembed.export.writer import check_replaceable
-from moembed.train.convert.init_from import read
+from moembed.train.convert.warm_start import read_model
 from support.evaluation_sets import write_beir
 from support.serving import serving
 
@@ -203,7 +203,7 @@ def test_a_snapshot_is_not_written_over(command, bundle, int8, hub_cache):
 
 
 def test_training_starts_from_a_snapshot(int8, tmp_path):
-    plain, linked = read(int8.folder), read(write_snapshot(tmp_path / "hub", "acme/int8", int8.folder))
+    plain, linked = read_model(int8.folder), read_model(write_snapshot(tmp_path / "hub", "acme/int8", int8.folder))
     expected, found = plain.parameters, linked.parameters
     assert expected.keys() == found.keys()
     assert all(np.array_equal(expected[name], found[name]) for name in expected)

@@ -9,13 +9,13 @@ import pytest
 from moembed.errors import InputError
 from moembed.evaluation import tasks as tasks_module
 from moembed.evaluation.datasets import Dataset
-from moembed.evaluation.embedding_cache import EmbeddingCache, Reading, cache_of
+from moembed.evaluation.embedding_cache import CachedEmbedder, EmbeddingCache, shared_cache
 from moembed.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
 from moembed.evaluation.ranking import Ranking
 from moembed.evaluation.report import difference
 from moembed.evaluation.results import Result, means
 from moembed.evaluation.tasks import Retrieval
-from moembed.evaluation.variants import Variant, asking, stored, variants
+from moembed.evaluation.variants import Variant, as_query, as_stored, variants
 from support.evaluation_sets import QUERIES, TEXTS, by_hand, figures_of, measured, only, write_beir
 
 
@@ -70,7 +70,7 @@ def test_blocks_find_what_brute_force_finds(block, ties, monkeypatch):
     if ties:
         corpus, queries = np.sign(corpus[:, :8]), np.sign(queries[:, :8])
         corpus[100:200] = corpus[:100]
-    monkeypatch.setattr("moembed.evaluation.ranking._ROWS", 4)
+    monkeypatch.setattr("moembed.evaluation.ranking._QUERY_BLOCK", 4)
     ranking = Ranking(queries, 20)
     for first in range(0, 500, block):
         ranking.add(corpus[first : first + block], first)
@@ -80,7 +80,7 @@ def test_blocks_find_what_brute_force_finds(block, ties, monkeypatch):
     assert ranking.positions().tolist() == sorted({i for row in expected for i in row})
 
 
-def test_a_small_corpus_and_barred_documents():
+def test_a_small_corpus_and_excluded_documents():
     corpus = np.eye(3, dtype=np.float32)
     ranking = Ranking(corpus, 5)
     ranking.add(corpus, 0, ([0, 2], [0, 1]))
@@ -94,10 +94,10 @@ def test_small_blocks_measure_the_same(beir, model, monkeypatch):
     assert measured(only(["tiny"], beir.parent), model, *chosen) == whole
 
 
-# Reading
+# Cache
 
 
-def test_texts_that_tasks_share_are_read_once(tmp_path, model, monkeypatch):
+def test_texts_that_tasks_share_are_embedded_once(tmp_path, model, monkeypatch):
     write_beir(tmp_path / "en")
     write_beir(
         tmp_path / "de", TEXTS | {"d1": ("", "Das Brot backt vierzig Minuten.")}, dict.fromkeys(QUERIES, "Brot?")
@@ -112,43 +112,43 @@ def test_texts_that_tasks_share_are_read_once(tmp_path, model, monkeypatch):
         return embed(given, **options)
 
     monkeypatch.setattr(model, "embed", remember)
-    memory, seen = EmbeddingCache(), []
-    readings = [Reading(model, seen.append, memory=memory) for _ in tasks]
+    cache, seen = EmbeddingCache(), []
+    embedders = [CachedEmbedder(model, seen.append, cache=cache) for _ in tasks]
     chosen = (Variant(model.dim, "float32"),)
-    found = [figures_of(task.measure(reading, chosen)) for task, reading in zip(tasks, readings, strict=True)]
+    found = [figures_of(task.measure(embedder, chosen)) for task, embedder in zip(tasks, embedders, strict=True)]
     assert found == expected
     assert len(read) == len(set(read)) == (3 + 5) + 1 + 1
     assert sum(seen) == 3 * (3 + 5), "progress counts them all the same"
 
 
-def test_what_was_cut_is_remembered(model):
-    memory, texts = EmbeddingCache(), ["word " * 700, "a", "a"]
-    first, second = (Reading(model, lambda _: None, memory=memory) for _ in range(2))
-    assert first.vectors(texts, ["query"]).tobytes() == second.vectors(texts, ["query"]).tobytes()
-    assert first.vectors(texts, ["query"]).tobytes() != first.vectors(texts, ["passage"]).tobytes()
-    assert (first.cut, second.cut) == (3, 1)
+def test_truncation_is_cached(model):
+    cache, texts = EmbeddingCache(), ["word " * 700, "a", "a"]
+    first, second = (CachedEmbedder(model, lambda _: None, cache=cache) for _ in range(2))
+    assert first.embed(texts, ["query"]).tobytes() == second.embed(texts, ["query"]).tobytes()
+    assert first.embed(texts, ["query"]).tobytes() != first.embed(texts, ["passage"]).tobytes()
+    assert (first.truncated, second.truncated) == (3, 1)
 
 
-def test_the_memory_is_bounded_and_forgets_the_oldest():
-    memory, vectors = EmbeddingCache(limit=3 * 16), np.arange(20, dtype=np.float32).reshape(5, 4)
+def test_the_cache_is_bounded_and_evicts_the_least_recently_used():
+    cache, vectors = EmbeddingCache(limit=3 * 16), np.arange(20, dtype=np.float32).reshape(5, 4)
     for key in range(3):
-        memory.put(bytes([key]), vectors[key], False)
-    assert memory.get(b"\x00") is not None
+        cache.put(bytes([key]), vectors[key], False)
+    assert cache.get(b"\x00") is not None
     for key in (3, 4):
-        memory.put(bytes([key]), vectors[key], True)
-    found = [memory.get(bytes([key])) for key in range(5)]
+        cache.put(bytes([key]), vectors[key], True)
+    found = [cache.get(bytes([key])) for key in range(5)]
     assert [None if one is None else (one[0].tolist(), one[1]) for one in found] == [
         (vectors[0].tolist(), False), None, None, (vectors[3].tolist(), True), (vectors[4].tolist(), True),
     ]  # fmt: skip
     EmbeddingCache(limit=15).put(b"", vectors[0], False)
 
 
-def test_a_memory_belongs_to_its_model():
+def test_a_cache_belongs_to_its_model():
     class Model:
         pass
 
     model, other = Model(), Model()
-    assert cache_of(model) is cache_of(model) is not cache_of(other)
+    assert shared_cache(model) is shared_cache(model) is not shared_cache(other)
 
 
 # Variants
@@ -160,13 +160,13 @@ def test_variants_are_what_encode_gives(model):
     texts = ["one text", "another one", "ein dritter"]
     full = model.encode_document(texts)
     for dim in (384, 64):
-        assert np.array_equal(stored(full, Variant(dim, "float32")), model.encode_document(texts, truncate_dim=dim))
+        assert np.array_equal(as_stored(full, Variant(dim, "float32")), model.encode_document(texts, truncate_dim=dim))
         for precision in ("float16", "int8", "uint8", "binary", "ubinary"):
             codes = model.encode_document(texts, truncate_dim=dim, precision=precision)
-            assert np.array_equal(stored(full, Variant(dim, precision)), dequantize_embeddings(codes, precision))
-            assert np.array_equal(asking(full, Variant(dim, precision)), stored(full, Variant(dim, "float32")))
-    bits = stored(full, Variant(64, "hamming"))
-    assert np.array_equal(bits, asking(full, Variant(64, "hamming")))
+            assert np.array_equal(as_stored(full, Variant(dim, precision)), dequantize_embeddings(codes, precision))
+            assert np.array_equal(as_query(full, Variant(dim, precision)), as_stored(full, Variant(dim, "float32")))
+    bits = as_stored(full, Variant(64, "hamming"))
+    assert np.array_equal(bits, as_query(full, Variant(64, "hamming")))
     distances = (np.sign(bits[0]) != np.sign(bits[1])).sum()
     assert bits[0] @ bits[1] == pytest.approx(1 - 2 * distances / 64, abs=1e-6)
 

@@ -179,7 +179,7 @@ def test_every_text_gets_the_prompt_of_its_side(beir, model, monkeypatch):
         ("qrels/test.tsv", "q1\td1\tgood\n", r"test.tsv:1: score 'good' is not an integer"),
         ("qrels/test.tsv", "q1 d1\n", r"test.tsv:1: expected query-id, corpus-id and score"),
         ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t0\n", r"test.tsv:2: document 'd1' is judged twice"),
-        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\n", r"test.tsv holds no judgements"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\n", r"test.tsv has no judgements"),
     ],
 )  # fmt: skip
 def test_broken_retrieval_sets(cli, beir, file, text, part):
@@ -198,7 +198,7 @@ def test_broken_retrieval_sets(cli, beir, file, text, part):
     [
         ("s.jsonl", rows({"sentence1": "a", "score": 1}), r"s.jsonl:1: expected a string in field 'sentence2'"),
         ("s.jsonl", rows({"sentence1": "a", "sentence2": "b"}), r"s.jsonl:1: expected a number in field 'score'"),
-        ("s.jsonl", rows({"sentence1": "a", "sentence2": "b", "score": 1}), r"s.jsonl holds 1 pairs"),
+        ("s.jsonl", rows({"sentence1": "a", "sentence2": "b", "score": 1}), r"s.jsonl has 1 pairs"),
         ("s.csv", "a,b,1\nc,d,1\n", r"s.csv: every score is 1.0"),
         ("s.csv", "a,b,1\nc,d,nan\n", r"s.csv:2: score 'nan' is not a number"),
         ("s.tsv", "a\tb\nc\n", r"s.tsv:2: expected 2 columns, found 1"),
@@ -227,7 +227,7 @@ def test_missing_datasets_are_all_listed(cli, beir, monkeypatch):
 
 
 def test_the_published_groups():
-    groups = published()["groups"]
+    groups = published().groups
     assert [len(groups[name]) for name in ("beir", "cqadupstack", "miracl", "miracl-16")] == [15, 12, 18, 16]
     assert set(groups["miracl"]) - set(groups["miracl-16"]) == {"miracl-de", "miracl-yo"}
-    assert set(published()["sets"]) <= set(groups["beir"])
+    assert set(published().sets) <= set(groups["beir"])
