@@ -7,6 +7,8 @@ from pathlib import Path
 from moembed.errors import InputError
 from moembed.files.records import read_toml
 
+RECIPE_FILE = "recipe.json"  # of a checkpoint: its recipe, the digests of its inputs, and the results of training
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:

@@ -9,14 +9,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moembed.cli import doctor, embed, evaluate, export, info, quantize, search, serve, similarity, verify
+from moembed.cli import (
+    card,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    gather,
+    info,
+    quantize,
+    search,
+    serve,
+    ship,
+    similarity,
+    train,
+    verify,
+)
 from moembed.cli.common import log
 from moembed.cli.streams import flush_stdout, standard_streams, stdout
 from moembed.cli.wording import in_options
 from moembed.errors import InputError, MoembedError, MoembedWarning
 from moembed.version import __version__
 
-_COMMANDS = (embed, search, similarity, serve, export, quantize, verify, evaluate, info, doctor)
+_COMMANDS = {
+    "texts": (embed, search, similarity, serve),
+    "bundles": (info, export, quantize, verify, evaluate),
+    "training": (gather, train, ship, card),
+    "installation": (doctor,),
+}
+_HEADINGS = {group[0].__name__.rpartition(".")[2]: heading for heading, group in _COMMANDS.items()}
 _COMMANDS_WITH_TEXTS = ("embed", "similarity")
 _EPILOG = """exit codes:
   0    success
@@ -25,6 +46,14 @@ _EPILOG = """exit codes:
   130  interrupted (Ctrl-C)
   141  the reader of the output exited
 """
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help in which each group of commands has a heading."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        text, heading = super()._format_action(action), _HEADINGS.get(action.dest)
+        return text if heading is None else f"\n  {heading}:\n{text}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,12 +72,13 @@ def parser() -> argparse.ArgumentParser:
         prog="moembed",
         description="Text embeddings with nomic-embed-text-v2-moe on ONNX Runtime.",
         epilog=_EPILOG,
-        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=16),
+        formatter_class=partial(_Formatter, max_help_position=16),
     )
     top.add_argument("--version", action="version", version=f"moembed {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands).set_defaults(run=command.run)
+    for group in _COMMANDS.values():
+        for command in group:
+            command.add_parser(commands).set_defaults(run=command.run)
     return top
 
 

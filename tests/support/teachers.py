@@ -1,4 +1,4 @@
-"""A small random teacher in the real file format, over the built-in model's vocabulary."""
+"""Small random teacher in the real file format, with the built-in model's vocabulary."""
 
 import json
 import struct
@@ -17,10 +17,10 @@ def pieces() -> list[tuple[str, float]]:
 
 
 def quantized(rng: np.random.Generator, rows: int, columns: int) -> bytes:
-    """Blocks of 32 values: a float16 scale, then 16 bytes of two codes each."""
+    """Return blocks of 32 values: a float16 scale, then 16 bytes of two values each."""
     scales = rng.uniform(0.2, 0.4, (rows * columns // 32, 1)).astype("<f2") / np.float16(np.sqrt(columns))
-    codes = rng.integers(0, 256, (rows * columns // 32, 16), dtype=np.uint8)
-    return np.concatenate([scales.view(np.uint8), codes], axis=1).tobytes()
+    nibbles = rng.integers(0, 256, (rows * columns // 32, 16), dtype=np.uint8)
+    return np.concatenate([scales.view(np.uint8), nibbles], axis=1).tobytes()
 
 
 def write_teacher(path: Path, seed: int = 0) -> Path:
@@ -28,17 +28,17 @@ def write_teacher(path: Path, seed: int = 0) -> Path:
     vocabulary = pieces()
     tensors: list[tuple[str, int, int, bytes]] = []
 
-    def add(name: str, rows: int, columns: int = 0, *, around: float = 0.0, spread: float = 0.1) -> None:
+    def add(name: str, rows: int, columns: int = 0, *, mean: float = 0.0) -> None:
         if columns:
             tensors.append((name, 1, rows * columns, quantized(rng, rows, columns)))
         else:
-            values = (around + spread * rng.standard_normal(rows)).astype("<f4")
+            values = (mean + 0.1 * rng.standard_normal(rows)).astype("<f4")
             tensors.append((name, 0, rows, values.tobytes()))
 
     add("emb.word", len(vocabulary), HIDDEN)
     add("emb.pos", POSITIONS * HIDDEN)
     add("emb.type", 2 * HIDDEN)
-    add("emb.ln.w", HIDDEN, around=1.0)
+    add("emb.ln.w", HIDDEN, mean=1.0)
     add("emb.ln.b", HIDDEN)
     for layer in range(LAYERS):
         for name, rows, columns in (
@@ -49,7 +49,7 @@ def write_teacher(path: Path, seed: int = 0) -> Path:
             add(f"l{layer}.{name}.w", rows, columns)
             add(f"l{layer}.{name}.b", rows)
         for name in ("aln", "oln"):
-            add(f"l{layer}.{name}.w", HIDDEN, around=1.0)
+            add(f"l{layer}.{name}.w", HIDDEN, mean=1.0)
             add(f"l{layer}.{name}.b", HIDDEN)
 
     blob = b"".join(piece.encode() for piece, _ in vocabulary)

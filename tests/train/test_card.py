@@ -1,10 +1,11 @@
-"""The model card: figures from the certificate, experts counted on real text, and refusals."""
+"""The model card and the shipping of a checkpoint: figures from the certificate, expert loads, and refused inputs."""
 
 import itertools
 import json
 import math
 import re
 from dataclasses import asdict
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import pytest
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.cli import main
 from moembed.errors import InputError
 from moembed.train.recipe import load_recipe
-from moembed.train.release import card, ship
+from moembed.train.release import card
 from moembed.verify.probes import probe_texts
+from support.folders import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def material(tmp_path_factory):
     made = {
         "recipe": asdict(load_recipe("default")),
         "texts": {"t.jsonl": "ab" * 32},
-        "start": {"model.safetensors": "cd" * 32},
+        "init_from": {"model.safetensors": "cd" * 32},
         "distillation": [{"step": 0, "cosine": 0.5}, {"step": 9, "cosine": 0.75}],
         "sha256": Bundle.open(DEFAULT_FOLDER).manifest.source.weights_sha256,
     }
@@ -38,9 +41,9 @@ def material(tmp_path_factory):
     return folder
 
 
-def test_experts_are_counted_by_language(material):
+def test_expert_loads_are_counted_by_language(material):
     embedder = Embedder.from_pretrained()
-    found = card.loads(embedder, [material / "t.jsonl"], 3)
+    found = card.expert_loads(embedder, [material / "t.jsonl"], 3)
     assert list(found) == ["aa", "bb"]
     rows = [json.loads(line) for line in (material / "t.jsonl").read_text("utf-8").splitlines()]
     kinds = {"q": "query", "d": "passage"}
@@ -57,8 +60,8 @@ def test_entropy():
     assert card.entropy(np.array([1, 3])) == pytest.approx(-(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75)))
 
 
-def test_the_card_says_what_the_certificate_says(material, tmp_path):
-    assert card.main([*_arguments(material), "-o", str(tmp_path), "--texts", "3"]) == 0
+def test_the_card_has_the_figures_of_the_certificate(material, tmp_path):
+    assert main(["card", *_arguments(material), "-o", str(tmp_path), "--texts", "3"]) == 0
     text = (tmp_path / card.CARD_FILE).read_text("utf-8")
     quality = Bundle.open(DEFAULT_FOLDER).manifest.certificate.quality
     rows = {row[0]: row[2] for row in re.findall(r"^\| (\S+) \| (\S+) \| ([\d.]+) \| \S+ \|$", text, re.MULTILINE)}
@@ -68,16 +71,18 @@ def test_the_card_says_what_the_certificate_says(material, tmp_path):
     alone = [one.value for name, one in quality.items() if name.startswith("xquad-") and ":" not in name]
     assert f"| mean of {len(alone)} sets of xquad | nDCG@10 | {100 * sum(alone) / len(alone):.2f} | |" in text
     assert "| distillation | 9 | cosine 0.5 -> 0.75 |" in text
-    assert f"| `t.jsonl` | `{'ab' * 32}` |\n| begun from `model.safetensors` | `{'cd' * 32}` |" in text
+    assert f"| `t.jsonl` | `{'ab' * 32}` |\n| initial model, `model.safetensors` | `{'cd' * 32}` |" in text
     assert "not** that model" in text
     assert (tmp_path / card.PLOT_FILE).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_card_of_another_checkpoint_is_refused(material, tmp_path, capsys):
-    (tmp_path / "recipe.json").write_text('{"sha256": "0"}')
-    assert card.main([str(DEFAULT_FOLDER), str(tmp_path), str(material / "t.jsonl"), "-o", str(tmp_path / "out")]) == 2
-    assert "digests of its weights differ" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    report = json.loads((material / "made" / "recipe.json").read_text("utf-8"))
+    (tmp_path / "recipe.json").write_text(json.dumps(report | {"sha256": "0"}))
+    texts, out = material / "t.jsonl", tmp_path / "out"
+    assert main(["card", str(DEFAULT_FOLDER), str(tmp_path), str(texts), "-o", str(out)]) == 2
+    assert "the sha256 of the weights differ" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -86,16 +91,33 @@ def test_a_card_of_another_checkpoint_is_refused(material, tmp_path, capsys):
 def test_texts_that_cannot_be_counted_are_refused(tmp_path, line, said):
     (tmp_path / "t.jsonl").write_text(line)
     with pytest.raises(InputError, match=said):
-        card.loads(Embedder.from_pretrained(), [tmp_path / "t.jsonl"], 1)
+        card.expert_loads(Embedder.from_pretrained(), [tmp_path / "t.jsonl"], 1)
+
+
+@pytest.mark.parametrize(
+    "report", ["[]", '{"sha256": "0", "texts": {}}', '{"recipe": {"name": "old"}, "sha256": "0", "texts": {}}']
+)
+def test_a_report_of_another_version_is_refused(tmp_path, report):
+    (tmp_path / "recipe.json").write_text(report)
+    with pytest.raises(InputError, match="name a checkpoint written by this version"):
+        card.read_report(tmp_path)
+
+
+def test_the_shipped_card_has_the_words_of_the_template():
+    template = resources.files("moembed.train.release").joinpath("card.md").read_text("utf-8")
+    shipped = (ROOT / "models" / card.CARD_FILE).read_text("utf-8").splitlines()
+    words = [line for line in template.splitlines() if "{" not in line]
+    assert len(words) > 50
+    assert [line for line in words if line not in shipped] == []
 
 
 # --- shipping
 
 
 def _ship(material, checkpoint, tmp_path):
-    return ship.main(
+    return main(
         [
-            *(str(checkpoint), str(material / "t.jsonl"), "--data", str(tmp_path), "--sets", "nothing"),
+            *("ship", str(checkpoint), str(material / "t.jsonl"), "--data", str(tmp_path), "--sets", "nothing"),
             *("--work", str(tmp_path / "work"), "--bundle", str(tmp_path / "bundle")),
             *("--card", str(tmp_path / "card_dir")),
         ]
@@ -110,9 +132,9 @@ def test_nothing_is_replaced_when_a_step_fails(material, tmp_path, capsys):
     assert not (tmp_path / "card_dir").exists()
 
 
-def test_a_checkpoint_of_unknown_making_is_refused(material, tmp_path, capsys):
+def test_a_checkpoint_without_a_training_report_is_refused(material, tmp_path, capsys):
     assert _ship(material, tmp_path, tmp_path) == 2
-    assert "name a checkpoint that training made" in capsys.readouterr().err
+    assert "name a checkpoint written by this version of `moembed train`" in capsys.readouterr().err
 
 
 def _arguments(material):

@@ -1,4 +1,4 @@
-"""Contrastive steps and their pairs, against plain computations."""
+"""Contrastive training and its pairs, against plain computations."""
 
 import copy
 import json
@@ -9,11 +9,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
 from moembed.train.convert import student
-from moembed.train.convert.targets import Targets
+from moembed.train.convert.teacher_targets import TeacherTarget
 from moembed.train.data import corpus, pairs
-from moembed.train.steps import contrast, losses
+from moembed.train.recipe import Prompts
+from moembed.train.steps import contrastive, losses
 
-PROMPTS = {"query": "query: ", "passage": "passage: "}
+PROMPTS = Prompts(query="query: ", passage="passage: ")
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def _unit(*shape, generator):
 
 def _texts(lengths, hidden, generator):
     return [
-        Targets(
+        TeacherTarget(
             torch.randint(4, 40_000, (length,), generator=generator),
             torch.zeros(length, dtype=torch.int64),
             torch.zeros(1, hidden),
@@ -46,22 +47,22 @@ def test_pairs_with_a_held_out_text_are_held_out(tmp_path):
     (tmp_path / "t.jsonl").write_text(
         "".join(json.dumps({"t": line["d"], "l": "en", "k": "d"}) + "\n" for line in lines)
     )
-    learned, held = pairs.read([tmp_path / "p.jsonl"], PROMPTS, 0.1)
-    assert len(learned) + len(held) == 400
-    texts_learned, texts_held = corpus.read([tmp_path / "t.jsonl"], PROMPTS, 0.1)
-    assert {pair.document for pair in learned} <= {text.text for text in texts_learned}
-    assert {text.text for text in texts_held} <= {pair.document for pair in held}
-    assert all(pair.query.startswith("query: ") and pair.document.startswith("passage: ") for pair in learned)
+    train, validation = pairs.read_pairs([tmp_path / "p.jsonl"], PROMPTS, 0.1)
+    assert len(train) + len(validation) == 400
+    train_texts, validation_texts = corpus.read_texts([tmp_path / "t.jsonl"], PROMPTS, 0.1)
+    assert {pair.document for pair in train} <= {text.text for text in train_texts}
+    assert {text.text for text in validation_texts} <= {pair.document for pair in validation}
+    assert all(pair.query.startswith("query: ") and pair.document.startswith("passage: ") for pair in train)
 
 
-def test_a_pair_is_read_once_and_has_the_kind_that_is_said_of_it(tmp_path):
+def test_a_pair_is_read_once_with_its_first_kind(tmp_path):
     lines = [{"q": "a", "d": "b", "k": "question"}, {"q": "a", "d": "b", "k": "heading"}, {"q": "a", "d": "c"}]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    learned, _ = pairs.read([tmp_path / "p.jsonl"], PROMPTS, 0.0)
-    assert learned == [("query: a", "passage: b", "question"), ("query: a", "passage: c", "")]
+    train, _ = pairs.read_pairs([tmp_path / "p.jsonl"], PROMPTS, 0.0)
+    assert train == [("query: a", "passage: b", "question"), ("query: a", "passage: c", "")]
 
 
-def test_pairs_of_a_kind_are_drawn_as_often_as_is_said():
+def test_pairs_are_sampled_by_the_weight_of_their_kind():
     known = [pairs.Pair(str(n), "", "question" if n % 10 == 0 else "translation") for n in range(2000)]
     drawn = pairs.sample(known, 600, {"question": 9.0}, 1)
     assert len(set(drawn)) == 600
@@ -78,13 +79,13 @@ def test_pairs_of_a_kind_are_drawn_as_often_as_is_said():
 def test_bad_pairs_are_refused(tmp_path, line):
     (tmp_path / "p.jsonl").write_text('{"q": "a", "d": "b"}\n' + line + "\n")
     with pytest.raises(InputError, match=r"p\.jsonl"):
-        pairs.read([tmp_path / "p.jsonl"], PROMPTS, 0.1)
+        pairs.read_pairs([tmp_path / "p.jsonl"], PROMPTS, 0.1)
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_the_teacher_believes_what_it_ranks_high(generator, rank):
+def test_consistent_pairs_are_ranked_high_by_the_teacher(generator, rank):
     documents = _unit(40, 8, generator=generator)
-    documents[1] = documents[0]  # equal documents are one
+    documents[1] = documents[0]  # equal documents count once
     queries = F.normalize(documents + 0.4 * _unit(40, 8, generator=generator), dim=-1)
     queries[7] = documents[11]
     expected = []
@@ -105,24 +106,24 @@ def test_hard_negatives_are_near_but_wrong(generator):
         assert found == sorted(wrong, key=lambda i: -similar[query, i])[:4] + [-1] * (4 - len(wrong))
 
 
-def test_no_document_is_wrong_where_all_are_as_good():
+def test_equally_good_documents_are_no_negatives():
     alike = F.normalize(torch.ones(3, 8), dim=-1)
     assert pairs.hard_negatives(alike, alike, 2, 0.1).tolist() == [[-1, -1]] * 3
 
 
-def test_pairs_are_found_by_what_is_left_of_a_vector():
+def test_recall_at_1_of_truncated_vectors():
     queries = torch.tensor([[1.0, 0, 9], [0, 1, 0], [3, 0, 0], [1, 1, 0]])
     documents = torch.tensor([[2.0, 0, 0], [0, 5, 0], [1, 0, 0], [-1, 1, 0]])
-    # The first two documents of one direction are as good as each other; the last query finds another's.
-    assert pairs.found(queries, documents, [3, 2]) == {"pairs_found": 0.75, "pairs_found_2": 0.75}
+    # Two documents of one direction are equally good; the last query finds the document of another.
+    assert pairs.recall_at_1(queries, documents, [3, 2]) == {"recall_at_1": 0.75, "recall_at_1_2": 0.75}
     documents[0, 2] = -9
-    assert pairs.found(queries, documents, [3, 2]) == {"pairs_found": 0.5, "pairs_found_2": 0.75}
+    assert pairs.recall_at_1(queries, documents, [3, 2]) == {"recall_at_1": 0.5, "recall_at_1_2": 0.75}
 
 
 # --- the loss
 
 
-def test_info_nce_is_what_its_formula_says(generator):
+def test_info_nce_matches_its_formula(generator):
     queries, candidates = torch.randn(4, 8, generator=generator), torch.randn(6, 8, generator=generator)
     wanted = _unit(4, 8, generator=generator), _unit(6, 8, generator=generator)
     total = 0.0
@@ -135,9 +136,9 @@ def test_info_nce_is_what_its_formula_says(generator):
     assert float(losses.info_nce((queries, candidates), wanted, 0.1, 0.05)) == pytest.approx(total, rel=1e-5)
 
 
-def test_groups_are_of_one_length_and_keep_the_last_token(generator):
+def test_parts_of_a_batch_have_one_length_and_keep_the_last_token(generator):
     texts = _texts([5, 9, 16, 17, 23, 9, 10], 8, generator)
-    made = contrast.groups(texts, tokens=24, multiple=8)
+    made = contrastive.split_batch(texts, max_tokens=24, multiple=8)
     assert sorted(row for rows, _ in made for row in rows) == list(range(7))
     for rows, ids in made:
         assert ids.numel() <= 24 or len(rows) == 1
@@ -147,9 +148,9 @@ def test_groups_are_of_one_length_and_keep_the_last_token(generator):
             assert own.tolist() == [*text[: len(own) - 1].tolist(), int(text[-1])]
 
 
-def test_the_gradient_in_parts_is_that_of_the_whole(network, generator):
+def test_the_gradient_in_parts_is_the_gradient_of_the_whole(network, generator):
     network = copy.deepcopy(network).requires_grad_(True)
-    parts = contrast.groups(_texts([8, 9, 16, 17, 8, 16, 12, 8], 8, generator), tokens=16, multiple=8)
+    parts = contrastive.split_batch(_texts([8, 9, 16, 17, 8, 16, 12, 8], 8, generator), max_tokens=16, multiple=8)
     assert len(parts) > 3
 
     def encode(ids):
@@ -162,7 +163,7 @@ def test_the_gradient_in_parts_is_that_of_the_whole(network, generator):
         total = F.cross_entropy(unit[:4] @ unit[4:].T / 0.05, torch.arange(4))
         return total, {"pairs": float(total.detach())}
 
-    found = contrast.backward(parts, encode, loss)
+    found = contrastive.backward_in_parts(parts, encode, loss)
     in_parts = [parameter.grad.clone() for parameter in network.parameters()]
     pooled, extra = [torch.empty(0)] * 8, torch.zeros(())
     for rows, ids in parts:

@@ -1,4 +1,4 @@
-"""The parts that make a model, against independent computations."""
+"""Parts of the conversion and of the losses, against independent computations."""
 
 import json
 from collections import Counter
@@ -11,17 +11,18 @@ from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
 from moembed.train import precision
-from moembed.train.convert import experts, rotary, student, targets, vocabulary
-from moembed.train.convert.conversion import position_part
-from moembed.train.convert.moments import Moments, ridge
+from moembed.train.convert import experts, rotary, student, teacher_targets, vocabulary
+from moembed.train.convert.conversion import position_component
+from moembed.train.convert.regression import NormalEquations, ridge
 from moembed.train.convert.teacher import Teacher
 from moembed.train.data import corpus
-from moembed.train.recipe import Attend
-from moembed.train.steps import distil, losses, muon
+from moembed.train.recipe import AttentionRecipe, Prompts
+from moembed.train.steps import losses, muon
+from moembed.train.steps.distillation import agreement
 from moembed.verify.probes import probe_texts
 from support.teachers import HEADS, HIDDEN, write_teacher
 
-PROMPTS = {"query": "query: ", "passage": "passage: "}
+PROMPTS = Prompts(query="query: ", passage="passage: ")
 TEMPLATE = json.loads((DEFAULT_FOLDER / "tokenizer.json").read_text("utf-8"))
 
 
@@ -38,7 +39,7 @@ def generator():
 # --- the student
 
 
-def test_states_are_the_networks(network):
+def test_states_match_the_network(network):
     ids = torch.randint(4, 40_000, (3, 17), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         states, routings = student.encode(network, ids)
@@ -65,7 +66,7 @@ def test_every_parameter_gets_a_gradient(network):
 def test_another_basis_gives_the_same_scores(teacher, generator):
     layer = teacher.layers[0]
     x = torch.randn(500, HIDDEN, generator=generator)
-    q, q_bias, k, k_bias = rotary.rebase(layer, HEADS, rotary.second_moments(x))
+    q, q_bias, k, k_bias = rotary.principal_basis(layer, HEADS, rotary.second_moments(x))
     for head in range(HEADS):
         rows = slice(head * HIDDEN // HEADS, (head + 1) * HIDDEN // HEADS)
         expected = (
@@ -78,37 +79,37 @@ def test_another_basis_gives_the_same_scores(teacher, generator):
 
 def test_the_weakest_directions_turn_fastest(teacher, generator):
     x = torch.randn(2000, HIDDEN, generator=generator)
-    q, q_bias, k, k_bias = rotary.rebase(teacher.layers[0], HEADS, rotary.second_moments(x))
+    q, q_bias, k, k_bias = rotary.principal_basis(teacher.layers[0], HEADS, rotary.second_moments(x))
     rows = slice(0, HIDDEN // HEADS)
     strength = F.linear(x, q[rows], q_bias[rows]).square().mean(0) * F.linear(x, k[rows], k_bias[rows]).square().mean(0)
     pairs = strength.view(2, -1).sum(0)
     assert pairs.tolist() == sorted(pairs.tolist())
 
 
-def test_tuning_learns_attention_and_leaves_values_alone(network, generator):
+def test_tuning_fits_attention_and_keeps_values(network, generator):
     config = network.config
     attn = Attention(config).requires_grad_(False)
     x = torch.randn(4, 24, config.hidden_size, generator=generator)
     near = -(torch.arange(24)[:, None] - torch.arange(24)[None, :]).abs().float()
-    wanted = torch.softmax(near, -1).expand(4, config.num_heads, 24, 24)  # of positions alone
+    wanted = torch.softmax(near, -1).expand(4, config.num_heads, 24, 24)  # depends on positions alone
     values = attn.Wqkv.weight[2 * config.hidden_size :].clone()
-    tuner = rotary.Tuner(attn, Attend(rate=3e-3, bias_rate=0.1, passes=1), 60)
+    tuner = rotary.AttentionTuner(attn, AttentionRecipe(learning_rate=3e-3, bias_learning_rate=0.1, epochs=1), 60)
     found = [tuner.step(x, wanted, network.cos, network.sin) for _ in range(60)]
     assert found[-1] < 0.2 * found[0]
     assert torch.equal(attn.Wqkv.weight[2 * config.hidden_size :], values)
     assert not attn.Wqkv.weight.requires_grad
 
 
-def test_what_only_positions_say_is_found(generator):
-    said = torch.randn(40, 8, generator=generator)
-    said -= said[5:].mean(0)
-    states = [torch.randn(300, length, 8, generator=generator) + 3 + said[:length] for length in (40, 24, 40)]
+def test_the_position_component_is_found(generator):
+    component = torch.randn(40, 8, generator=generator)
+    component -= component[5:].mean(0)
+    states = [torch.randn(300, length, 8, generator=generator) + 3 + component[:length] for length in (40, 24, 40)]
     for batch in states:
-        batch[:, -1] += 1000  # a closing token is another matter too, wherever it stands
-    part = position_part(states, 64)
-    torch.testing.assert_close(part[5:39], said[5:39], rtol=0.1, atol=0.3)
-    assert not part[:5].any()  # the prompt is not a matter of position
-    assert not part[39:].any()
+        batch[:, -1] += 1000  # the closing token does not depend on its position
+    found = position_component(states, 64)
+    torch.testing.assert_close(found[5:39], component[5:39], rtol=0.1, atol=0.3)
+    assert not found[:5].any()  # the prompt does not depend on its position
+    assert not found[39:].any()
 
 
 # --- regression
@@ -116,23 +117,23 @@ def test_what_only_positions_say_is_found(generator):
 
 def test_the_error_from_sums_is_the_error_of_the_rows(generator):
     x, y, weight = (torch.randn(300, width, generator=generator) for width in (7, 3, 1))
-    moments = Moments(7, 3)
+    equations = NormalEquations(7, 3)
     for rows in torch.arange(300).split(64):
-        moments.add(x[rows], y[rows], weight[rows].abs())
+        equations.add(x[rows], y[rows], weight[rows].abs())
     solution = torch.randn(8, 3, generator=generator, dtype=torch.float64)
     rows = (x @ solution[:-1].float() + solution[-1].float() - y) * weight
-    assert moments.error(solution) == pytest.approx(float(rows.square().mean()), rel=1e-4)
+    assert equations.error(solution) == pytest.approx(float(rows.square().mean()), rel=1e-4)
 
 
-def test_a_line_is_found_and_noise_calls_for_regularization(generator):
+def test_an_exact_line_is_found_and_noise_selects_a_stronger_penalty(generator):
     truth = torch.randn(20, 2, generator=generator)
     for noise, strength in ((0.0, 1e-4), (30.0, 1e2)):
         sides = []
         for rows in (40, 4000):
             x = torch.randn(rows, 20, generator=generator)
-            moments = Moments(20, 2)
-            moments.add(x, x @ truth + 5 + noise * torch.randn(rows, 2, generator=generator), torch.ones(rows, 1))
-            sides.append(moments)
+            equations = NormalEquations(20, 2)
+            equations.add(x, x @ truth + 5 + noise * torch.randn(rows, 2, generator=generator), torch.ones(rows, 1))
+            sides.append(equations)
         fit = ridge(*sides, truth + 0.01, [1e-4, 1e-2, 1.0, 1e2])
         assert fit.strength == strength
         if not noise:
@@ -151,33 +152,33 @@ def test_experts_are_solved_for_jointly(network, teacher, generator):
     fields = {name: getattr(layer, name) for name in layer.__dataclass_fields__}
     fields |= {"up_weight": layer.up_weight @ scale, "down_weight": layer.down_weight[: config.hidden_size]}
     h = torch.randn(3000, config.hidden_size, generator=generator) + 1.0
-    experts.divide(mlp, type(layer)(**fields), h, 0.8, generator)
+    experts.split_dense(mlp, type(layer)(**fields), h, 0.8, generator)
     assert student.route(mlp, h).weights.sum(-1).mean() == pytest.approx(0.8, abs=0.01)
 
     inner = F.gelu(F.linear(h, fields["up_weight"], fields["up_bias"]))
     wanted = inner @ fields["down_weight"].T
-    rows = [experts.Rows(h[part], wanted[part], torch.ones(len(part), 1)) for part in torch.arange(3000).split(1500)]
-    before = (student.mix(mlp, h, student.route(mlp, h)) - wanted).square().mean()
-    fit = experts.solve(mlp, rows, rows, [1e-4, 1e-2])
-    after = (student.mix(mlp, h, student.route(mlp, h)) - wanted).square().mean()
-    assert fit.error == pytest.approx(float(after), rel=1e-2)  # the sums describe what the mixture computes
+    rows = [experts.MlpRows(h[part], wanted[part], torch.ones(len(part), 1)) for part in torch.arange(3000).split(1500)]
+    before = (student.run_experts(mlp, h, student.route(mlp, h)) - wanted).square().mean()
+    fit = experts.solve_outer_weights(mlp, rows, rows, [1e-4, 1e-2])
+    after = (student.run_experts(mlp, h, student.route(mlp, h)) - wanted).square().mean()
+    assert fit.error == pytest.approx(float(after), rel=1e-2)  # from the sums alone, for what the mixture computes
     assert after < 0.7 * before
 
 
 # --- text
 
 
-def test_a_text_is_held_out_by_itself(tmp_path):
+def test_the_split_depends_on_the_text_alone(tmp_path):
     rows = [{"l": "xx", "t": f"text {n}", "k": "qd"[n % 2]} for n in range(400)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reversed(rows + rows)))
-    learned, held = corpus.read([tmp_path / "a.jsonl"], PROMPTS, 0.1)
-    again, held_again = corpus.read([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], PROMPTS, 0.1)
-    assert set(held) == set(held_again)
-    assert set(learned) == set(again)
-    assert len(learned) + len(held) == 400
-    assert 15 < len(held) < 75
-    assert {text.text.split(" text")[0] for text in learned} == {"query:", "passage:"}
+    train, validation = corpus.read_texts([tmp_path / "a.jsonl"], PROMPTS, 0.1)
+    train_again, validation_again = corpus.read_texts([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], PROMPTS, 0.1)
+    assert set(validation) == set(validation_again)
+    assert set(train) == set(train_again)
+    assert len(train) + len(validation) == 400
+    assert 15 < len(validation) < 75
+    assert {text.text.split(" text")[0] for text in train} == {"query:", "passage:"}
 
 
 @pytest.mark.parametrize(
@@ -186,27 +187,27 @@ def test_a_text_is_held_out_by_itself(tmp_path):
         ('{"l": "en", "t": "x", "k": "z"}', r'a\.jsonl:1: expected "l", "t" and "k"'),
         ('{"l": "en", "t": 5, "k": "q"}', r"a\.jsonl:1"),
         ("[]", "expected a JSON object, found list"),
-        ("{", "cannot be read as JSONL"),
+        ("{", r"a\.jsonl:1: not JSON"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, line, said):
     (tmp_path / "a.jsonl").write_text(line + "\n")
     with pytest.raises(InputError, match=said):
-        corpus.read([tmp_path / "a.jsonl"], PROMPTS, 0.1)
+        corpus.read_texts([tmp_path / "a.jsonl"], PROMPTS, 0.1)
 
 
 def test_a_larger_sample_begins_with_the_smaller_one():
-    tokenizer = vocabulary.build(TEMPLATE, 64)
+    tokenizer = vocabulary.build_tokenizer(TEMPLATE, 64)
     texts = [corpus.Text("en", f"passage: the {n}th of them") for n in range(900)]
     texts += [corpus.Text("lo", f"passage: number {n}") for n in range(9)]
-    draw = {n: corpus.sample(texts, tokenizer, tokens=n, flatten=0.5, emphasis={}, seed=1) for n in (300, 1200)}
-    assert draw[1200][: len(draw[300])] == draw[300]
-    assert 300 <= sum(len(text.ids) for text in draw[300]) < 330
-    languages = Counter("lo" if "number" in text.text else "en" for text in draw[1200])
-    assert languages["lo"] > 0.05 * languages["en"]  # one in a hundred texts, one in ten that are drawn
-    drawn = corpus.sample(texts, tokenizer, tokens=1200, flatten=0.5, emphasis={"lo": 0.3}, seed=1)
-    assert 0 < sum("number" in text.text for text in drawn) < 0.5 * languages["lo"]
-    assert len({text.text for text in draw[1200]}) == len(draw[1200])
+    samples = {n: corpus.sample(texts, tokenizer, tokens=n, alpha=0.5, weights={}, seed=1) for n in (300, 1200)}
+    assert samples[1200][: len(samples[300])] == samples[300]
+    assert 300 <= sum(len(text.ids) for text in samples[300]) < 330
+    languages = Counter("lo" if "number" in text.text else "en" for text in samples[1200])
+    assert languages["lo"] > 0.05 * languages["en"]  # one in a hundred texts, one in ten sampled texts
+    sampled = corpus.sample(texts, tokenizer, tokens=1200, alpha=0.5, weights={"lo": 0.3}, seed=1)
+    assert 0 < sum("number" in text.text for text in sampled) < 0.5 * languages["lo"]
+    assert len({text.text for text in samples[1200]}) == len(samples[1200])
 
 
 def test_batches_hold_texts_of_one_length():
@@ -216,10 +217,10 @@ def test_batches_hold_texts_of_one_length():
     assert all(bool((batch[:, 0] == 0).all()) and bool((batch[:, -1] == 2).all()) for batch in made)
 
 
-# --- vocabulary and units
+# --- vocabulary and spans
 
 
-def test_pieces_are_kept_by_what_they_serve():
+def test_the_most_useful_pieces_are_kept():
     pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     pieces += [
         ("▁", -3.0),
@@ -231,75 +232,77 @@ def test_pieces_are_kept_by_what_they_serve():
         ("<mask>", 0.0),
     ]
     counts = {"en": Counter({5: 1000, 4: 10}), "fr": Counter({9: 900})}
-    kept = vocabulary.choose(pieces, counts, 9, prior=0.0, spelling=0.0, weights={})
+    kept = vocabulary.select(pieces, counts, 9, prior_weight=0.0, spelling_weight=0.0, weights={})
     assert [pieces[i][0] for i in kept] == ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁word", "▁rare", "▁café", "<mask>"]
-    spelt = vocabulary.choose(pieces, counts, 10, prior=0.0, spelling=0.5, weights={})
-    assert {"w", "é"} <= {pieces[i][0] for i in spelt}
-    assert "▁rare" not in {pieces[i][0] for i in spelt}
+    spelled = vocabulary.select(pieces, counts, 10, prior_weight=0.0, spelling_weight=0.5, weights={})
+    assert {"w", "é"} <= {pieces[i][0] for i in spelled}
+    assert "▁rare" not in {pieces[i][0] for i in spelled}
     for weights, first in (({"fr": 2.0}, "▁café"), ({"en": 2.0}, "▁word")):
-        (piece,) = vocabulary.choose(pieces, counts, 6, prior=0.0, spelling=0.0, weights=weights)[4:-1]
+        (piece,) = vocabulary.select(pieces, counts, 6, prior_weight=0.0, spelling_weight=0.0, weights=weights)[4:-1]
         assert pieces[piece][0] == first
 
 
-def test_units_are_comparable_stretches():
-    few = vocabulary.choose(list(map(tuple, TEMPLATE["model"]["vocab"])), {}, 3000, 1.0, 0.0, {})
+def test_spans_end_at_common_boundaries():
+    few = vocabulary.select(list(map(tuple, TEMPLATE["model"]["vocab"])), {}, 3000, 1.0, 0.0, {})
     pieces = [tuple(TEMPLATE["model"]["vocab"][i]) for i in few]
-    small = vocabulary.build(vocabulary.describe(TEMPLATE, pieces), 48)
-    large = vocabulary.build(TEMPLATE, 48)
+    small = vocabulary.build_tokenizer(vocabulary.tokenizer_json(TEMPLATE, pieces), 48)
+    large = vocabulary.build_tokenizer(TEMPLATE, 48)
     for text in [*probe_texts(), "", "Donaudampfschifffahrt und Elektrizitätswirtschaft " * 9]:
         mine, theirs = small.encode("passage: " + text), large.encode("passage: " + text)
-        units = targets.units(mine, theirs)
-        for encoding, own in zip((mine, theirs), units, strict=True):
+        spans = teacher_targets.aligned_spans(mine, theirs)
+        for encoding, own in zip((mine, theirs), spans, strict=True):
             assert len(own) == len(encoding.ids)
             assert own == sorted(own)
-        assert units[0][-1] == units[1][-1]
-        # A unit spans the same characters on either side, but the last, where one of the two may be cut off.
+        assert spans[0][-1] == spans[1][-1]
+        # A span has the same characters on either side, except the last one, where one side may be truncated.
         ends = [
-            {unit: end for unit, (_, end) in zip(own, encoding.offsets, strict=True)}
-            for encoding, own in zip((mine, theirs), units, strict=True)
+            {span: end for span, (_, end) in zip(own, encoding.offsets, strict=True)}
+            for encoding, own in zip((mine, theirs), spans, strict=True)
         ]
-        for unit in range(1, units[0][-1]):
-            assert ends[0][unit] == ends[1][unit]
-    same = targets.units(large.encode("passage: the same"), large.encode("passage: the same"))
+        for span in range(1, spans[0][-1]):
+            assert ends[0][span] == ends[1][span]
+    same = teacher_targets.aligned_spans(large.encode("passage: the same"), large.encode("passage: the same"))
     assert same[0] == same[1] == list(range(len(same[0])))
 
 
-def test_unit_means():
+def test_span_means():
     states = torch.tensor([[1.0], [3.0], [5.0]])
-    assert targets.unit_means(states, torch.tensor([0, 2, 2]), 4).squeeze(1).tolist() == [1.0, 0.0, 4.0, 0.0]
+    assert teacher_targets.span_means(states, torch.tensor([0, 2, 2]), 4).squeeze(1).tolist() == [1.0, 0.0, 4.0, 0.0]
 
 
 # --- losses
 
 
-def test_losses_are_least_where_they_should_be(generator):
+def test_losses_have_their_minimum_where_expected(generator):
     wanted = F.normalize(torch.randn(6, 32, generator=generator), dim=-1)
-    assert float(losses.neighbours(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
-    assert float(losses.neighbours(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
-    # With something that all texts share, their cosines are nearer to each other and in the same order.
+    assert float(losses.neighbour_loss(3 * wanted, wanted, 0.05)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.neighbour_loss(torch.randn(6, 32, generator=generator), wanted, 0.05)) > 0.1
+    # With a common component, the cosines are closer to each other and in the same order.
     shared = F.normalize(F.pad(wanted, (0, 1), value=2.0), dim=-1)
-    assert float(losses.neighbours(wanted, shared, 0.02)) == pytest.approx(0, abs=1e-5)
-    assert float(losses.neighbours(shared, wanted, 0.02)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.neighbour_loss(wanted, shared, 0.02)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.neighbour_loss(shared, wanted, 0.02)) == pytest.approx(0, abs=1e-5)
     texts = F.normalize(torch.randn(40, 32, generator=generator), dim=-1)
-    assert float(losses.bank(3 * wanted, wanted, texts, 0.01)) == pytest.approx(0, abs=1e-5)
-    # What the text itself is in the bank says nothing of its neighbours.
+    assert float(losses.bank_loss(3 * wanted, wanted, texts, 0.01)) == pytest.approx(0, abs=1e-5)
+    # The text itself in the bank is masked.
     moved = wanted + 0.3 * torch.randn(6, 32, generator=generator)
-    expected = float(losses.bank(moved, wanted, texts, 0.05))
+    expected = float(losses.bank_loss(moved, wanted, texts, 0.05))
     assert expected > 0.1
-    assert float(losses.bank(moved, wanted, torch.cat([texts, wanted[:1]]), 0.05)) == pytest.approx(
-        float(losses.bank(moved[1:], wanted[1:], torch.cat([texts, wanted[:1]]), 0.05)) * 5 / 6
-        + float(losses.bank(moved[:1], wanted[:1], texts, 0.05)) / 6,
+    assert float(losses.bank_loss(moved, wanted, torch.cat([texts, wanted[:1]]), 0.05)) == pytest.approx(
+        float(losses.bank_loss(moved[1:], wanted[1:], torch.cat([texts, wanted[:1]]), 0.05)) * 5 / 6
+        + float(losses.bank_loss(moved[:1], wanted[:1], texts, 0.05)) / 6,
         rel=1e-4,
     )
-    assert distil.agreement(wanted, wanted) == {"cosine": 1.0, "nearest": 1.0}
+    assert agreement(wanted, wanted) == {"cosine": 1.0, "neighbour_overlap": 1.0}
     even = torch.full((8, 4), 0.25)
     expert_indices = torch.arange(16).view(8, 2) % 4
-    assert float(losses.balance(student.Routing(even, even[:, :2], expert_indices))) == pytest.approx(1.0)
+    assert float(losses.load_balancing_loss(student.Routing(even, even[:, :2], expert_indices))) == pytest.approx(1.0)
     one = F.one_hot(torch.zeros(8, dtype=torch.int64), 4).float()
-    assert float(losses.balance(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
+    assert (
+        float(losses.load_balancing_loss(student.Routing(one, one[:, :2], torch.zeros(8, 2, dtype=torch.int64)))) == 4.0
+    )
 
 
-# --- the arithmetic
+# --- precision and optimizer
 
 
 @pytest.mark.parametrize(
@@ -311,16 +314,16 @@ def test_losses_are_least_where_they_should_be(generator):
         ({}, torch.float32),
     ],
 )
-def test_products_are_reduced_where_the_processor_multiplies_bfloat16(monkeypatch, found, dtype):
+def test_products_are_in_bfloat16_if_the_processor_supports_it(monkeypatch, found, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     precision.has_bfloat16.cache_clear()
-    with precision.reduced():
+    with precision.reduced_precision():
         assert F.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == dtype
     precision.has_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize("reduced", [True, False])
-def test_muon_is_that_of_torch(monkeypatch, generator, reduced):
+def test_muon_matches_torch(monkeypatch, generator, reduced):
     monkeypatch.setattr(precision, "has_bfloat16", lambda: reduced)
     shapes = ((24, 8), (8, 24), (16, 16))
     sides = [[torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2)]
@@ -336,6 +339,6 @@ def test_muon_is_that_of_torch(monkeypatch, generator, reduced):
     for one, other in zip(*sides, strict=True):
         assert not torch.equal(one, torch.ones(one.shape))
         torch.testing.assert_close(one, other, rtol=0, atol=0 if reduced else 0.01)
-    values = torch.linalg.svdvals(muon.orthogonal(torch.randn(24, 8, generator=generator)))
+    values = torch.linalg.svdvals(muon.orthogonalize(torch.randn(24, 8, generator=generator)))
     assert values.min() > 0.6
     assert values.max() < 1.3

@@ -1,4 +1,4 @@
-"""Text out of clones of public repositories, on small ones of their form."""
+"""Texts and pairs from clones of public repositories, on small clones with their layout."""
 
 import gzip
 import io
@@ -9,22 +9,25 @@ import zipfile
 
 import pytest
 
-from moembed.train.data import corpus, pairs, public
-from moembed.train.data.gather import main
-from moembed.train.data.repeats import SHARED, Measured
+from moembed.cli import main
+from moembed.train.data import corpus, pairs, public_repositories
+from moembed.train.data.decontamination import MIN_OVERLAP, EvaluationTexts
+from moembed.train.recipe import Prompts
 
-MEASURED = "The water from the river of the valley has been used for mills since the tenth century, and still is."
-PROMPTS = {"query": "query: ", "passage": "passage: "}
+EVALUATION_TEXT = (
+    "The water from the river of the valley has been used for mills since the tenth century, and still is."
+)
+PROMPTS = Prompts(query="query: ", passage="passage: ")
 
 
 @pytest.fixture
 def clones(tmp_path):
-    """One clone of every kind: news, estimates, questions, a treebank, articles."""
+    """One clone of every layout: news, quality estimates, questions, a treebank, articles."""
     folder = tmp_path / "clones"
     news = folder / "NTREX" / "NTREX-128"
     news.mkdir(parents=True)
     (news.parent / "DOCUMENT_IDS.tsv").write_text("a.1\na.1\na.1\nb.2\n")
-    for code in (*public._SPOKEN, "zul"):
+    for code in (*public_repositories._WIDELY_SPOKEN, "zul"):
         lines = [f"{code} number {n} says what happened, and to whom it did, at length." for n in range(4)]
         (news / f"newstest2019-ref.{code}.txt").write_text("\n".join(lines) + "\n", "utf-8")
     estimates = folder / "mlqe-pe" / "data" / "direct-assessments" / "train"
@@ -36,7 +39,7 @@ def clones(tmp_path):
         archive.addfile(member, io.BytesIO(table.encode()))
     questions = folder / "SOQAL" / "data"
     questions.mkdir(parents=True)
-    paragraph = {"context": f"Before. {MEASURED}", "qas": [{"question": "متى استخدمت المياه؟"}]}
+    paragraph = {"context": f"Before. {EVALUATION_TEXT}", "qas": [{"question": "متى استخدمت المياه؟"}]}
     other = {"context": "نص آخر", "qas": [{"question": "ما هو؟"}]}
     (questions / "arcd.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph, other]}]}), "utf-8")
     treebank = folder / "UD_German-PUD"
@@ -53,14 +56,14 @@ def clones(tmp_path):
 def evaluation(tmp_path):
     folder = tmp_path / "evaluation" / "some-set"
     folder.mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "1", "text": MEASURED}) + "\n")
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "1", "text": EVALUATION_TEXT}) + "\n")
     return folder.parent
 
 
 def _gather(clones, evaluation, folder):
     folder.mkdir(exist_ok=True)
     paths = folder / "texts.jsonl.gz", folder / "pairs.jsonl.gz"
-    arguments = [clones, "-o", paths[0], "--pairs", paths[1], "--without", evaluation]
+    arguments = ["gather", clones, "-o", paths[0], "--pairs", paths[1], "--without", evaluation]
     return main(list(map(str, arguments))), *paths
 
 
@@ -69,7 +72,7 @@ def _rows(path):
         return [json.loads(line) for line in lines]
 
 
-def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path, capsys):
+def test_training_reads_the_gathered_texts_and_pairs(clones, evaluation, tmp_path, capsys):
     code, texts, paired = _gather(clones, evaluation, tmp_path / "out")
     assert code == 0
     found = json.loads(capsys.readouterr().out)
@@ -83,20 +86,20 @@ def test_texts_and_pairs_are_what_the_trainer_reads(clones, evaluation, tmp_path
     assert "Satz 0 eines Textes. Satz 1 eines Textes." in " ".join(by_language["de"])
     assert by_language["ru"][-3:] == ["Заголовок", "Первый абзац, который достаточно длинен.", "Второй."]
     assert 'A "quoted sentence that is long enough.' in by_language["en"]
-    assert not any(" zul " in row["t"] or "zul number" in row["t"] for row in rows)  # of no language that is known here
-    learned, held = corpus.read([texts], PROMPTS, 0.5)
-    assert len(learned) + len(held) == len(rows)
+    assert not any(" zul " in row["t"] or "zul number" in row["t"] for row in rows)  # its language is not selected
+    train, validation = corpus.read_texts([texts], PROMPTS, 0.5)
+    assert len(train) + len(validation) == len(rows)
     kind = {(row["q"], row["d"]): row["k"] for row in _rows(paired)}
-    assert sum(map(len, pairs.read([paired], PROMPTS, 0.5))) == len(kind) > 10
+    assert sum(map(len, pairs.read_pairs([paired], PROMPTS, 0.5))) == len(kind) > 10
     assert kind["ما هو؟", "نص آخر"] == "question"
-    assert not any(MEASURED in document for _, document in kind)
+    assert not any(EVALUATION_TEXT in document for _, document in kind)
     assert kind["Заголовок", "Первый абзац, который достаточно длинен."] == "heading"
     kinds = set()
     for query, document in kind:
         if " number " in query:  # a sentence of the news
             told = {number for number in "0123" if f"number {number}" in document}
             own = query[query.index("number ") + len("number ")]
-            assert told <= ({"3"} if own == "3" else {"0", "1", "2"})  # which is of another document
+            assert told <= ({"3"} if own == "3" else {"0", "1", "2"})  # the fourth sentence is from another document
             translated = query.split(" ", 1)[0] != document.split(" ", 1)[0]
             assert kind[query, document] == ("translation" if own in told else "context")
             if own in told:
@@ -116,40 +119,42 @@ def test_the_same_clones_give_the_same_bytes(clones, evaluation, tmp_path):
 
 def test_a_folder_without_clones_is_refused(tmp_path, evaluation, capsys):
     assert _gather(tmp_path / "nothing", evaluation, tmp_path / "out")[0] == 2
-    assert "holds no clone of MicrosoftTranslator/NTREX" in capsys.readouterr().err
+    assert "has no clone of any of MicrosoftTranslator/NTREX" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["{", '{"data": 3}', '{"data": [{"paragraphs": [{}]}]}'])
-def test_a_clone_of_another_form_is_named_and_nothing_stays(clones, evaluation, tmp_path, capsys, content):
+def test_a_clone_with_another_layout_is_named_and_nothing_is_written(clones, evaluation, tmp_path, capsys, content):
     (clones / "SOQAL" / "data" / "arcd.json").write_text(content)
     assert _gather(clones, evaluation, tmp_path / "out")[0] == 2
-    assert "SOQAL is not the husseinmozannar/SOQAL that is known here" in capsys.readouterr().err
+    assert "SOQAL does not have the expected layout of husseinmozannar/SOQAL" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_text_repeats_what_shares_enough_characters():
+def test_enough_common_characters_are_an_overlap():
     generator = random.Random(0)
     known = ["".join(generator.choices("abcdefgh  ", k=generator.randrange(30, 200))).strip() for _ in range(30)]
-    measured = Measured(known)
+    evaluation = EvaluationTexts(known)
     plain = [" ".join(text.split()) for text in known]
     for _ in range(2000):
         text, at = generator.choice(plain), generator.randrange(100)
-        length = generator.randrange(SHARED - 6, SHARED + 6)
+        length = generator.randrange(MIN_OVERLAP - 6, MIN_OVERLAP + 6)
         piece = text[at : at + length]
         made = "XY" + piece.upper() + "QZ"
         shared = " ".join(made.lower().split())
-        expected = any(shared[i : i + SHARED] in other for other in plain for i in range(len(shared) - SHARED + 1))
-        assert measured.repeated(made) == expected
+        expected = any(
+            shared[i : i + MIN_OVERLAP] in other for other in plain for i in range(len(shared) - MIN_OVERLAP + 1)
+        )
+        assert evaluation.overlap(made) == expected
 
 
 def _sources(clones, name):
-    (source,) = [source for source in public.SOURCES if source.repository.endswith(f"/{name}")]
+    (source,) = [source for source in public_repositories.REPOSITORIES if source.name.endswith(f"/{name}")]
     clone = clones / name
-    return list(source.read(clone)), list(source.pairs(clone))
+    return list(source.read_rows(clone)), list(source.read_pairs(clone))
 
 
-def test_sentences_to_read_aloud_are_of_their_language(tmp_path):
+def test_common_voice_sentences_are_in_their_language(tmp_path):
     for code, name, text in (
         ("de", "zeno.txt", "Wer hat das gesagt?\nkurz\n"),
         ("de", "german-cities.txt", "Rothenburg ob der Tauber\n"),
@@ -178,7 +183,7 @@ def test_a_translation_memory_is_read_unit_by_unit(tmp_path):
     texts = [(row.language, row.text) for row in rows]
     assert ("ru", "Текст 1. Текст 2.") in texts
     assert ("en", "Text 3 & what it says, at length.") in texts
-    assert not any("2" in text and "3" in text for _, text in texts)  # of two documents
+    assert not any("2" in text and "3" in text for _, text in texts)  # they are from two documents
     assert ("Text 1 & what it says, at length.", "Текст 1.", "translation") in paired
     assert ("Текст 2.", "Text 2 & what it says, at length.", "translation") in paired
 
@@ -213,7 +218,7 @@ and `code` too.
 """
 
 
-def test_pages_and_their_translations_are_read_as_prose(tmp_path):
+def test_prose_is_read_from_pages_and_their_translations(tmp_path):
     clone = tmp_path / "edgeai-for-beginners"
     for code, word in (("", "English"), ("de", "Deutsch"), ("fr", "Français"), ("ru", "not Russian")):
         path = clone / "translations" / code / "a.md" if code else clone / "a.md"
@@ -233,7 +238,7 @@ def test_pages_and_their_translations_are_read_as_prose(tmp_path):
     headed = [pair for pair in paired if pair.query.endswith("kept?") and under in pair.document]
     told = {(pair.query.split()[0], pair.document.split()[0]) for pair in headed}
     assert told >= {(word, word) for word in ("English", "Deutsch", "Français")}
-    assert len(told) > 3  # translations too
+    assert len(told) > 3  # including translations
     for pair in headed:
         word = pair.document.split()[0]
         assert pair.document.startswith(
@@ -242,13 +247,13 @@ def test_pages_and_their_translations_are_read_as_prose(tmp_path):
     aligned = [pair for pair in paired if pair not in headed]
     assert aligned
     assert {pair.kind for pair in headed} == {"heading"}
-    for one, other, kind in aligned:  # the French page has another block
+    for one, other, kind in aligned:  # the French page has one more block
         assert kind == "translation"
         assert {one.split()[0], other.split()[0]} == {"English", "Deutsch"}
         assert one.split()[1:] == other.split()[1:]
 
 
-def test_a_heading_that_many_have_tells_nothing(tmp_path):
+def test_a_repeated_heading_is_skipped(tmp_path):
     clone = tmp_path / "edgeai-for-beginners"
     clone.mkdir()
     for name in "ab":
@@ -261,12 +266,12 @@ def test_a_heading_that_many_have_tells_nothing(tmp_path):
     ]
 
 
-def test_short_evaluation_texts_are_known_whole_and_among_sentences():
-    measured = Measured(["Where is the train station?", "He ran.", "12"])
-    assert measured.repeated("he  ran!")
-    assert measured.repeated("Where is the train station")
-    assert measured.repeated("I asked him.\nWhere is the train station?")
-    assert measured.repeated("I asked. Where is the train station? He left.")
-    assert not measured.repeated("I saw it. He ran. She left.")
-    assert not measured.repeated("Nobody knows where is the train station?")
-    assert not measured.repeated("?!")
+def test_short_evaluation_texts_are_found_whole_and_among_sentences():
+    evaluation = EvaluationTexts(["Where is the train station?", "He ran.", "12"])
+    assert evaluation.overlap("he  ran!")
+    assert evaluation.overlap("Where is the train station")
+    assert evaluation.overlap("I asked him.\nWhere is the train station?")
+    assert evaluation.overlap("I asked. Where is the train station? He left.")
+    assert not evaluation.overlap("I saw it. He ran. She left.")
+    assert not evaluation.overlap("Nobody knows where is the train station?")
+    assert not evaluation.overlap("?!")

@@ -1,4 +1,4 @@
-"""A recipe and what comes of it: a whole run on little text, interrupted and not."""
+"""Recipes, and whole training runs on little text: complete, interrupted, and initialized from a model."""
 
 import itertools
 import json
@@ -10,21 +10,20 @@ import pytest
 import torch
 
 from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.cli import main
 from moembed.errors import InputError
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
 from moembed.quantize.pipeline import quantize
-from moembed.train.__main__ import main
-from moembed.train.convert import init_from as start
-from moembed.train.convert import rotary
+from moembed.train.convert import rotary, warm_start
 from moembed.train.recipe import load_recipe
-from moembed.train.steps import contrast, distil
-from moembed.train.steps.descent import Descent
+from moembed.train.steps import contrastive, distillation
+from moembed.train.steps.trainer import Trainer
 from moembed.verify.probes import probe_texts
 from support.teachers import HIDDEN, write_teacher
 
-CHECKPOINTS = ("converted", "distilled", "turned", "contrasted")
+CHECKPOINTS = ("conversion", "distillation", "projection", "contrastive")
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 
 
@@ -34,19 +33,19 @@ PROMPTS = {"query": "query: ", "passage": "passage: "}
 def test_the_default_recipe_is_whole():
     recipe = load_recipe("default")
     assert recipe.student.dims[0] == max(recipe.student.dims)
-    assert recipe.convert.strengths == sorted(recipe.convert.strengths)
+    assert list(recipe.conversion.ridge_strengths) == sorted(recipe.conversion.ridge_strengths)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("flatten = 0.6", "", "missing choices flatten"),
-        ("flatten = 0.6", "flatten = 0.6\nluck = 1", "unknown choices luck"),
-        ("experts = 8", "experts = true", r"\[student\]: experts = True; expected int"),
-        ("dims = [384, 256, 128]", 'dims = ["wide"]', "dims = 'wide'; expected int"),
-        ('passage = "passage: "', "", "are those of query and passage"),
-        ("[distil]", "[finetune]", r"\[distil\] is missing"),
-        ("flatten = 0.6", "flatten =", "name one of the package or a .toml file"),
+        ("language_alpha = 0.6", "", r"data: missing \['language_alpha'\]"),
+        ("language_alpha = 0.6", "language_alpha = 0.6\nluck = 1", r"data: .*unknown \['luck'\]"),
+        ("num_experts = 8", "num_experts = true", "student.num_experts = True; expected an integer"),
+        ("dims = [384, 256, 128]", 'dims = ["wide"]', r"student.dims\[0\] = 'wide'; expected an integer"),
+        ('passage = "passage: "', "", r"prompts: missing \['passage'\]"),
+        ("[projection]", "[rotate]", r"missing \['projection'\], unknown \['rotate'\]"),
+        ("language_alpha = 0.6", "language_alpha =", "is not valid TOML"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, old, new, said):
@@ -58,7 +57,7 @@ def test_bad_recipes_are_refused(tmp_path, old, new, said):
 
 
 def test_an_unknown_recipe_is_named():
-    with pytest.raises(InputError, match="recipe nothing"):
+    with pytest.raises(InputError, match="recipe nothing: .*; name a recipe of the package or a .toml file"):
         load_recipe("nothing")
 
 
@@ -67,7 +66,7 @@ def test_an_unknown_recipe_is_named():
 
 @pytest.fixture(scope="module")
 def ingredients(tmp_path_factory):
-    """Text, a teacher, and a recipe that is quick."""
+    """Texts, pairs, a teacher, and a recipe of few steps."""
     folder = tmp_path_factory.mktemp("ingredients")
     write_teacher(folder / "teacher.bin")
     words = [word for text in probe_texts() for word in text.split()]
@@ -88,29 +87,29 @@ def ingredients(tmp_path_factory):
     )
     text = _default_recipe()
     for old, new in (
-        ("vocabulary = 51200", "vocabulary = 6000"),
-        ("experts = 8", "experts = 3"),
+        ("vocabulary_size = 51200", "vocabulary_size = 6000"),
+        ("num_experts = 8", "num_experts = 3"),
         ("moe_every = 6", "moe_every = 2"),
         ("dims = [384, 256, 128]", "dims = [64, 32]"),
-        ("held_out = 0.02", "held_out = 0.2"),
+        ("validation_share = 0.02", "validation_share = 0.2"),
         ("save_every = 50", "save_every = 4"),
         ("save_every = 10", "save_every = 2"),
         ("steps = 200", "steps = 20"),
-        ("texts = 1024", "texts = 64"),
-        ("drawn = 14336", "drawn = 60"),
-        ("layers = 4", "layers = 1"),
-        ("pairs = 256", "pairs = 16"),
-        ("passes = 1", "passes = 2"),
-        ("rank = 20", "rank = 60"),
+        ("batch_size = 1024", "batch_size = 64"),
+        ("train_pairs = 14336", "train_pairs = 60"),
+        ("trained_layers = 4", "trained_layers = 1"),
+        ("batch_pairs = 256", "batch_pairs = 16"),
+        ("epochs = 1", "epochs = 2"),
+        ("consistency_rank = 20", "consistency_rank = 60"),
     ):
         assert old in text
         text = text.replace(old, new, 1)
     text = "\n".join(
         {
             "tokens": "tokens = 3000",
-            "warmup": "warmup = 10",
-            "batch": "batch = 512",
-            "held_tokens": "held_tokens = 800",
+            "warmup_steps": "warmup_steps = 10",
+            "batch_tokens": "batch_tokens = 512",
+            "validation_tokens": "validation_tokens = 800",
         }.get(line.split(" = ")[0], line)
         for line in text.splitlines()
     )
@@ -118,13 +117,14 @@ def ingredients(tmp_path_factory):
     return folder
 
 
-def _train(ingredients, out, start=None, paired=None):
-    paired = start is None if paired is None else paired
+def _train(ingredients, out, init_from=None, paired=None):
+    paired = init_from is None if paired is None else paired
     return main(
         [
+            "train",
             str(ingredients / "text.jsonl"),
-            *("--start", str(start)) * (start is not None),
-            *("--pairs", str(ingredients / "pairs.jsonl")) * paired,
+            *(["--init-from", str(init_from)] if init_from else []),
+            *(["--pairs", str(ingredients / "pairs.jsonl")] if paired else []),
             *("-o", str(out), "--recipe", str(ingredients / "small.toml")),
             *("--teacher", str(ingredients / "teacher.bin"), "--threads", "1"),
         ]
@@ -132,8 +132,8 @@ def _train(ingredients, out, start=None, paired=None):
 
 
 def _with_tokens(recipe, count):
-    """A recipe of steps towards the teacher over so many tokens."""
-    changed = re.sub(r"(?<=\[distil\]\n)((?:#.*\n)*)tokens = \d+", rf"\1tokens = {count}", recipe)
+    """Return the recipe with this number of tokens for distillation."""
+    changed = re.sub(r"(?<=\[distillation\]\n)((?:#.*\n)*)tokens = \d+", rf"\1tokens = {count}", recipe)
     assert changed != recipe
     return changed
 
@@ -160,37 +160,37 @@ def test_a_run_makes_checkpoints_that_load(made):
         assert network.config.hidden_size == HIDDEN
 
 
-def test_the_projection_is_a_rotation_that_no_step_moves(made):
-    turns = [load_network(made / name).projection for name in CHECKPOINTS]
-    assert [turn.bias.abs().max().item() for turn in turns] == [0, 0, 0, 0]
-    converted, distilled, turned, contrasted = (turn.weight for turn in turns)
+def test_the_projection_is_orthogonal_and_no_step_moves_it(made):
+    projections = [load_network(made / name).projection for name in CHECKPOINTS]
+    assert [projection.bias.abs().max().item() for projection in projections] == [0, 0, 0, 0]
+    converted, distilled, fitted, contrasted = (projection.weight for projection in projections)
     torch.testing.assert_close(converted, torch.eye(HIDDEN))
-    assert torch.equal(turned, contrasted)
-    for one, other in ((converted, distilled), (distilled, turned)):
+    assert torch.equal(fitted, contrasted)
+    for one, other in ((converted, distilled), (distilled, fitted)):
         assert not torch.allclose(one, other, atol=0.1)
         torch.testing.assert_close(other @ other.T, converted, rtol=0, atol=0.005)  # in float16
-    report = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
-    assert {"cosine", "nearest", "nearest_32"} <= report[-1].keys()
+    report = json.loads((made / "distillation" / "recipe.json").read_text("utf-8"))["distillation"]
+    assert {"cosine", "neighbour_overlap", "neighbour_overlap_32"} <= report[-1].keys()
 
 
-def test_a_rotation_by_pairs_finds_more_of_them(made):
-    before, after = json.loads((made / "turned" / "recipe.json").read_text("utf-8"))["rotation"]
-    assert before.keys() == after.keys() >= {"pairs_found", "pairs_found_32"}
-    assert after["pairs_found"] == pytest.approx(
-        before["pairs_found"], abs=0.07
-    )  # a rotation leaves it, but for rounding
-    assert after["pairs_found_32"] >= before["pairs_found_32"]
+def test_fitting_the_projection_to_pairs_raises_recall(made):
+    before, after = json.loads((made / "projection" / "recipe.json").read_text("utf-8"))["projection"]
+    assert before.keys() == after.keys() >= {"recall_at_1", "recall_at_1_32"}
+    assert after["recall_at_1"] == pytest.approx(
+        before["recall_at_1"], abs=0.07
+    )  # unchanged at full width, except for rounding
+    assert after["recall_at_1_32"] >= before["recall_at_1_32"]
 
 
-def test_gradient_steps_come_nearer_to_the_teacher(made):
-    report = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
+def test_distillation_raises_the_cosine_to_the_teacher(made):
+    report = json.loads((made / "distillation" / "recipe.json").read_text("utf-8"))["distillation"]
     assert report[-1]["cosine"] > report[0]["cosine"]
 
 
-def test_the_contrast_moves_the_last_layers(made):
-    before, after = (load_network(made / name).state_dict() for name in ("turned", "contrasted"))
+def test_contrastive_training_moves_the_last_layers_only(made):
+    before, after = (load_network(made / name).state_dict() for name in ("projection", "contrastive"))
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    last = load_network(made / "turned").config.num_layers - 1
+    last = load_network(made / "projection").config.num_layers - 1
     assert moved
     assert all(name.startswith(f"encoder.layers.{last}.") for name in moved)
 
@@ -198,9 +198,9 @@ def test_the_contrast_moves_the_last_layers(made):
 def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path, monkeypatch):
     out = tmp_path / "out"
     for owner, method, calls in (
-        (rotary.Tuner, "step", 7),
-        (distil.Distillation, "_step", 6),
-        (contrast.Contrast, "_step", 3),
+        (rotary.AttentionTuner, "step", 7),
+        (distillation.Distillation, "_step", 6),
+        (contrastive.ContrastiveTraining, "_step", 3),
     ):
         left = iter(range(calls))
         genuine = getattr(owner, method)
@@ -219,73 +219,73 @@ def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path
         assert _sha256(out / name) == _sha256(made / name)
 
 
-def test_a_finished_run_is_not_done_again(ingredients, made, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_repeated(ingredients, made, tmp_path, monkeypatch):
     out = shutil.copytree(made, tmp_path / "out")
-    monkeypatch.setattr(rotary.Tuner, "step", None)
-    monkeypatch.setattr(Descent, "_step", None)
+    monkeypatch.setattr(rotary.AttentionTuner, "step", None)
+    monkeypatch.setattr(Trainer, "_step", None)
     assert _train(ingredients, out) == 0
     for name in CHECKPOINTS:
         assert _sha256(out / name) == _sha256(made / name)
 
 
-# --- a run that goes on from a model
+# --- a run initialized from a model
 
 
 @pytest.fixture(scope="module")
 def larger(ingredients, tmp_path_factory):
-    """The ingredients with a recipe of more pieces and no more steps than it takes to look."""
+    """The ingredients with a recipe of more pieces and few steps."""
     folder = shutil.copytree(ingredients, tmp_path_factory.mktemp("larger") / "ingredients")
     recipe = folder / "small.toml"
-    text = recipe.read_text().replace("vocabulary = 6000", "vocabulary = 6400")
+    text = recipe.read_text().replace("vocabulary_size = 6000", "vocabulary_size = 6400")
     recipe.write_text(_with_tokens(text, 600))
     return folder
 
 
 @pytest.fixture(scope="module")
 def bundles(made, tmp_path_factory):
-    """Of the model that the run made, by recipe."""
+    """INT8 bundles of the run's distilled checkpoint, by recipe."""
     folder = tmp_path_factory.mktemp("bundles")
-    full = export(locate(made / "distilled"), folder / "fp32")
+    full = export(locate(made / "distillation"), folder / "fp32")
     return {name: quantize(full, folder / name, recipe=name).folder for name in ("int8", "int8-table4")}
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "int8", "int8-table4"])
-def test_a_run_goes_on_from_a_model(larger, made, bundles, tmp_path, kind):
-    source = made / "distilled" if kind == "checkpoint" else bundles[kind]
+def test_a_run_is_initialized_from_a_model(larger, made, bundles, tmp_path, kind):
+    source = made / "distillation" if kind == "checkpoint" else bundles[kind]
     assert _train(larger, tmp_path / "out", source) == 0
-    report = json.loads((tmp_path / "out" / "distilled" / "recipe.json").read_text("utf-8"))
-    assert set(report["start"]) == {path.name for path in start.files(source)}
-    before = json.loads((made / "distilled" / "recipe.json").read_text("utf-8"))["distillation"]
-    # It begins where the other run ended, not where that began.
+    report = json.loads((tmp_path / "out" / "distillation" / "recipe.json").read_text("utf-8"))
+    assert set(report["init_from"]) == {path.name for path in warm_start.model_files(source)}
+    before = json.loads((made / "distillation" / "recipe.json").read_text("utf-8"))["distillation"]
+    # It starts where the other run ended, not where that one started.
     assert report["distillation"][0]["cosine"] == pytest.approx(before[-1]["cosine"], abs=0.001)
     assert before[0]["cosine"] < before[-1]["cosine"] - 0.002
-    assert load_network(tmp_path / "out" / "distilled").config.vocab_size == 6400
+    assert load_network(tmp_path / "out" / "distillation").config.vocab_size == 6400
 
 
-def test_a_run_goes_on_with_pairs_alone(ingredients, made, tmp_path, capsys):
+def test_a_run_with_pairs_alone(ingredients, made, tmp_path, capsys):
     folder = shutil.copytree(ingredients, tmp_path / "ingredients")
     recipe = folder / "small.toml"
     recipe.write_text(_with_tokens(recipe.read_text(), 0).replace("steps = 20", "steps = 0"))
-    assert _train(folder, tmp_path / "none", made / "turned") == 2
+    assert _train(folder, tmp_path / "none", made / "projection") == 2
     assert "nothing to do" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
-    assert _train(folder, tmp_path / "out", made / "turned", paired=True) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"state", "turned", "contrasted"}
-    before, after = (load_network(path / "turned") for path in (made, tmp_path / "out"))
-    # Its projection is where it begins: no step was taken, and only the order within a width may be another.
+    assert _train(folder, tmp_path / "out", made / "projection", paired=True) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"state", "projection", "contrastive"}
+    before, after = (load_network(path / "projection") for path in (made, tmp_path / "out"))
+    # No step was taken, so the projection is the initial one except for the order of components within a width.
     one, other = (network.projection.weight[:32] for network in (before, after))
     torch.testing.assert_close(one.T @ one, other.T @ other, rtol=0, atol=0.005)
     assert torch.equal(before.embeddings.word_embeddings.weight, after.embeddings.word_embeddings.weight)
 
 
 @pytest.mark.parametrize(("recipe", "table"), [("int8", 0.02), ("int8-table4", 0.11)])
-def test_an_int8_bundle_is_read_as_what_it_was_made_from(made, bundles, recipe, table):
-    genuine, decoded = start.read(made / "distilled"), start.read(bundles[recipe])
+def test_an_int8_bundle_is_dequantized_to_its_checkpoint(made, bundles, recipe, table):
+    genuine, decoded = warm_start.read_model(made / "distillation"), warm_start.read_model(bundles[recipe])
     assert genuine.pieces == decoded.pieces
     assert genuine.parameters.keys() == decoded.parameters.keys()
     for name, value in genuine.parameters.items():
         error = (decoded.parameters[name] - value).norm() / value.norm().clamp(min=1e-9)
-        assert error < (table if name == start.TABLE else 0.02), name
+        assert error < (table if name == warm_start.TABLE else 0.02), name
 
 
 @pytest.mark.parametrize(
@@ -293,17 +293,17 @@ def test_an_int8_bundle_is_read_as_what_it_was_made_from(made, bundles, recipe, 
     [
         ("nothing", "no readable tokenizer.json"),
         ("no weights", "holds neither model.safetensors nor"),
-        ("another", "not of the recipe's sizes"),
+        ("another", "does not have the recipe's sizes"),
         ("shuffled", "was not made from this teacher"),
     ],
 )
-def test_a_start_that_cannot_be_is_refused(larger, made, tmp_path, capsys, broken, said):
-    source = tmp_path / "start"
+def test_unusable_initial_models_are_refused(larger, made, tmp_path, capsys, broken, said):
+    source = tmp_path / "initial"
     source.mkdir()
     if broken == "another":
         source = DEFAULT_FOLDER
     elif broken != "nothing":
-        shutil.copytree(made / "distilled", source, dirs_exist_ok=True)
+        shutil.copytree(made / "distillation", source, dirs_exist_ok=True)
     if broken == "no weights":
         (source / "model.safetensors").unlink()
     if broken == "shuffled":
@@ -314,7 +314,7 @@ def test_a_start_that_cannot_be_is_refused(larger, made, tmp_path, capsys, broke
     assert said in capsys.readouterr().err
 
 
-# --- what is refused
+# --- refused inputs
 
 
 def test_too_few_texts_are_refused(ingredients, tmp_path, capsys):

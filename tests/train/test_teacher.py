@@ -1,4 +1,4 @@
-"""The teacher's file, read as data, against torch's own encoder and a second reading of the blocks."""
+"""The teacher's file, against torch's own encoder and a second implementation of the blocks."""
 
 import numpy as np
 import pytest
@@ -20,10 +20,10 @@ def teacher(path):
     return Teacher(path)
 
 
-def test_blocks_hold_the_low_nibbles_first(teacher):
+def test_low_nibbles_come_first(teacher):
     block = teacher._blocks("emb.word")[7]
-    expected = [((code & 15) - 8) * float(block["scale"]) for code in block["codes"].tolist()]
-    expected += [((code >> 4) - 8) * float(block["scale"]) for code in block["codes"].tolist()]
+    expected = [((byte & 15) - 8) * float(block["scale"]) for byte in block["quantized"].tolist()]
+    expected += [((byte >> 4) - 8) * float(block["scale"]) for byte in block["quantized"].tolist()]
     assert dequantize(block).tolist() == pytest.approx(expected)
 
 
@@ -38,7 +38,7 @@ def test_the_vocabulary_is_read_with_its_scores(teacher):
     assert [score for _, score in teacher.pieces] == pytest.approx([score for _, score in pieces()])
 
 
-def test_a_layer_is_that_of_torch(teacher):
+def test_a_layer_matches_torch(teacher):
     own = teacher.layers[1]
     layer = torch.nn.TransformerEncoderLayer(
         HIDDEN, HEADS, FFN, dropout=0.0, activation="gelu", layer_norm_eps=teacher.eps, batch_first=True
@@ -61,7 +61,7 @@ def test_a_layer_is_that_of_torch(teacher):
     )
     x = teacher.embed(torch.tensor([[0, 100, 2000, 30, 2], [0, 5, 6, 7, 2]]))
     with torch.no_grad():
-        torch.testing.assert_close(teacher.step(1, x).out, layer(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(teacher.run_layer(1, x).out, layer(x), rtol=1e-4, atol=1e-5)
 
 
 def test_positions_matter(teacher):
@@ -79,7 +79,7 @@ def test_positions_matter(teacher):
         (lambda data: b"", "cannot read"),
     ],
 )
-def test_another_file_is_refused(path, tmp_path, damage, said):
+def test_other_files_are_refused(path, tmp_path, damage, said):
     other = tmp_path / "other.bin"
     other.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match=said):

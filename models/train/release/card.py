@@ -23,8 +23,7 @@ from moembed.errors import InputError, OutputError, extra
 from moembed.evaluation.text_lines import json_objects
 from moembed.files.paths import replacing_file
 from moembed.files.records import read_record
-from moembed.train.recipe import Recipe
-from moembed.train.release.publish import RECIPE_FILE
+from moembed.train.recipe import RECIPE_FILE, Recipe
 
 CARD_FILE, PLOT_FILE = "CARD.md", "routing.png"
 TEXTS_PER_LANGUAGE = 40

@@ -18,9 +18,8 @@ from moembed.models.interop_files import with_common_names
 from moembed.models.network import NomicMoe
 from moembed.models.weights import WEIGHTS_FILE
 from moembed.train.convert.teacher import Teacher
-from moembed.train.recipe import Recipe
+from moembed.train.recipe import RECIPE_FILE, Recipe
 
-RECIPE_FILE = "recipe.json"
 _VOCABULARY_MULTIPLE = 64  # of the rows of the embedding table
 
 

@@ -12,8 +12,7 @@ from tokenizers import Tokenizer
 
 from moembed.bundle.bundle import Bundle
 from moembed.embedder import Embedder
-from moembed.errors import InputError, MoembedError, OutputError
-from moembed.evaluation.certify import certify_sets
+from moembed.errors import InputError, MoembedError, OutputError, extra
 from moembed.export.pipeline import export
 from moembed.files.paths import replacing_folder
 from moembed.models.locate import locate
@@ -57,33 +56,32 @@ def ship(
     Raises:
         InputError: the checkpoint has no training report, a step failed, or the bundle is too large.
         OutputError: a file cannot be written.
+        MissingExtraError: a package of the extra `eval` is not installed.
     """
+    with extra("eval", "Shipping a model"):  # now, not after hours of work
+        import matplotlib  # noqa: F401
+
+        from moembed.evaluation.certify import certify_sets
     recipe = card.read_report(checkpoint).recipe
     try:
-        built = _build(checkpoint, texts, recipe, data, sets, quantization, work, log)
+        fp32, int8 = _build(checkpoint, texts, recipe, quantization, work, log)
+        certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
     except MoembedError as error:
         raise InputError(f"{error}: nothing was replaced") from error
-    if built.size > MAX_BYTES:
+    if int8.size > MAX_BYTES:
         raise InputError(
-            f"{built.folder} has {built.size:,} bytes, more than the {MAX_BYTES:,} for a wheel: nothing was replaced"
+            f"{int8.folder} has {int8.size:,} bytes, more than the {MAX_BYTES:,} for a wheel: nothing was replaced"
         )
-    card.write_card(built.folder, checkpoint, texts, card_dir, texts=card.TEXTS_PER_LANGUAGE)
+    card.write_card(int8.folder, checkpoint, texts, card_dir, texts=card.TEXTS_PER_LANGUAGE)
     with replacing_folder(bundle) as partial:
-        shutil.copytree(built.folder, partial, dirs_exist_ok=True)
+        shutil.copytree(int8.folder, partial, dirs_exist_ok=True)
     return Bundle.open(bundle)
 
 
 def _build(
-    checkpoint: Path,
-    texts: Sequence[Path],
-    recipe: Recipe,
-    data: Path,
-    sets: Sequence[str],
-    quantization: str,
-    work: Path,
-    log: Callable[[str], None],
-) -> Bundle:
-    """Return an INT8 bundle in the work folder, with quality in its certificate."""
+    checkpoint: Path, texts: Sequence[Path], recipe: Recipe, quantization: str, work: Path, log: Callable[[str], None]
+) -> tuple[Bundle, Bundle]:
+    """Return the fp32 bundle and the INT8 bundle, made in the work folder."""
     named = work / recipe.name
     try:
         shutil.copytree(checkpoint, named, dirs_exist_ok=True)  # a bundle has the name of its checkpoint's folder
@@ -91,11 +89,8 @@ def _build(
         raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
     fp32 = export(locate(named), work / f"{recipe.name}-fp32", force=True, log=log)
     calibration = _calibration_texts(named, texts, recipe)
-    int8 = quantize(
-        fp32, work / f"{recipe.name}-int8", recipe=quantization, calibration=calibration, force=True, log=log
-    )
-    certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
-    return Bundle.open(int8.folder)
+    out = work / f"{recipe.name}-int8"
+    return fp32, quantize(fp32, out, recipe=quantization, calibration=calibration, force=True, log=log)
 
 
 def _calibration_texts(checkpoint: Path, texts: Sequence[Path], recipe: Recipe) -> list[str]:
