@@ -1,10 +1,10 @@
-"""What four bits would cost the experts: why there is no recipe `int4-experts`.
+"""Loss by 4-bit expert weights: the reason why there is no recipe `int4-experts`.
 
     python tests/benchmarks/int4_experts.py FP32_BUNDLE --calibrate TEXTS
 
-Only the experts' weights get four bits here, all else stays float32, and calibration texts are not the ones that are measured:
-the vectors of a recipe could only be worse. Prints a Markdown table of cosines to the float32 bundle over the probe texts;
-int8, by the same means, for scale. The bar is a mean of at least 0.9995.
+Only the experts' weights are quantized here, everything else stays float32, and the calibration texts differ from the measured
+ones: a whole recipe could only be worse. Prints a Markdown table of cosines to the fp32 bundle over the probe texts, with int8
+for comparison. A recipe needs a mean cosine of at least 0.9995.
 """
 
 import argparse
@@ -31,28 +31,28 @@ DAMPING = 0.01
 Floats = NDArray[np.float32]
 
 
-def rounded(matrix: Floats, inputs: Floats, *, bits: int, block: int | None, cancel: bool) -> Floats:
-    """`[N, K]` with as many levels as `bits` has, a scale per row or for every `block` inputs, errors cancelled or not."""
+def round_weights(matrix: Floats, inputs: Floats, *, bits: int, block: int | None, compensate: bool) -> Floats:
+    """Round `[N, K]` to `bits`, with a scale per row or per `block` inputs, with or without error compensation (GPTQ)."""
     largest = 2 ** (bits - 1) - 1
     n, k = matrix.shape
     block = block or k
     scales = np.abs(matrix.reshape(n, k // block, block)).max(axis=2).repeat(block, axis=1) / largest
     scales = np.where(scales > 0, scales, 1).astype(np.float32)
-    if not cancel:
+    if not compensate:
         return np.clip(np.rint(matrix / scales), -largest, largest) * scales
     order, spread = spread_of(inputs, DAMPING)
-    left, scale = np.ascontiguousarray(matrix.T[order]), scales.T[order]
-    found = np.empty_like(left)
+    remaining, scale = np.ascontiguousarray(matrix.T[order]), scales.T[order]
+    rounded = np.empty_like(remaining)
     for i in range(k):
-        found[i] = np.clip(np.rint(left[i] / scale[i]), -largest, largest) * scale[i]
-        left[i + 1 :] -= spread[i, i + 1 :, None] * ((left[i] - found[i]) / spread[i, i])
-    back = np.empty_like(found)
-    back[order] = found
-    return back.T
+        rounded[i] = np.clip(np.rint(remaining[i] / scale[i]), -largest, largest) * scale[i]
+        remaining[i + 1 :] -= spread[i, i + 1 :, None] * ((remaining[i] - rounded[i]) / spread[i, i])
+    restored = np.empty_like(rounded)
+    restored[order] = rounded
+    return restored.T
 
 
-def replaced(graph: Path, values: Activations, rounding: Callable[[Floats, Floats], Floats]) -> ir.Model:
-    """The model with every expert's weights rounded."""
+def round_experts(graph: Path, values: Activations, rounding: Callable[[Floats, Floats], Floats]) -> ir.Model:
+    """Return the model with the weights of every expert rounded."""
     model = ir.load(graph)
     for node in model.graph:
         if node.op_type != "Experts":
@@ -68,34 +68,30 @@ def replaced(graph: Path, values: Activations, rounding: Callable[[Floats, Float
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundle", type=Path, help="an fp32 bundle")
     arguments.add_argument("--calibrate", type=Path, required=True, metavar="FILE", help="texts, one a line")
-    chosen = arguments.parse_args()
-    bundle = Bundle.open(chosen.bundle)
+    options = arguments.parse_args()
+    bundle = Bundle.open(options.bundle)
     tokenizer, limit = Tokenizer(bundle), bundle.manifest.max_tokens
-    lines = [line for line in chosen.calibrate.read_text("utf-8").splitlines() if line.strip()]
+    lines = [line for line in options.calibrate.read_text("utf-8").splitlines() if line.strip()]
     values = record_activations(bundle.graph, [ids[:limit] for ids in tokenizer.encode(lines)])
     expected, probes = graph_runner(bundle.graph), probe_ids(tokenizer, limit)
-    free = Tolerance(hidden_max_abs=None, embedding_min_cosine=-1, router_max_abs=None, margin=None)
-    print("| experts' weights | mean 1 - cosine | mean cosine | least |\n|---|---|---|---|")
+    no_limits = Tolerance(hidden_max_abs=None, embedding_min_cosine=-1, router_max_abs=None, margin=None)
+    print("| experts' weights | mean 1 - cosine | mean cosine | minimum cosine |\n|---|---|---|---|")
     cases = ((8, None, True), (4, None, False), (4, None, True), (4, 32, False), (4, 32, True))
-    for bits, block, cancel in cases:
+    for bits, block, compensate in cases:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "onnx" / "model.onnx"
-            rounding = partial(rounded, bits=bits, block=block, cancel=cancel)
-            write_graph(replaced(bundle.graph, values, rounding), path, {})
-            report = compare("float32", expected, graph_runner(path), probes, free)
-        grain, how = (
-            f"{block} inputs" if block else "channel",
-            "errors cancelled (GPTQ)" if cancel else "plain rounding",
-        )
-        mean = report.embedding_mean_cosine
-        print(
-            f"| {bits} bits, a scale per {grain}, {how} | {1 - mean:.2e} | {mean:.5f} | {report.embedding_min_cosine:.5f} |",
-            flush=True,
-        )
+            rounding = partial(round_weights, bits=bits, block=block, compensate=compensate)
+            write_graph(round_experts(bundle.graph, values, rounding), path, {})
+            report = compare("float32", expected, graph_runner(path), probes, no_limits)
+        granularity = f"{block} inputs" if block else "channel"
+        method = "error compensation (GPTQ)" if compensate else "plain rounding"
+        mean, least = report.embedding_mean_cosine, report.embedding_min_cosine
+        case = f"{bits} bits, a scale per {granularity}, {method}"
+        print(f"| {case} | {1 - mean:.2e} | {mean:.5f} | {least:.5f} |", flush=True)
 
 
 if __name__ == "__main__":
