@@ -33,7 +33,7 @@ from moembed.version import __version__
 
 _COMMANDS = {
     "texts": (embed, search, similarity, serve),
-    "bundles": (info, export, quantize, verify, evaluate),
+    "bundles": (export, quantize, verify, evaluate, info),
     "training": (gather, train, ship, card),
     "installation": (doctor,),
 }

@@ -40,7 +40,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """What differs from the usual in a published set.
+    """Properties of a published set that differ from the usual ones.
 
     Attributes:
         split: of the judgements, if not the usual one.

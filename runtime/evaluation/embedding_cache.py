@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from moembed.embedder import Embedder
 
 Advance = Callable[[int], object]
-BLOCK = 1024  # texts embedded and searched at a time: enough to sort by length, little to keep
+BLOCK = 1024  # texts embedded and searched at a time: enough to sort by length, few enough for memory
 CACHE_BYTES = 128 << 20  # of vectors, for each model: 43,690 of 768 dimensions
 
 

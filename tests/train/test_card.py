@@ -86,11 +86,11 @@ def test_a_card_of_another_checkpoint_is_refused(material, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [('{"l": "en", "t": "x", "k": "z"}', 't.jsonl:1: expected "l"'), ("", "no language has")]
+    ("line", "message"), [('{"l": "en", "t": "x", "k": "z"}', 't.jsonl:1: expected "l"'), ("", "no language has")]
 )
-def test_texts_that_cannot_be_counted_are_refused(tmp_path, line, said):
+def test_texts_that_cannot_be_counted_are_refused(tmp_path, line, message):
     (tmp_path / "t.jsonl").write_text(line)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         card.expert_loads(Embedder.from_pretrained(), [tmp_path / "t.jsonl"], 1)
 
 

@@ -182,7 +182,7 @@ def test_the_split_depends_on_the_text_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"l": "en", "t": "x", "k": "z"}', r'a\.jsonl:1: expected "l", "t" and "k"'),
         ('{"l": "en", "t": 5, "k": "q"}', r"a\.jsonl:1"),
@@ -190,9 +190,9 @@ def test_the_split_depends_on_the_text_alone(tmp_path):
         ("{", r"a\.jsonl:1: not JSON"),
     ],
 )
-def test_bad_lines_are_named(tmp_path, line, said):
+def test_bad_lines_are_named(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         corpus.read_texts([tmp_path / "a.jsonl"], PROMPTS, 0.1)
 
 

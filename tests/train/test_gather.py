@@ -97,17 +97,17 @@ def test_training_reads_the_gathered_texts_and_pairs(clones, evaluation, tmp_pat
     kinds = set()
     for query, document in kind:
         if " number " in query:  # a sentence of the news
-            told = {number for number in "0123" if f"number {number}" in document}
+            numbers = {number for number in "0123" if f"number {number}" in document}
             own = query[query.index("number ") + len("number ")]
-            assert told <= ({"3"} if own == "3" else {"0", "1", "2"})  # the fourth sentence is from another document
+            assert numbers <= ({"3"} if own == "3" else {"0", "1", "2"})  # the fourth sentence is from another document
             translated = query.split(" ", 1)[0] != document.split(" ", 1)[0]
-            assert kind[query, document] == ("translation" if own in told else "context")
-            if own in told:
+            assert kind[query, document] == ("translation" if own in numbers else "context")
+            if own in numbers:
                 assert translated
                 assert query.split(" ", 1)[1] in document
             else:
-                assert told == {"0", "1", "2"} - {own}
-            kinds.add((translated, own in told))
+                assert numbers == {"0", "1", "2"} - {own}
+            kinds.add((translated, own in numbers))
     assert kinds == {(True, True), (True, False), (False, False)}
 
 
@@ -236,9 +236,9 @@ def test_prose_is_read_from_pages_and_their_translations(tmp_path):
     ]
     under = " says a little of what it does, and code too."
     headed = [pair for pair in paired if pair.query.endswith("kept?") and under in pair.document]
-    told = {(pair.query.split()[0], pair.document.split()[0]) for pair in headed}
-    assert told >= {(word, word) for word in ("English", "Deutsch", "Français")}
-    assert len(told) > 3  # including translations
+    numbers = {(pair.query.split()[0], pair.document.split()[0]) for pair in headed}
+    assert numbers >= {(word, word) for word in ("English", "Deutsch", "Français")}
+    assert len(numbers) > 3  # including translations
     for pair in headed:
         word = pair.document.split()[0]
         assert pair.document.startswith(

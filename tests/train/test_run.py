@@ -37,7 +37,7 @@ def test_the_default_recipe_is_whole():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("language_alpha = 0.6", "", r"data: missing \['language_alpha'\]"),
         ("language_alpha = 0.6", "language_alpha = 0.6\nluck = 1", r"data: .*unknown \['luck'\]"),
@@ -48,11 +48,11 @@ def test_the_default_recipe_is_whole():
         ("language_alpha = 0.6", "language_alpha =", "is not valid TOML"),
     ],
 )
-def test_bad_recipes_are_refused(tmp_path, old, new, said):
+def test_bad_recipes_are_refused(tmp_path, old, new, message):
     text = _default_recipe()
     assert old in text
     (tmp_path / "r.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_recipe(str(tmp_path / "r.toml"))
 
 
@@ -289,7 +289,7 @@ def test_an_int8_bundle_is_dequantized_to_its_checkpoint(made, bundles, recipe, 
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         ("nothing", "no readable tokenizer.json"),
         ("no weights", "holds neither model.safetensors nor"),
@@ -297,7 +297,7 @@ def test_an_int8_bundle_is_dequantized_to_its_checkpoint(made, bundles, recipe, 
         ("shuffled", "was not made from this teacher"),
     ],
 )
-def test_unusable_initial_models_are_refused(larger, made, tmp_path, capsys, broken, said):
+def test_unusable_initial_models_are_refused(larger, made, tmp_path, capsys, broken, message):
     source = tmp_path / "initial"
     source.mkdir()
     if broken == "another":
@@ -311,7 +311,7 @@ def test_unusable_initial_models_are_refused(larger, made, tmp_path, capsys, bro
         tokenizer["model"]["vocab"][4:-1] = tokenizer["model"]["vocab"][-2:3:-1]
         (source / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
     assert _train(larger, tmp_path / "out", source) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 # --- refused inputs

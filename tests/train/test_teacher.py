@@ -70,7 +70,7 @@ def test_positions_matter(teacher):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda data: b"GGUF" + data[4:], "starts with b'GGUF'"),
         (lambda data: data[:3000], "damaged"),
@@ -79,10 +79,10 @@ def test_positions_matter(teacher):
         (lambda data: b"", "cannot read"),
     ],
 )
-def test_other_files_are_refused(path, tmp_path, damage, said):
+def test_other_files_are_refused(path, tmp_path, damage, message):
     other = tmp_path / "other.bin"
     other.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         Teacher(other)
 
 

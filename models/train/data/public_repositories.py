@@ -22,7 +22,7 @@ from moembed.train.data.repository import MAIN_LANGUAGES, MAX_PASSAGE, RawPair, 
 _MIN_QUERY = 30  # characters of a sentence that identify its translation
 _PAIRS_PER_SENTENCE = 12
 _CONTEXT = 2  # sentences before and after a query
-_PROMPTS_MAIN, _PROMPTS_OTHER = 40_000, 5_000  # sampled sentences of a main language, and of another
+_SENTENCES_MAIN, _SENTENCES_OTHER = 40_000, 5_000  # sampled sentences of a main language, and of another
 
 
 def _document_passages(language: str, keys: Iterable[str], sentences: Iterable[str]) -> Iterator[Row]:
@@ -37,7 +37,7 @@ def _read_treebank(language: str) -> RowReader:
             for line in path.read_text("utf-8").splitlines():
                 if line.startswith("# newdoc"):
                     document = line
-                elif line.startswith("# sent_id = ") and ("pud" in path.name):
+                elif line.startswith("# sent_id = ") and "pud" in path.name:
                     document = line.split("=")[1].strip()[:6]  # the sentence id starts with the number of its document
                 elif line.startswith("# text = "):
                     found.append((document, line.removeprefix("# text = ").strip()))
@@ -118,18 +118,20 @@ def _read_ntrex_pairs(clone: Path) -> Iterator[RawPair]:
             )
             first, last = index, index + 1
             for _ in range(generator.randrange(4)):
-                first -= first > 0 and documents[first - 1] == document and generator.random() < 0.5
-                last += last < len(documents) and documents[last] == document and generator.random() < 0.5
+                if first > 0 and documents[first - 1] == document and generator.random() < 0.5:
+                    first -= 1
+                if last < len(documents) and documents[last] == document and generator.random() < 0.5:
+                    last += 1
             query, around = texts[one][index], texts[other][first:last]
             if _CODES[one] != _CODES[other] and len(query) >= _MIN_QUERY:
                 yield RawPair(query, " ".join(around)[:MAX_PASSAGE], "translation")
         near = range(max(index - _CONTEXT, 0), min(index + _CONTEXT + 1, len(documents)))
-        beside = [other for other in near if other != index and documents[other] == document]
+        context = [other for other in near if other != index and documents[other] == document]
         for one in _WIDELY_SPOKEN:
             for other in dict.fromkeys((one, generator.choice(_WIDELY_SPOKEN))):
-                if beside and len(texts[one][index]) >= _MIN_QUERY:
-                    document = " ".join(texts[other][i] for i in beside)[:MAX_PASSAGE]
-                    yield RawPair(texts[one][index], document, "context")
+                if context and len(texts[one][index]) >= _MIN_QUERY:
+                    passage = " ".join(texts[other][i] for i in context)[:MAX_PASSAGE]
+                    yield RawPair(texts[one][index], passage, "context")
 
 
 def _nerel_articles(clone: Path) -> Iterator[list[str]]:
@@ -209,7 +211,7 @@ def _read_common_voice(clone: Path) -> Iterator[Row]:
                     and len(_VOWEL_MARKS.findall(sentence)) < _MIN_VOWEL_MARKS
                 ):
                     sentences[sentence] = None
-        limit = _PROMPTS_MAIN if language in MAIN_LANGUAGES else _PROMPTS_OTHER
+        limit = _SENTENCES_MAIN if language in MAIN_LANGUAGES else _SENTENCES_OTHER
         sampled = random.Random(language).sample(sorted(sentences), min(limit, len(sentences)))  # noqa: S311
         for sentence in sampled:
             yield from passages(language, [sentence], sentence)

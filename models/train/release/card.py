@@ -1,4 +1,4 @@
-"""Model card: prose from `card.md` beside this file, filled with measured figures (`moembed card`).
+"""Model card: prose from `card.md` in this folder, filled with measured figures (`moembed card`).
 
 Figures come from the bundle's certificate, where `moembed evaluate --certify` puts them. The recipe and the results of training
 come from the checkpoint's `recipe.json`. Expert loads by language are measured on texts.
