@@ -15,7 +15,21 @@ import pytest
 
 from moembed.cli import main, parser
 
-COMMANDS = ("embed", "search", "similarity", "export", "quantize", "verify", "evaluate", "info", "gather", "train", "ship", "card", "doctor")
+COMMANDS = (
+    "embed",
+    "search",
+    "similarity",
+    "export",
+    "quantize",
+    "verify",
+    "evaluate",
+    "info",
+    "gather",
+    "train",
+    "ship",
+    "card",
+    "doctor",
+)
 
 
 @pytest.fixture
