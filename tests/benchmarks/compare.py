@@ -1,8 +1,9 @@
-"""Everyone who can run this network on a CPU, measured in turn on the same ids: the README's table and plot.
+"""Everyone who can run this network on a CPU, measured in turn on the same ids: the tables of docs/benchmarks.md and README.
 
     pip install "moembed[cpu,export,eval,bench]"
-    python tests/checkpoints.py full --full && moembed export full -o full-fp32 && moembed quantize full-fp32 -o full-int8
-    python tests/benchmarks/compare.py full full-int8 --fp32 full-fp32 -o compared [--corpus TEXTS] [--readme]
+    PYTHONPATH=tests python -m support.checkpoints full --full
+    moembed export full -o full-fp32 && moembed quantize full-fp32 -o full-int8
+    python tests/benchmarks/compare.py full full-int8 --fp32 full-fp32 -o compared [--corpus TEXTS] [--publish]
 
 Each contestant has a process of its own and must first give the vectors of the torch network, as closely as `contestants.py`
 says. Then they take turns, after one call that does not count and with a pause before each, since threads spin for a while.
@@ -29,7 +30,8 @@ import numpy as np
 from common import SPINNING_SECONDS
 from contestants import CONTESTANTS, EXACT, MODULES, NATIVE, Batches, Contestant, Worker, missing, workers
 from limits import limits, work
-from report import GROWING, markdown, plot, write_readme
+from published import publish
+from report import GROWING, markdown, plot
 
 from moembed.bundle.bundle import Bundle
 from moembed.inference.batching import plan
@@ -246,7 +248,9 @@ def main() -> None:
         "--seconds", type=float, default=float("inf"), help="stop after a step when so many are over"
     )
     arguments.add_argument(
-        "--readme", action="store_true", help="put the table into README.md, and result and plot here"
+        "--publish",
+        action="store_true",
+        help="keep this measurement for its kind of machine (compared/), and rewrite docs/benchmarks.md and README.md",
     )
     chosen = arguments.parse_args()
     sources = {"checkpoint": chosen.checkpoint, "int8": chosen.int8}
@@ -274,8 +278,8 @@ def main() -> None:
             (chosen.output / "compare.md").write_text(markdown(state.values), "utf-8")
             plot(state.values, chosen.output / "compare.png")
     print(markdown(state.values), end="")
-    if chosen.readme:
-        write_readme(chosen.output)
+    if chosen.publish:
+        publish(chosen.output)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
-"""What `compare.json` says: as Markdown, as a plot, and in the README."""
+"""What `compare.json` says, as Markdown and as a plot."""
 
-import json
-import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,6 @@ from contestants import CONTESTANTS, LLAMA, NATIVE, PORTABLE
 from limits import least_ms
 
 GROWING = (8, 16, 32, 64, 128)  # texts of 128 tokens: 1k to 16k a call
-HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
-FIRST = "<!-- peers: python tests/benchmarks/compare.py -->\n"
-LAST = "<!-- end of peers -->\n"
 RIVALS = {one.name: one.rival for one in CONTESTANTS}
 Values = dict[str, Any]
 
@@ -43,14 +37,15 @@ def rival(values: Values, threads: str, shape: str) -> float | None:
 
 def markdown(values: Values) -> str:
     """All of it."""
-    parts = [_heading(values)]
+    parts = [heading(values)]
     for threads in values["times"]:
-        parts += [table(values, threads, ranges=True), _machine(values, threads)]
+        parts += [table(values, threads, ranges=True), machine_limits(values, threads)]
     parts += [growth(values), "Bars of the project, 2 threads:\n\n" + bars(values)] if "2" in values["times"] else []
     return "\n".join(parts)
 
 
-def _heading(values: Values) -> str:
+def heading(values: Values) -> str:
+    """The machine, the versions of all contestants, and what was measured."""
     machine = values["machine"]
     versions = dict.fromkeys(one["version"] for one in values["contestants"].values() if "version" in one)
     tokens = values["tokens"]["corpus"]
@@ -101,7 +96,8 @@ def _cell(ms: list[float], *, ranges: bool) -> str:
     return f"{median:.{digits}f}" + (f" ({min(ms):.{digits}f}-{max(ms):.{digits}f})" if ranges else "")
 
 
-def _machine(values: Values, threads: str) -> str:
+def machine_limits(values: Values, threads: str) -> str:
+    """The best that the machine was seen to do, and how it was measured."""
     at = best(values, threads)
     shares = [share for found in values.get("others", {}).get(threads, {}).values() for share in found]
     others = f" Other processes used {statistics.median(shares):.0%} of the processors meanwhile." if shares else ""
@@ -180,26 +176,3 @@ def plot(values: Values, path: Path) -> None:
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / figure.get_figheight()))
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
-
-
-def block(values: Values) -> str:
-    """What the README shows: two threads, medians."""
-    return "\n".join([_heading(values), table(values, "2", ranges=False), _machine(values, "2"), growth(values)])
-
-
-def shown(readme: str) -> str:
-    """What stands between the README's comments.
-
-    Raises:
-        ValueError: it lacks them.
-    """
-    return readme[readme.index(FIRST) + len(FIRST) : readme.index(LAST)]
-
-
-def write_readme(folder: Path) -> None:
-    """Copy result, table and plot beside this file, and rewrite the README."""
-    for name in ("compare.json", "compare.md", "compare.png"):
-        shutil.copyfile(folder / name, HERE / name)
-    values = json.loads((HERE / "compare.json").read_text("utf-8"))
-    readme = README.read_text("utf-8")
-    README.write_text(readme.replace(FIRST + shown(readme) + LAST, FIRST + block(values) + LAST), "utf-8")

@@ -5,7 +5,7 @@
 For the built-in model, or for each bundle, it measures: the time from the start of the process until it is ready, and the memory
 then; closed-loop clients that send one text at a time; the same without batching (`--call-tokens 1`: one text per model call);
 and a client with short queries beside one with documents in bulk. Prints a Markdown table and writes it to RESULT.md, with all
-values in RESULT.json.
+values in RESULT.json. `--publish` puts both beside this file, and a summary into `docs/benchmarks.md`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from blocks import PAGE, Block
 from load import Outcome, in_turn, percentile
 from processes import Process, running
 from serve_texts import embed, requests_of, texts_of
@@ -25,6 +26,8 @@ from moembed import Embedder
 from moembed.verify.machine import this_machine
 
 CLIENTS = (1, 8, 64)
+HERE = Path(__file__).with_suffix("")
+BLOCK = Block(PAGE, "server", "python tests/benchmarks/serve_load.py [BUNDLE ...] --publish")
 # Documents per request of a client that builds an index.
 _BULK = 64
 
@@ -36,6 +39,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=5, help="of each row")
     arguments.add_argument("--starts", type=int, default=5)
     arguments.add_argument("-o", metavar="RESULT", type=Path, help="path without suffix")
+    arguments.add_argument("--publish", action="store_true", help="keep the result here, and rewrite docs/benchmarks.md")
     chosen = arguments.parse_args()
     machine = this_machine()
     result: dict[str, Any] = {"machine": {"cpu": machine.cpu, "onnxruntime": machine.onnxruntime}, "models": {}}
@@ -43,9 +47,11 @@ def main() -> None:
         result["models"][bundle] = measured(bundle, chosen.seconds, chosen.starts)
     table = "\n".join(markdown(result))
     print(table)
-    if chosen.o is not None:
-        chosen.o.with_suffix(".md").write_text(table.rstrip() + "\n")
-        chosen.o.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    for path in filter(None, [chosen.o, HERE if chosen.publish else None]):
+        path.with_suffix(".md").write_text(table.rstrip() + "\n")
+        path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    if chosen.publish:
+        BLOCK.write(summary(result))
 
 
 def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
@@ -129,6 +135,30 @@ def beside(server: Process, requests: dict[str, list[bytes]], seconds: float) ->
         name: {"p50_ms": round(percentile(o, 50), 1), "p99_ms": round(percentile(o, 99), 1), "answers": len(o)}
         for name, o in runs.items()
     }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The table of docs/benchmarks.md."""
+    machine = result["machine"]
+    lines = [f"{machine['cpu']}, onnxruntime {machine['onnxruntime']}.", ""]
+    head = ["", "clients", "short queries, requests/s", "p50, p99 ms", "one text a call", "documents, requests/s", "p50, p99 ms"]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, found in result["models"].items():
+        rows = {(row["task"], row["clients"]): row for row in found["rows"]}
+        alone = {row["clients"]: row for row in found["one_by_one"]}
+        for clients in CLIENTS:
+            query, document = rows["query", clients], rows["document", clients]
+            cells = [clients, query["per_s"], f"{query['p50_ms']}, {query['p99_ms']}", alone[clients]["per_s"]]
+            cells += [document["per_s"], f"{document['p50_ms']}, {document['p99_ms']}"]
+            lines.append(f"| {name if clients == CLIENTS[0] else ''} | {' | '.join(map(str, cells))} |")
+    lines.append("")
+    for name, found in result["models"].items():
+        idle, ready = found["idle_mb"], statistics.median(found["ready_s"])
+        lines.append(
+            f"{name}: ready {ready:.2f} s after the start of the process; idle with {idle['resident']:.0f} MB resident, "
+            f"{idle['private']:.0f} MB private."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def markdown(result: dict[str, Any]) -> list[str]:

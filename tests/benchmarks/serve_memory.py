@@ -5,7 +5,7 @@
 Each case is one request to a fresh server. The peak is the kernel's VmHWM minus the resident memory at rest. During the request,
 `/health` is polled over another connection, and its slowest response is recorded. If that exceeds the target, the request is
 repeated twice with fresh servers; the fastest `/health` and the highest peak count. Linux only. `--write` rewrites the table in
-`docs/limits.md` between the two comments that name this script.
+`docs/limits.md`.
 """
 
 import argparse
@@ -19,13 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from blocks import ROOT, Block
 from processes import Process, running
 
 from moembed.server.settings import Settings
 
-PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
-FIRST = "<!-- memory: python tests/benchmarks/serve_memory.py --write -->\n"
-LAST = "<!-- end of memory -->\n"
+BLOCK = Block(ROOT / "docs" / "limits.md", "memory", "python tests/benchmarks/serve_memory.py --write")
 # Target: the memory for a body may be FACTOR times its size, plus MARGIN MB.
 FACTOR, MARGIN = 3, 50
 HEALTH_MS = 100
@@ -321,9 +320,7 @@ def main() -> None:
             flush=True,
         )
     if chosen.write:
-        page = PAGE.read_text("utf-8")
-        before, _, rest = page.partition(FIRST)
-        PAGE.write_text(before + FIRST + render(rows) + LAST + rest.partition(LAST)[2], "utf-8")
+        BLOCK.write(render(rows))
     if any(row.peak > row.allowed for row in rows):
         sys.exit("a case exceeds its memory target")
 

@@ -1,11 +1,11 @@
-"""The README's table: the built-in INT8 model against the fp32 bundle it was made from.
+"""The built-in model's table: INT8 against the fp32 bundle it was made from.
 
     moembed export CHECKPOINT -o fp32
     python tests/benchmarks/table.py fp32
 
 Measures size and speed in interleaved rounds, reads the quality from the built-in bundle's certificate, writes `table.json`
-beside this file, and rewrites the README between the two comments that name this script. `tests/test_table.py` fails when README
-and `table.json` disagree, or when they are about another bundle than the built-in one.
+beside this file, and rewrites the table in `docs/benchmarks.md`. `test_table.py` fails when the page and `table.json` disagree,
+or when they describe another bundle than the built-in one.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from blocks import PAGE, Block
 from common import SHAPES, calls, interleaved
 
 from moembed.bundle.bundle import Bundle
@@ -25,9 +26,7 @@ from moembed.inference.session import Session
 from moembed.verify.machine import this_machine
 
 RESULT = Path(__file__).with_name("table.json")
-README = Path(__file__).parents[2] / "README.md"
-FIRST = "<!-- table: python tests/benchmarks/table.py FP32_BUNDLE -->\n"
-LAST = "<!-- end of table -->\n"
+BLOCK = Block(PAGE, "table", "python tests/benchmarks/table.py FP32_BUNDLE")
 
 
 def measure(bundle: Bundle, reference: Bundle, *, threads: int, rounds: int) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def identity(bundle: Bundle) -> dict[str, Any]:
 
 
 def render(table: dict[str, Any]) -> str:
-    """The README's block, without the comments around it."""
+    """The table as Markdown."""
     machine = table["machine"]
     rows = [*_measured(table), *_certified(table["bundle"])]
     return "\n".join(
@@ -74,20 +73,6 @@ def render(table: dict[str, Any]) -> str:
             "",
         ]
     )
-
-
-def block(readme: str) -> str:
-    """What stands between the comments.
-
-    Raises:
-        ValueError: the README lacks them.
-    """
-    return readme[readme.index(FIRST) + len(FIRST) : readme.index(LAST)]
-
-
-def replaced(readme: str, text: str) -> str:
-    """The README with another block."""
-    return readme.replace(FIRST + block(readme) + LAST, FIRST + text + LAST)
 
 
 def _measured(table: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -125,7 +110,7 @@ def main() -> None:
     arguments.add_argument("--bundle", type=Path, default=DEFAULT_FOLDER, help="another than the built-in one")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=25)
-    arguments.add_argument("--dry-run", action="store_true", help="print only; write neither table.json nor README")
+    arguments.add_argument("--dry-run", action="store_true", help="print only; write neither table.json nor the page")
     chosen = arguments.parse_args()
     bundle, reference = Bundle.open(chosen.bundle), Bundle.open(chosen.fp32)
     certified = bundle.manifest.certificate.reference
@@ -138,9 +123,8 @@ def main() -> None:
     print(text, end="")
     if chosen.dry_run:
         return
-    readme = replaced(README.read_text("utf-8"), text)
     RESULT.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
-    README.write_text(readme, "utf-8")
+    BLOCK.write(text)
 
 
 if __name__ == "__main__":

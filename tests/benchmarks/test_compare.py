@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import compare
+import published
 import pytest
 import report
+from blocks import Block
 from contestants import CONTESTANTS, LLAMA, NATIVE, PORTABLE
 
 from support.checkpoints import small_config, write_checkpoint
@@ -81,6 +83,32 @@ def test_bars(openvino, met):
     assert judged["time per token flat within 20 %, 1k to 16k a call"] == [" +-20% ", " yes "]
 
 
-def test_the_readme_shows_what_was_measured():
-    values = json.loads((BENCHMARKS / "compare.json").read_text("utf-8"))
-    assert report.shown(report.README.read_text("utf-8")) == report.block(values), "run compare.py --readme again"
+def test_the_pages_show_what_was_measured():
+    found = published.measured()
+    assert published.PEERS.shown() == published.page_block(found), "run compare.py --publish again"
+    assert published.SHORT.shown() == published.short_block(found), "run compare.py --publish again"
+
+
+def test_each_kind_of_machine_keeps_its_own(monkeypatch, tmp_path):
+    """A second kind stands beside the first, the faster one first; one that was measured before is replaced."""
+    for name in ("COMPARED", "PLOTS"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(published, name, tmp_path / name)
+    for name in ("PEERS", "SHORT"):
+        block = Block(tmp_path / f"{name}.md", name, "run")
+        block.path.write_text(f"<!-- {name}: run -->\n<!-- end of {name} -->\n")
+        monkeypatch.setattr(published, name, block)
+    first = json.loads(next(BENCHMARKS.glob("compared/*.json")).read_text("utf-8"))
+    second = json.loads(json.dumps(first))
+    second["machine"] |= {"cpu": "Intel(R) Xeon(R) Processor @ 2.10GHz", "kernels": "amx"}
+    second["times"]["2"]["8x128"][NATIVE] = [1.0]
+    for values in (first, first, second):
+        (tmp_path / "compare.json").write_text(json.dumps(values))
+        (tmp_path / "compare.md").write_text("")
+        (tmp_path / "compare.png").write_bytes(b"")
+        published.publish(tmp_path)
+    assert list(published.measured()) == ["amx-intel-xeon", "avx512vnni-amd-epyc"]
+    page = published.PEERS.shown()
+    assert page.index("kernels amx") < page.index("kernels avx512vnni")
+    assert "Intel(R) Xeon(R)" in published.SHORT.shown()
+    assert (tmp_path / "PLOTS" / "amx-intel-xeon.png").exists()

@@ -1,11 +1,11 @@
-"""The README's table of the built-in model: what was measured, rendered, and about the built-in bundle."""
+"""The table of the built-in model in docs/benchmarks.md: what was measured, rendered, and about the bundle that is built in."""
 
 import json
 
 import pytest
 import table as generator
+from blocks import Block
 
-README = generator.README.read_text("utf-8")
 TABLE = {
     "bundle": {
         "recipe": "int8",
@@ -28,14 +28,14 @@ TABLE = {
 }
 
 
-def test_the_readme_shows_what_was_measured_of_the_embedded_bundle(model):
-    shown = generator.block(README)
+def test_the_page_shows_what_was_measured_of_the_built_in_bundle(model):
+    shown = generator.BLOCK.shown()
     if not generator.RESULT.exists():
         assert shown == "", "a table without table.json: run tests/benchmarks/table.py"
         pytest.skip("not measured yet: python tests/benchmarks/table.py FP32_BUNDLE")
     table = json.loads(generator.RESULT.read_text("utf-8"))
     again = "run tests/benchmarks/table.py again"
-    assert shown == generator.render(table), f"README.md was edited by hand: {again}"
+    assert shown == generator.render(table), f"the page was edited by hand: {again}"
     assert table["bundle"] == generator.identity(model.bundle), f"another bundle, or certificate, was measured: {again}"
 
 
@@ -55,10 +55,13 @@ def test_rendering():
     ]
 
 
-def test_the_block_is_replaced_and_nothing_else():
-    text = f"before\n{generator.FIRST}old\n{generator.LAST}after\n"
-    new = generator.replaced(text, "new\n")
-    assert new == f"before\n{generator.FIRST}new\n{generator.LAST}after\n"
-    assert generator.replaced(new, "old\n") == text
+def test_the_block_is_replaced_and_nothing_else(tmp_path):
+    page = tmp_path / "page.md"
+    text = "before\n<!-- x: run me -->\n{}<!-- end of x -->\nafter\n"
+    page.write_text(text.format("old\n"), "utf-8")
+    block = Block(page, "x", "run me")
+    assert block.shown() == "old\n"
+    block.write("new\n")
+    assert page.read_text("utf-8") == text.format("new\n")
     with pytest.raises(ValueError, match="substring not found"):
-        generator.replaced("no comments", "new")
+        Block(page, "y", "run me").write("new")
