@@ -31,8 +31,8 @@ A bundle is a folder. This page specifies its manifest, the certificate in it, `
 the layout of quantized weights. [Security](security.md#what-is-checked-when-a-bundle-is-opened) says what a reader checks,
 [Compatibility](compatibility.md#bundles) which versions read which bundles.
 """
-_OPERATORS = """The graph of a bundle has standard ONNX operators and those of domain `{domain}`, version {version}. Each of the latter is a
-model-local function whose body is made of standard operators of opset {opset}, so that any ONNX Runtime that knows the opset runs
+_OPERATORS = """The graph of a bundle has standard ONNX operators and operators of domain `{domain}`, version {version}. Each of the latter
+is a model-local function whose body is made of standard operators of opset {opset}, so that any ONNX Runtime that knows the opset runs
 the file. Print a body with `onnx.printer.to_text`. Dimensions: T tokens of all texts of a batch, without padding; K and N the
 inputs and outputs of a linear layer.
 """
@@ -79,7 +79,9 @@ def operators(module: ModuleType, functions: Iterable[onnx.FunctionProto]) -> st
     shapes = _comments(inspect.getsource(module), [function.name for function in functions])
     lines = ["| operator | attributes | inputs | outputs |", "|---|---|---|---|"]
     for function in functions:
-        cells = [", ".join(f"`{name}`" for name in names) for names in (function.attribute, function.input, function.output)]
+        cells = [
+            ", ".join(f"`{name}`" for name in names) for names in (function.attribute, function.input, function.output)
+        ]
         lines.append(f"| `{function.name}` | {' | '.join(cells)} |")
     lines += ["", "Inputs `w1_0`, `w1_1`, ... are one for each expert, however many there are. Shapes:", ""]
     lines += [f"- {name}: {text}" for name, text in shapes.items()]

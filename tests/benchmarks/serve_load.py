@@ -39,7 +39,9 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=5, help="of each row")
     arguments.add_argument("--starts", type=int, default=5)
     arguments.add_argument("-o", metavar="RESULT", type=Path, help="path without suffix")
-    arguments.add_argument("--publish", action="store_true", help="keep the result here, and rewrite docs/benchmarks.md")
+    arguments.add_argument(
+        "--publish", action="store_true", help="keep the result here, and rewrite docs/benchmarks.md"
+    )
     chosen = arguments.parse_args()
     machine = this_machine()
     result: dict[str, Any] = {"machine": {"cpu": machine.cpu, "onnxruntime": machine.onnxruntime}, "models": {}}
@@ -141,7 +143,15 @@ def summary(result: dict[str, Any]) -> str:
     """The table of docs/benchmarks.md."""
     machine = result["machine"]
     lines = [f"{machine['cpu']}, onnxruntime {machine['onnxruntime']}.", ""]
-    head = ["", "clients", "short queries, requests/s", "p50, p99 ms", "one text a call", "documents, requests/s", "p50, p99 ms"]
+    head = [
+        "",
+        "clients",
+        "short queries, requests/s",
+        "p50, p99 ms",
+        "one text a call",
+        "documents, requests/s",
+        "p50, p99 ms",
+    ]
     lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, found in result["models"].items():
         rows = {(row["task"], row["clients"]): row for row in found["rows"]}

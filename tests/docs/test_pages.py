@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 import moembed
 from moembed import Embedder, errors
 from moembed.cli import parser
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.server.settings import PREFIX, Settings
 from support.folders import ROOT
 from support.pages import ADDRESS, commands, page, pages
@@ -29,8 +29,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 # Bundles that examples make or expect; the built-in model stands for them.
 PLACEHOLDERS = {"nomic-moe", "nomic-moe-int8"}
 # Options of other programs that pages name.
-FOREIGN = {"--preload", "--cpuset-cpus", "--cpus", "--ulimit", "--exclude-module", "--collect-all", "--strict", "--force-reinstall"}
-FOREIGN |= {"--no-deps", "--json"}
+FOREIGN = {
+    "--preload",
+    "--cpuset-cpus",
+    "--cpus",
+    "--ulimit",
+    "--exclude-module",
+    "--collect-all",
+    "--strict",
+    "--force-reinstall",
+}
+FOREIGN |= {"--no-deps", "--json", "--detach-sign"}
+KUBERNETES = {"MOEMBED_SERVE_SERVICE_HOST"}  # what it sets for a Service, which moembed ignores
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +82,8 @@ def test_python_runs_and_prints_what_is_shown(page, address, monkeypatch, tmp_pa
 def test_shell_runs(page, address, tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for block in page.blocks("sh"):
+        if f"{VARIABLE}=" in block.code and usable_kernels() == (PORTABLE,):
+            continue  # there is no native library here to choose from
         done = subprocess.run(
             ["bash", "-ec", address(block)],
             cwd=tmp_path,
@@ -144,7 +156,11 @@ def known_options():
             found.update(action.option_strings)
             if isinstance(action, argparse._SubParsersAction):
                 todo += action.choices.values()
-    scripts = [*(ROOT / "tests" / "benchmarks").glob("*.py"), *(ROOT / ".ci").glob("*.py"), ROOT / "tests" / "conftest.py"]
+    scripts = [
+        *(ROOT / "tests" / "benchmarks").glob("*.py"),
+        *(ROOT / ".ci").glob("*.py"),
+        ROOT / "tests" / "conftest.py",
+    ]
     scripts += [ROOT / "runtime" / "native" / "build.py", *(ROOT / "models" / "train").rglob("*.py")]
     for script in scripts:
         found.update(re.findall(r'"(--[a-z][\w-]*)"', script.read_text("utf-8")))
@@ -159,20 +175,29 @@ def test_every_option_and_variable_that_is_named_exists(page):
             (commands_,) = (action.choices for action in parser()._subparsers._group_actions)
             assert command in commands_, f"{page.name}: `{span}`"
     settings = {PREFIX + name.upper() for name in Settings.__dataclass_fields__}
-    for name in set(re.findall(r"MOEMBED_[A-Z_]+[A-Z]", page.text)) - settings:
-        assert name in sources() or (name + "_") in sources(), f"{page.name}: {name}"
+    unknown = set(re.findall(r"MOEMBED_[A-Z_]+[A-Z]", page.text)) - settings - KUBERNETES - variables()
+    assert not unknown, page.name
 
 
 @cache
-def sources():
-    files = [ROOT / "setup.py", *(ROOT / ".ci").iterdir(), ROOT / "tests" / "conftest.py", *Path(moembed.__file__).parent.rglob("*.py")]
-    return "".join(file.read_text("utf-8") for file in files if file.is_file())
+def variables():
+    """Environment variables that the sources read, and prefixes of some."""
+    files = [
+        ROOT / "setup.py",
+        *(ROOT / ".ci").iterdir(),
+        ROOT / "tests" / "conftest.py",
+        *Path(moembed.__file__).parent.rglob("*.py"),
+    ]
+    text = "".join(file.read_text("utf-8") for file in files if file.is_file())
+    return set(re.findall(r"MOEMBED_[A-Z_]+[A-Z]", text))
 
 
 @every_page
 def test_every_file_and_error_that_is_named_exists(page):
     for span in page.code_spans():
-        if (path := re.match(r"(?:tests|runtime|export|models|quantize|docs|\.ci)/[\w./-]*\w", span)) and "*" not in span:
+        if (
+            path := re.match(r"(?:tests|runtime|export|models|quantize|docs|\.ci)/[\w./-]*\w", span)
+        ) and "*" not in span:
             assert (ROOT / path[0]).exists(), f"{page.name}: {path[0]}"
         for name in re.findall(r"(?<![\w.])(?:moembed\.errors\.)?([A-Z]\w+(?:Error|Warning))\b", span):
             assert hasattr(errors, name) or hasattr(builtins, name), f"{page.name}: {name}"
@@ -189,10 +214,11 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_shell_code_is_split_into_commands():
-    code = 'A=1 .venv/bin/moembed embed "a b" -f npy > x && strace -f moembed info 2>/dev/null | cat\nmoembed \\\n  doctor # words'
+    code = 'A=1 .venv/bin/moembed embed "a b" -f npy > x && strace -f moembed info 2>/dev/null | cat\n'
+    code += "moembed \\\n  doctor # words"
     assert list(commands(code)) == [
         ["moembed", "embed", "a b", "-f", "npy"],
-        ["moembed", "info", "2"],
+        ["moembed", "info"],
         ["cat"],
         ["moembed", "doctor"],
     ]

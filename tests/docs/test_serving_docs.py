@@ -1,21 +1,13 @@
-"""What docs/serving.md names exists."""
+"""The settings and figures that docs/serving.md names exist."""
 
 import dataclasses
 import re
 
-from moembed.cli import parser
 from moembed.server.settings import Settings
-from support.folders import ROOT
+from support.pages import page
 from support.serving import BODIES
 
-PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
-
-
-def test_every_command_is_one():
-    commands = re.findall(r"^moembed (serve.*)$", PAGE, re.M)
-    assert len(commands) > 3
-    for command in commands:
-        assert parser().parse_args(command.split()).command == "serve"
+PAGE = page("docs/serving.md").text
 
 
 def test_every_setting_and_figure_is_one(server):

@@ -111,6 +111,8 @@ def commands(code: str) -> Iterator[list[str]]:
                 words, redirected = [], False
             elif set(word) <= set("<>&"):
                 redirected = True
+                if words and words[-1].isdigit():  # 2>&1
+                    words.pop()
             elif redirected:
                 redirected = False
             else:
