@@ -31,10 +31,10 @@ A bundle is a folder. This page specifies its manifest, the certificate in it, `
 the layout of quantized weights. [Security](security.md#what-is-checked-when-a-bundle-is-opened) says what a reader checks,
 [Compatibility](compatibility.md#bundles) which versions read which bundles.
 """
-_OPERATORS = """The graph of a bundle has standard ONNX operators and operators of domain `{domain}`, version {version}. Each of the latter
-is a model-local function whose body is made of standard operators of opset {opset}, so that any ONNX Runtime that knows the opset runs
-the file. Print a body with `onnx.printer.to_text`. Dimensions: T tokens of all texts of a batch, without padding; K and N the
-inputs and outputs of a linear layer.
+_OPERATORS = """The graph of a bundle has standard ONNX operators and operators of domain `{domain}`, version {version}. Each of
+the latter is a model-local function whose body is made of standard operators of opset {opset}, so that any ONNX Runtime that
+knows the opset runs the file. Print a body with `onnx.printer.to_text`. Dimensions: T tokens of all texts of a batch, without
+padding; K and N the inputs and outputs of a linear layer.
 """
 _EXPERTS = 2  # enough to show where the experts' own inputs begin
 

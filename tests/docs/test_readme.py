@@ -16,10 +16,6 @@ def test_searches_answer_sensibly(capsys, monkeypatch):
     for command, answer in (
         (first_screen, "too long"),
         ('search docs/usage.md "how do I run it on a GPU?"', "moembed[gpu]"),
-        (
-            'search docs/processes.md "which threads does it use?"',
-            "One call uses as many threads as this process may use CPUs",
-        ),
     ):
         assert main([*shlex.split(command), "-k", "1"]) == 0
         assert answer in capsys.readouterr().out
