@@ -3,7 +3,6 @@
 import runpy
 
 from moembed.bundle.manifest import FORMAT
-
 from support.folders import ROOT
 from support.pages import page
 
