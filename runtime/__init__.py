@@ -1,4 +1,4 @@
-"""Run nomic-embed-text-v2-moe with ONNX Runtime: exact, reproducible to the byte, without torch at serve time.
+"""Run nomic-embed-text-v2-moe with ONNX Runtime: matches the reference, batch-invariant, no PyTorch at inference time.
 
 >>> from moembed import Embedder
 >>> model = Embedder.from_pretrained()

@@ -1,4 +1,4 @@
-"""`python -m moembed`."""
+"""Entry point of `python -m moembed`."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Checks of what callers pass: texts, prompts, numbers and words. An error says what was given and what to pass instead.
+"""Checks of arguments: texts, prompts, numbers and names. Errors say what was passed and what to pass instead.
 
-Containers of other libraries are recognized by what they can do, so that none of these libraries is imported.
+Containers of other libraries are recognized by their methods, so that none of these libraries is imported.
 """
 
 import operator
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 
 from moembed.errors import InputError, shown
 
-_Word = TypeVar("_Word", bound=str)
+_Name = TypeVar("_Name", bound=str)
 _EXPECTED = "expected a string, or a list, tuple, 1-d array or other iterable of strings"
 _MISSING = "fill or drop missing values first"
-# Type of an item that is no string -> what to do about it.
+# Type of an item that is not a string -> what to do about it.
 _ITEM_ADVICE = {
     "NoneType": _MISSING,
     "NAType": _MISSING,
     "NaTType": _MISSING,
-    "float": f"{_MISSING}, and turn numbers into strings",
+    "float": f"{_MISSING}, and convert numbers to strings",
     "bytes": "decode it first",
-    "dict": "pass one field of every row",
+    "dict": "pass one field of each row",
     "list": "pass one flat sequence of texts",
     "tuple": "pass one flat sequence of texts",
 }
 
 
 def text_list(texts: object) -> tuple[list[str], bool]:
-    """The texts of an argument, and whether it was one string instead of several.
+    """Return the texts of an argument, and whether it was a single string.
 
     Args:
         texts: a string, or any container that `text_stream` reads.
 
     Raises:
-        InputError: the argument is no container of texts, or an item of it is no string.
+        InputError: the argument is not a container of texts, or an item is not a string.
     """
     if isinstance(texts, str):
         return [one_text(texts)], True
@@ -45,22 +45,22 @@ def text_list(texts: object) -> tuple[list[str], bool]:
 
 
 def text_stream(texts: object) -> Iterator[str]:
-    """Check a container at once, and yield its texts as they are asked for.
+    """Check a container now, and its texts when they are consumed.
 
     Args:
         texts: any ordered iterable of strings: a list, a generator, a 1-d NumPy array, a Series, an Arrow array, ...
 
     Raises:
-        InputError: the argument is no such container; later, an item is no string.
+        InputError: the argument is not such a container; or later, an item is not a string.
     """
     return _strings(_iterator(texts))
 
 
 def one_text(text: object) -> str:
-    """A single text, as `str` itself and none of its subclasses.
+    """Check a single text and return it as a plain `str`, even if it is of a subclass.
 
     Raises:
-        InputError: it is no string.
+        InputError: it is not a string.
     """
     if not isinstance(text, str):
         raise InputError(f"the text is {_type_of(text)}; expected one string")
@@ -68,26 +68,26 @@ def one_text(text: object) -> str:
 
 
 def prompt_text(prompt: object) -> str:
-    """A prompt that can be put in front of texts.
+    """Check a prompt and return it as a plain `str`.
 
     Raises:
-        InputError: it is no string, or not valid Unicode.
+        InputError: it is not a string, or not valid Unicode.
     """
     if not isinstance(prompt, str):
-        raise InputError(f"prompt = {shown(prompt)}; expected a string, '' for none")
+        raise InputError(f"prompt = {shown(prompt)}; expected a string, '' for no prompt")
     if found := surrogate(prompt):
         raise InputError(f"the prompt has {found}")
     return str.__str__(prompt)
 
 
 def surrogate(text: str) -> str | None:
-    """Description of the first lone surrogate of a text and of what to do about it, or None if the text is valid Unicode."""
+    """Describe the first lone surrogate of a text and its remedy; None if the text is valid Unicode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         return (
             f"the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which is not valid Unicode: "
-            "decode its source with errors='replace', or text.encode('utf-8', 'replace').decode()"
+            "decode its source with errors='replace', or use text.encode('utf-8', 'replace').decode()"
         )
     return None
 
@@ -95,10 +95,10 @@ def surrogate(text: str) -> str | None:
 def whole(
     name: str, value: Any, expected: str = "a positive integer", *, least: int = 1, most: int | None = None
 ) -> int:
-    """An integer argument: an `int`, a NumPy integer, or any other object with `__index__`, but no boolean.
+    """Check an integer argument: an `int`, a NumPy integer, or another object with `__index__`, except booleans.
 
     Raises:
-        InputError: it is no integer, or out of range.
+        InputError: it is not an integer, or out of range.
     """
     try:
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)
@@ -110,7 +110,7 @@ def whole(
 
 
 def flag(name: str, value: object) -> bool:
-    """A boolean argument.
+    """Check a boolean argument.
 
     Raises:
         InputError: it is neither True nor False.
@@ -120,20 +120,21 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
-def word(name: str, value: object, words: Sequence[_Word]) -> _Word:
-    """An argument that is one of a few words.
+def one_of(name: str, value: object, choices: Sequence[_Name]) -> _Name:
+    """Check an argument that is one of a few names.
 
     Raises:
         InputError: it is none of them.
     """
-    for one in words:
-        if isinstance(value, str) and value == one:
-            return one
-    raise InputError(f"{name} = {shown(value)}; expected one of {', '.join(words)}")
+    if isinstance(value, str):
+        for choice in choices:
+            if value == choice:
+                return choice
+    raise InputError(f"{name} = {shown(value)}; expected one of {', '.join(choices)}")
 
 
 def optional_string(name: str, value: object) -> str | None:
-    """A string argument, or None.
+    """Check an argument that is a string or None.
 
     Raises:
         InputError: it is something else.
@@ -144,7 +145,7 @@ def optional_string(name: str, value: object) -> str | None:
 
 
 def path(name: str, value: object) -> Path | None:
-    """A path argument, or None.
+    """Check an argument that is a path or None.
 
     Raises:
         InputError: it is something else.
@@ -157,40 +158,40 @@ def path(name: str, value: object) -> Path | None:
 
 
 def source_name(value: object) -> str | Path:
-    """The source of a model: a path, or a string that may be a path or a hub name.
+    """Check the source of a model: a path, or a string that is a path or a hub name.
 
     Raises:
         InputError: it is neither.
     """
     found = path("source", value)
     if found is None:
-        raise InputError("source = None; expected a folder or a hub name owner/name")
+        raise InputError("source = None; expected a folder, or a hub name of the form owner/name")
     return value if isinstance(value, str) else found
 
 
 def array(name: str, value: object) -> NDArray[Any]:
-    """An argument as an array.
+    """Convert an argument to an array.
 
     Raises:
-        InputError: no array of numbers can be made of it.
+        InputError: it cannot be converted to an array of numbers.
     """
     try:
         found = np.asarray(value)
-    except Exception as error:  # an array-like of another library raises what it pleases
-        raise InputError(f"{name} cannot be read as an array: {error}") from error
+    except Exception as error:  # of any class, if the value is an array-like of another library
+        raise InputError(f"{name} cannot be converted to an array: {error}") from error
     if found.dtype.kind not in "biuf":
-        raise InputError(f"{name} is {_type_of(value)}, as an array of {found.dtype}; expected numbers")
+        raise InputError(f"{name} is {_type_of(value)}, which gives an array of {found.dtype}; expected numbers")
     return found
 
 
 def _iterator(texts: Any) -> Iterator[object]:
     shape = getattr(texts, "shape", None)
     if isinstance(shape, tuple) and len(shape) != 1:
-        # The rows of a matrix are no texts, and iterating a DataFrame gives the names of its columns.
+        # Rows of a matrix are not texts, and iterating a DataFrame yields its column names.
         advice = "pass one column or row of it" if shape else "pass texts.item()"
         raise InputError(f"texts is {_type_of(texts)} of shape {tuple(shape)}; expected one dimension: {advice}")
     if isinstance(texts, Mapping):
-        raise InputError(f"texts is {_type_of(texts)}, of which only the keys would be read; pass list(texts.values())")
+        raise InputError(f"texts is {_type_of(texts)}, which would yield its keys; pass list(texts.values())")
     if isinstance(texts, Set) and not isinstance(texts, KeysView):
         raise InputError(f"texts is {_type_of(texts)}, which has no order; pass a list, for example sorted(texts)")
     if isinstance(texts, bytes | bytearray | memoryview):
@@ -198,7 +199,7 @@ def _iterator(texts: Any) -> Iterator[object]:
     if isinstance(texts, np.ndarray):
         texts = texts.tolist()
     try:
-        # What has neither of the two only looks like a sequence: a LazyFrame of Polars can be sliced, not read.
+        # Without either method it is not iterable, although iter() accepts it: a Polars LazyFrame, for example.
         if hasattr(type(texts), "__iter__") or hasattr(type(texts), "__len__"):
             return iter(texts)
     except TypeError:
@@ -208,7 +209,7 @@ def _iterator(texts: Any) -> Iterator[object]:
 
 def _strings(items: Iterator[Any]) -> Iterator[str]:
     for index, item in enumerate(items):
-        # Iterating an Arrow array gives scalars, whose value is `as_py()`.
+        # Iterating an Arrow array yields scalars; `as_py()` returns their value.
         text = item if isinstance(item, str) or not hasattr(item, "as_py") else item.as_py()
         if not isinstance(text, str):
             kind = type(text).__name__

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.arguments import array, flag, one_text, prompt_text, text_list, text_stream, whole, word
+from moembed.arguments import array, flag, one_of, one_text, prompt_text, text_list, text_stream, whole
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import open_bundle
 from moembed.embedding import Embedding, EncodeOptions
@@ -313,11 +313,12 @@ class Embedder(Picklable):
         Raises:
             InputError: the model has prompts, but none for this task.
         """
-        for name in _TASKS.get(task, (task,)) if isinstance(task, str) else ():
-            if name in self.prompts:
-                return self.prompts[name]
-        if isinstance(task, str) and task in _TASKS and not self.prompts:
-            return ""
+        if isinstance(task, str):
+            for name in _TASKS.get(task, (task,)):
+                if name in self.prompts:
+                    return self.prompts[name]
+            if task in _TASKS and not self.prompts:
+                return ""
         raise InputError(f"no prompt named {shown(task)}; this model has {', '.join(self.prompts) or 'none'}")
 
     def _with_prompt(self, task: str, options: EncodeOptions) -> EncodeOptions:
@@ -348,7 +349,7 @@ class Embedder(Picklable):
         return found
 
     def _dim(self, truncate_dim: int | None, precision: str) -> int:
-        checked, trained = word("precision", precision, PRECISIONS), ", ".join(map(str, self.bundle.manifest.dims))
+        checked, trained = one_of("precision", precision, PRECISIONS), ", ".join(map(str, self.bundle.manifest.dims))
         dim = self.dim if truncate_dim is None else truncate_dim
         dim = whole("truncate_dim", dim, f"1 to {self.dim} (trained: {trained})", most=self.dim)
         if checked.endswith("binary") and dim % 8:

@@ -1,6 +1,6 @@
-"""What moembed raises: one tree under `MoembedError`, each class also a subclass of the builtin it specializes.
+"""Errors and warnings of moembed: one tree under `MoembedError`; each class also derives from the builtin it specializes.
 
-Every message says what was asked, what was found, and what to do.
+Messages say what was expected, what was found, and what to do.
 """
 
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
-_QUOTED = 120
+_MAX_SHOWN = 120  # characters
 
 
 def shown(value: object) -> str:
-    """A value as an error quotes it: its `repr` in printable characters, cut to 120 of them."""
+    """Format a value for an error: its `repr` in at most 120 printable characters."""
     try:
         text = repr(value)
-    except Exception:  # a foreign object's own fault
+    except Exception:  # raised by the object itself
         text = f"<{type(value).__name__}>"
     text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text):,} characters)"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}… ({len(text):,} characters)"
 
 
 def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
@@ -32,28 +32,28 @@ def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dic
 
 
 def _reduce(self: Exception) -> tuple[Any, ...]:
-    """Pickle what an error holds: an initializer that wants more than a message could not be called again."""
+    """Pickle the attributes of an error: unpickling cannot call an initializer with more arguments than a message."""
     return _restored, (type(self), self.args, self.__dict__)
 
 
 class MoembedError(Exception):
-    """Base of every error raised on purpose by moembed."""
+    """Base of all errors that moembed raises intentionally."""
 
     __reduce__ = _reduce
 
 
 class InputError(MoembedError, ValueError):
-    """A text or an argument that cannot be used: wrong dims, unknown prompt name, invalid Unicode, ..."""
+    """Unusable text or argument: wrong dimensions, unknown prompt name, invalid Unicode, ..."""
 
 
 class TextTooLongError(InputError):
-    """A text has more tokens than the model reads and the policy is `overlong="error"`.
+    """Text with more tokens than the model's limit, under the policy `overlong="error"`.
 
     Attributes:
         index: position of the first such text in the caller's order.
-        tokens: its token count, prompt and special tokens included; of a text of many times the limit at least so many.
-        limit: the most tokens the model reads.
-        counted: the count in words, `"600 tokens"` or `"more than 4096 tokens"`.
+        tokens: its number of tokens, prompt and special tokens included; a lower bound if it is many times the limit.
+        limit: maximum number of tokens.
+        counted: the number in words, `"600 tokens"` or `"more than 4096 tokens"`.
     """
 
     def __init__(self, message: str, *, index: int, tokens: int, limit: int, counted: str) -> None:
@@ -62,31 +62,31 @@ class TextTooLongError(InputError):
 
 
 class BundleError(MoembedError, ValueError):
-    """A bundle that is missing, incomplete, altered, of a foreign format, or unsafe to load."""
+    """Bundle that is missing, incomplete, altered, of another format, or unsafe to load."""
 
 
 class CheckpointError(MoembedError, ValueError):
-    """A checkpoint whose config or tensors are not the network that moembed implements."""
+    """Checkpoint whose config or tensors do not match the network that moembed implements."""
 
 
 class SourceError(MoembedError, OSError):
-    """A model that could not be found: no such folder, hub name, revision, or no network."""
+    """Model that cannot be found: no such folder, hub name or revision, or no network."""
 
 
 class OutputError(MoembedError, OSError):
-    """A destination that cannot be written, or that would overwrite something foreign."""
+    """Destination that cannot be written, or whose content must not be overwritten."""
 
 
 class ProviderError(MoembedError, RuntimeError):
-    """An execution provider that was asked for and is not available."""
+    """Requested execution provider or kernels that are not available."""
 
 
 class VerificationError(MoembedError, RuntimeError):
-    """A bundle that does not compute what it must; raised where a report is not asked for."""
+    """Bundle whose results are not those of its reference."""
 
 
 class MissingExtraError(MoembedError, ImportError):
-    """An optional package that is not installed or cannot be imported; the message holds the command that installs it."""
+    """Optional package that is not installed or cannot be imported. The message has the command that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str, problem: str = "is not installed") -> None:
         super().__init__(f'{purpose} needs {package}, which {problem}: pip install "moembed[{extra}]"')
@@ -118,13 +118,13 @@ def extra(name: str, purpose: str) -> Iterator[None]:
 
 
 class MoembedWarning(UserWarning):
-    """Base of every warning issued by moembed."""
+    """Base of all warnings of moembed."""
 
     __reduce__ = _reduce
 
 
 def warn(warning: MoembedWarning) -> None:
-    """Issue a warning that points at the line which called moembed, however deep inside it is found."""
+    """Issue a warning that points at the line that called moembed, whatever the depth of the call stack inside moembed."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
@@ -132,22 +132,22 @@ def warn(warning: MoembedWarning) -> None:
 
 
 class PromptWarning(MoembedWarning):
-    """`encode` was called without a prompt on a model whose prompts are mandatory."""
+    """Call without a prompt on a model whose prompts are mandatory."""
 
 
 class NativeWarning(MoembedWarning):
-    """The package's native library is not there or cannot be used: the same results come later."""
+    """Native library that is missing or cannot be used: results are the same, but slower."""
 
 
 class TelemetryWarning(MoembedWarning):
-    """ONNX Runtime was imported before moembed could turn its telemetry off."""
+    """ONNX Runtime imported before moembed, which could not turn off its telemetry."""
 
 
 class TruncationWarning(MoembedWarning):
-    """Texts were cut to the model's limit because `overlong="truncate"` asked for it.
+    """Texts cut to the model's limit under `overlong="truncate"` or `"truncate_start"`.
 
     Attributes:
-        indices: positions of the texts that were cut, in the caller's order.
+        indices: positions of the truncated texts, in the caller's order.
     """
 
     def __init__(self, message: str, indices: tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
-"""Pickles and copies of an `Embedder`: a reference to its bundle, and the session that this process has for it.
+"""Pickles and copies of an `Embedder`, which share one session per process.
 
-A pickle holds where the bundle lies or what it is called on the hub, the options, and a digest of all that a vector depends
-on; never weights. Whoever reads it opens the bundle again, once per process, and is refused another bundle.
+A pickle holds the path or the hub name of the bundle, the options, and a digest of everything that vectors depend on; it
+holds no weights. Unpickling opens the bundle, once per process, and refuses a bundle with another digest.
 """
 
 import copy
@@ -20,13 +20,13 @@ from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
 from moembed.inference.forks import PerProcess
 
-# Attributes that come with the bundle and the options; all others belong to the instance.
+# Attributes that the bundle and the options determine; all others belong to the instance.
 _SHARED = frozenset("bundle session tokenizer routers dim providers threads kernels _options _warn_once".split())
 
 
 @dataclass(frozen=True)
 class Options:
-    """Arguments of an `Embedder` as they were given."""
+    """Arguments of an `Embedder`."""
 
     providers: tuple[str, ...]
     threads: int | None
@@ -34,19 +34,19 @@ class Options:
 
     @classmethod
     def of(cls, providers: str | Sequence[str], threads: int | None, spin: bool) -> "Options":
-        """The options in a form that can be compared."""
+        """Normalize arguments so that equal ones compare equal."""
         return cls((providers,) if isinstance(providers, str) else tuple(providers), threads, spin)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What stands for a bundle and its options in a pickle.
+    """Reference to a bundle and its options, in a pickle.
 
     Attributes:
         folder: absolute path; None for the built-in model.
-        hub: name and commit, if the bundle came from the hub; for a machine that has not the folder.
-        digest: of all that a vector depends on.
-        options: of the `Embedder`.
+        hub: name and commit, if the bundle came from the hub; used where the folder does not exist.
+        digest: digest of everything that vectors depend on.
+        options: arguments of the `Embedder`.
     """
 
     folder: str | None
@@ -59,7 +59,7 @@ P = TypeVar("P", bound="Picklable")
 
 
 class Picklable:
-    """Pickling and copying for `Embedder`; both share the session, and both keep attributes that were set or added."""
+    """Pickling and copying for `Embedder`: the session is shared, and changed or added attributes are kept."""
 
     bundle: Bundle
     _options: Options
@@ -68,9 +68,9 @@ class Picklable:
         built_in = self.bundle.folder == DEFAULT_FOLDER
         folder = None if built_in else str(self.bundle.folder.absolute())
         reference = Reference(folder, self.bundle.hub, _digest(self.bundle), self._options)
-        given = {"prompts": self.bundle.manifest.prompts, "max_tokens": self.bundle.manifest.max_tokens}
-        own = {name: value for name, value in self._own().items() if name not in given or given[name] != value}
-        if not own and _plain(type(self)) is type(self):
+        defaults = {"prompts": self.bundle.manifest.prompts, "max_tokens": self.bundle.manifest.max_tokens}
+        own = {name: value for name, value in self._own().items() if name not in defaults or defaults[name] != value}
+        if not own and _embedder_class(type(self)) is type(self):
             _pickled.setdefault(reference, self)
         return _restored, (type(self), reference, own)
 
@@ -84,7 +84,7 @@ class Picklable:
         return {name: value for name, value in vars(self).items() if name not in _SHARED}
 
 
-# Of this process: those that were pickled here, for as long as they live, and those that were made from a pickle, for good.
+# Instances of this process: pickled ones, for as long as they live, and unpickled ones, for the life of the process.
 _pickled: "weakref.WeakValueDictionary[Reference, Picklable]" = weakref.WeakValueDictionary()
 _restored_here: dict[Reference, PerProcess[Any]] = {}
 
@@ -92,27 +92,29 @@ _restored_here: dict[Reference, PerProcess[Any]] = {}
 def _restored(kind: type[Picklable], reference: Reference, own: dict[str, Any]) -> Any:
     shared = _pickled.get(reference)
     if shared is None:
-        # setdefault is atomic: threads that read the same pickle get one instance.
-        shared = _restored_here.setdefault(reference, PerProcess(partial(_opened, _plain(kind), reference))).get()
-    return shared if not own and _plain(kind) is kind else _twin(kind, shared, own)
+        # setdefault is atomic: threads that read the same pickle share one instance.
+        shared = _restored_here.setdefault(
+            reference, PerProcess(partial(_opened, _embedder_class(kind), reference))
+        ).get()
+    return shared if not own and _embedder_class(kind) is kind else _twin(kind, shared, own)
 
 
-def _opened(plain: Any, reference: Reference) -> Any:
+def _opened(embedder_class: Any, reference: Reference) -> Any:
     where = f"the bundle {reference.folder}" if reference.folder else "the built-in model"
     try:
         bundle = _bundle(reference)
     except (BundleError, SourceError) as error:
         raise type(error)(
-            f"this pickle of an Embedder refers to {where}, which cannot be opened here: {error}. A pickle holds no weights: "
-            "put the bundle at that path on every machine, or name it by its hub name"
+            f"this pickle of an Embedder refers to {where}, which cannot be opened here: {error}. A pickle has no weights: put "
+            "the bundle at the same path on all machines, or use its hub name"
         ) from error
     if _digest(bundle) != reference.digest:
         raise BundleError(
-            f"this pickle of an Embedder refers to {where}, and another one is there (its graph, weights, tokenizer, prompts or "
-            "limit differ): put the same bundle, and the same version of moembed, on both ends"
+            f"this pickle of an Embedder refers to {where}, but another bundle is there (its graph, weights, tokenizer, prompts "
+            "or limit differ): use the same bundle, and the same version of moembed, on both machines"
         )
     options = reference.options
-    return plain(bundle, providers=options.providers, threads=options.threads, spin=options.spin)
+    return embedder_class(bundle, providers=options.providers, threads=options.threads, spin=options.spin)
 
 
 def _bundle(reference: Reference) -> Bundle:
@@ -129,12 +131,12 @@ def _twin(kind: type[P], model: Picklable, own: dict[str, Any]) -> P:
     return twin
 
 
-def _plain(kind: type[Any]) -> type[Any]:
-    """The class that a user's subclass derives from: the one that has `Picklable` as its own base."""
+def _embedder_class(kind: type[Any]) -> type[Any]:
+    """Return `Embedder`, the direct subclass of `Picklable`, for it and for subclasses of users."""
     return next(base for base in kind.__mro__ if Picklable in base.__bases__)
 
 
 def _digest(bundle: Bundle) -> str:
-    """Hex digest of all that a vector depends on, prompts included."""
+    """Return a hex digest of everything that vectors depend on, prompts included."""
     parts = [bundle.fingerprint, bundle.manifest.max_tokens, bundle.manifest.prompts]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

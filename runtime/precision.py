@@ -1,7 +1,6 @@
-"""Smaller output vectors: float16, one byte or one bit per dimension, and the way back.
+"""Quantized output vectors: float16, one byte or one bit per dimension, and the way back.
 
-Every scale belongs to one vector and is computed from it alone, so that a code does not depend on the company a text was
-embedded in (sentence-transformers takes its int8 ranges from the batch).
+Scales are per vector, so quantized output is batch-invariant too (sentence-transformers takes int8 ranges from the batch).
 """
 
 from typing import Any, Literal, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.arguments import array, word
+from moembed.arguments import array, one_of
 from moembed.errors import InputError
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -17,12 +16,12 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "uint8", "bin
 
 
 class QuantizedEmbeddings(NamedTuple):
-    """Codes and what they stand for.
+    """Quantized vectors and their scales.
 
     Attributes:
-        codes: `[..., dim]` int8 or uint8, `[..., dim / 8]` for the packed binary ones, or floats.
+        codes: `[..., dim]` int8 or uint8, `[..., dim / 8]` for packed bits, or floats.
         scales: `[...]` float32, one per vector: `vector = scale * code` (int8), `scale * (code - 128)` (uint8), or
-            `+-scale` by bit (binary, ubinary); ones for floats.
+            `+-scale` by bit (binary, ubinary); 1 for floats.
     """
 
     codes: NDArray[Any]
@@ -34,14 +33,14 @@ def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> Quant
 
     Args:
         embeddings: `[..., dim]` floats.
-        precision: `"float32"`, `"float16"`; `"int8"` and `"uint8"`: symmetric, the largest absolute component becomes
+        precision: `"float32"`; `"float16"`; `"int8"` and `"uint8"`: symmetric, the largest absolute component becomes
             127; `"ubinary"`: one bit per dimension (1 for > 0), eight to a byte, first dimension in the highest bit;
             `"binary"`: the same bytes minus 128, as int8.
 
     Raises:
-        InputError: unknown precision, input that is not float, NaN or infinity, or a dim that does not fill bytes.
+        InputError: unknown precision, vectors that are not finite floats, or bits that do not fill bytes.
     """
-    precision, vectors = word("precision", precision, PRECISIONS), array("embeddings", embeddings)
+    precision, vectors = one_of("precision", precision, PRECISIONS), array("embeddings", embeddings)
     if 0 in (vectors.ndim, *vectors.shape[-1:]) or vectors.dtype.kind != "f":
         raise InputError(f"expected an array of float vectors, found {vectors.dtype} of shape {vectors.shape}")
     vectors = _finite("the vectors hold", vectors, np.float32)
@@ -50,12 +49,12 @@ def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> Quant
         return QuantizedEmbeddings(codes, np.ones(vectors.shape[:-1], np.float32))
     if precision in ("int8", "uint8"):
         largest = np.abs(vectors).max(axis=-1, initial=0.0)
-        # At least the smallest normal number: a subnormal vector's own scale would round to zero.
+        # At least the smallest normal number: the scale of a subnormal vector would round to zero.
         scales = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny).astype(np.float32)
         codes = np.clip(np.rint(vectors / scales[..., None]), -127, 127).astype(np.int8)
         return QuantizedEmbeddings(codes if precision == "int8" else _offset(codes), scales)
     if vectors.shape[-1] % 8:
-        raise InputError(f"{precision} packs 8 dimensions to a byte; {vectors.shape[-1]} is not a multiple of 8")
+        raise InputError(f"{precision} packs 8 dimensions into a byte; {vectors.shape[-1]} is not a multiple of 8")
     bits = np.packbits(vectors > 0, axis=-1)
     packed = bits if precision == "ubinary" else _offset(bits)
     return QuantizedEmbeddings(packed, np.abs(vectors).mean(axis=-1, dtype=np.float32))
@@ -64,21 +63,20 @@ def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> Quant
 def dequantize_embeddings(
     codes: NDArray[Any], precision: Precision, scales: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Turn codes back into float32 vectors.
+    """Convert quantized vectors back to float32.
 
     Args:
-        codes: as from `quantize_embeddings` or `Embedder.encode(..., precision=...)`.
-        precision: the precision they were made with.
-        scales: one per vector; None if the vectors were of unit length, which then fixes the scale.
+        codes: from `quantize_embeddings` or `Embedder.encode(..., precision=...)`.
+        precision: the precision of the codes.
+        scales: one per vector; None if the original vectors had unit length, which determines the scale.
 
     Returns:
-        `[..., dim]` float32; of unit length where `scales` is None.
+        `[..., dim]` float32; of unit length if `scales` is None.
 
     Raises:
-        InputError: unknown precision, codes of another dtype than it has, scales that are not one number per vector, or NaN
-            or infinity in either.
+        InputError: unknown precision, codes with another dtype, scales that are not one number per vector, or NaN or infinity.
     """
-    precision, codes = word("precision", precision, PRECISIONS), array("codes", codes)
+    precision, codes = one_of("precision", precision, PRECISIONS), array("codes", codes)
     dtype = {"binary": "int8", "ubinary": "uint8"}.get(precision, precision)
     if codes.ndim == 0 or codes.dtype != dtype:
         raise InputError(f"{precision} codes are {dtype} arrays; found {codes.dtype} of shape {codes.shape}")
@@ -98,16 +96,18 @@ def dequantize_embeddings(
 
 
 def cosines(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
-    """Cosine similarity of every vector of `a` `[n, dim]` with every one of `b` `[m, dim]`: `[n, m]` float32.
+    """Return the cosine similarity of each vector of `a` `[n, dim]` with each of `b` `[m, dim]`: `[n, m]` float32.
 
-    A single vector `[dim]` counts as one row; a zero vector is similar to nothing.
+    A single vector `[dim]` counts as one row; the similarity of a zero vector is 0.
 
     Raises:
         InputError: the vectors are not finite floats, or their widths differ.
     """
     left, right = np.atleast_2d(a), np.atleast_2d(b)
     if left.dtype.kind != "f" or right.dtype.kind != "f":
-        raise InputError(f"similarity takes float vectors, found {left.dtype} and {right.dtype}: dequantize_embeddings")
+        raise InputError(
+            f"similarity takes float vectors, found {left.dtype} and {right.dtype}: use dequantize_embeddings first"
+        )
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise InputError(f"similarity takes [n, dim] and [m, dim], found {left.shape} and {right.shape}")
     unit = [normalized(_finite("the vectors hold", x, np.float32)) for x in (left, right)]
@@ -115,14 +115,14 @@ def cosines(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors `[..., dim]` float32 scaled to unit length; zero vectors stay zero."""
+    """Scale vectors `[..., dim]` float32 to unit length; zero vectors stay zero."""
     lengths = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
     return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def shortened(vectors: NDArray[np.float32], dim: int, *, normalize: bool) -> NDArray[np.float32]:
-    """The first `dim` components of unit vectors `[n, hidden]` float32, scaled to unit length again if `normalize`."""
-    # Those of full width have unit length already; scaling them twice could turn a last bit.
+    """Return the first `dim` components of unit vectors `[n, hidden]` float32, scaled to unit length if `normalize`."""
+    # Full vectors have unit length already; scaling them again could change their last bit.
     if dim == vectors.shape[-1]:
         return vectors
     shorter = np.ascontiguousarray(vectors[:, :dim])
@@ -130,7 +130,7 @@ def shortened(vectors: NDArray[np.float32], dim: int, *, normalize: bool) -> NDA
 
 
 def _finite(what: str, values: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Values as another dtype, none of which is NaN, infinite or too large for it."""
+    """Cast values, and check that none is NaN, infinite or too large for the dtype."""
     with np.errstate(over="ignore"):
         cast = values.astype(dtype, copy=False)
     if not np.isfinite(cast).all():
@@ -139,5 +139,5 @@ def _finite(what: str, values: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 def _offset(codes: NDArray[Any]) -> NDArray[Any]:
-    # int8 <-> uint8, 128 apart: the same byte with its top bit turned.
+    # int8 <-> uint8, offset by 128: the same byte with its highest bit flipped.
     return (codes.view(np.uint8) ^ np.uint8(0x80)).view(np.uint8 if codes.dtype == np.int8 else np.int8)

@@ -1,1 +1,1 @@
-"""Bundles: their format, their files checked, their certificate, and where they come from."""
+"""Bundles: format, integrity checks, certificate, and sources."""

@@ -1,39 +1,39 @@
-"""The certificate of a bundle: what it lost, against what, and where that was measured.
+"""Certificate of a bundle: what it lost in conversion or quantization, compared with what, measured on which machine.
 
-It is the manifest's field `certificate`. `moembed export` and `moembed quantize` measure it over the probe texts
+It is the field `certificate` of the manifest. `moembed export` and `moembed quantize` measure it over the probe texts
 (`moembed.verify.probes`), `moembed evaluate --certify` adds quality, `moembed info` prints it, and `moembed verify`
-measures again and compares. The source, the recipe and the versions that wrote the bundle are fields of the manifest itself.
+measures again and compares. Source, recipe and versions are fields of the manifest itself.
 
 | field | type | meaning |
 |---|---|---|
-| `reference.kind` | string | what the bundle was compared with: `checkpoint` (the torch network) or `bundle` (an fp32 bundle) |
-| `reference.sha256` | string | of the checkpoint's weights, or of the fp32 bundle's graph, weights and tokenizer |
+| `reference.kind` | string | the reference: `checkpoint` (its torch network) or `bundle` (an fp32 bundle) |
+| `reference.sha256` | string | digest of the checkpoint's weights, or of the fp32 bundle's graph, weights and tokenizer |
 | `reference.size` | integer | bytes of the checkpoint's weight files, or of the fp32 bundle without its manifest |
-| `texts` | integer | texts compared, each alone, cut to the model's limit |
-| `tokens` | integer | their tokens in all |
-| `embedding_mean_cosine` | number | mean over the texts of the cosine of the two embeddings |
-| `embedding_min_cosine` | number | the least of these |
+| `texts` | integer | texts compared, each alone, truncated to the model's limit |
+| `tokens` | integer | total number of their tokens |
+| `embedding_mean_cosine` | number | cosine of the two embeddings of a text, mean over the texts |
+| `embedding_min_cosine` | number | minimum of these |
 | `embedding_max_abs` | number | largest absolute difference of a component of an embedding |
-| `hidden_max_abs` | number | largest absolute difference of a component of any layer's output at any token |
-| `neighbour_overlap` | number | overlap@10: mean over the texts of the share of a text's 10 nearest that both agree on (below) |
-| `same_experts` | object | MoE layer -> share of the tokens that go to the same experts in both |
-| `stability.texts` | integer | texts embedded again in other company: padded, shuffled, in batches, on other numbers of threads |
-| `stability.comparisons` | integer | vectors compared with the same text's vector alone |
-| `stability.differing` | integer | of these, those with at least one different byte |
+| `hidden_max_abs` | number | largest absolute difference of a component of a layer's output, over all layers and tokens |
+| `neighbour_overlap` | number | overlap@10: share of a text's 10 nearest neighbours that both have, mean over the texts (below) |
+| `same_experts` | object | MoE layer -> share of the tokens routed to the same experts in both |
+| `stability.texts` | integer | texts embedded again with other batch compositions, order, padding and thread counts |
+| `stability.comparisons` | integer | vectors compared with the vector of the same text embedded alone |
+| `stability.differing` | integer | number of these with at least one different byte |
 | `stability.max_abs` | number | largest difference of a component |
-| `stability.threads` | list of integers | numbers of threads compared |
+| `stability.threads` | list of integers | thread counts compared |
 | `size` | integer | bytes of the bundle without its manifest |
-| `machine.cpu` | string | processor that measured all of this except quality |
+| `machine.cpu` | string | processor of all measurements except quality |
 | `machine.instructions` | list of strings | its instruction sets, best first |
-| `machine.threads` | integer | CPUs it could use |
+| `machine.threads` | integer | number of available CPUs |
 | `machine.system` | string | operating system and architecture |
 | `machine.onnxruntime` | string | version of ONNX Runtime |
-| `machine.kernels` | string | what computed the bundle's own operators, see `moembed.inference.kernels` |
-| `quality` | object | name of a set -> `figure`, `value`, `baseline`; empty until certified |
+| `machine.kernels` | string | kernels of the bundle's custom operators, see `moembed.inference.kernels` |
+| `quality` | object | name of a dataset -> `figure`, `value`, `baseline`; empty until certified |
 
-A text's 10 nearest are those of greatest cosine among the other texts that were compared, of equal ones the first. In
-`quality`, `figure` is `nDCG@10` (retrieval), `Spearman` (similarity) or `accuracy@1` (bitext) at full width in float32,
-`value` is this bundle's, 0 to 1 (Spearman: -1 to 1), and `baseline` the fp32 bundle's.
+The 10 nearest neighbours of a text are the compared texts with the highest cosine, the earlier ones in case of ties. In
+`quality`, `figure` is `nDCG@10` (retrieval), `Spearman` (similarity) or `accuracy@1` (bitext) at full width in float32;
+`value` is the figure of this bundle, 0 to 1 (Spearman: -1 to 1), and `baseline` that of the fp32 bundle.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ from moembed.files.records import Count, Rule
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What a bundle was compared with."""
+    """Reference that a bundle was compared with."""
 
     kind: Literal["checkpoint", "bundle"]
     sha256: str
@@ -53,7 +53,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Stability:
-    """What came of embedding the same texts in different company; the module's documentation says what each field means."""
+    """Result of the check for batch invariance; the module's docstring describes the fields."""
 
     texts: Count
     comparisons: Annotated[int, Rule(lambda value: value >= 1, "at least 1")]
@@ -63,7 +63,7 @@ class Stability:
 
     @property
     def passed(self) -> bool:
-        """Whether there were comparisons and every vector was the same to the byte."""
+        """Whether there were comparisons and all vectors had equal bytes."""
         return self.comparisons > 0 and self.differing == 0
 
 
@@ -72,7 +72,7 @@ UNCHECKED = Stability(0, 0, 0, 0.0, ())
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The machine that a bundle was measured on; the module's documentation says what each field means."""
+    """Machine that a bundle was measured on; the module's docstring describes the fields."""
 
     cpu: str
     instructions: tuple[str, ...]
@@ -84,7 +84,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Quality:
-    """A figure of one set of relevance judgements or pairs, with the fp32 bundle's."""
+    """Figure of a dataset, with that of the fp32 bundle."""
 
     figure: str
     value: float
@@ -93,7 +93,7 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The fields of `certificate` in `moembed.json`; the module's documentation says what each means."""
+    """Fields of `certificate` in `moembed.json`; the module's docstring describes them."""
 
     reference: Reference
     texts: Count

@@ -1,4 +1,4 @@
-"""Weights of a graph that lie behind links, as in the hub's cache: ONNX Runtime reads none that leave the graph's folder."""
+"""External data behind symbolic links, as in the hub's cache: ONNX Runtime refuses links that leave the graph's folder."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ _KEY, _VALUE = 1, 2  # StringStringEntryProto
 
 
 def read_graph(path: Path) -> tuple[bytes, Path]:
-    """An ONNX file as bytes, and the real folder that its external data is relative to.
+    """Read an ONNX file; return its bytes, and the real folder that its external data is relative to.
 
     Raises:
         BundleError: as `follow_links`.
@@ -23,22 +23,22 @@ def read_graph(path: Path) -> tuple[bytes, Path]:
 
 
 def has_links(folder: Path) -> bool:
-    """Whether anything in a folder is a symbolic link."""
+    """Check whether a folder has symbolic links, at any depth."""
     return any(path.is_symlink() for path in folder.rglob("*"))
 
 
 def follow_links(graph: bytes, folder: Path) -> tuple[bytes, Path]:
-    """A graph that names the files which links lead to.
+    """Replace the locations of a graph's external data by the targets of the links there.
 
     Args:
-        graph: the bytes of an ONNX model.
-        folder: what the locations in it are relative to.
+        graph: bytes of an ONNX model.
+        folder: folder that its locations are relative to.
 
     Returns:
-        The bytes of the same model with other locations, and the folder that those are relative to.
+        Bytes of the model with the new locations, and the folder that these are relative to.
 
     Raises:
-        BundleError: the model is damaged, a location leaves the folder by its name, or its files have no folder in common.
+        BundleError: the model is damaged, a location leaves the folder by its name, or the targets have no common folder.
     """
     files = {}
     for location in set(locations(memoryview(graph))):
@@ -50,7 +50,7 @@ def follow_links(graph: bytes, folder: Path) -> tuple[bytes, Path]:
     try:
         common = os.path.commonpath([os.path.dirname(file) for file in files.values()])  # noqa: PTH120
     except ValueError:
-        raise BundleError(f"the links in {folder} lead to several drives: copy the files to one") from None
+        raise BundleError(f"the links in {folder} lead to different drives: copy the files to one drive") from None
     targets = {location: Path(file).relative_to(common).as_posix() for location, file in files.items()}
 
     def change(entry: memoryview) -> bytes:

@@ -1,4 +1,4 @@
-"""From what a user names to a bundle: a path, a hub name, or the model inside the package."""
+"""Opening the bundle that a user names: a folder, a hub name, or the built-in model."""
 
 import os
 from dataclasses import replace
@@ -21,35 +21,35 @@ def open_bundle(
     local_files_only: bool = False,
     rehash: bool = False,
 ) -> Bundle:
-    """Find, and if need be download, a bundle, and check it.
+    """Find a bundle, download it if necessary, and check it.
 
     Args:
-        source: a folder, a hub name `owner/name`, or None for the default model; an existing folder wins over a name.
+        source: a folder, a hub name `owner/name`, or None for the built-in model. An existing folder takes precedence.
         revision: commit, tag or branch of a hub name.
-        cache_dir: the hub cache, or None for huggingface_hub's own.
-        local_files_only: never touch the network.
-        rehash: hash every file even if an unchanged one was hashed before.
+        cache_dir: cache folder of hub files; None for huggingface_hub's default.
+        local_files_only: do not use the network.
+        rehash: hash all files, even those that have not changed since they were hashed.
 
     Raises:
-        InputError: an argument is of a type that cannot be used.
-        SourceError: neither a folder nor a hub name that can be had.
-        BundleError: the bundle is missing something, altered or not a bundle.
+        InputError: an argument has the wrong type.
+        SourceError: no such folder, and the hub name cannot be fetched.
+        BundleError: the bundle is incomplete, altered, or not a bundle.
     """
     revision, cache = optional_string("revision", revision), path("cache_dir", cache_dir)
     local_files_only = flag("local_files_only", local_files_only)
     if source is None:
         return Bundle.open(DEFAULT_FOLDER, rehash=rehash)
     source = source_name(source)
-    if os.path.exists(source):  # noqa: PTH110  (Path.exists raises where a name is too long or a folder is not ours to read)
+    if os.path.exists(source):  # noqa: PTH110  (Path.exists raises if a name is too long or a folder is not readable)
         return Bundle.open(Path(source), rehash=rehash, exclusive=not is_snapshot(Path(source)))
     if isinstance(source, Path) or not is_hub_name(source):
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
     try:
         first = fetch(source, [MANIFEST_FILE], revision=revision, cache_dir=cache, local_files_only=local_files_only)
     except SourceError as error:
-        hint = f"; if {source} is a checkpoint, make a bundle of it: moembed export {source} -o BUNDLE"
+        hint = f"; if {source} is a checkpoint, convert it: moembed export {source} -o BUNDLE"
         raise SourceError(f"{error}{hint if MANIFEST_FILE in str(error) else ''}") from error
     files, commit = read_manifest(first).files, first.name
     folder = fetch(source, files, revision=commit, cache_dir=cache, local_files_only=local_files_only)
-    # A snapshot is shared with every program that fetches from this repository: more files in it are nobody's fault.
+    # Other programs share the snapshot, and may have fetched more files of the repository.
     return replace(Bundle.open(folder, rehash=rehash, exclusive=False), hub=(source, commit))

@@ -1,7 +1,7 @@
-"""The little of protobuf's wire format that it takes to find names in an ONNX file without the package `onnx`.
+"""Minimal reader and writer of protobuf's wire format, to find names in an ONNX file without the package `onnx`.
 
-A message is a sequence of fields: a varint of number and kind, then the value. Serialized messages merge when their bytes are
-put one behind the other (a repeated field grows, a submessage merges), so that a model is extended by appending to it.
+A message is a sequence of fields: a varint with field number and wire type, then the value. Concatenating serialized messages
+merges them (repeated fields are appended, submessages are merged), so appending bytes extends a model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,23 @@ _LONGEST_VARINT = 10
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message, in order.
+    """Yield the fields of a message, in order.
 
     Args:
         message: its bytes.
 
     Yields:
-        Number, and an int for a varint, else the bytes of the value, not copied.
+        Field number and value: an int for a varint, else a view of the bytes.
 
     Raises:
-        BundleError: these are not the bytes of a message.
+        BundleError: the bytes are not a valid message.
     """
     for number, value, _ in _fields(message):
         yield number, value
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, int]]:
-    """The same, each with where it ends."""
+    """Yield the fields of a message, each with the index of the byte after it."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -44,18 +44,18 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, int]]:
         elif kind in _FIXED:
             size = _FIXED[kind]
         else:
-            raise BundleError(f"the graph has a field of kind {kind} at byte {at}: it is damaged; export it again")
+            raise BundleError(f"the graph has a field of wire type {kind} at byte {at}: it is damaged; export it again")
         if size > len(message) - at:
-            raise BundleError(f"the graph ends within a field of {size} bytes: it is damaged; export it again")
+            raise BundleError(f"the graph ends inside a field of {size} bytes: it is damaged; export it again")
         at += size
         yield number, message[at - size : at], at
 
 
 def submessages(message: memoryview, number: int) -> Iterator[memoryview]:
-    """The values of a field that holds messages, strings or bytes.
+    """Yield the values of a field of messages, strings or bytes.
 
     Raises:
-        BundleError: these are not the bytes of a message, or the field is a number.
+        BundleError: the bytes are not a valid message, or the field is a number.
     """
     for found, value in fields(message):
         if found == number:
@@ -65,10 +65,10 @@ def submessages(message: memoryview, number: int) -> Iterator[memoryview]:
 
 
 def strings(message: memoryview, number: int) -> list[str]:
-    """The values of a field that holds strings.
+    """Return the values of a string field.
 
     Raises:
-        BundleError: these are not the bytes of a message, or the field is not text.
+        BundleError: the bytes are not a valid message, or the field is not text.
     """
     try:
         return [str(value, "utf-8") for value in submessages(message, number)]
@@ -77,10 +77,10 @@ def strings(message: memoryview, number: int) -> list[str]:
 
 
 def numbers(message: memoryview, number: int) -> Iterator[int]:
-    """The values of a field that holds integers, packed into one field or each in its own.
+    """Yield the values of an integer field, packed or not.
 
     Raises:
-        BundleError: these are not the bytes of a message.
+        BundleError: the bytes are not a valid message.
     """
     for found, value in fields(message):
         if found != number:
@@ -95,20 +95,20 @@ def numbers(message: memoryview, number: int) -> Iterator[int]:
 
 
 def encoded(number: int, value: bytes) -> bytes:
-    """A field that holds a message, a string or bytes."""
+    """Encode a field of a message, a string or bytes."""
     return _as_varint(number << 3 | _BYTES) + _as_varint(len(value)) + value
 
 
 def rewritten(message: memoryview, path: Sequence[int], change: Callable[[memoryview], bytes]) -> bytes:
-    """A message in which submessages are exchanged.
+    """Replace submessages of a message; return the new message.
 
     Args:
         message: its bytes.
-        path: numbers of the fields that lead to the submessages.
-        change: gives a submessage's new bytes.
+        path: field numbers on the path to the submessages.
+        change: returns the new bytes of a submessage.
 
     Raises:
-        BundleError: these are not the bytes of a message.
+        BundleError: the bytes are not a valid message.
     """
     parts: list[bytes | memoryview] = []
     start = 0
@@ -127,7 +127,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             return value, at + place + 1
-    raise BundleError(f"the graph has no number at byte {at}, where one has to be: it is damaged; export it again")
+    raise BundleError(f"the graph has an invalid number at byte {at}: it is damaged; export it again")
 
 
 def _as_varint(value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""`python -m moembed.cli`."""
+"""Entry point of `python -m moembed.cli`."""
 
 import sys
 

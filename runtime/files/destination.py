@@ -1,7 +1,6 @@
-"""Destination of data that a user names, for writing: a file, or whatever else a path can lead to.
+"""Output destinations that users name: regular files, and pipes, terminals and devices.
 
-A regular file appears complete or not at all. Pipes, terminals and devices are written to as data comes; they stay what
-they are.
+Regular files are written atomically. Pipes, terminals and devices are opened as they are and get the data as it comes.
 """
 
 import os
@@ -19,25 +18,25 @@ from moembed.files.paths import replacing_file
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows only
-_MOST_LINKS = 40  # as Linux has it
+_MAX_LINKS = 40  # as in Linux
 
 
 @contextmanager
 def writing(name: str | Path) -> Iterator[BinaryIO]:
-    """Open a destination for bytes.
+    """Open a destination for writing bytes.
 
-    A symbolic link is followed: what it leads to is written. `/dev/stdout` and `/dev/fd/N` are the descriptors of this
-    process, at the place where they stand, and not the files behind them.
+    Symbolic links are followed. `/dev/stdout` and `/dev/fd/N` mean the descriptors of this process at their current position,
+    not the files behind them.
 
     Args:
         name: a path.
 
     Yields:
-        A file. That of a regular file can be read and sought, any other one takes bytes in their order.
+        A binary file. If the destination is a regular file, it is readable and seekable.
 
     Raises:
-        OutputError: it is a folder, read-only, in a folder that is missing or not writable, or takes no more.
-        BrokenPipeError: it is a pipe whose reader is gone.
+        OutputError: the destination is a folder or read-only, its folder is missing or not writable, or writing failed.
+        BrokenPipeError: the destination is a pipe whose reader has exited.
     """
     try:
         path = _followed(Path(name))
@@ -46,7 +45,7 @@ def writing(name: str | Path) -> Iterator[BinaryIO]:
             with replacing_file(path) as partial, partial.open("w+b") as file:
                 yield file
             return
-        # Not created, which Linux refuses for a FIFO in a folder like /tmp; a copy of a descriptor can be closed.
+        # Without O_CREAT, which Linux refuses for FIFOs in folders like /tmp. The duplicate of a descriptor can be closed.
         opened = os.open(path, os.O_WRONLY | _BINARY) if number is None else os.dup(number)
         with os.fdopen(opened, "wb") as file:
             yield file
@@ -57,13 +56,13 @@ def writing(name: str | Path) -> Iterator[BinaryIO]:
 
 
 def _followed(path: Path) -> Path:
-    """What a path leads to, or the descriptor of this process that a link on the way stands for."""
-    for _ in range(_MOST_LINKS):
+    """Follow symbolic links, up to one that stands for a descriptor of this process."""
+    for _ in range(_MAX_LINKS):
         if _descriptor(path) is not None or not path.is_symlink():
             return path
         target = path.parent / path.readlink()
         if path.exists() and not target.exists():
-            return path  # of another process: it leads somewhere, and says where only in words
+            return path  # a link in /proc of another process: it works, but its text is not a path
         path = target
     raise OutputError(f"cannot write {path}: too many symbolic links")
 
@@ -80,5 +79,5 @@ def _is_stream(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return False  # new, or replacing_file says what is wrong
+        return False  # it does not exist yet, or replacing_file reports the error
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

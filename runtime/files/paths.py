@@ -1,6 +1,6 @@
-"""Where moembed keeps what it may lose: the per-user cache folder, and safe replacing of files and folders.
+"""Per-user cache folder, and atomic replacement of files and folders.
 
-tempfile and shutil take longer to import than a bundle takes to open, and opening one writes nothing on most starts.
+Nothing here imports tempfile or shutil at the top: that takes longer than opening a bundle, which usually writes nothing.
 """
 
 import os
@@ -14,32 +14,32 @@ from moembed.errors import MoembedError, OutputError
 
 
 def cache_folder() -> Path | None:
-    """The per-user cache: `$MOEMBED_CACHE`, else the platform's own place; it may not exist yet.
+    """Return the user's cache folder: `$MOEMBED_CACHE`, else the platform's default. It may not exist yet.
 
-    None if the user has no home folder: whatever only saves time then does without.
+    None if the user has no home folder: callers then work without a cache.
     """
     try:
-        if chosen := os.environ.get("MOEMBED_CACHE"):
-            return Path(chosen).expanduser()
+        if own := os.environ.get("MOEMBED_CACHE"):
+            return Path(own).expanduser()
         if sys.platform == "win32":
             return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "moembed"
         if sys.platform == "darwin":
             return Path.home() / "Library" / "Caches" / "moembed"
-        chosen = os.environ.get("XDG_CACHE_HOME", "")
-        # The XDG specification has relative paths ignored.
-        return (Path(chosen) if Path(chosen).is_absolute() else Path.home() / ".cache") / "moembed"
+        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        # The XDG specification says to ignore relative paths.
+        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "moembed"
     except RuntimeError:
         return None
 
 
 def cache_file(*parts: str) -> Path | None:
-    """A path below the cache folder, or None if there is none."""
+    """Return a path inside the cache folder; None if there is no cache folder."""
     folder = cache_folder()
     return folder.joinpath(*parts) if folder else None
 
 
 def readable(path: Path) -> str:
-    """A path as text that can be printed and is valid in JSON: bytes that are not UTF-8, and control characters, escaped."""
+    """Convert a path to printable text that is valid in JSON: escape bytes that are not UTF-8, and control characters."""
     from unicodedata import category
 
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -48,40 +48,40 @@ def readable(path: Path) -> str:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; what was written replaces `path` on success, and is removed on any failure.
+    """Yield a path to write to. On success the new file replaces `path`; on failure it is removed.
 
-    A file that is replaced hands on its mode and, as far as allowed, its owner, group and extended attributes. A symbolic
-    link is replaced itself; `moembed.files.destination` is for paths that users name.
+    The new file gets the mode of the old one and, if possible, its owner, group and extended attributes. A symbolic link is
+    replaced itself, not its target; `moembed.files.destination` is for paths that users name.
 
     Raises:
-        OutputError: the folder is missing or not writable, `path` is read-only or no file, or the rename failed.
+        OutputError: the folder is missing or not writable, `path` is read-only or not a file, or the rename failed.
     """
-    with _beside(path) as aside:
+    with _staging(path) as staging:
         before = _file_at(path)
-        partial = aside / "new"
+        partial = staging / "new"
         yield partial
         if before:
-            _hand_on(path, before, partial)
+            _copy_ownership(path, before, partial)
         partial.replace(path)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it becomes `path` on success, and is removed on any failure.
+    """Yield a new folder to fill. On success it becomes `path`; on failure it is removed.
 
-    An existing folder at `path`, or where a symbolic link there leads to, is replaced and hands on its mode as a file does;
-    whether it may be replaced is the caller's decision.
+    An existing folder at `path`, or the target of a symbolic link there, is replaced, and the new one gets its mode as a file
+    does. The caller checks that it may be replaced.
 
     Raises:
         OutputError: the parent is missing or not writable, or the rename failed.
     """
     path = Path(os.path.realpath(path))
-    with _beside(path, parents=True) as aside:
-        partial, old = aside / "new", aside / "old" / path.name
+    with _staging(path, parents=True) as staging:
+        partial, old = staging / "new", staging / "old" / path.name
         partial.mkdir()
         yield partial
         if path.exists():
-            _hand_on(path, path.stat(), partial)
+            _copy_ownership(path, path.stat(), partial)
             old.parent.mkdir()
             path.rename(old)
         try:
@@ -93,20 +93,21 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _beside(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    from moembed.files.staging import aside_folder
+def _staging(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    """Yield a staging folder next to `path`; OSErrors become OutputErrors."""
+    from moembed.files.staging import staging_folder
 
     with ExitStack() as stack:
         try:
             if parents:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            aside = stack.enter_context(aside_folder(path.parent))
+            staging = stack.enter_context(staging_folder(path.parent))
         except OSError as error:
             raise OutputError(
                 f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
             ) from error
         try:
-            yield aside
+            yield staging
         except MoembedError:
             raise
         except OSError as error:
@@ -114,10 +115,10 @@ def _beside(path: Path, *, parents: bool = False) -> Iterator[Path]:
 
 
 def _file_at(path: Path) -> os.stat_result | None:
-    """The stat of the file at a path, None if there is nothing or a symbolic link.
+    """Return the stat of the file at a path; None if there is nothing or a symbolic link.
 
     Raises:
-        OutputError: it must not be replaced.
+        OutputError: something else is there, or the file is read-only.
     """
     try:
         found = path.lstat()
@@ -126,15 +127,15 @@ def _file_at(path: Path) -> os.stat_result | None:
     if stat.S_ISLNK(found.st_mode):
         return None
     if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise OutputError(f"cannot write {path}: it is {what}; name a file")
     if not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is read-only; name another file, or make it writable")
     return found
 
 
-def _hand_on(path: Path, before: os.stat_result, partial: Path) -> None:
-    """Give what takes the place of `path` what belongs to the place, not to the content."""
+def _copy_ownership(path: Path, before: os.stat_result, partial: Path) -> None:
+    """Copy owner, group, mode and extended attributes from the old file or folder to the new one."""
     if sys.platform != "win32":
         own = partial.stat()
         if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
@@ -144,7 +145,7 @@ def _hand_on(path: Path, before: os.stat_result, partial: Path) -> None:
 
 
 def _copy_attributes(path: Path, partial: Path) -> None:
-    """Copy extended attributes, among them access-control lists and labels."""
+    """Copy extended attributes, including access-control lists and security labels."""
     if sys.platform == "linux":
         for name in os.listxattr(path):
             os.setxattr(partial, name, os.getxattr(path, name))
@@ -154,4 +155,4 @@ def _best_effort(change: Callable[[], object]) -> None:
     try:
         change()
     except OSError:
-        return  # not ours to give, or not known to this file system
+        return  # not permitted, or not supported by the file system

@@ -1,9 +1,9 @@
-"""Folder in which a file or folder is made before it takes its place, and removal of those that killed processes left.
+"""Staging folders, in which files and folders are written before they replace their destination.
 
-Beside a destination, `.moembed-XXXXXXXX.partial/` holds `new`, what is being written; `old/NAME`, while a folder NAME is
-exchanged for a new one; and `lock`, which its owner keeps locked. The kernel unlocks it when the owner ends, however it
-ends, so whoever finds it unlocked may clean up. Process ids would not do: they mean nothing in another container, and are
-used again.
+The folder `.moembed-XXXXXXXX.partial/` next to the destination has three entries: `new`, the new content; `old/NAME`, the
+folder NAME while it is exchanged for the new one; and `lock`, a file that the owner keeps locked. The kernel releases the lock
+when the owner exits or is killed, so an unlocked folder is abandoned and may be removed. Process ids could not show that:
+they are meaningless in another container, and are reused.
 """
 
 import os
@@ -22,30 +22,30 @@ _SECONDS_TO_LOCK = 60.0
 
 
 @contextmanager
-def aside_folder(parent: Path) -> Iterator[Path]:
-    """Yield a new, private folder in `parent`; it is removed at the end, as are those of owners that were killed.
+def staging_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new private folder in `parent`; it is removed at the end. Also removes abandoned ones.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     sweep(parent)
     folder, lock = _owned(parent)
     try:
         yield folder
     finally:
-        os.close(lock)  # first: Windows removes no file that is open
+        os.close(lock)  # first, since Windows cannot remove open files
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes left in a folder; a folder whose exchange was cut short takes its place again."""
+    """Remove the staging folders of killed processes from a folder, and restore folders whose exchange was interrupted."""
     for folder in parent.glob(f"{_PREFIX}*{_SUFFIX}"):
         if not _is_ours(folder):
             continue
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR)
         except FileNotFoundError:
-            if _age(folder) > _SECONDS_TO_LOCK:  # else its owner is about to lock it
+            if _age(folder) > _SECONDS_TO_LOCK:  # otherwise its owner may be about to lock it
                 shutil.rmtree(folder, ignore_errors=True)
             continue
         except OSError:
@@ -57,14 +57,14 @@ def sweep(parent: Path) -> None:
                     old.rename(parent / old.name)
             shutil.rmtree(folder, ignore_errors=True)
         except OSError:
-            continue  # its owner lives, or the file system has no locks
+            continue  # the owner is alive, or the file system does not support locks
         finally:
             os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)  # Windows kept the open lock
+        shutil.rmtree(folder, ignore_errors=True)  # again, since Windows kept the open lock file
 
 
 def _owned(parent: Path) -> tuple[Path, int]:
-    """Make and lock a folder, another one if a sweep came between the two."""
+    """Create and lock a folder; try again if a sweep of another process came in between."""
     while True:
         folder = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX, parent))
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -74,14 +74,14 @@ def _owned(parent: Path) -> tuple[Path, int]:
             os.close(lock)
             continue
         except OSError:
-            return folder, lock  # without locks, no sweep takes it for abandoned either
+            return folder, lock  # the file system does not support locks, so no sweep removes the folder either
         if (folder / _LOCK).exists():
             return folder, lock
         os.close(lock)
 
 
 def _is_ours(folder: Path) -> bool:
-    """Check for a folder of this user, into which nobody else can have put anything."""
+    """Check that it is a folder of this user, which nobody else can have filled."""
     try:
         found = folder.lstat()
     except OSError:

@@ -1,7 +1,7 @@
-"""Files and JSON that somebody else wrote: regular files only, of bounded size, and JSON without its traps.
+"""Untrusted files and JSON: only regular files of bounded size, and JSON with strict rules.
 
-Reading a FIFO waits for ever, a device can do anything, and a sparse file of 10 GB takes no room on a disk. A link to a
-regular file is as good as the file: the hub's cache is made of such links.
+Reading a FIFO can block forever, a device can do anything, and a sparse file of 10 GB takes no disk space. Links to regular
+files are allowed: the hub's cache consists of them.
 """
 
 import errno
@@ -20,15 +20,15 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-# O_NONBLOCK: a FIFO that takes the file's place between the two looks at it does not keep us.
+# O_NONBLOCK: do not block on a FIFO that replaces the file between the two checks.
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _CHUNK = 1 << 18
-_MOST_DIGITS = 18  # what 64 bits hold, whatever the digits
-_MOST_NESTED = 32
+_MAX_DIGITS = 18  # any such integer fits 64 bits
+_MAX_DEPTH = 32
 
 
 def stat_regular(path: Path) -> os.stat_result:
-    """The stat result of a regular file, links followed.
+    """Return the stat of a regular file, following links.
 
     Raises:
         OSError: there is no such file, or it is a folder, a FIFO, a socket or a device.
@@ -37,12 +37,12 @@ def stat_regular(path: Path) -> os.stat_result:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading bytes, links followed; it never waits.
+    """Open a regular file for reading bytes, following links; never blocks.
 
     Raises:
-        OSError: there is no such file, it is no regular file, or it may not be read.
+        OSError: there is no such file, it is not a regular file, or it is not readable.
     """
-    stat_regular(path)  # opening a device can have effects of its own
+    stat_regular(path)  # first, since opening a device can have side effects
     handle = os.open(path, _FLAGS)
     try:
         _regular(os.fstat(handle), path)
@@ -53,7 +53,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
         OSError: it cannot be read, or is larger.
@@ -62,15 +62,15 @@ def read_bounded(path: Path, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
-        raise OSError(errno.EFBIG, f"it has {max(size, len(content)):,} bytes, at most {limit:,} are read", str(path))
+        raise OSError(errno.EFBIG, f"it has {max(size, len(content)):,} bytes; the limit is {limit:,}", str(path))
     return content
 
 
 def feed(path: Path, consume: Any) -> None:
-    """Pass the content of a regular file to a function, a piece at a time, and no more than the file's size.
+    """Pass the content of a regular file to a function in pieces, up to the file's size.
 
     Raises:
-        OSError: it cannot be read, or holds more than it says (as files of /proc do).
+        OSError: it cannot be read, or has more bytes than its size (as files in /proc do).
     """
     with open_regular(path) as file:
         left = os.fstat(file.fileno()).st_size
@@ -78,15 +78,14 @@ def feed(path: Path, consume: Any) -> None:
             consume(piece)
             left -= len(piece)
         if file.read(1):
-            raise OSError(errno.EFBIG, "it holds more bytes than its size says", str(path))
+            raise OSError(errno.EFBIG, "it has more bytes than its size says", str(path))
 
 
 def parse_object(content: bytes | str) -> dict[str, Any]:
-    """A JSON object, without what JSON leaves open.
+    """Parse a JSON object under strict rules.
 
     Returns:
-        The object. Its integers fit 64 bits, its strings are valid Unicode, no key is there twice, and nothing is nested
-        more than 32 deep.
+        The object. Integers fit 64 bits, strings are valid Unicode, keys are unique, and the nesting depth is at most 32.
 
     Raises:
         ValueError: it is not such an object; the message says where.
@@ -95,22 +94,22 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
         text = content if isinstance(content, str) else content.decode("utf-8")
         value = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError:
-        raise ValueError(f"it is nested more than {_MOST_NESTED} deep") from None
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep") from None
     if not isinstance(value, dict):
-        raise ValueError(f"it holds {shown(value)}, not an object")
-    _check(value, "", _MOST_NESTED)
+        raise ValueError(f"it is {shown(value)}, not an object")
+    _check(value, "", _MAX_DEPTH)
     return value
 
 
 def _regular(found: os.stat_result, path: Path) -> os.stat_result:
     if stat.S_ISREG(found.st_mode):
         return found
-    kind = next((name for test, name in _KINDS if test(found.st_mode)), "no file")
+    kind = next((name for test, name in _KINDS if test(found.st_mode)), "not a file")
     raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
 
 
 def _integer(digits: str) -> int:
-    if (count := len(digits.lstrip("-"))) > _MOST_DIGITS:
+    if (count := len(digits.lstrip("-"))) > _MAX_DIGITS:
         raise ValueError(f"it has an integer of {count:,} digits: {digits[:20]}…")
     return int(digits)
 
@@ -125,9 +124,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(value: Any, name: str, levels: int) -> None:
-    """Raise unless every string below `value`, which is called `name`, is valid Unicode."""
+    """Check the depth of a value and that its strings are valid Unicode; `name` is its name in errors."""
     if not levels:
-        raise ValueError(f"it is nested more than {_MOST_NESTED} deep")
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
     if isinstance(value, str):
         try:
             value.encode()

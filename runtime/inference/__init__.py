@@ -1,1 +1,1 @@
-"""Running a bundle's graph with ONNX Runtime: sessions, kernels, batches, processors and processes."""
+"""Inference with ONNX Runtime: sessions, kernels, batches, CPU features and processes."""

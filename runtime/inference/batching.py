@@ -1,4 +1,4 @@
-"""Batches under a token budget: sorted by length so that little is padding, results in the caller's order."""
+"""Batches under a token budget, sorted by length to reduce padding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moembed.tokenizer.tokenizer import Ids
 
-# Measured: throughput no longer grows beyond about a thousand tokens a call, while memory and latency do.
+# Measured: beyond about a thousand tokens per call, throughput stays the same, while memory and latency grow.
 TOKENS_PER_CALL = 1024
 
 
@@ -15,12 +15,12 @@ def plan(lengths: Sequence[int], *, batch_size: int, tokens_per_call: int = TOKE
     """Group texts into batches.
 
     Args:
-        lengths: tokens of each text.
-        batch_size: most texts of a batch.
-        tokens_per_call: most tokens of a batch, padding included; a longer text is a batch of its own.
+        lengths: number of tokens of each text.
+        batch_size: maximum number of texts in a batch.
+        tokens_per_call: maximum number of tokens in a batch, padding included; a longer text becomes a batch alone.
 
     Yields:
-        Indices into `lengths`, longest texts first, so that the largest batch shows early whether memory suffices.
+        Indices into `lengths`, longest texts first, so that a lack of memory shows at the first batch.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -34,7 +34,7 @@ def plan(lengths: Sequence[int], *, batch_size: int, tokens_per_call: int = TOKE
 
 
 def pad(rows: Sequence[Ids], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Right-pad id rows to `[batch, longest]` int64 and give the attention mask of the same shape."""
+    """Right-pad rows of ids to `[batch, longest]` int64; return them with the attention mask of the same shape."""
     width = max(len(row) for row in rows)
     ids = np.full((len(rows), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)

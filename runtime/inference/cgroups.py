@@ -1,4 +1,4 @@
-"""CPU time that Linux's control groups leave to this process, by version 1 or 2 of their files, or both."""
+"""CPU limit of this process by Linux control groups, version 1 and 2."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ _CPU = "cpu"
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPUs' worth of time that this process may use, such as 1.5; None without a limit.
+    """Return the number of CPUs whose time this process may use, such as 1.5; None without a limit.
 
-    The group of the process and all groups above it limit it; the least limit counts. Groups above the root of a container
-    cannot be seen from inside.
+    This is the minimum over the group of the process and all its parents. The parents of a container's root are not visible
+    inside the container.
 
     Args:
-        root: where `/proc` and the mounts are looked for.
+        root: folder of `/proc` and the mounts, for tests.
     """
     try:
         own = _own_groups(root)
@@ -30,7 +30,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _own_groups(root: Path) -> dict[int, PurePosixPath]:
-    """By version, the group that limits this process's CPU time."""
+    """Return the group that limits the CPU time of this process, by version."""
     own = {}
     for line in (root / "proc/self/cgroup").read_text("utf-8", "surrogateescape").splitlines():
         number, controllers, group = line.split(":", 2)
@@ -42,7 +42,7 @@ def _own_groups(root: Path) -> dict[int, PurePosixPath]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[int, PurePosixPath, PurePosixPath]]:
-    """Version, group that is mounted, and where, of the mounted groups that limit CPU time."""
+    """Yield version, group and mount point of each mounted group that limits CPU time."""
     for line in (root / "proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
         mount, _, system = line.partition(" - ")
         top, place = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), path) for path in mount.split(" ")[3:5])
@@ -54,13 +54,13 @@ def _mounts(root: Path) -> Iterator[tuple[int, PurePosixPath, PurePosixPath]]:
 
 
 def _folders(group: PurePosixPath, mounts: list[tuple[PurePosixPath, PurePosixPath]]) -> Iterator[PurePosixPath]:
-    """The folders of a group and of those above it, as far as they are mounted."""
+    """Yield the mounted folders of a group and its parents."""
     for top, place in mounts:
         if group.is_relative_to(top) and ".." not in group.parts:
             folder = place / group.relative_to(top)
             yield from (folder, *(above for above in folder.parents if above.is_relative_to(place)))
             return
-    if mounts:  # in a container whose groups have other names inside than outside: what is mounted is its own
+    if mounts:  # in a container, group names can differ from those outside: the mounted group is that of the container
         yield mounts[0][1]
 
 

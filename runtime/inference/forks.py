@@ -1,8 +1,8 @@
 """Values that a forked child must not share with its parent: ONNX Runtime's sessions.
 
-A session's threads do not survive a fork. The child could run it on one thread, unless another thread of the parent was
-inside it at that moment, and would wait for ever when it destroys it: at its exit, mostly. So a child opens a session of its
-own when it first needs one, and never destroys the one that it inherited.
+The threads of a session do not survive a fork. In the child, an inherited session can deadlock when it runs (if another thread
+of the parent was inside it during the fork), and always does when it is destroyed, usually at exit. So a child opens its own
+session on first use, and never destroys the inherited one.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ _all: "weakref.WeakSet[PerProcess[Any]]" = weakref.WeakSet()
 
 
 class PerProcess(Generic[T]):
-    """A value that every process makes for itself when it first asks; safe to share between threads.
+    """Value that each process creates on first use. Safe to share between threads.
 
     Args:
-        make: makes the value. It must not refer to the owner of this object, which would then be freed late.
-        value: that of this process, if it is made already.
+        make: creates the value. It must not reference the owner of this object, which would delay freeing it.
+        value: value of this process, if it exists already.
     """
 
     def __init__(self, make: Callable[[], T], value: T | None = None) -> None:
@@ -30,7 +30,7 @@ class PerProcess(Generic[T]):
         _all.add(self)
 
     def get(self) -> T:
-        """The value of this process; what `make` raises comes through, and the next call tries again."""
+        """Return the value of this process; if `make` raises, the next call tries again."""
         with self._lock:
             if self._value is None:
                 self._value = self._make()
@@ -38,9 +38,9 @@ class PerProcess(Generic[T]):
 
     def _abandon(self) -> None:
         if self._value is not None:
-            # A reference too many: the inherited value outlives even the interpreter.
+            # An extra reference, so that the inherited value is never destroyed.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._value))
-        self._value, self._lock = None, threading.Lock()  # the lock may have been held
+        self._value, self._lock = None, threading.Lock()  # another thread may have held the lock
 
 
 def _abandon_all() -> None:

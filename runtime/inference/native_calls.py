@@ -1,8 +1,8 @@
-"""Calls into ONNX Runtime, counted, so that none is under way when the interpreter ends.
+"""Counter of calls into ONNX Runtime, so that none is active when the interpreter exits.
 
-Python ends a daemon thread by unwinding its stack as soon as it comes back from native code, which ONNX Runtime's binding
-answers by aborting the process. So the end of the interpreter stops the calls that run, waits until they have left, and lets
-no daemon thread in any more; such threads wait for the end of the process, as they would in Python.
+At exit, Python unwinds the stack of a daemon thread when it returns from native code, and ONNX Runtime's binding then aborts the
+process. So at exit we terminate active calls, wait for them to return, and block daemon threads that try to enter another
+one, as Python itself would block them.
 """
 
 import atexit
@@ -10,11 +10,11 @@ import os
 import threading
 from typing import Any
 
-_PATIENCE = 30.0  # seconds; a call is stopped between two nodes of its graph
+_EXIT_TIMEOUT = 30.0  # seconds; a call is terminated between two nodes of its graph
 
 
 class NativeCalls:
-    """The calls of this process that are in ONNX Runtime: a context around each of them."""
+    """Active calls of this process into ONNX Runtime; each call runs inside this context manager."""
 
     def __init__(self) -> None:
         self._run_options: Any = None
@@ -32,7 +32,7 @@ class NativeCalls:
             self._hold_daemons()
 
     def run_options(self, ort: Any) -> Any:
-        """ONNX Runtime's options by which running calls are stopped, for every run of a session.
+        """Return the run options that terminate active calls, for every run of a session.
 
         Args:
             ort: the module onnxruntime.
@@ -42,21 +42,21 @@ class NativeCalls:
             return self._run_options
 
     def end(self) -> None:
-        """Stop the calls that run, and wait until they have."""
+        """Terminate active calls, and wait until they have returned."""
         with self._changed:
             if self._running and self._run_options is not None:
                 self._run_options.terminate = True
             self._ended = True
-            self._changed.wait_for(lambda: not self._running, _PATIENCE)
+            self._changed.wait_for(lambda: not self._running, _EXIT_TIMEOUT)
             if self._run_options is not None:
-                self._run_options.terminate = False  # a later exit handler may still embed
+                self._run_options.terminate = False  # later exit handlers may still embed
 
     def _hold_daemons(self) -> None:
         while self._ended and threading.current_thread().daemon:
             self._changed.wait()
 
     def _forget(self) -> None:
-        # A forked child has one thread, and it is in no call.
+        # A forked child has one thread, which is not in a call.
         self._changed = threading.Condition()
         self._running, self._ended = 0, False
 

@@ -1,7 +1,7 @@
-"""Routing of a text's tokens: which experts a bundle's routers send each token to.
+"""Expert routing of a text's tokens.
 
-The graph of a bundle declares only vectors as outputs. A second session, opened on first use, runs a copy of the graph in
-memory that also outputs the routers' decisions, whose names the manifest lists. Its weights are the same mapped file.
+The graph of a bundle has only vectors as outputs. A second session, opened on first use, runs a copy of the graph in memory
+with the values of the routers as further outputs; the manifest lists their names. The weights are the same mapped file.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
 @dataclass(frozen=True)
 class Routing:
-    """Where the routers of a model sent the tokens of one text.
+    """Expert routing of one text.
 
     Attributes:
-        tokens: the vocabulary's piece of every token, prompt and special tokens included.
-        layers: index of every layer that has experts.
-        experts: `[layers, tokens, top_k]` int64, the experts that read a token, the one of greatest weight first.
-        weights: `[layers, tokens, top_k]` float32, what each of them counts for: its probability among all experts.
-        num_experts: experts of a layer.
-        vector: `[hidden]` float32, the text's vector by the same run: the bytes that `Embedder.encode` gives.
+        tokens: vocabulary pieces of the tokens, prompt and special tokens included.
+        layers: indices of the MoE layers.
+        experts: `[layers, tokens, top_k]` int64, the experts of each token, by decreasing weight.
+        weights: `[layers, tokens, top_k]` float32, their router weights: probabilities among all experts.
+        num_experts: number of experts in a layer.
+        vector: `[hidden]` float32, vector of the text from the same run, with the bytes that `Embedder.encode` returns.
     """
 
     tokens: tuple[str, ...]
@@ -43,20 +43,20 @@ class Routing:
 
     @property
     def load(self) -> NDArray[np.int64]:
-        """How many of the text's tokens each expert read: `[layers, num_experts]`."""
+        """Number of tokens of each expert: `[layers, num_experts]`."""
         counts = [np.bincount(layer.ravel(), minlength=self.num_experts) for layer in self.experts]
         return np.array(counts, np.int64).reshape(len(self.layers), self.num_experts)
 
 
 class Routers:
-    """The routers of a bundle, opened when they are first asked; safe to share between threads.
+    """Routers of a bundle, opened on first use. Safe to share between threads.
 
     Args:
         bundle: a checked bundle.
-        tokenizer: the bundle's.
+        tokenizer: tokenizer of the bundle.
         providers: names of ONNX Runtime's execution providers.
-        threads: threads of one call.
-        kernels: name of what computes the bundle's own operators; see `moembed.inference.kernels`.
+        threads: threads per call.
+        kernels: name of the kernels of the bundle's custom operators; see `moembed.inference.kernels`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Routers:
         self._session = PerProcess(partial(_open, bundle, tuple(providers), threads, kernels))
 
     def open(self) -> Any:
-        """Open the ONNX Runtime session, unless that was done before.
+        """Return the ONNX Runtime session, opened on the first call.
 
         Raises:
             BundleError: the graph is damaged, or the model has no MoE layers.
@@ -74,7 +74,7 @@ class Routers:
         return self._session.get()
 
     def run(self, ids: Ids) -> Routing:
-        """Run one text.
+        """Return the routing of one text.
 
         Args:
             ids: `[tokens]`, special tokens included.
@@ -95,16 +95,16 @@ class Routers:
 
 def _open(bundle: Bundle, providers: tuple[str, ...], threads: int, kernels: str) -> Any:
     if not bundle.manifest.routers:
-        raise BundleError(f"{bundle.manifest.name} has no MoE layers, so there is no routing to show")
+        raise BundleError(f"{bundle.manifest.name} has no MoE layers, so it has no routing")
     options = session_options(Kernels(kernels))
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Routing is asked for rarely: these threads must not spin beside those of the bundle's main session.
+    # Routing is rare: its threads must not spin while those of the main session work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return session_with_outputs(bundle.graph.read_bytes(), bundle.graph.parent, _names(bundle), options, providers)
 
 
 def _names(bundle: Bundle) -> list[str]:
-    """Names of each router's weights and expert indices, layer by layer."""
+    """List the names of each router's weights and expert indices, layer by layer."""
     return [
         name
         for _, router in sorted(bundle.manifest.routers.items())
@@ -113,7 +113,7 @@ def _names(bundle: Bundle) -> list[str]:
 
 
 def _check(bundle: Bundle, weights: list[NDArray[Any]], experts: list[NDArray[Any]], tokens: int) -> None:
-    """Refuse values that are not what the manifest says they are."""
+    """Check that the values are router weights and expert indices."""
     limit = bundle.manifest.num_experts
     shapes = {found.shape for found in (*weights, *experts)}
     ok = len(shapes) == 1 and [len(shape) for shape in shapes] == [2] and {shape[0] for shape in shapes} == {tokens}

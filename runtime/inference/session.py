@@ -1,4 +1,4 @@
-"""One ONNX Runtime session over a bundle's graph."""
+"""ONNX Runtime session over a bundle's graph."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ _CUDA_HELP = (
     "CUDA needs onnxruntime-gpu in place of onnxruntime in this environment, and an NVIDIA driver with CUDA and cuDNN: "
     'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
 )
-_MOST_THREADS = 1024
+_MAX_THREADS = 1024
 MINIMUM_ONNXRUNTIME = (1, 24)
 _INPUTS = ("input_ids", "attention_mask")
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
@@ -48,24 +48,23 @@ _AXES = {Output.EMBEDDING: ("batch",), Output.TOKENS: ("batch", "sequence")}  # 
 
 
 class Session:
-    """Runs the graph of a bundle; safe to share between threads, and usable in a forked child, which opens it anew.
+    """Session over the graph of a bundle. Safe to share between threads; a forked child opens it again.
 
     Args:
         bundle: a checked bundle.
-        providers: `"cpu"`, `"cuda"`, full ONNX Runtime provider names, or a sequence of them in order of preference.
-            Every one that is named must be there: nothing falls back silently.
-        threads: threads of one call; None for the CPUs this process may use.
-        spin: whether threads that have nothing to do spin for a while, which is fastest on CPUs of one's own, and takes
-            them from everything else.
+        providers: `"cpu"`, `"cuda"`, ONNX Runtime provider names, or a sequence of these in order of preference. All must be
+            available: there is no silent fallback.
+        threads: threads per call; None for the number of CPUs available to this process.
+        spin: let idle threads spin briefly between calls: fastest on dedicated CPUs, but takes CPU time from other work.
 
     Attributes:
-        kernels: which kernels compute the bundle's own operators; see `moembed.inference.kernels`.
+        kernels: name of the kernels of the bundle's custom operators; see `moembed.inference.kernels`.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ProviderError: a provider, or kernels, that were asked for are not available.
-        BundleError: ONNX Runtime refuses the graph.
-        InputError: `threads` is not a positive integer.
+        ProviderError: requested providers or kernels are not available.
+        BundleError: ONNX Runtime cannot load the graph.
+        InputError: an argument cannot be used.
     """
 
     def __init__(
@@ -77,14 +76,14 @@ class Session:
         spin: bool = True,
     ) -> None:
         ort = import_onnxruntime()
-        expected = f"an integer from 1 to {_MOST_THREADS}, or None for the CPUs available"
-        self.threads = available_cpus() if threads is None else whole("threads", threads, expected, most=_MOST_THREADS)
+        expected = f"an integer from 1 to {_MAX_THREADS}, or None for the CPUs available"
+        self.threads = available_cpus() if threads is None else whole("threads", threads, expected, most=_MAX_THREADS)
         self.providers = _resolve(providers, ort.get_available_providers())
-        # On another provider than the CPU's, kernels would fetch every tensor back.
-        chosen = choose_kernels(PORTABLE if self.providers != [_PROVIDERS["cpu"]] else None)
-        self.kernels = chosen.name
+        # Custom kernels run on the CPU: on another provider they would copy every tensor back.
+        kernels = choose_kernels(PORTABLE if self.providers != [_PROVIDERS["cpu"]] else None)
+        self.kernels = kernels.name
         self._graph, self._hidden = bundle.graph, bundle.manifest.hidden_size
-        arguments = bundle, chosen, tuple(self.providers), self.threads, flag("spin", spin)
+        arguments = bundle, kernels, tuple(self.providers), self.threads, flag("spin", spin)
         self._session = PerProcess(partial(_reopen, *arguments), _open(*arguments))
 
     def run(self, output: Output, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,8 +98,8 @@ class Session:
             `[batch, hidden]` or `[batch, sequence, hidden]` float32; zeros for a row without tokens.
 
         Raises:
-            InputError: `ids` or `mask` has another shape, type or values.
-            BundleError: the graph cannot be computed for these ids.
+            InputError: `ids` or `mask` has a wrong shape, type or value.
+            BundleError: ONNX Runtime failed on these ids.
         """
         _check_batch(ids, mask)
         shape = (len(ids), self._hidden) if output == Output.EMBEDDING else (*ids.shape, self._hidden)
@@ -109,31 +108,31 @@ class Session:
         (result,) = run(self._session.get(), [output], ids, mask, str(self._graph))
         if result.shape != shape:
             raise BundleError(
-                f"{self._graph}: {output} came out as {list(result.shape)}, expected {list(shape)}: "
+                f"{self._graph}: {output} has the shape {list(result.shape)}, expected {list(shape)}: "
                 "copy or export the bundle again"
             )
         return np.asarray(result, dtype=np.float32)
 
 
 def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDArray[np.int64], name: str) -> Any:
-    """Run an ONNX Runtime session of a bundle's graph; every run goes through here.
+    """Run an ONNX Runtime session over a bundle's graph. All runs go through this function.
 
     Args:
-        session: from ONNX Runtime.
-        outputs: names of the values to put out.
+        session: the `InferenceSession`.
+        outputs: names of the outputs.
         ids: `[batch, sequence]`.
         mask: `[batch, sequence]`.
-        name: what to call the graph in an error.
+        name: name of the graph in errors.
 
     Raises:
-        BundleError: the graph cannot be computed for these ids.
+        BundleError: ONNX Runtime failed on these ids.
     """
     feed = dict(zip(_INPUTS, (ids, mask), strict=True))
     options = CALLS.run_options(import_onnxruntime())
     with CALLS:
         try:
             return session.run(outputs, feed, options)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BundleError(f"{name}: ONNX Runtime cannot run it: {error}") from error
 
 
@@ -147,29 +146,29 @@ def _open(bundle: Bundle, kernels: Kernels, providers: tuple[str, ...], threads:
     _check_interface(session, bundle)
     active = session.get_providers()
     if lost := [name for name in providers if name not in active]:
-        raise ProviderError(f"asked for {lost[0]}, ONNX Runtime started only {active}. {_CUDA_HELP}")
+        raise ProviderError(f"provider {lost[0]} was requested, but ONNX Runtime started only {active}. {_CUDA_HELP}")
     return session
 
 
 def _reopen(bundle: Bundle, *arguments: Any) -> Any:
     if Bundle.open(bundle.folder, exclusive=False).fingerprint != bundle.fingerprint:
         raise BundleError(
-            f"{bundle.folder} holds another bundle now than when the process that this one was forked from opened it: "
-            "start that process again"
+            f"{bundle.folder} has another bundle than when the parent of this forked process opened it: restart the parent "
+            "process"
         )
     return _open(bundle, *arguments)
 
 
 def session_options(kernels: Kernels | None = None) -> Any:
-    """ONNX Runtime's options on which a vector's value depends: every session over a bundle's graph starts from them.
+    """Create session options with everything that affects vectors. All sessions over a bundle's graph start from them.
 
     Args:
-        kernels: what computes the bundle's own operators; None for what `Session` takes on the CPU.
+        kernels: kernels of the bundle's custom operators; None for the default of `Session` on the CPU.
     """
     options = import_onnxruntime().SessionOptions()
     (kernels or choose_kernels()).register(options)
-    options.log_severity_level = 4  # errors come as exceptions; the log would say them again
-    # The INT8 functions quantize on purpose; ONNX Runtime's rewriting of such operators as pairs stays off.
+    options.log_severity_level = 4  # errors come as exceptions; the log would repeat them
+    # ONNX Runtime must not rewrite the quantize and dequantize operators of the INT8 functions.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -182,19 +181,19 @@ def session_with_outputs(
     """Open a session over a graph in memory with more outputs than the graph declares.
 
     Args:
-        graph: the bytes of a model. Its weights are mapped, not copied.
-        folder: where the files of its weights lie.
-        values: names of values of the graph to add to its outputs.
+        graph: bytes of the model. Its weights are mapped, not copied.
+        folder: folder of the weight files.
+        values: names of values of the graph to add as outputs.
         options: from `session_options`.
         providers: names of ONNX Runtime's execution providers.
 
     Raises:
-        BundleError: ONNX Runtime refuses the graph.
+        BundleError: ONNX Runtime cannot load the graph.
     """
     if has_links(folder):
         graph, folder = follow_links(graph, folder)
     options.add_session_config_entry(_WEIGHTS_FOLDER, os.fspath(folder))
-    # Serialized protobuf messages merge when they are concatenated: model.graph.output grows by a ValueInfoProto with a name.
+    # Concatenated protobuf messages merge: this appends a ValueInfoProto with a name to model.graph.output for each value.
     outputs = b"".join(encoded(_OUTPUT, encoded(_NAME, name.encode())) for name in values)
     return _opened(graph + encoded(_GRAPH, outputs), f"the graph of {folder}", options, providers)
 
@@ -203,9 +202,9 @@ def _opened(model: str | bytes, name: str, options: Any, providers: Sequence[str
     ort = import_onnxruntime()
     try:
         with CALLS:
-            # Falling back would open the graph a second time, on other providers, and say so on stdout.
+            # The fallback would load the graph again with other providers, and print to stdout.
             return ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {name}: {error}") from error
 
 
@@ -216,17 +215,17 @@ def _check_interface(session: Any, bundle: Bundle) -> None:
         inputs = {node.name: node for node in session.get_inputs()}
         outputs = {node.name: node for node in session.get_outputs()}
     except UnicodeDecodeError as error:
-        raise BundleError(f"{bundle.graph} has an input or output whose name is not UTF-8: {error}") from None
+        raise BundleError(f"{bundle.graph} has an input or output with a name that is not UTF-8: {error}") from None
     if set(inputs) != set(_INPUTS):
         raise BundleError(f"{bundle.graph} has the inputs {shown(sorted(inputs))}, expected {sorted(_INPUTS)}")
     expected: list[tuple[Any, str, tuple[str | int, ...]]]
     expected = [(inputs[name], _INTEGERS, ("batch", "sequence")) for name in _INPUTS]
     for name, axes in _AXES.items():
         if name not in outputs:
-            raise BundleError(f"{bundle.graph} has the outputs {shown(sorted(outputs))}; {name} is not among them")
+            raise BundleError(f"{bundle.graph} has the outputs {shown(sorted(outputs))}, but not {name}")
         expected.append((outputs[name], _FLOATS, (*axes, hidden)))
     for node, kind, shape in expected:
-        # An axis that the graph leaves open is checked when a batch has run.
+        # A dynamic axis is checked after each run.
         fits = len(node.shape) == len(shape) and (
             shape[-1] != hidden or node.shape[-1] == hidden or not isinstance(node.shape[-1], int)
         )
@@ -240,17 +239,19 @@ def _check_interface(session: Any, bundle: Bundle) -> None:
 def _check_batch(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
     if not (ids.dtype == mask.dtype == np.int64 and ids.ndim == 2 and ids.shape == mask.shape):
         raise InputError(
-            f"ids are {ids.dtype} {list(ids.shape)} and the mask {mask.dtype} {list(mask.shape)}; expected int64 "
-            "[batch, sequence] of both"
+            f"ids are {ids.dtype} {list(ids.shape)} and the mask is {mask.dtype} {list(mask.shape)}; expected int64 "
+            "[batch, sequence] for both"
         )
     if mask.size and (mask.min() < 0 or mask.max() > 1):
-        raise InputError(f"the mask has values from {mask.min()} to {mask.max()}; expected 1 for tokens, 0 for padding")
+        raise InputError(
+            f"the mask has values from {mask.min()} to {mask.max()}; expected 1 for tokens and 0 for padding"
+        )
     if ids.size and ids.min() < 0:
-        raise InputError(f"ids has {ids.min()}; token ids are at least 0")
+        raise InputError(f"ids has the value {ids.min()}; token ids are at least 0")
 
 
 def _source(graph: Path, options: Any) -> str | bytes:
-    """What ONNX Runtime is to load for a graph: its path or, where links are in the way, its bytes and an option."""
+    """Return the path of a graph; if its folder has links, return its bytes and set an option for its weights."""
     if not has_links(graph.parent):
         return os.fspath(graph)
     content, folder = read_graph(graph)
@@ -259,34 +260,34 @@ def _source(graph: Path, options: Any) -> str | bytes:
 
 
 def _return_freed_memory() -> None:
-    # Loading unpacks weights through buffers that glibc keeps for itself: half of the process, for the published size.
+    # Loading unpacks weights through buffers that glibc keeps after freeing: half of the memory, at the published size.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime; its telemetry is off since moembed was imported, see `moembed.inference.telemetry`.
+    """Import onnxruntime. Importing moembed has turned off its telemetry, see `moembed.inference.telemetry`.
 
     Raises:
         MissingExtraError: it is not installed.
-        ProviderError: it cannot be imported, or is too old to keep a graph's external data inside the bundle.
+        ProviderError: it cannot be imported, or is too old to restrict external data to the folder of the graph.
     """
     try:
-        # A plain statement, which the analysis of packagers such as PyInstaller sees.
+        # A plain import statement, which packagers such as PyInstaller find.
         import onnxruntime
-    except Exception as error:  # of any class: onnxruntime raises again what its native module raised
+    except Exception as error:  # of any class: onnxruntime re-raises the error of its native module
         if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
             raise MissingExtraError("onnxruntime", "cpu", "Running a model") from None
         raise ProviderError(
-            f"onnxruntime is installed and cannot be imported: {error}. Install it again (pip install --force-reinstall "
+            f"onnxruntime is installed, but cannot be imported: {error}. Reinstall it (pip install --force-reinstall "
             "onnxruntime); in a frozen app, collect all files of the package onnxruntime"
         ) from error
     text = getattr(onnxruntime, "__version__", "0.0")
     version = tuple(int(part) for part in text.split(".")[:2])
     if version < MINIMUM_ONNXRUNTIME:
         raise ProviderError(
-            f"onnxruntime {text} is installed; moembed needs {'.'.join(map(str, MINIMUM_ONNXRUNTIME))} or newer: "
+            f"onnxruntime {text} is installed, but moembed needs {'.'.join(map(str, MINIMUM_ONNXRUNTIME))} or newer: "
             'pip install -U "moembed[cpu]"'
         )
     warn_if_started(version)
@@ -297,13 +298,15 @@ def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[s
     names = [providers] if isinstance(providers, str) else providers
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise InputError(
-            f"providers = {shown(providers)}; expected 'cpu', 'cuda', or a list of ONNX Runtime's provider names"
+            f"providers = {shown(providers)}; expected 'cpu', 'cuda', or a list of ONNX Runtime provider names"
         )
     if not names:
-        raise InputError("providers is empty; name at least one, for example 'cpu'")
+        raise InputError("providers is empty; pass at least one, for example 'cpu'")
     resolved = [_PROVIDERS.get(name.lower(), name) for name in names]
     for name in resolved:
         if name not in available:
             help_text = _CUDA_HELP if name == _PROVIDERS["cuda"] else "see `moembed doctor`"
-            raise ProviderError(f"asked for {name}, this onnxruntime has only {list(available)}. {help_text}")
+            raise ProviderError(
+                f"provider {name} was requested, but this onnxruntime has only {list(available)}. {help_text}"
+            )
     return resolved

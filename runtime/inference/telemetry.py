@@ -1,8 +1,8 @@
-"""ONNX Runtime's telemetry, turned off before it can start.
+"""Opt-out of ONNX Runtime's telemetry, before it can start.
 
-From 1.32 on, the import of onnxruntime makes a device id and a database below `~/.cache/Microsoft`, starts a thread that
-reports to Microsoft, and registers an exit handler that waits for this thread: for ever in a forked child, which has no such
-thread. The variable `ORT_DISABLE_TELEMETRY` prevents all of it, if it is set before that import. Nothing undoes it later:
+Since 1.32, importing onnxruntime creates a device id and a database in `~/.cache/Microsoft`, starts a thread that reports to
+Microsoft, and registers an exit handler that waits for this thread: forever in a forked child, which does not have the
+thread. Setting `ORT_DISABLE_TELEMETRY` before that import prevents all of this. Nothing undoes it afterwards:
 `onnxruntime.disable_telemetry_events()` leaves the thread, the files and the first report.
 """
 
@@ -13,13 +13,13 @@ import threading
 from moembed.errors import TelemetryWarning, warn
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
-FIRST_VERSION = (1, 32)  # of onnxruntime, whose builds for Linux and macOS report home
+FIRST_VERSION = (1, 32)  # of onnxruntime with telemetry on Linux and macOS
 _warn_once = threading.Lock()
 _too_late = False
 
 
 def disable_telemetry() -> None:
-    """Set the variable for this process and those it starts; a value that the user gave stays."""
+    """Set the variable for this process and its children, unless the user has set it."""
     global _too_late
     if os.environ.get(VARIABLE):
         return
@@ -28,7 +28,7 @@ def disable_telemetry() -> None:
 
 
 def warn_if_started(version: tuple[int, ...]) -> None:
-    """Warn, once per process, that onnxruntime was imported before moembed and may report.
+    """Warn, once per process, if onnxruntime was imported before moembed and may report.
 
     Args:
         version: of onnxruntime.
@@ -36,7 +36,7 @@ def warn_if_started(version: tuple[int, ...]) -> None:
     if _too_late and version >= FIRST_VERSION and _warn_once.acquire(blocking=False):
         message = (
             "onnxruntime was imported before moembed, with its telemetry on: it may report to Microsoft until this process "
-            f"ends, and a forked child of it may not exit. Import moembed first, or set {VARIABLE}=1 in the environment "
-            f"({VARIABLE}=0 says that you want it)"
+            f"exits, and forked children may hang at exit. Import moembed first, or set {VARIABLE}=1 in the environment "
+            f"({VARIABLE}=0 keeps the telemetry on without this warning)"
         )
         warn(TelemetryWarning(message))

@@ -76,7 +76,7 @@ def frame(library):
 
 
 REFUSED = {
-    "dict": (lambda: {"a": "b"}, r"type dict, of which only the keys.*list\(texts.values\(\)\)"),
+    "dict": (lambda: {"a": "b"}, r"type dict, which would yield its keys.*list\(texts.values\(\)\)"),
     "set": (lambda: {"a"}, "type set, which has no order; pass a list"),
     "frozenset": (lambda: frozenset("a"), "type frozenset, which has no order"),
     "bytes": (lambda: b"a", "type bytes; decode it first"),
@@ -101,7 +101,7 @@ REFUSED = {
     "masked": (lambda: np.ma.array(["a", "b"], mask=[False, True]), "text 1 is NoneType"),
     "bytes inside": (lambda: np.array([b"a"]), "text 0 is bytes, expected str: decode it first"),
     "lists inside": (lambda: ["a", ["b"]], "text 1 is list, expected str: pass one flat sequence"),
-    "rows inside": (lambda: [{"text": "a"}], "text 0 is dict, expected str: pass one field of every row"),
+    "rows inside": (lambda: [{"text": "a"}], "text 0 is dict, expected str: pass one field of each row"),
 }
 
 
@@ -304,8 +304,8 @@ def test_an_embedder_is_made_of_a_bundle():
 @pytest.mark.parametrize(
     ("a", "said"),
     [
-        ([[1.0], [2.0, 3.0]], "a cannot be read as an array"),
-        (np.array([np.ones(2), np.ones(2), None], object), "a is of type ndarray, as an array of object"),
+        ([[1.0], [2.0, 3.0]], "a cannot be converted to an array"),
+        (np.array([np.ones(2), np.ones(2), None], object), "a is of type ndarray, which gives an array of object"),
         (["x"], "a is of type list"),
         (None, "a is of type NoneType"),
         ({"a": 1}, "a is of type dict"),
@@ -329,7 +329,7 @@ def test_similarity_takes_what_numpy_reads(model):
         assert np.array_equal(model.similarity(vectors, vectors), np.eye(2))
     torch = pytest.importorskip("torch")
     assert np.array_equal(model.similarity(torch.eye(2), torch.eye(2)), np.eye(2))
-    with pytest.raises(InputError, match="cannot be read as an array.*requires grad"):
+    with pytest.raises(InputError, match="cannot be converted to an array.*requires grad"):
         model.similarity(torch.eye(2, requires_grad=True), np.eye(2))
 
 

@@ -55,7 +55,7 @@ def test_a_user_without_account_and_home_needs_neither(tmp_path):
     assert "Traceback" not in done.stderr
     assert "A cat sleeps." in done.stdout
     assert "moembed: vectors are not kept: this user has no home folder" in done.stderr
-    assert "error: owner/name cannot be kept: the cache is in a home folder, and this user has none" in done.stderr
+    assert "error: owner/name cannot be cached: the cache is in the home folder, and this user has none" in done.stderr
     assert "cache          none: this user has no home folder" in done.stdout
     assert list(work.iterdir()) == [], "no folder named ~"
 
@@ -108,7 +108,7 @@ def test_a_hub_cache_below_a_home_that_there_is_not_is_told(tmp_path, monkeypatc
 
 def test_records_of_checked_bundles_are_bounded(int8, monkeypatch, tmp_path):
     monkeypatch.setenv("MOEMBED_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundles, "_MOST_RECORDS", 3)
+    monkeypatch.setattr(bundles, "_MAX_RECORDS", 3)
     folders = [shutil.copytree(int8.folder, tmp_path / str(i)) for i in range(6)]
     records = tmp_path / "cache" / "checked"
     for folder in folders:

@@ -109,7 +109,7 @@ def test_a_hub_name_is_opened_where_the_folder_is_not(tmp_path, monkeypatch):
 def test_no_bundle_or_another_one_at_the_other_end(folder):
     content = pickle.dumps(Embedder.from_pretrained(folder, threads=1))
     change_bundle(folder)
-    with pytest.raises(BundleError, match="another one is there .*: put the same bundle"):
+    with pytest.raises(BundleError, match="another bundle is there .*: use the same bundle"):
         pickle.loads(content)
     shutil.rmtree(folder)
     with pytest.raises(

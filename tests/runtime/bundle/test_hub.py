@@ -162,12 +162,12 @@ def test_a_cache_of_the_callers_choice(hub, repository, tmp_path):
     ("name", "revision", "said"),
     [
         ("acme/nothing", None, "no repository acme/nothing on the hub"),
-        ("acme/bundle", "v9", "acme/bundle has no revision v9: give a commit, tag or branch"),
+        ("acme/bundle", "v9", "acme/bundle has no revision v9: pass one of its commits, tags or branches"),
         ("acme/bundle", "0" * 40, "acme/bundle has no revision 0000"),
         ("acme/incomplete", None, "acme/incomplete at revision .* holds no tokenizer.json"),
         ("acme/checkpoint", None, "holds no moembed.json; .* moembed export acme/checkpoint -o BUNDLE"),
         ("acme/../bundle", None, "no folder acme/../bundle, and it is not a hub name"),
-        ("acme/bun--dle", None, "acme/bun--dle is not a hub name: .*--"),
+        ("acme/bun--dle", None, "acme/bun--dle is not a valid hub name: .*--"),
     ],
 )
 def test_what_cannot_be_had_is_said(hub, repository, checkpoint, tmp_path, name, revision, said):

@@ -15,11 +15,11 @@ GRAPH = (DEFAULT_FOLDER / "onnx" / "model_int8.onnx").read_bytes()
 @pytest.mark.parametrize(
     ("read", "message", "words"),
     [
-        (fields, b"\x3a", "no number at byte 1"),
-        (fields, b"\x3a\x05a", "ends within a field of 5 bytes"),
-        (fields, b"\x3b", "field of kind 3"),
-        (fields, b"\xff" * 40, "no number at byte 0"),
-        (fields, GRAPH[: len(GRAPH) // 2], "ends within a field"),
+        (fields, b"\x3a", "an invalid number at byte 1"),
+        (fields, b"\x3a\x05a", "ends inside a field of 5 bytes"),
+        (fields, b"\x3b", "field of wire type 3"),
+        (fields, b"\xff" * 40, "an invalid number at byte 0"),
+        (fields, GRAPH[: len(GRAPH) // 2], "ends inside a field"),
         (lambda message: submessages(message, 7), b"\x38\x01", "field 7 is a number"),
         (lambda message: strings(message, 4), encoded(4, b"\xff"), "not UTF-8"),
     ],

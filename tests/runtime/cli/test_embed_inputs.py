@@ -96,11 +96,11 @@ def test_blank_lines_of_jsonl_are_skipped(embed, tmp_path, end, mark):
     [
         ('{"text": "a", "text": "b"}', "the field 'text' occurs 2 times"),
         ('{"id": 1, "text": "a", "id": 2}', "the field 'id' occurs 2 times"),
-        ('{"id": NaN, "text": "a"}', "a string or a number, found nan"),
-        ('{"id": 1e999, "text": "a"}', "a string or a number, found inf"),
-        ('{"id": {}, "text": "a"}', "a string or a number, found an object"),
-        ('{"id": [1], "text": "a"}', "a string or a number, found an array"),
-        ('{"id": true, "text": "a"}', "a string or a number, found a boolean"),
+        ('{"id": NaN, "text": "a"}', "a string or a number as the id 'id', found nan"),
+        ('{"id": 1e999, "text": "a"}', "a string or a number as the id 'id', found inf"),
+        ('{"id": {}, "text": "a"}', "a string or a number as the id 'id', found an object"),
+        ('{"id": [1], "text": "a"}', "a string or a number as the id 'id', found an array"),
+        ('{"id": true, "text": "a"}', "a string or a number as the id 'id', found a boolean"),
         ('{"text": null}', "it is null"),
         ('{"txt": "a"}', "found 'txt'; choose another with --field"),
         ("{}", "found no fields"),
@@ -221,7 +221,7 @@ def test_files_that_are_no_text(embed, tmp_path, content, reason, name):
 
 def test_arrays_and_folders_are_no_text(embed, tmp_path):
     np.save(tmp_path / "v.npy", np.ones(3, np.float32))
-    assert "it is an array of numpy and holds no texts" in refused(embed("-i", "v.npy"))
+    assert "it is a numpy array, which has no texts" in refused(embed("-i", "v.npy"))
     assert "cannot be read: Is a directory" in refused(embed("-i", tmp_path))
 
 

@@ -91,7 +91,7 @@ def test_words_of_c_libraries_do_not_get_into_a_file(tmp_path, redirection):
 
 @posix
 def test_a_closed_stdin_is_told():
-    assert "stdin is closed: give texts as arguments" in told(shell("embed", "<&-"))
+    assert "stdin is closed: pass texts as arguments" in told(shell("embed", "<&-"))
     assert shell(EMBED, "<&-").returncode == 0
 
 

@@ -192,7 +192,7 @@ def test_a_bundle_replaced_since_is_refused(tmp_path):
     os.waitpid(child, 0)
     said = os.read(reader, 10_000).decode()
     os.close(reader), os.close(writer)
-    assert said.startswith(f"BundleError: {folder} holds another bundle now")
+    assert said.startswith(f"BundleError: {folder} has another bundle than")
 
 
 APPLICATION = """

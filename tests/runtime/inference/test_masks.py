@@ -47,7 +47,7 @@ def test_a_mask_of_other_values(session, output, value):
 )
 def test_other_shapes_and_types(session, ids, mask):
     for output in OUTPUTS:
-        with pytest.raises(InputError, match=r"expected int64 \[batch, sequence\] of both"):
+        with pytest.raises(InputError, match=r"expected int64 \[batch, sequence\] for both"):
             session.run(output, ids, mask)
 
 
