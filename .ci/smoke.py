@@ -23,7 +23,7 @@ from moembed.tokenizer.tokenizer import Tokenizer
 assert moembed.__file__.startswith(sys.prefix), moembed.__file__
 loaded = native_library().functions is not None
 assert loaded == (sys.argv[1] == "True"), native_library().reason
-(ids,) = Tokenizer(open_bundle(None), way="native" if loaded else "tokenizers").encode(["Wie backt man Brot?"])
+(ids,) = Tokenizer(open_bundle(None), backend="native" if loaded else "tokenizers").encode(["Wie backt man Brot?"])
 assert len(ids) > 4, ids
 print("native library:", loaded)
 """

@@ -46,7 +46,7 @@ from moembed.bundle.locate import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 assert sys.argv[1] in moembed.__file__
 loaded = native_library().functions is not None
-tokenizer = Tokenizer(open_bundle(None), way="native" if loaded else "tokenizers")
+tokenizer = Tokenizer(open_bundle(None), backend="native" if loaded else "tokenizers")
 (ids,) = tokenizer.encode(["hello"])
 print(loaded, bool(native_library().reason), len(ids))
 """

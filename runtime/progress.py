@@ -42,7 +42,7 @@ def is_terminal(stream: object) -> bool:
 
 
 class _LenientStderr:
-    """The current stderr, without its errors: a bar that cannot be shown must not end the work."""
+    """Stderr without its errors: a bar that cannot be shown must not end the work."""
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError, AttributeError):

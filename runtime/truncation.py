@@ -142,7 +142,7 @@ def windows_of(
     policy = policy_of(overlong)
     check_room(tokenizer, prompt, limit, policy)
     most = (_COUNTED if policy == "error" else 1) * limit
-    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first, most=most)):
+    for index, ids in enumerate(tokenizer.encode(texts, prefix=prompt, first=first, max_tokens=most)):
         text = texts[index]
         if len(ids) <= limit:
             yield Window(index, ids, 0, len(text))
@@ -234,7 +234,7 @@ def merged(windows: Sequence[Window]) -> list[Window]:
 
 def _truncated(tokenizer: Tokenizer, text: str, index: int, prompt: str, limit: int, *, from_start: bool) -> Window:
     """Return the window at the end of an over-long text if its start is cut off, else the window at its start."""
-    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=limit)
+    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, max_tokens=limit)
     head = _prompt_tokens(offsets, prompt)
     room = _room(head, limit, "truncate")
     if from_start:
@@ -249,7 +249,7 @@ def _chunks(
 ) -> Iterator[Window]:
     """Yield the windows of an over-long text, at most `windows`."""
     most = None if windows is None else limit * windows
-    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, most=most)
+    ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, max_tokens=most)
     head = _prompt_tokens(offsets, prompt)
     room = _room(head, limit, policy)
     body, spans = ids[head:], offsets[head:] - len(prompt)

@@ -1,4 +1,4 @@
-"""Fixtures: a small random checkpoint, its bundles, and the built-in default model, each made once per run."""
+"""Shared fixtures: a small random checkpoint, its bundles, and the built-in model, each created once per run."""
 
 import shutil
 import time
@@ -21,7 +21,7 @@ from support.serving import serving
 
 
 def pytest_addoption(parser):
-    parser.addoption("--count", type=int, default=20, help="how often each test marked `long` tries its edge")
+    parser.addoption("--count", type=int, default=20, help="number of repetitions of each test marked `long`")
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def count(request) -> int:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or writes the user's cache."""
+    """Keep tests away from the user's cache."""
     monkeypatch.setenv("MOEMBED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
@@ -52,13 +52,13 @@ def bundle(checkpoint, tmp_path_factory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def int8(bundle, tmp_path_factory) -> Bundle:
-    """The same, quantized; not to be changed."""
+    """INT8 bundle of the small checkpoint; tests must not change it."""
     return quantize(bundle, tmp_path_factory.mktemp("bundles") / "int8")
 
 
 @pytest.fixture
 def copy(int8, tmp_path) -> Path:
-    """The folder of a private copy of the INT8 bundle."""
+    """Folder with a copy of the INT8 bundle, for one test."""
     return shutil.copytree(int8.folder, tmp_path / "copy")
 
 
@@ -69,13 +69,13 @@ def small(bundle) -> Embedder:
 
 @pytest.fixture(scope="session")
 def model() -> Embedder:
-    """The built-in default model."""
+    """Built-in model."""
     return Embedder.from_pretrained()
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub and an empty cache for one test, and no waiting between huggingface_hub's attempts."""
+    """Local hub and an empty cache for one test; huggingface_hub retries without delay."""
     with Hub() as server:
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)

@@ -63,7 +63,7 @@ class Stability:
 
     @property
     def passed(self) -> bool:
-        """Whether there were comparisons and all vectors had equal bytes."""
+        """True if there were comparisons and all vectors had equal bytes."""
         return self.comparisons > 0 and self.differing == 0
 
 

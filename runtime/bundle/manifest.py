@@ -1,30 +1,29 @@
-"""The bundle format, version 2.
+"""Bundle format, version 2.
 
-A bundle is a folder; `moembed.json` in it is the manifest, a JSON object with exactly these fields:
+A bundle is a folder. Its manifest `moembed.json` is a JSON object with exactly these fields:
 
 | field | type | meaning |
 |---|---|---|
-| `format` | integer | 2; a reader refuses any other |
-| `name` | string | what to call the model |
+| `format` | integer | 2; any other is refused |
+| `name` | string | name of the model |
 | `recipe` | string | `fp32`, or the name of the recipe of `moembed quantize`: lower-case words, joined by hyphens |
-| `graph` | string | path of the ONNX file; its external data lies beside it |
+| `graph` | string | path of the ONNX file; its external data is in the same folder |
 | `hidden_size` | integer | width of the vectors |
-| `max_tokens` | integer | most tokens of one text, prompt and special tokens included |
-| `dims` | list of integers | widths the model was trained to be cut to (Matryoshka), widest first |
-| `prompts` | object | prompt name -> text put in front |
-| `prompt_required` | boolean | whether the model is wrong without a prompt |
-| `num_experts` | integer | experts of every MoE layer |
-| `routers` | object | MoE layer -> names of the values of the graph that its router computes: `weights` and `expert_indices` |
-| `source` | object | `repo` and `revision` (or null), `config_sha256`, `weights_sha256` of the checkpoint |
+| `max_tokens` | integer | maximum number of tokens of a text, prompt and special tokens included |
+| `dims` | list of integers | widths the model was trained for (Matryoshka), widest first |
+| `prompts` | object | prompt name -> text in front |
+| `prompt_required` | boolean | whether the model needs a prompt in front of every text |
+| `num_experts` | integer | number of experts in each MoE layer |
+| `routers` | object | MoE layer -> names of the outputs of its router in the graph: `weights` and `expert_indices` |
+| `source` | object | the checkpoint: `repo` and `revision` (or null), `config_sha256` and `weights_sha256` |
 | `made_with` | object | package -> version that wrote the bundle |
-| `certificate` | object | what was measured when the bundle was written, field by field in `moembed.bundle.certificate` |
-| `files` | object | relative path -> `size` in bytes and `sha256`, for every other file of the folder |
+| `certificate` | object | measurements from when the bundle was written; `moembed.bundle.certificate` describes the fields |
+| `files` | object | relative path -> `size` in bytes and `sha256`, for all other files of the folder |
 
-Beside the manifest lie `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a form that opens at once; older bundles
-and tokenizers of another family have none), `config.json` and the small files by which other loaders
-(sentence-transformers, optimum, fastembed) recognize a model. Reading refuses a file that is missing or altered, a file that
-is not listed (README, LICENSE and dot files excepted), a path that leaves the folder, and everything that is not JSON, ONNX
-or a tokenizer's format; nothing is ever unpickled.
+Further files are `tokenizer.json`, `vocabulary.bin` (the same tokenizer in a format that opens instantly; tokenizers of other
+families have none), `config.json`, and the small files that other loaders (sentence-transformers, optimum, fastembed) need.
+Refused are files that are missing or altered, files that are not listed (except README, LICENSE and dot files), and paths that
+leave the folder. All files are JSON, ONNX or a tokenizer's format; nothing is ever unpickled.
 """
 
 import json
@@ -57,7 +56,7 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RouterOutputs:
-    """Names of the values of the graph that a router computes, `[tokens, top_k]` each."""
+    """Names of a router's outputs in the graph, `[tokens, top_k]` each."""
 
     weights: str
     expert_indices: str
@@ -65,7 +64,7 @@ class RouterOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The checkpoint a bundle was made from; `repo` and `revision` are None for a local folder of unknown origin."""
+    """Checkpoint that a bundle was made from; `repo` and `revision` are None for a local folder."""
 
     repo: str | None
     revision: str | None
@@ -75,7 +74,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The fields of `moembed.json`; the module's documentation says what each means."""
+    """Fields of `moembed.json`; the module's docstring describes them."""
 
     name: str
     recipe: RecipeName
@@ -94,7 +93,7 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """The manifest as text; equal manifests give equal bytes."""
+        """Serialize the manifest; equal manifests give equal bytes."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
     @classmethod
@@ -102,14 +101,14 @@ class Manifest:
         """Parse and check a manifest.
 
         Raises:
-            BundleError: not JSON, another format, a field missing, unknown or of the wrong type, or an unsafe path.
+            BundleError: the text is not JSON, has another format, has missing, unknown or invalid fields, or an unsafe path.
         """
         try:
             raw = parse_object(text)
         except ValueError as error:
             raise BundleError(
-                f"{MANIFEST_FILE} is not a JSON object that can be used ({error}): this is not a moembed bundle, or it is "
-                "damaged; export or copy it again"
+                f"{MANIFEST_FILE} is not a valid JSON object ({error}): this is not a moembed bundle, or it is damaged; copy it "
+                "or export it again"
             ) from error
         if "format" not in raw:
             raise BundleError(f"{MANIFEST_FILE} has no field 'format': this is not a moembed bundle")
@@ -126,7 +125,7 @@ class Manifest:
 
 
 def safe_path(path: str) -> bool:
-    """Whether a manifest's path stays inside the folder on every platform."""
+    """Check that a path of a manifest stays inside the folder on all platforms."""
     pure = PurePosixPath(path)
     return (
         bool(path)
@@ -138,7 +137,7 @@ def safe_path(path: str) -> bool:
 
 
 def _check(manifest: Manifest) -> None:
-    """Compare fields with each other."""
+    """Check the fields that depend on each other, and the paths."""
 
     def need(holds: bool, name: str, value: object, expected: str) -> None:
         if not holds:

@@ -38,7 +38,7 @@ RecordId = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A text and its id in the source, if it has one."""
+    """Text and its id in the source, if it has one."""
 
     text: str
     id: RecordId = None

@@ -1,1 +1,1 @@
-"""Local search: text files, their passages, and the vectors that are kept for them."""
+"""Local search: text files, their passages, and the cache of their vectors."""

@@ -1,4 +1,4 @@
-"""Paragraphs of text and Markdown files, each with the line it starts at."""
+"""Passages: paragraphs of text and Markdown files, with their line numbers."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +13,12 @@ _FENCES = ("```", "~~~")
 
 @dataclass(frozen=True)
 class Passage:
-    """A paragraph.
+    """Paragraph of a file.
 
     Attributes:
-        path: its file, as the user named it.
-        line: line it starts at, from 1.
-        heading: the Markdown heading it stands under, or "".
+        path: path of the file, as the user gave it.
+        line: number of its first line, from 1.
+        heading: Markdown heading above it, or "".
         text: its lines.
     """
 
@@ -29,17 +29,17 @@ class Passage:
 
 
 def passages(paths: Sequence[Path], *, skipped: Callable[[Skipped], None]) -> Iterator[Passage]:
-    """Yield the paragraphs of the text files under the paths; arguments as for `text_files`.
+    """Yield the passages of text files; arguments as for `text_files`.
 
     Raises:
-        InputError: a path does not exist, or a file that was named itself is not UTF-8 text.
+        InputError: a path does not exist, or a file that was named by itself is not UTF-8 text.
     """
     for file, text in text_files(paths, skipped=skipped):
         yield from split(file, text)
 
 
 def split(path: Path, text: str) -> Iterator[Passage]:
-    """Split a text at blank lines, in Markdown also at list items; code joins the paragraph before it, headings lead."""
+    """Split a text at blank lines, and in Markdown at list items too. A code block belongs to the paragraph before it."""
     last: Passage | None = None
     lines = text.splitlines()
     markdown = path.suffix.lower() in (".md", ".markdown")
@@ -57,7 +57,7 @@ def split(path: Path, text: str) -> Iterator[Passage]:
 
 
 def _blocks(lines: Sequence[str], *, markdown: bool) -> Iterator[tuple[int, str, list[str]]]:
-    """Runs of lines of one paragraph or list item: first line's number, heading above, the lines."""
+    """Yield paragraphs and list items: the number of the first line, the heading above, and the lines."""
     heading, fence, start = "", "", 1
     block: list[str] = []
     for number, line in enumerate(lines, 1):

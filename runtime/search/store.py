@@ -1,7 +1,7 @@
-"""Vectors that were computed before, in an SQLite file: what `search` keeps so as to embed only what changed.
+"""Cache of vectors in an SQLite file, so that a repeated `search` embeds only changed passages.
 
-The file is a cache: whatever happens to it, the search goes on, and says so in a sentence. A row proves itself by a
-checksum over what it holds and what it belongs to; one that does not is as good as absent.
+Errors of the file never stop a search; they are logged. Each row has a checksum over its key and its content, and a row with
+a wrong checksum counts as missing.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _T = TypeVar("_T")
-_KEPT_DAYS = 90
-_WAIT_SECONDS = 2.0
+_KEEP_DAYS = 90
+_LOCK_TIMEOUT = 2.0  # seconds
 _FORMAT = 2
 _TABLE = "CREATE TABLE texts (key BLOB PRIMARY KEY, windows BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
 _CHECKSUM_BYTES = 16
 _IN_USE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-# Of a damaged file, sqlite3 may fail to decode the name in its own message, or ask for the memory of a length gone wild.
+# For a damaged file, sqlite3 may also fail to decode a name in its message, or request memory for an invalid length.
 _ERRORS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
-# Faults of the disk, or of our rights to it. Every other error means that the file is not a database of ours any more.
-_OF_THE_DISK = {
+# Errors of the disk or of permissions. Any other error means that the file is not a valid cache.
+_DISK_ERRORS = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_IOERR,
@@ -40,14 +40,14 @@ Window = tuple[int, int, NDArray[np.float32]]
 
 
 class VectorStore:
-    """Windows of texts by key; entries that nobody asked for in 90 days are dropped. No method raises.
+    """Cache of the windows of texts. Entries that were not used for 90 days are dropped. Methods never raise.
 
-    A file that is no such database is replaced. On a full or read-only disk, what is there is read and nothing more is
-    kept. A lock that another process holds is waited for 2 seconds; then the store is as good as empty.
+    An invalid file is replaced. On a full or read-only disk, existing entries are read and new ones are not kept. If another
+    process holds the lock for more than 2 seconds, the store acts as if it were empty.
 
     Args:
-        path: the file, made if need be; None keeps nothing.
-        log: told, in a sentence, what keeps the file from being used.
+        path: the file, created if necessary; None for no file.
+        log: called with a message if the file cannot be used.
     """
 
     def __init__(self, path: Path | None, *, log: Callable[[str], None]) -> None:
@@ -64,18 +64,18 @@ class VectorStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._db is not None and self._stale:
-            # Only the day of use is lost.
+            # On an error, only the day of the last use is lost.
             with suppress(*_ERRORS), self._db:
                 today = ((self._today, key) for key in self._stale)
                 self._db.executemany("UPDATE texts SET used = ? WHERE key = ?", today)
         self._close()
 
     def read(self, keys: Iterable[bytes], dim: int) -> dict[bytes, list[Window]]:
-        """The windows of the texts that are known.
+        """Return the windows of the cached texts, by key.
 
         Args:
-            keys: what each text is known by: it has to tell texts, prompts and models apart.
-            dim: width of their vectors.
+            keys: keys of texts; they must differ between texts, prompts and models.
+            dim: width of the vectors.
         """
         wanted, row = list(keys), _row_type(dim)
 
@@ -92,21 +92,21 @@ class VectorStore:
         return self._run(select) or {}
 
     def write(self, entries: Iterable[tuple[bytes, Sequence[Window]]]) -> None:
-        """Keep the windows of texts by their keys; all of them or, if interrupted, none."""
+        """Store the windows of texts by key; all of them or, if interrupted, none."""
         rows = [(key, _packed(key, windows), self._today) for key, windows in entries]
 
         def insert(db: sqlite3.Connection) -> None:
             with db:
                 db.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", rows)
                 if not self._swept:
-                    oldest = self._today - _KEPT_DAYS
+                    oldest = self._today - _KEEP_DAYS
                     db.execute("DELETE FROM texts WHERE used NOT BETWEEN ? AND ?", (oldest, self._today))
             self._swept = True
 
         self._run(insert, writing=True)
 
     def _run(self, work: Callable[[sqlite3.Connection], _T], *, writing: bool = False) -> _T | None:
-        """Run something on the database; None if it cannot be used."""
+        """Call `work` with the database; None if the database cannot be used."""
         while self._path is not None and (self._writable or not writing):
             try:
                 if self._db is None:
@@ -119,14 +119,14 @@ class VectorStore:
     def _opened(self, path: Path) -> sqlite3.Connection:
         if self._immutable:
             uri = path.absolute().as_uri() + "?immutable=1"
-            db = sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)
+            db = sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_special(path)
-            # What is written begins with the lock, so that a statement cannot fail half-way for want of it.
-            db = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level="IMMEDIATE")
+            # Transactions take the lock first, so that no statement inside one fails for lack of it.
+            db = sqlite3.connect(path, timeout=_LOCK_TIMEOUT, isolation_level="IMMEDIATE")
         try:
-            db.text_factory = bytes  # text that is not UTF-8 is a damaged row, not an error
+            db.text_factory = bytes  # a row with invalid UTF-8 counts as damaged, not as an error
             db.execute("PRAGMA trusted_schema = OFF")
             if not self._immutable and not _schema(db):
                 _create(db)
@@ -138,21 +138,21 @@ class VectorStore:
         return db
 
     def _remedy(self, path: Path, error: Exception, *, writing: bool) -> None:
-        """Do about an error what can be done; every remedy is tried once."""
+        """Handle an error; each remedy is tried once."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _IN_USE:
             self._give_up(f"another process has locked the cache {path}")
-        elif code in _OF_THE_DISK or isinstance(error, OSError):
+        elif code in _DISK_ERRORS or isinstance(error, OSError):
             if writing and self._db is not None:
                 self._writable = False
-                self._log(f"the cache {path} cannot be written ({error}): what is embedded now is not kept")
-            elif self._immutable or code == sqlite3.SQLITE_FULL or not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises where a folder may not be entered
+                self._log(f"the cache {path} cannot be written ({error}): new vectors are not kept")
+            elif self._immutable or code == sqlite3.SQLITE_FULL or not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises if a folder is not accessible
                 self._give_up(f"the cache {path} cannot be used ({error})")
             else:
-                # A journal that cannot be played here, or none that can be made: rows prove themselves without it.
+                # A journal cannot be replayed or created here. Rows have checksums, so they can be read without it.
                 self._immutable, self._writable = True, False
                 self._close()
-                self._log(f"the cache {path} cannot be opened for writing ({error}): it is only read")
+                self._log(f"the cache {path} cannot be opened for writing ({error}): it is used read-only")
         elif self._replaced or self._immutable:
             self._give_up(f"the cache {path} cannot be used ({error})")
         else:
@@ -162,7 +162,7 @@ class VectorStore:
         self._replaced = True
         self._close()
         try:
-            # A journal of the old database would be played into the new one.
+            # Otherwise the journal of the old database would be replayed into the new one.
             for suffix in ("-journal", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             if path.is_dir() and not path.is_symlink():
@@ -172,12 +172,12 @@ class VectorStore:
         except OSError as failure:
             self._give_up(f"the cache {path} is damaged ({error}) and cannot be replaced ({failure.strerror})")
         else:
-            self._log(f"the cache {path} was damaged ({error}): it is started anew")
+            self._log(f"the cache {path} was damaged ({error}): it was replaced by a new one")
 
     def _give_up(self, reason: str) -> None:
         self._close()
         self._path = None
-        self._log(f"{reason}: searching without it; set MOEMBED_CACHE for another place, or pass --no-cache")
+        self._log(f"{reason}: searching without it; set MOEMBED_CACHE to another folder, or pass --no-cache")
 
     def _close(self) -> None:
         self._stale.clear()
@@ -188,14 +188,14 @@ class VectorStore:
 
 
 def _refuse_special(path: Path) -> None:
-    # Opening a FIFO would wait for ever.
+    # Opening a FIFO would block forever.
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
             raise sqlite3.DatabaseError("it is not a regular file")
 
 
 def _schema(db: sqlite3.Connection) -> list[tuple[bytes, int]]:
-    """What the database consists of: each table's, index's, view's and trigger's SQL, with the number of our format."""
+    """List the SQL of each table, index, view and trigger, with the format version."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     return [(sql, version) for (sql,) in db.execute("SELECT sql FROM sqlite_master")]
 
@@ -203,7 +203,7 @@ def _schema(db: sqlite3.Connection) -> list[tuple[bytes, int]]:
 def _create(db: sqlite3.Connection) -> None:
     with db:
         db.execute("BEGIN IMMEDIATE")
-        if not _schema(db):  # else another process was faster
+        if not _schema(db):  # otherwise another process was faster
             db.execute(_TABLE)
             db.execute(f"PRAGMA user_version = {_FORMAT}")
 
@@ -218,7 +218,7 @@ def _packed(key: bytes, windows: Sequence[Window]) -> bytes:
 
 
 def _unpacked(key: bytes, packed: object, row: np.dtype[np.void]) -> list[Window]:
-    """The windows in a row; none if it is damaged, of another text, or of vectors of another width."""
+    """Unpack the windows of a row; empty if it is damaged, or has another key or another vector width."""
     if not isinstance(packed, bytes):
         return []
     checksum, content = packed[:_CHECKSUM_BYTES], packed[_CHECKSUM_BYTES:]

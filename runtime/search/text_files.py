@@ -1,4 +1,4 @@
-"""Text files under the paths that a user names, and why others are skipped."""
+"""Text files in the paths of a user, and the reasons for skipping others."""
 
 import errno
 import os
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from moembed.errors import InputError
 
 SUFFIXES = (".md", ".markdown", ".txt", ".rst")
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages"})
-# Documents that somebody who searches a folder would expect to be read.
+# Documents that users may expect to be searched: they are reported as skipped.
 _DOCUMENTS = {
     ".ipynb": "a notebook",
     ".pdf": "a PDF document",
@@ -41,12 +41,12 @@ _MAGIC = {
     b"\xfe\xff": "UTF-16, not UTF-8 text",
 }
 _NOTEBOOK = re.compile(r'\s*\{.*"nbformat"\s*:', re.DOTALL)
-# A picture inside the text; its bytes say nothing.
+# An embedded picture.
 _DATA_URI = re.compile(r"(data:[\w.+-]+/[\w.+-]+;base64,)[A-Za-z0-9+/=]{64,}")
 
 
 class Skipped(NamedTuple):
-    """A file that is not read, and why."""
+    """Skipped file and the reason."""
 
     path: Path
     reason: str
@@ -55,19 +55,19 @@ class Skipped(NamedTuple):
 def text_files(paths: Sequence[Path], *, skipped: Callable[[Skipped], None]) -> Iterator[tuple[Path, str]]:
     """Yield each text file once, in order, with its text.
 
-    Text is normalized to NFC, and pictures inside it (`data:` addresses) are left out.
+    Text is normalized to NFC, and embedded pictures (`data:` URIs) are removed.
 
     Args:
-        paths: files of any suffix, and folders, which are searched for `SUFFIXES`; hidden folders, those that hold what
-            tools made, and links to folders are left out.
-        skipped: told of each file or folder in a folder that cannot be read as text.
+        paths: files with any suffix, and folders, which are searched for files with `SUFFIXES`. Hidden folders, folders of
+            build tools, and links to folders are not entered.
+        skipped: called for each file or folder in a folder that cannot be read as text.
 
     Raises:
-        InputError: a path does not exist, or a file that was named itself is not UTF-8 text.
+        InputError: a path does not exist, or a file that was named by itself is not UTF-8 text.
     """
     seen = set()
     for path in paths:
-        if os.path.isdir(path):  # noqa: PTH112 Path.is_dir raises where a folder may not be entered
+        if os.path.isdir(path):  # noqa: PTH112 Path.is_dir raises if a folder is not accessible
             files, named = _walk(path, skipped), False
         elif os.path.lexists(path):
             files, named = iter([path]), True
@@ -80,7 +80,7 @@ def text_files(paths: Sequence[Path], *, skipped: Callable[[Skipped], None]) -> 
             seen.add(real)
             try:
                 text = _read(file, special=named)
-            except _Unreadable as error:
+            except _NotText as error:
                 if named:
                     raise InputError(f"{file} cannot be searched: it is {error}") from error
                 skipped(Skipped(file, str(error)))
@@ -88,37 +88,37 @@ def text_files(paths: Sequence[Path], *, skipped: Callable[[Skipped], None]) -> 
                 yield file, text
 
 
-class _Unreadable(Exception):  # noqa: N818 it is no fault, but a reason
-    """What a file is instead of text."""
+class _NotText(Exception):  # noqa: N818 a reason, not an error
+    """File that is not text; the message says what it is."""
 
 
 def _read(file: Path, *, special: bool) -> str:
-    """The text of a file; what is no regular file, such as a pipe, is opened only if it is `special`."""
+    """Read the text of a regular file, or also of a FIFO if `special`."""
     if (kind := _DOCUMENTS.get(file.suffix.lower())) is not None:
-        raise _Unreadable(kind)
+        raise _NotText(kind)
     try:
         mode = file.stat().st_mode
         if not stat.S_ISREG(mode) and not (special and stat.S_ISFIFO(mode)):
-            raise _Unreadable("not a regular file")
+            raise _NotText("not a regular file")
         with file.open("rb") as opened:
-            content = opened.read(MOST_BYTES + 1)
+            content = opened.read(MAX_BYTES + 1)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
-            raise _Unreadable("a broken link" if file.is_symlink() else "gone") from error
-        raise _Unreadable(f"unreadable ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise _Unreadable(f"larger than {MOST_BYTES >> 20} MiB")
+            raise _NotText("a broken link" if file.is_symlink() else "gone") from error
+        raise _NotText(f"unreadable ({error.strerror})") from error
+    if len(content) > MAX_BYTES:
+        raise _NotText(f"larger than {MAX_BYTES >> 20} MiB")
     start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if (kind := next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)) is not None:
-        raise _Unreadable(kind)
+        raise _NotText(kind)
     if b"\0" in content:
-        raise _Unreadable("binary: it holds NUL bytes")
+        raise _NotText("binary: it holds NUL bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _Unreadable(f"not UTF-8 text (byte {error.start})") from error
+        raise _NotText(f"not UTF-8 text (byte {error.start})") from error
     if _NOTEBOOK.match(text) and '"cells"' in text:
-        raise _Unreadable(_DOCUMENTS[".ipynb"])
+        raise _NotText(_DOCUMENTS[".ipynb"])
     return unicodedata.normalize("NFC", _DATA_URI.sub(r"\1…", text))
 
 

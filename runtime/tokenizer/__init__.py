@@ -1,1 +1,1 @@
-"""Text to token ids: the native implementation, the one of `tokenizers`, and the choice between them."""
+"""Tokenization: the native backend, the `tokenizers` backend, and the choice between them."""

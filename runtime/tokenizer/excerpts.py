@@ -1,4 +1,4 @@
-"""Parts of a text that have the same tokens as in the text, for a tokenizer that reads texts only as a whole."""
+"""Excerpts of a text whose tokens are those of the whole text, for a tokenizer that can only read whole texts."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,40 +8,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Found = TypeVar("_Found")
-# Characters that are read at first for each token that is wanted, and how the number grows while they have too few tokens.
+# Characters to read per requested token, and the factor by which the number grows while it yields too few tokens.
 _CHARACTERS_PER_TOKEN, _GROWTH = 16, 4
-# A space between two ASCII characters ends a word, and neither the normalizer nor an added token reaches over it.
+# A space between two ASCII characters ends a word; neither the normalizer nor an added token spans it.
 _BETWEEN_WORDS = re.compile("(?<=[!-~]) (?=[!-~])")
-_SEARCHED = 65_536
+_SEARCH_STEP = 65_536
 
 
-def beginning(text: str, characters: int) -> int:
-    """The end of a part at the start of a text that has at least so many characters, where one can end; else of the text."""
+def end_of_first(text: str, characters: int) -> int:
+    """Return the end of the shortest excerpt at the start of a text with at least `characters`; else the text's end."""
     found = _BETWEEN_WORDS.search(text, min(characters, len(text)))
     return found.start() if found else len(text)
 
 
-def ending(text: str, characters: int) -> int:
-    """The start of a part at the end of a text that has at least so many characters, where one can start; else 0."""
+def start_of_last(text: str, characters: int) -> int:
+    """Return the start of the shortest excerpt at the end of a text with at least `characters`; else 0."""
     last = len(text) - characters
     while last > 0:
-        first = max(last - _SEARCHED, 0)
+        first = max(last - _SEARCH_STEP, 0)
         found = list(_BETWEEN_WORDS.finditer(text, first, last))
         if found:
             return found[-1].start()
-        last = first and first + 1  # the match needs the character behind the space
+        last = first + 1 if first else 0  # one more, since a match needs the character after the space
     return 0
 
 
-def growing(most: int, part: Callable[[int], _Found | None]) -> _Found:
-    """What `part` finds in enough characters for `most` tokens: it gives None while they are too few."""
-    characters = max(most, 1) * _CHARACTERS_PER_TOKEN
-    while (found := part(characters)) is None:
+def with_enough_characters(max_tokens: int, encode: Callable[[int], _Found | None]) -> _Found:
+    """Call `encode` with a growing number of characters until it returns a result, not None for too few tokens."""
+    characters = max(max_tokens, 1) * _CHARACTERS_PER_TOKEN
+    while (found := encode(characters)) is None:
         characters *= _GROWTH
     return found
 
 
-class _Whole(Protocol):
+class _WholeTextTokenizer(Protocol):
     bos: int
     eos: int
     pad: int
@@ -52,63 +52,63 @@ class _Whole(Protocol):
 
 
 class ExcerptTokenizer:
-    """A tokenizer that reads no more of a text than the tokens that are wanted need, as far as its spaces allow.
+    """Tokenizer that reads only as much of a text as the requested tokens need, if the text has spaces.
 
     Args:
-        tokenizer: reads texts as a whole.
+        tokenizer: tokenizer of whole texts.
 
     Attributes:
-        bos: id in front of every text.
-        eos: id behind every text.
+        bos: id before every text.
+        eos: id after every text.
         pad: id of padding.
     """
 
-    def __init__(self, tokenizer: _Whole) -> None:
+    def __init__(self, tokenizer: _WholeTextTokenizer) -> None:
         self._tokenizer = tokenizer
         self.bos, self.eos, self.pad = tokenizer.bos, tokenizer.eos, tokenizer.pad
 
-    def encode(self, texts: Sequence[str], most: int | None = None) -> list[NDArray[np.int32]]:
-        """The ids of each text, special tokens around; without these, its first `most`.
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None, /) -> list[NDArray[np.int32]]:
+        """Return the ids of each text, with special tokens; only its first `max_tokens`, special tokens not counted.
 
         Raises:
             TypeError: a text has a lone surrogate.
         """
-        if most is None:
+        if max_tokens is None:
             return self._tokenizer.encode(texts)
-        return [self._first(text, most) for text in texts]
+        return [self._encode_first(text, max_tokens) for text in texts]
 
     def encode_with_spans(
-        self, text: str, most: int | None = None, *, last: bool = False
+        self, text: str, max_tokens: int | None = None, /, *, last: bool = False
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The ids of a text without special tokens, its first or last `most`, and the characters `[n, 2]` each comes from.
+        """Return the ids of a text without special tokens, only the first or last `max_tokens`, and their spans `[n, 2]`.
 
         Raises:
             TypeError: the text has a lone surrogate.
         """
-        if most is None:
+        if max_tokens is None:
             return self._tokenizer.encode_with_spans(text)
         if last:
             ids, spans = self._tokenizer.encode_with_spans(text)
-            start = max(len(ids) - most, 0)
+            start = max(len(ids) - max_tokens, 0)
             return ids[start:], spans[start:]
 
-        def part(characters: int) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
-            end = beginning(text, characters)
+        def encode(characters: int) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
+            end = end_of_first(text, characters)
             ids, spans = self._tokenizer.encode_with_spans(text[:end])
-            return None if len(ids) < most and end < len(text) else (ids[:most], spans[:most])
+            return None if len(ids) < max_tokens and end < len(text) else (ids[:max_tokens], spans[:max_tokens])
 
-        return growing(most, part)
+        return with_enough_characters(max_tokens, encode)
 
     def token_string(self, token: int) -> str:
-        """The piece of an id, or "" for an id that there is not."""
+        """Return the piece of an id, or "" if the id is out of range."""
         return self._tokenizer.token_string(token)
 
-    def _first(self, text: str, most: int) -> NDArray[np.int32]:
-        def part(characters: int) -> NDArray[np.int32] | None:
-            end = beginning(text, characters)
+    def _encode_first(self, text: str, max_tokens: int) -> NDArray[np.int32]:
+        def encode(characters: int) -> NDArray[np.int32] | None:
+            end = end_of_first(text, characters)
             (ids,) = self._tokenizer.encode([text[:end]])
-            if len(ids) - 2 < most and end < len(text):
+            if len(ids) - 2 < max_tokens and end < len(text):
                 return None
-            return ids if len(ids) - 2 <= most else np.append(ids[: most + 1], ids[-1:])
+            return ids if len(ids) - 2 <= max_tokens else np.append(ids[: max_tokens + 1], ids[-1:])
 
-        return growing(most, part)
+        return with_enough_characters(max_tokens, encode)

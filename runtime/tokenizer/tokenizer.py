@@ -1,7 +1,7 @@
-"""Text to token ids, with the tokenizer of the bundle and the model's own limits.
+"""Tokenizer of a bundle: text to token ids.
 
-The published `tokenizer.json` carries neither truncation nor padding; both are decided here, where the caller is told.
-Special tokens that are written out in a text (`<s>`, `<pad>`, ...) become special ids, as upstream.
+`tokenizer.json` has neither truncation nor padding; `moembed.truncation` and `moembed.inference.batching` handle both.
+Special tokens that are spelled out in a text (`<s>`, `<pad>`, ...) become special ids, as in the reference implementation.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from moembed.arguments import surrogate
 from moembed.errors import BundleError, InputError
 from moembed.native.loader import native_library, warn_unused
-from moembed.tokenizer.excerpts import ExcerptTokenizer, ending, growing
+from moembed.tokenizer.excerpts import ExcerptTokenizer, start_of_last, with_enough_characters
 from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
 
 Ids = NDArray[np.int32]
-Way = Literal["auto", "native", "tokenizers"]
-_AT_ONCE = 1024
+Backend = Literal["auto", "native", "tokenizers"]
+_BATCH_SIZE = 1024
 _JSON = "tokenizer.json"
 
 
 class _FileRecord(Protocol):
-    """What is known of a file of a bundle."""
+    """Record of a file in a manifest."""
 
     @property
     def sha256(self) -> str: ...
 
 
 class _Manifest(Protocol):
-    """What is used of a bundle's manifest: its list of files."""
+    """Manifest, as far as it is needed here."""
 
     @property
     def files(self) -> Mapping[str, _FileRecord]: ...
 
 
 class _BundleFiles(Protocol):
-    """What is used of a `moembed.bundle.bundle.Bundle`, which itself asks tokenizers for the size of their vocabulary."""
+    """`moembed.bundle.bundle.Bundle`, as far as it is needed here; importing it would be a cycle."""
 
     @property
     def folder(self) -> Path: ...
@@ -51,72 +51,71 @@ class _Implementation(Protocol):
     eos: int
     pad: int
 
-    def encode(self, texts: Sequence[str], most: int | None = None) -> list[Ids]: ...
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None, /) -> list[Ids]: ...
     def encode_with_spans(
-        self, text: str, most: int | None = None, *, last: bool = False
+        self, text: str, max_tokens: int | None = None, /, *, last: bool = False
     ) -> tuple[Ids, NDArray[np.int64]]: ...
     def token_string(self, token: int) -> str: ...
 
 
 class Tokenizer:
-    """A fast tokenizer that frames every text with its two special tokens; safe to share between threads.
+    """Tokenizer that puts each text between two special tokens. Safe to share between threads.
 
-    It has two implementations with equal results: the native library's over the bundle's `vocabulary.bin`, and the library
-    `tokenizers` over its `tokenizer.json`.
+    Two backends have equal results: the native library with the bundle's `vocabulary.bin`, and the library `tokenizers` with
+    its `tokenizer.json`.
 
     Args:
         bundle: a checked bundle, or the path of a `tokenizer.json`.
-        way: `"auto"` for the native one if bundle and installation have it; `"native"` or `"tokenizers"` for that one only.
+        backend: `"native"`, `"tokenizers"`, or `"auto"` for the native one if the bundle and the installation have it.
 
     Attributes:
-        way: `"native"` or `"tokenizers"`, what it became.
-        bos: id in front of every text.
-        eos: id behind every text.
+        backend: `"native"` or `"tokenizers"`.
+        bos: id before every text.
+        eos: id after every text.
         pad: id of padding.
 
     Raises:
-        BundleError: a file is missing, damaged, does not frame a text with two special tokens, or cannot be used in the way
-            that was asked for.
+        BundleError: a file is missing or damaged, a text does not get two special tokens, or the backend is not available.
     """
 
-    def __init__(self, bundle: _BundleFiles | Path, *, way: Way = "auto") -> None:
-        native = None if way == "tokenizers" else _native(bundle, needed=way == "native")
-        self.way = "native" if native else "tokenizers"
+    def __init__(self, bundle: _BundleFiles | Path, *, backend: Backend = "auto") -> None:
+        native = None if backend == "tokenizers" else _native(bundle, required=backend == "native")
+        self.backend = "native" if native else "tokenizers"
         self._implementation = native or _reference(bundle)
         self.bos, self.eos, self.pad = (getattr(self._implementation, name) for name in ("bos", "eos", "pad"))
 
     def encode(
-        self, texts: Sequence[str], *, prefix: str = "", first: int = 0, most: int | None = None
+        self, texts: Sequence[str], *, prefix: str = "", first: int = 0, max_tokens: int | None = None
     ) -> Iterable[Ids]:
-        """Yield the ids of each text, `prefix` in front and special tokens around, int32 of any length.
+        """Yield the ids of each text, with special tokens, int32.
 
         Args:
             texts: the texts.
-            prefix: put in front of each.
-            first: what to call the first text's index in an error.
-            most: most tokens of each, special ones not counted: those at its beginning. What lies behind them is not read.
+            prefix: text in front of each.
+            first: index of the first text in errors.
+            max_tokens: keep this many tokens of each text, special tokens not counted; the rest of the text is not read.
 
         Raises:
             InputError: an item is not a string, or not valid Unicode.
         """
-        for start in range(0, len(texts), _AT_ONCE):
-            batch = texts[start : start + _AT_ONCE]
+        for start in range(0, len(texts), _BATCH_SIZE):
+            batch = texts[start : start + _BATCH_SIZE]
             try:
-                found = self._implementation.encode([prefix + text for text in batch], most)
+                found = self._implementation.encode([prefix + text for text in batch], max_tokens)
             except (TypeError, UnicodeEncodeError):
                 _refuse(batch, first + start)
                 raise
             yield from found
 
     def encode_with_offsets(
-        self, text: str, *, prefix: str = "", most: int | None = None
+        self, text: str, *, prefix: str = "", max_tokens: int | None = None
     ) -> tuple[Ids, NDArray[np.int64]]:
-        """Ids of one text without special tokens around, and where each token lies.
+        """Return the ids of a text without special tokens, and the span of each token.
 
         Args:
             text: the text.
-            prefix: put in front of it.
-            most: most tokens: those at its beginning. What lies behind them is not read.
+            prefix: text in front of it.
+            max_tokens: keep this many tokens; the rest of the text is not read.
 
         Returns:
             ids `[n]` and character offsets `[n, 2]` into `prefix + text`.
@@ -125,41 +124,41 @@ class Tokenizer:
             InputError: the text is not a string, or not valid Unicode.
         """
         try:
-            return self._implementation.encode_with_spans(prefix + text, most)
+            return self._implementation.encode_with_spans(prefix + text, max_tokens)
         except (TypeError, UnicodeEncodeError):
             _refuse([text], 0)
             raise
 
-    def encode_end(self, text: str, most: int) -> tuple[Ids, NDArray[np.int64]]:
-        """The last `most` ids of one text, special tokens not counted, and where each token lies.
+    def encode_end(self, text: str, max_tokens: int) -> tuple[Ids, NDArray[np.int64]]:
+        """Return the last `max_tokens` ids of a text, without special tokens, and the span of each token.
 
         Returns:
             ids `[n]` and character offsets `[n, 2]` into `text`.
         """
 
-        def part(characters: int) -> tuple[Ids, NDArray[np.int64]] | None:
-            start = ending(text, characters)
-            ids, offsets = self._implementation.encode_with_spans(text[start:], most, last=True)
-            return None if len(ids) < most and start else (ids, offsets + start)
+        def encode_part(characters: int) -> tuple[Ids, NDArray[np.int64]] | None:
+            start = start_of_last(text, characters)
+            ids, offsets = self._implementation.encode_with_spans(text[start:], max_tokens, last=True)
+            return None if len(ids) < max_tokens and start else (ids, offsets + start)
 
-        return growing(most, part)
+        return with_enough_characters(max_tokens, encode_part)
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
-        """The vocabulary's pieces for ids."""
+        """Return the vocabulary pieces of ids."""
         return [self._implementation.token_string(int(i)) for i in ids]
 
 
-def _native(bundle: _BundleFiles | Path, *, needed: bool) -> _Implementation | None:
-    # A vocabulary that the manifest does not list has not been checked, whatever lies in the folder.
+def _native(bundle: _BundleFiles | Path, *, required: bool) -> _Implementation | None:
+    # Only a vocabulary that the manifest lists has been checked.
     listed = not isinstance(bundle, Path) and VOCABULARY_FILE in bundle.manifest.files
     library = native_library()
     if not isinstance(bundle, Path) and listed and library.functions is not None:
         files = bundle.manifest.files
         source = files[_JSON].sha256 if _JSON in files else None
         return NativeTokenizer(library.functions, bundle.folder / VOCABULARY_FILE, sha256=source)
-    if needed:
+    if required:
         reason = library.reason or f"the bundle has no {VOCABULARY_FILE}: export it again"
-        raise BundleError(f"the native tokenizer was asked for and cannot be used: {reason}")
+        raise BundleError(f"the native tokenizer was requested, but cannot be used: {reason}")
     if listed:
         warn_unused(library.reason)
     return None

@@ -204,11 +204,11 @@ def test_a_bundle_without_the_file_uses_tokenizers(copy):
     with pytest.raises(BundleError, match="does not list"):
         Bundle.open(copy)
     unlisted = Bundle.open(copy, exclusive=False)
-    assert Tokenizer(unlisted).way == "tokenizers", (
+    assert Tokenizer(unlisted).backend == "tokenizers", (
         "a file that the manifest does not list is not checked, so it is not used"
     )
     (copy / VOCABULARY_FILE).unlink()
     without = Bundle.open(copy)
-    assert Tokenizer(without).way == "tokenizers"
+    assert Tokenizer(without).backend == "tokenizers"
     with pytest.raises(BundleError, match="cannot be used: "):
-        Tokenizer(without, way="native")
+        Tokenizer(without, backend="native")

@@ -29,7 +29,7 @@ library = native_library.open_library(Path(sys.argv[1]))
 assert library.functions is not None, library.reason
 tokenizer.native_library = lambda: library
 texts = json.loads(Path(sys.argv[2]).read_text("utf-8"))
-own = tokenizer.Tokenizer(open_bundle(None), way="native")
+own = tokenizer.Tokenizer(open_bundle(None), backend="native")
 for text in texts:
     (ids,) = own.encode([text])
     bare, spans = own.encode_with_offsets(text)
@@ -62,7 +62,7 @@ def test_aarch64_gives_the_same_ids_and_spans(library, tmp_path):
         printed = CORTEX_A72.run(_SCRIPT, *arguments, scratch=scratch).split()
     except SysrootError as error:
         pytest.skip(str(error))
-    reference = Tokenizer(open_bundle(None), way="tokenizers")
+    reference = Tokenizer(open_bundle(None), backend="tokenizers")
     for text, found in zip(texts, printed, strict=True):
         (ids,) = reference.encode([text])
         arrays = (ids, *reference.encode_with_offsets(text))

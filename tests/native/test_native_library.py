@@ -79,25 +79,25 @@ def test_one_warning_and_the_same_ids(without):
     bundle = open_bundle(None)
     with pytest.warns(NativeWarning, match="no reason at all"):
         tokenizer = Tokenizer(bundle)
-    assert tokenizer.way == "tokenizers"
+    assert tokenizer.backend == "tokenizers"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Tokenizer(bundle)
     assert [ids.tolist() for ids in tokenizer.encode(["hello"])] == [
-        ids.tolist() for ids in Tokenizer(bundle, way="tokenizers").encode(["hello"])
+        ids.tolist() for ids in Tokenizer(bundle, backend="tokenizers").encode(["hello"])
     ]
 
 
 def test_no_warning_where_it_was_not_wanted(without):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Tokenizer(open_bundle(None), way="tokenizers")
+        Tokenizer(open_bundle(None), backend="tokenizers")
         Tokenizer(open_bundle(None).folder / "tokenizer.json")
 
 
 def test_asked_for_and_not_there(without):
     with pytest.raises(BundleError, match="asked for and cannot be used: no reason at all"):
-        Tokenizer(open_bundle(None), way="native")
+        Tokenizer(open_bundle(None), backend="native")
 
 
 @needs_native

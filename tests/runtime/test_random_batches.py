@@ -1,4 +1,4 @@
-"""The same text gives the same bytes: random batches of real multilingual text, some hundreds, and thousands with `-m full`."""
+"""Batch invariance: hundreds of random batches of real multilingual text, and thousands with `-m full`."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from support.checkpoints import small_config, write_checkpoint
 from support.random_batches import LARGEST, SENTENCES, THREADS, batches, compare, rows_of
 
 
-def test_the_embedded_model(model):
+def test_the_built_in_model(model):
     outcome = compare(model.bundle, pool=50, count=200, tokens=512)
     assert not outcome.differing, outcome
 
@@ -22,7 +22,7 @@ def test_a_small_int8_model(int8):
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_the_embedded_model_a_thousand_times(model, seed):
+def test_the_built_in_model_a_thousand_times(model, seed):
     outcome = compare(model.bundle, pool=500, count=1000, seed=seed)
     assert not outcome.differing, outcome
 
@@ -38,7 +38,7 @@ def test_small_int8_models_thousands_of_times(tmp_path, changes):
     assert not outcome.differing, outcome
 
 
-def test_the_batches_are_what_they_should_be(model):
+def test_random_batches_are_repeatable_and_varied(model):
     rows = rows_of(model.tokenizer, model.max_tokens, SENTENCES, 100, 0)
     lengths = [len(row) for row in rows]
     assert (min(lengths), max(lengths)) == (1, model.max_tokens)
@@ -51,7 +51,7 @@ def test_the_batches_are_what_they_should_be(model):
 
 
 def test_a_difference_of_one_bit_is_found_and_named(int8, monkeypatch):
-    """What the property would say of a runtime whose sums depend on the company."""
+    """Simulate a runtime whose sums depend on the batch composition."""
     from moembed.inference.session import Session
 
     run = Session.run

@@ -1,4 +1,4 @@
-"""Bundles made from others."""
+"""Helpers that change bundles."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from moembed.bundle.manifest import MANIFEST_FILE
 
 
 def edit(folder: Path, change) -> None:
-    """Change the manifest's JSON in place."""
+    """Edit the JSON of a manifest in place."""
     path = folder / MANIFEST_FILE
     raw = json.loads(path.read_text())
     change(raw)
@@ -16,13 +16,13 @@ def edit(folder: Path, change) -> None:
 
 
 def relist(folder: Path, name: str) -> None:
-    """Make the manifest agree with a file that a test changed."""
+    """Update the manifest for a file that a test changed."""
     path = folder / name
     edit(folder, lambda raw: raw["files"].update({name: {"size": path.stat().st_size, "sha256": sha256_of(path)}}))
 
 
 def change_bundle(folder: Path) -> None:
-    """Make another bundle of the one in a folder, as sound as before: its tokenizer.json ends in one more line."""
+    """Turn the bundle in a folder into another valid one: add a newline at the end of its tokenizer.json."""
     path = folder / "tokenizer.json"
     path.write_bytes(path.read_bytes() + b"\n")
     relist(folder, path.name)

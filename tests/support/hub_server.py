@@ -1,11 +1,11 @@
-"""A local stand-in for the Hugging Face hub: the addresses that `huggingface_hub.hf_hub_download` asks for, and one more.
+"""Local HTTP server that imitates the Hugging Face hub for `huggingface_hub`.
 
-That is HEAD and GET of `/{owner}/{name}/resolve/{revision}/{path}`, with the headers and error codes it reads; it asks
-nothing else, except once a day for a list of coding agents (`/api/agent-harnesses`) unless telemetry is switched off.
-`list_repo_files` asks for `/api/models/{owner}/{name}/tree/{revision}`.
-Repositories are local folders, requests are recorded, and downloads can be broken on purpose.
+It answers HEAD and GET of `/{owner}/{name}/resolve/{revision}/{path}`, with the headers and error codes that `hf_hub_download`
+reads, and `/api/models/{owner}/{name}/tree/{revision}` for `list_repo_files`. `hf_hub_download` requests nothing else, except
+once a day a list of coding agents (`/api/agent-harnesses`) unless telemetry is off.
+Repositories are local folders. Requests are recorded, and downloads can be made to fail.
 
-`python tests/hub_server.py NAME=FOLDER ...` serves folders until interrupted.
+`cd tests && python -m support.hub_server NAME=FOLDER ...` serves folders until interrupted.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the server saw it; `repo`, `revision` and `path` are empty where it was not for a file."""
+    """Recorded request; `repo`, `revision` and `path` are empty if it was not for a file."""
 
     method: str
     address: str
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Repo:
-    """A folder and the commit that its branches and tags point to."""
+    """Folder of a repository, and the commit of its branches and tags."""
 
     folder: Path
     commit: str
@@ -51,9 +51,9 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong with a path, `times` times.
+    """Fault of a path, for the next `times` requests.
 
-    `close` and `reset` end a GET after `keep` bytes, in good order or not; `unavailable` answers 503 to HEAD and GET.
+    `close` and `reset` end a GET after `keep` bytes, with FIN or RST; `unavailable` answers HEAD and GET with 503.
     """
 
     how: Literal["close", "reset", "unavailable"]
@@ -63,7 +63,7 @@ class Fault:
 
 @dataclass
 class Hub:
-    """The server; as a context manager it runs inside the block."""
+    """Hub server; as a context manager, it runs inside the block."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Hub:
         return commit
 
     def stop(self) -> None:
-        """From now on connections are refused; stopping twice does nothing."""
+        """Stop the server: connections are refused afterwards. A second call does nothing."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -97,7 +97,7 @@ class Hub:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    # HTTP/1.0, the default: a kept-alive connection would go on being served after `stop`.
+    # HTTP/1.0, the default: `stop` would not end a kept-alive connection.
     hub: Hub
 
     def do_HEAD(self) -> None:
@@ -117,19 +117,19 @@ class _Handler(BaseHTTPRequestHandler):
         if parts is None:
             self._refuse(404, None, {})
             return
-        asked = {name: unquote(text) for name, text in parts.groupdict().items()}
-        repo = self.hub.repos.get(asked["repo"])
+        requested = {name: unquote(text) for name, text in parts.groupdict().items()}
+        repo = self.hub.repos.get(requested["repo"])
         if repo is None:
-            # The hub does not tell a stranger whether a repository is private or absent.
-            self._refuse(401, "RepoNotFound", asked)
-        elif asked["revision"] not in (repo.commit, *repo.refs):
-            self._refuse(404, "RevisionNotFound", asked)
-        elif ".." in PurePosixPath(asked["path"]).parts or not (repo.folder / asked["path"]).is_file():
-            self._refuse(404, "EntryNotFound", asked, {"X-Repo-Commit": repo.commit})
-        elif self._fault(asked["path"], "unavailable"):
-            self._refuse(503, None, asked)
+            # Without a token, the hub does not distinguish private from missing repositories.
+            self._refuse(401, "RepoNotFound", requested)
+        elif requested["revision"] not in (repo.commit, *repo.refs):
+            self._refuse(404, "RevisionNotFound", requested)
+        elif ".." in PurePosixPath(requested["path"]).parts or not (repo.folder / requested["path"]).is_file():
+            self._refuse(404, "EntryNotFound", requested, {"X-Repo-Commit": repo.commit})
+        elif self._fault(requested["path"], "unavailable"):
+            self._refuse(503, None, requested)
         else:
-            self._send(repo, asked, body=body)
+            self._send(repo, requested, body=body)
 
     def _list(self, repo: Repo | None, revision: str) -> None:
         if repo is None or revision not in (repo.commit, *repo.refs):
@@ -156,21 +156,21 @@ class _Handler(BaseHTTPRequestHandler):
         fault.times -= 1
         return fault
 
-    def _refuse(self, status: int, code: str | None, asked: dict[str, str], more: dict[str, str] | None = None) -> None:
-        self._head(status, asked, {"Content-Length": "0"} | ({"X-Error-Code": code} if code else {}) | (more or {}))
+    def _refuse(self, status: int, code: str | None, requested: dict[str, str], more: dict[str, str] | None = None) -> None:
+        self._head(status, requested, {"Content-Length": "0"} | ({"X-Error-Code": code} if code else {}) | (more or {}))
 
-    def _send(self, repo: Repo, asked: dict[str, str], *, body: bool) -> None:
-        file = repo.folder / asked["path"]
+    def _send(self, repo: Repo, requested: dict[str, str], *, body: bool) -> None:
+        file = repo.folder / requested["path"]
         size = file.stat().st_size
         headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{_digest(file)}"', "Accept-Ranges": "bytes"}
         start = 0
         if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start = int(wanted[1])
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-        self._head(206 if start else 200, asked, headers | {"Content-Length": str(size - start)})
+        self._head(206 if start else 200, requested, headers | {"Content-Length": str(size - start)})
         if not body:
             return
-        fault = self._fault(asked["path"], "close", "reset")
+        fault = self._fault(requested["path"], "close", "reset")
         with file.open("rb") as source:
             source.seek(start)
             if fault is None:
@@ -178,12 +178,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(source.read(fault.keep))
         if fault.how == "reset":
-            # With no time to linger, closing sends RST in place of FIN.
+            # With a linger time of 0, closing sends RST instead of FIN.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
-    def _head(self, status: int, asked: dict[str, str], headers: dict[str, str]) -> None:
-        self.hub.requests.append(Request(self.command, self.path, status, range=self.headers.get("Range"), **asked))
+    def _head(self, status: int, requested: dict[str, str], headers: dict[str, str]) -> None:
+        self.hub.requests.append(Request(self.command, self.path, status, range=self.headers.get("Range"), **requested))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -1,9 +1,9 @@
-"""Thousands of random batches of a bundle against each text's own bytes.
+"""Batch invariance over random batches: every vector is compared with that of the text alone.
 
-    python tests/random_batches.py BUNDLE --batches 5000 --texts lines.txt
+    cd tests && python -m support.random_batches BUNDLE --batches 5000 --texts lines.txt
 
-Texts are runs of the lines of a file (default: `data/sentences.txt`, about eighty languages); lengths go from one token to the
-bundle's limit. Batch number k depends on the seed and k alone, so that a batch that differs can be run again by itself.
+Texts are concatenated lines of a file (default: `data/sentences.txt`, about eighty languages), from one token to the bundle's
+limit. Batch k depends only on the seed and k, so a failing batch can be repeated alone.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from support.folders import DATA
 
 SENTENCES = tuple((DATA / "sentences.txt").read_text("utf-8").splitlines())
 THREADS = (1, 2)
-LARGEST = 32  # texts of a batch
-TOKENS = 4096  # padded tokens of a batch
+LARGEST = 32  # texts per batch
+TOKENS = 4096  # tokens per batch, padding included
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is run together: `rows` are numbers of texts; `extra` columns of `pad_id` are added behind the longest."""
+    """One batch: `rows` are indices of texts; `extra` columns of `pad_id` are added after the longest text."""
 
     number: int
     threads: int
@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Batches run, vectors compared with the text's own, and those of them that differ in any byte."""
+    """Number of batches, number of compared vectors, and the vectors that differ in any byte."""
 
     batches: int
     vectors: int
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def rows_of(tokenizer: Tokenizer, limit: int, texts: Sequence[str], count: int, seed: int) -> list[Ids]:
-    """Id rows of 1 to `limit` tokens, short ones more often: runs of texts, cut to a length drawn on a logarithmic scale."""
+    """Build rows of 1 to `limit` token ids from concatenated texts; lengths are random on a logarithmic scale."""
     rng = random.Random(seed)
     lengths = [round(limit ** rng.random()) for _ in range(count - 2)]
     rows = []
@@ -67,7 +67,7 @@ def rows_of(tokenizer: Tokenizer, limit: int, texts: Sequence[str], count: int, 
 
 
 def batches(lengths: Sequence[int], count: int, seed: int, tokens: int = TOKENS) -> Iterator[Batch]:
-    """Random batches of 1 to 32 texts and at most `tokens` padded tokens: a text, and others that are no longer."""
+    """Yield random batches of 1 to 32 texts and at most `tokens` tokens with padding."""
     for number in range(count):
         rng = random.Random(f"{seed} {number}")
         longest = rng.randrange(len(lengths))
@@ -81,7 +81,7 @@ def batches(lengths: Sequence[int], count: int, seed: int, tokens: int = TOKENS)
 def compare(
     bundle: Bundle, texts: Sequence[str] = SENTENCES, *, pool: int, count: int, seed: int = 0, tokens: int = TOKENS
 ) -> Outcome:
-    """Run `count` batches of `pool` texts; every text alone, on one thread and without padding, is the truth."""
+    """Run `count` batches of `pool` texts; compare with each text alone, on one thread and without padding."""
     rows = rows_of(Tokenizer(bundle), bundle.manifest.max_tokens, texts, pool, seed)
     sessions = {threads: Session(bundle, threads=threads) for threads in THREADS}
     alone: dict[int, np.ndarray] = {}
@@ -103,17 +103,22 @@ def main() -> None:
     """Compare and print; exit code 1 if a byte differs."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundle", type=Path)
-    arguments.add_argument("--texts", type=Path, help="UTF-8, a text a line")
+    arguments.add_argument("--texts", type=Path, help="UTF-8 file with one text per line")
     arguments.add_argument("--batches", type=int, default=1000)
-    arguments.add_argument("--pool", type=int, default=1000, help="different texts")
-    arguments.add_argument("--tokens", type=int, default=TOKENS, help="most padded tokens of a batch")
-    arguments.add_argument("--seed", type=int, default=0)
-    chosen = arguments.parse_args()
-    texts = (
-        [line for line in chosen.texts.read_text("utf-8").split("\n") if line.strip()] if chosen.texts else SENTENCES
+    arguments.add_argument("--pool", type=int, default=1000, help="number of different texts")
+    arguments.add_argument(
+        "--tokens", type=int, default=TOKENS, help="maximum number of tokens per batch, padding included"
     )
-    bundle, sizes = Bundle.open(chosen.bundle), {"pool": chosen.pool, "count": chosen.batches, "tokens": chosen.tokens}
-    outcome = compare(bundle, texts, seed=chosen.seed, **sizes)
+    arguments.add_argument("--seed", type=int, default=0)
+    options = arguments.parse_args()
+    texts = (
+        [line for line in options.texts.read_text("utf-8").split("\n") if line.strip()] if options.texts else SENTENCES
+    )
+    bundle, sizes = (
+        Bundle.open(options.bundle),
+        {"pool": options.pool, "count": options.batches, "tokens": options.tokens},
+    )
+    outcome = compare(bundle, texts, seed=options.seed, **sizes)
     print(outcome)
     sys.exit(1 if outcome.differing else 0)
 

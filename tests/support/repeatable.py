@@ -1,10 +1,10 @@
-"""Hypothesis as a source of examples: the same ones in every run, and a failing one as it was drawn."""
+"""Hypothesis settings for repeatable examples, without shrinking."""
 
 import hypothesis
 
 
 def repeatable(examples: int) -> hypothesis.settings:
-    """Settings for so many examples, however long each takes."""
+    """Return settings for a number of examples, without a time limit per example."""
     return hypothesis.settings(
         max_examples=examples,
         deadline=None,

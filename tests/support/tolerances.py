@@ -1,4 +1,4 @@
-"""Every tolerance of the tests that is not one of the product's own (`moembed.verify.tolerances`)."""
+"""Tolerances of the tests; those of the product are in `moembed.verify.tolerances`."""
 
 from typing import Any
 
@@ -7,28 +7,28 @@ from numpy.typing import NDArray
 
 from moembed.verify.tolerances import Tolerance
 
-# The torch network against the float64 numpy oracle: what float32 arithmetic itself costs.
+# The torch network and the float64 numpy oracle: the error of float32 arithmetic.
 REFERENCE = Tolerance(hidden_max_abs=5e-5, embedding_min_cosine=0.9999999, router_max_abs=5e-6, margin=1e-6)
-# A float32 vector against the same text's in any batch, order or padding; on the machines tried it is zero.
+# A float32 vector and that of the same text with another batch composition, order or padding; zero on all machines tried.
 INVARIANCE_MAX_ABS = 1e-6
 
-# The torch network and the graph functions, float32, against a float64 oracle on inputs of order one.
+# The torch network and the graph functions, float32, and a float64 oracle, on inputs of magnitude one.
 OP_MAX_ABS = 2e-5
-# A mutation of the network counts as caught only if it moves a hidden state by more than this many times the bound
-# under which a correct export passes.
+# A mutation of the network counts as caught if it moves a hidden state by more than this factor times the tolerance of a
+# correct export.
 MUTATION_FACTOR = 3.0
-# One unit vector against another computed the same way in another dtype or precision.
+# Two unit vectors computed in the same way with different dtypes or precisions.
 FLOAT16_MAX_ABS = 5e-4
 # One component of the built-in model's vectors is common to all texts, about 0.84: it determines the scale of an int8 vector.
 INT8_MIN_COSINE = 0.999
 UNIT_LENGTH = 1e-6
-# The built-in model against the fp32 bundle it was quantized from: mean over the probe texts.
+# The built-in model and the fp32 bundle that it was quantized from: mean over the probe texts.
 INT8_DEFAULT_MEAN_COSINE = 0.9995
-# Scales of a quantized GELU output: one float32 erf against another.
+# Scales of a quantized GELU output, with two float32 implementations of erf.
 SCALE_RELATIVE = 1e-5
-# Random weights and few channels: a real model is far closer, and its own bound is measured on real text.
+# Random weights and few channels: a real model is far closer, and its tolerance is measured on real text.
 INT8_SMALL_MIN_COSINE = 0.995
-# INT8 vectors of one kind of processor against another's: a last bit of float32 may change quantized values.
+# INT8 vectors of two kinds of processors: the last bit of a float32 value can change quantized values.
 PROCESSORS_MIN_COSINE = 0.999
 # A native kernel against the function that it stands for, float32 both: sums in another order, another exp, a GELU that is
 # 1.5e-6 off at most.

@@ -1,9 +1,9 @@
-"""Text that is hard to tokenize: what breaks tokenizers, and seeded random Unicode that leans towards it."""
+"""Texts that are hard to tokenize: known edge cases, and seeded random Unicode of the same blocks."""
 
 import random
 from collections.abc import Iterator
 
-# Blocks where clusters, normalization and white space meet: (first, size).
+# Unicode blocks with grapheme clusters, normalization or white space: (first, size).
 _BLOCKS = (
     (0x00, 0x80),  # ASCII with its controls
     (0x80, 0x100),  # Latin 1 and Latin Extended: ligatures, © and ® (two-byte pictographs)
@@ -15,7 +15,7 @@ _BLOCKS = (
     (0x1100, 0x100),  # Hangul Jamo
     (0x2000, 0x70),  # spaces, joiners, directional marks
     (0x20D0, 0x30),  # enclosing marks
-    (0x2580, 0x20),  # U+2581 is the tokenizer's own mark
+    (0x2580, 0x20),  # U+2581 is the tokenizer's word mark
     (0x3000, 0x100),  # ideographic space, kana with combining voice marks
     (0xAC00, 0x2BA4),  # Hangul syllables
     (0xF900, 0x100),  # CJK compatibility

@@ -232,7 +232,7 @@ def _tokens(engine: Engine, prefix: str, texts: list[str], body: TokenizeRequest
     room = _MAX_TOKENS
     yield b"["
     for count, text in enumerate(texts):
-        ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix, most=room + 1)
+        ids, spans = tokenizer.encode_with_offsets(text, prefix=prefix, max_tokens=room + 1)
         room -= len(ids)
         if room < 0:
             raise TooLargeError(

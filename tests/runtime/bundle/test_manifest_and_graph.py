@@ -68,7 +68,7 @@ ODD_MANIFESTS = {
     "format NaN": ('{"format": NaN}', "format nan"),
     "twice": ('{"format": 1, "format": 1}', "'format' twice"),
     "a lone surrogate as a field": ('{"format": 1, "\\ud800": 1}', "lone surrogate U\\+D800"),
-    "an empty file": ("", "not a JSON object"),
+    "an empty file": ("", "not a valid JSON object"),
     "a number": ("1", "not an object"),
     "a byte-order mark": ("\ufeff{}", "BOM"),
     "a long string": (json.dumps({"format": "x" * 10**6}), "characters"),

@@ -165,7 +165,7 @@ def test_without_the_native_library():
     """The tokenizer of `tokenizers` has threads of its own. Portable kernels have bytes of their own."""
     script = """
     from moembed.tokenizer.tokenizer import Tokenizer
-    model.tokenizer = Tokenizer(model.bundle, way="tokenizers")
+    model.tokenizer = Tokenizer(model.bundle, backend="tokenizers")
     expected = digest()
     if os.fork() == 0:
         print(digest() == expected, flush=True)

@@ -14,7 +14,7 @@ from moembed import Embedder
 from moembed.inference.session import Session
 from moembed.tokenizer.tokenizer import Tokenizer
 model = Embedder.from_pretrained(threads=2)
-reference = Tokenizer(model.bundle, way="tokenizers")
+reference = Tokenizer(model.bundle, backend="tokenizers")
 long = "some words about bridges and rivers " * 2000
 WORK = {
     "ids": lambda: list(model.tokenizer.encode([long] * 20)),

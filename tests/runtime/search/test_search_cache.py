@@ -198,7 +198,7 @@ def test_a_schema_that_is_not_text(sound, tmp_path):
     said = []
     with VectorStore(path, log=said.append) as store:
         assert store.read([key for key, _ in ENTRIES], DIM) == {}
-    assert "it is started anew" in said[0]
+    assert "it was replaced by a new one" in said[0]
 
 
 def test_a_row_of_another_width_is_no_row(sound, tmp_path):
@@ -280,7 +280,7 @@ def test_what_is_no_such_database_is_replaced_with_a_sentence(search, cache, wha
         assert (cache / "precious").exists()
         return
     else:
-        assert said.count("it is started anew") == 1
+        assert said.count("it was replaced by a new one") == 1
     assert search() == (right, "moembed: 3 passages, 0 embedded now\n")
 
 
@@ -294,7 +294,7 @@ def test_a_lock_that_is_held_for_long_is_waited_for_and_then_gone_without(search
     assert answer == right
     assert "another process has locked the cache" in said
     assert "3 passages, 3 embedded now" in said
-    assert store_module._WAIT_SECONDS == 2 <= waited
+    assert store_module._LOCK_TIMEOUT == 2 <= waited
 
 
 def test_a_lock_that_is_let_go_is_waited_for(search, cache):

@@ -128,7 +128,7 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     found, skipped = read(tmp_path)
     assert [path.name for path, _ in found] == ["cats.md"]
     assert skipped == {"huge.txt": "larger than 64 MiB"}
-    monkeypatch.setattr(text_files_module, "MOST_BYTES", 11)
+    monkeypatch.setattr(text_files_module, "MAX_BYTES", 11)
     assert len(read(tmp_path / "cats.md")[0]) == 1
 
 

@@ -41,7 +41,7 @@ def pair(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def default():
     bundle = open_bundle(None)
-    return Tokenizer(bundle, way="native"), Tokenizer(bundle, way="tokenizers")
+    return Tokenizer(bundle, backend="native"), Tokenizer(bundle, backend="tokenizers")
 
 
 def assert_equal(pair, texts, *, spans=True):
@@ -152,7 +152,7 @@ def test_threads_share_one(pair):
 
 def test_the_class_gives_the_same_either_way(default):
     native, reference = default
-    assert (native.way, reference.way) == ("native", "tokenizers")
+    assert (native.backend, reference.backend) == ("native", "tokenizers")
     assert (native.bos, native.eos, native.pad) == (reference.bos, reference.eos, reference.pad)
     texts = [*VECTORS, *ADVERSARIAL.values()]
     for prefix in ("", "search_query: "):

@@ -61,12 +61,12 @@ TEXTS = {
 def tokenizer(request):
     if request.param == "native" and native_library().functions is None:
         pytest.skip("the native library was not compiled")
-    return Tokenizer(open_bundle(None), way=request.param)
+    return Tokenizer(open_bundle(None), backend=request.param)
 
 
 @pytest.fixture(scope="module")
 def reference():
-    return Tokenizer(open_bundle(None), way="tokenizers")
+    return Tokenizer(open_bundle(None), backend="tokenizers")
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +85,15 @@ def test_the_first_and_the_last_tokens_are_those_of_the_whole(tokenizer, whole, 
     text, (ids, spans) = TEXTS[name], whole[name]
     assert_same(tokenizer.encode_with_offsets(text), (ids, spans))
     for most in (0, 1, 512, max(len(ids) - 1, 0), len(ids) + 1):
-        (framed,) = tokenizer.encode([text], most=most)
+        (framed,) = tokenizer.encode([text], max_tokens=most)
         assert framed.tolist() == [tokenizer.bos, *ids[:most], tokenizer.eos]
-        assert_same(tokenizer.encode_with_offsets(text, most=most), (ids[:most], spans[:most]))
+        assert_same(tokenizer.encode_with_offsets(text, max_tokens=most), (ids[:most], spans[:most]))
         start = max(len(ids) - most, 0)
         assert_same(tokenizer.encode_end(text, most), (ids[start:], spans[start:]))
 
 
 def test_texts_of_a_batch_are_cut_each(tokenizer, whole):
-    found = tokenizer.encode(list(TEXTS.values()), most=100)
+    found = tokenizer.encode(list(TEXTS.values()), max_tokens=100)
     for ids, (expected, _) in zip(found, whole.values(), strict=True):
         assert ids.tolist() == [tokenizer.bos, *expected[:100], tokenizer.eos]
 
@@ -137,5 +137,5 @@ def test_random_texts_of_every_kind_and_length(tokenizer, reference, count):
         ids, spans = reference.encode_with_offsets(text)
         most = rng.randrange(1, 2 * len(ids) + 2)
         assert_same(tokenizer.encode_with_offsets(text), (ids, spans))
-        assert_same(tokenizer.encode_with_offsets(text, most=most), (ids[:most], spans[:most]))
+        assert_same(tokenizer.encode_with_offsets(text, max_tokens=most), (ids[:most], spans[:most]))
         assert_same(tokenizer.encode_end(text, most), (ids[-most:], spans[-most:]))
