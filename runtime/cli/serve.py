@@ -43,9 +43,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    given = {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "config")}
+    flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "config")}
     with extra("serve", "moembed serve"):
         from moembed.server.process.run import serve
         from moembed.server.settings import load_settings
-    serve(load_settings(given, file=arguments.config))
+    serve(load_settings(flags, file=arguments.config))
     return 0

@@ -1,1 +1,1 @@
-"""Files as moembed reads and writes them: untrusted ones bounded, its own complete or not at all."""
+"""Files: bounded reading of untrusted ones, atomic writing, and records of JSON and TOML."""

@@ -1,4 +1,4 @@
-"""What the Python face takes: containers of texts, and arguments of any type. Junk ends in an error that tells what to pass."""
+"""Arguments of the Python API: text containers and values of any type; invalid ones raise an error with a remedy."""
 
 import importlib
 import warnings

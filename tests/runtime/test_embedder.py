@@ -1,4 +1,4 @@
-"""`Embedder`: shapes, prompts, widths, order, streams, threads, and the words it finds when something is wrong."""
+"""`Embedder`: shapes, prompts, widths, order, streams, threads and errors."""
 
 import inspect
 import threading

@@ -1,4 +1,4 @@
-"""The guard of optional imports: every failure names the package, its extra and what needed it."""
+"""Guard of optional imports: each error names the package, its extra and what needs it."""
 
 import sys
 

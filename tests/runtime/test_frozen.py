@@ -1,4 +1,4 @@
-"""A frozen app has what it needs, and an onnxruntime that cannot be imported says why."""
+"""Frozen apps: required modules are found, and a broken onnxruntime is reported."""
 
 import ast
 import importlib.util

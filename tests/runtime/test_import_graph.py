@@ -1,4 +1,4 @@
-"""Imports point one way: between modules, between rooms, and from serving to what only export, training and checks need."""
+"""Imports have no cycles, between modules or rooms, and serving code imports only serving code."""
 
 import ast
 import tomllib

@@ -1,4 +1,4 @@
-"""Serving needs numpy, tokenizers and onnxruntime; nothing else is imported, and nothing else is needed."""
+"""Serving needs and imports only numpy, tokenizers and onnxruntime."""
 
 import importlib.util
 import json

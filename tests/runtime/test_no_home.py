@@ -1,4 +1,4 @@
-"""Nothing but caching depends on a home folder, and the cache is where it was asked to be."""
+"""Without a home folder, everything but caching works; the cache folder follows its variables."""
 
 import json
 import os

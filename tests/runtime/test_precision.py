@@ -1,4 +1,4 @@
-"""Output precisions: what a code means, and the way back."""
+"""Output precisions: quantized values, scales, and conversion back."""
 
 import numpy as np
 import pytest

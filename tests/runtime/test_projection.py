@@ -1,4 +1,4 @@
-"""A model with a projection, which the published one has not: the same promises from the checkpoint to the INT8 bundle."""
+"""Models with a projection, from checkpoint to INT8 bundle (the published model has none)."""
 
 import json
 

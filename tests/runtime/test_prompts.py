@@ -1,4 +1,4 @@
-"""Prompts that leave no room for a text, and text whose characters are composed or decomposed."""
+"""Prompts that leave no room for a text; composed and decomposed characters."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Options, names and warnings in the words of who gave them."""
+"""Names of options in errors, and the lines that warnings point at."""
 
 import inspect
 import os

@@ -1,4 +1,4 @@
-"""The bundle format: the page that describes it, and everything that must be refused."""
+"""Bundle format: its documentation, and the refusal of invalid bundles."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def test_every_file_is_listed(bundle):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not a JSON object"),
+        ("{", "not a valid JSON object"),
         ("[]", "not a moembed bundle"),
         ('{"model": 1}', "not a moembed bundle"),
         ('{"format": 3}', "format 3.*upgrade moembed"),

@@ -1,4 +1,4 @@
-"""The certificate: its form, and what must be refused."""
+"""Certificate of a bundle: its form, and the refusal of invalid ones."""
 
 import json
 import re

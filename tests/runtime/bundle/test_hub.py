@@ -1,4 +1,4 @@
-"""Models by hub name, against a local server: what is asked of the hub, what is kept, and what is said on failure.
+"""Models by hub name, against a local server: requests, cached files, and errors.
 
 The tests that need a process of their own steer huggingface_hub by its documented environment variables, which it reads
 when it is imported; the others set the constants it read them into.

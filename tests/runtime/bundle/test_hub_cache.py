@@ -1,4 +1,4 @@
-"""A bundle in the hub's cache, whose files are links into `blobs/`, does everything that a plain folder does."""
+"""Bundles in the hub's cache, whose files are symbolic links, work as plain folders do."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Opening a bundle that somebody damaged or made on purpose: a `BundleError` with file and field, at once."""
+"""Damaged or malicious bundles: opening one raises a `BundleError` with file and field, without delay."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Protobuf's wire format: any bytes are a message or refused, and what is read is what was written."""
+"""Protobuf's wire format: any bytes are parsed or refused, and encoded fields are read back."""
 
 import onnx
 import pytest

@@ -1,4 +1,4 @@
-"""The command line as a person or a script meets it."""
+"""Command line: output, exit codes and messages of each command."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""`moembed embed` takes texts for texts and records for records, keeps ids, and refuses what may be either."""
+"""Input of `moembed embed`: texts and records are told apart, ids are kept, ambiguous input is refused."""
 
 import bz2
 import csv

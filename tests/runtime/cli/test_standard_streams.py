@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, missing or not UTF-8 end in data or in a sentence, never in a traceback."""
+"""Standard streams that are closed, full, missing or not UTF-8: data or a message, never a traceback."""
 
 import http.client
 import io

@@ -1,4 +1,4 @@
-"""`-o` writes what it leads to, and replaces nothing but regular files."""
+"""`-o` writes to the target of the path, and replaces only regular files."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What killed commands leave behind is gone after the next start beside it, and nothing of a living one is touched."""
+"""Staging folders: those of killed commands are removed, those of running ones are not touched."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Dataclasses read from JSON and TOML: what is accepted, and what each refusal says."""
+"""Dataclasses read from JSON and TOML: accepted values, and the message of each refusal."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal

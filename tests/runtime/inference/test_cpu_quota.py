@@ -1,4 +1,4 @@
-"""Quotas of control groups as systemd, Docker and Kubernetes lay them out, in trees and, where that may be, for real."""
+"""Control-group quotas as systemd, Docker and Kubernetes set them: in file trees and, if possible, for real."""
 
 import os
 import subprocess

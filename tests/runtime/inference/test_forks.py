@@ -1,4 +1,4 @@
-"""A process that is forked, or started in another way, from one that has a model: the same bytes, and it exits at once."""
+"""Processes forked or spawned from one with a model: same bytes, and a clean exit."""
 
 import contextlib
 import http.client

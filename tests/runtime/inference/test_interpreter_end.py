@@ -1,4 +1,4 @@
-"""Daemon threads that are inside native code when the interpreter ends: no signal, no abort, no message."""
+"""Daemon threads in native code at interpreter exit: no signal, no abort, no message."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Batches that a caller makes: masks are 0 or 1, ids are tokens, and everything else is an error, not a vector."""
+"""Batches of callers: masks are 0 or 1 and ids are valid, or there is an error and no vector."""
 
 import numpy as np
 import pytest

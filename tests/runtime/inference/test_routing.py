@@ -1,4 +1,4 @@
-"""Routing seen from outside: against the torch network, the numpy oracle and onnx's own reading of the graph."""
+"""Routing compared with the torch network, the numpy oracle and onnx's reference evaluator."""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine, nothing is written outside our own folders, and no thread of ONNX Runtime's telemetry lives.
+"""Telemetry of ONNX Runtime is off: no requests, no files outside our folders, and no thread.
 
 Every process here gets a new home and an environment without `CI`, which by itself turns that telemetry off.
 """

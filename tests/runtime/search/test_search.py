@@ -1,4 +1,4 @@
-"""`moembed search`: passages, their lines, and a cache that embeds only what changed."""
+"""`moembed search`: passages, their line numbers, and the cache of their vectors."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The cache of `moembed search`: damaged, full, read-only, locked, shared and killed; the answer is always the right one."""
+"""Cache of `moembed search`: damaged, full, read-only, locked, shared or killed; results are always right."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What `moembed search` makes of files that are no text, no files, unreadable, or have odd names."""
+"""`moembed search` on files that are not text, not regular, unreadable, or have odd names."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""Tokenizers that `tokenizers` reads and then trips over: a `BundleError`, also where its Rust code panics."""
+"""Tokenizers that load and then fail: a `BundleError`, also if the Rust code of `tokenizers` panics."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The native tokenizer is `tokenizers`, id for id and span for span."""
+"""Native tokenizer: same ids and spans as `tokenizers`."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Ids as upstream: the published vectors, hostile text, and where tokens lie."""
+"""Token ids: the published vectors, adversarial text, and spans."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The first or last tokens of a long text are those of the whole text, and the rest is not read for them."""
+"""First and last tokens of a long text are those of the whole text, without reading the rest."""
 
 import random
 
