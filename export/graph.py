@@ -1,6 +1,7 @@
 """Passes over a traced graph: split the weights of experts, add function bodies, remove the trace's metadata."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -85,10 +86,11 @@ def _split_experts(model: ir.Model, node: ir.Node) -> None:
     count = node.attributes["num_experts"].as_int()
     parts: list[ir.Value] = []
     for stacked in (w1, w2):
-        if stacked is None or stacked.const_value is None:
+        stack = role(stacked.name) if stacked is not None else None
+        if stacked is None or stacked.const_value is None or stack is None:
             raise ValueError("the trace does not feed Experts from the checkpoint's stacked weights")
-        matrices = np.split(stacked.const_value.numpy(), count)
-        parts += [add_initializer(model, f"{stacked.name}.{i}", matrix) for i, matrix in enumerate(matrices)]
+        for i, matrix in enumerate(np.split(stacked.const_value.numpy(), count)):
+            parts.append(add_initializer(model, replace(stack, expert=i).name, matrix))
     inputs = [x, weights, expert_indices, bias, *parts]
     replacement = ir.node("Experts", inputs, domain=DOMAIN, num_outputs=1, name=node.name)
     new, old = replacement.outputs[0], node.outputs[0]

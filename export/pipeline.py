@@ -6,7 +6,7 @@ from typing import Any
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Reference
-from moembed.bundle.manifest import Manifest, Source
+from moembed.bundle.manifest import UNQUANTIZED, Manifest, Source
 from moembed.errors import BundleError, CheckpointError, extra
 from moembed.export.writer import check_replaceable, writing_bundle
 from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, Checkpoint
@@ -17,7 +17,6 @@ from moembed.verify.tolerances import FP32
 from moembed.version import __version__
 
 _GRAPH = "onnx/model.onnx"
-_RECIPE = "fp32"
 
 
 def export(
@@ -71,7 +70,7 @@ def export(
         writer.write_manifest(
             Manifest(
                 name=spec.name,
-                recipe=_RECIPE,
+                recipe=UNQUANTIZED,
                 hidden_size=config.hidden_size,
                 max_tokens=spec.max_tokens,
                 dims=spec.dims,
@@ -146,7 +145,7 @@ def _properties(checkpoint: Checkpoint) -> dict[str, str]:
     spec = checkpoint.spec
     return {
         "name": spec.name,
-        "recipe": _RECIPE,
+        "recipe": UNQUANTIZED,
         "version": __version__,
         "source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
         "weights_sha256": checkpoint.weights_sha256,

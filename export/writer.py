@@ -77,11 +77,11 @@ class BundleWriter:
         write_graph(model, self.folder / self.graph, properties)
 
     def copy_interop_files(self, source: Path, names: Sequence[str]) -> list[str]:
-        """Copy the small files by which other loaders recognize a model.
+        """Copy the tokenizer and the small files that other loaders read; write `vocabulary.bin` if it is not among them.
 
         Args:
             source: folder of a checkpoint or a bundle.
-            names: paths in it.
+            names: paths in it, `tokenizer.json` among them.
 
         Returns:
             The names that `source` does not have.
@@ -90,6 +90,8 @@ class BundleWriter:
             (self.folder / name).parent.mkdir(exist_ok=True)
             if (source / name).is_file():
                 copy_interop_file(source / name, self.folder / name, name=name)
+        if not (self.folder / VOCABULARY_FILE).exists():
+            write_vocabulary(self.folder)
         return [name for name in names if not (self.folder / name).exists()]
 
     def write_json(self, name: str, content: Any) -> None:
@@ -116,8 +118,6 @@ class BundleWriter:
         """
         from moembed.verify.parity import compare, graph_runner
 
-        if not (self.folder / VOCABULARY_FILE).exists():
-            write_vocabulary(self.folder)
         self.log(f"comparing the graph with {name}")
         report = compare(name, expected, graph_runner(self.folder / self.graph), texts, tolerance)
         if not report.passed:

@@ -11,6 +11,7 @@ import numpy as np
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Reference
 from moembed.bundle.external_data import read_graph
+from moembed.bundle.manifest import UNQUANTIZED
 from moembed.errors import InputError
 from moembed.export.pipeline import need_extras
 from moembed.export.writer import check_replaceable, writing_bundle
@@ -56,7 +57,7 @@ def quantize(
     from moembed.quantize.recipe import load_recipe
 
     settings = load_recipe(recipe)
-    if bundle.manifest.recipe != "fp32":
+    if bundle.manifest.recipe != UNQUANTIZED:
         raise InputError(f"{bundle.folder} has recipe {bundle.manifest.recipe}; only an fp32 bundle can be quantized")
     if calibration is not None and not calibration:
         raise InputError("calibration is empty: give at least one text, or None for the built-in texts")

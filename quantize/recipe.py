@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated
 
+from moembed.bundle.manifest import UNQUANTIZED
 from moembed.errors import InputError
 from moembed.files.records import Rule, read_toml
 from moembed.verify.tolerances import FP32, Tolerance
@@ -82,4 +83,4 @@ def tolerance_of(recipe: str) -> Tolerance:
     Raises:
         InputError: as `load_recipe`.
     """
-    return FP32 if recipe == "fp32" else load_recipe(recipe).tolerance
+    return FP32 if recipe == UNQUANTIZED else load_recipe(recipe).tolerance

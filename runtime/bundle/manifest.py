@@ -38,6 +38,7 @@ from moembed.files.records import Count, Positive, Rule, Sha256, read_record
 from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
+UNQUANTIZED = "fp32"  # the recipe of a bundle that `moembed export` wrote
 FORMAT = 2
 _REMEDY = "the bundle is damaged, or was written by another version of moembed; copy it or export it again"
 

@@ -92,7 +92,7 @@ def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     """Open the fp32 bundle of --against; None without one, or if --against names a checkpoint."""
     from moembed.bundle.hub import is_hub_name
     from moembed.bundle.locate import open_bundle
-    from moembed.bundle.manifest import MANIFEST_FILE
+    from moembed.bundle.manifest import MANIFEST_FILE, UNQUANTIZED
     from moembed.errors import SourceError
 
     against, reference = arguments.against, None
@@ -105,7 +105,7 @@ def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
         if arguments.data is not None:
             raise InputError("--data compares with an fp32 bundle: name it with --against")
         return None
-    if reference.manifest.recipe != "fp32":
+    if reference.manifest.recipe != UNQUANTIZED:
         raise InputError(f"--against {against} has the recipe {reference.manifest.recipe}; expected an fp32 bundle")
     return reference
 

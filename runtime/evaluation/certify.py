@@ -8,7 +8,7 @@ from pathlib import Path
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Quality
 from moembed.bundle.hub import is_snapshot
-from moembed.bundle.manifest import MANIFEST_FILE
+from moembed.bundle.manifest import MANIFEST_FILE, UNQUANTIZED
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
 from moembed.evaluation.datasets import find
@@ -65,7 +65,7 @@ def check_baseline(bundle: Bundle, baseline: Bundle) -> None:
         InputError: it is another bundle.
     """
     finding = of_reference(bundle, baseline)
-    if baseline.manifest.recipe != "fp32" or not finding.holds:
+    if baseline.manifest.recipe != UNQUANTIZED or not finding.holds:
         raise InputError(
             f"{baseline.folder} ({baseline.manifest.recipe}, sha256 {str(finding.found)[:16]}…) is not the fp32 reference of "
             f"{bundle.folder}, whose certificate names {bundle.manifest.certificate.reference.kind} "
