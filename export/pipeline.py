@@ -90,13 +90,16 @@ def export(
     return Bundle.open(out)
 
 
-def need_extras() -> None:
-    """Make sure that tracing is possible, before anything is downloaded.
+def need_extras(purpose: str = "Exporting a checkpoint") -> None:
+    """Make sure that bundles can be written, before anything is downloaded.
+
+    Args:
+        purpose: beginning of the error's sentence.
 
     Raises:
         MissingExtraError: torch, onnx, onnx-ir or onnxscript is not installed.
     """
-    with extra("export", "Exporting a checkpoint"):
+    with extra("export", purpose):
         for package in ("torch", "onnx", "onnx_ir", "onnxscript"):
             __import__(package)
 

@@ -98,10 +98,10 @@ IGNORED = {
     " max_trained_positions",
     "the head of another task": "id2label label2id num_labels problem_type finetuning_task task_specific_params"
     " summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj tie_word_embeddings",
-    "which code computes the same": "_attn_implementation _attn_implementation_autoset attn_implementation"
+    "choice of an implementation": "_attn_implementation _attn_implementation_autoset attn_implementation"
     " _experts_implementation experts_implementation moe_impl use_flash_attn fused_bias_fc fused_dropout_add_ln"
     " use_xentropy dense_seq_output reorder_and_upcast_attn chunk_size_feed_forward torchscript use_bfloat16 use_cache",
-    "what is given back": "output_attentions output_hidden_states output_scores return_dict return_dict_in_generate"
+    "outputs to return": "output_attentions output_hidden_states output_scores return_dict return_dict_in_generate"
     " tie_last_hidden_states",
     "token ids, which the tokenizer has": "bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id"
     " decoder_start_token_id forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens",

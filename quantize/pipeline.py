@@ -62,7 +62,7 @@ def quantize(
     if calibration is not None and not calibration:
         raise InputError("calibration is empty: give at least one text, or None for the built-in texts")
     check_replaceable(out, force=force)
-    need_extras()
+    need_extras("Quantizing a bundle")
     import onnx
     import onnx_ir as ir
 

@@ -116,7 +116,7 @@ def test_the_trie_contains_every_string():
 
 @needs_native
 @pytest.mark.parametrize(
-    ("offset", "value", "said"),
+    ("offset", "value", "message"),
     [
         (0, b"X", "MOEVOCAB"),
         (8, struct.pack("<I", 2), "version"),
@@ -131,12 +131,12 @@ def test_the_trie_contains_every_string():
         (88 + 5 * 16, struct.pack("<Q", 3), "normalizer"),
     ],
 )
-def test_a_wrong_header_is_refused(tmp_path, offset, value, said):
+def test_a_wrong_header_is_refused(tmp_path, offset, value, message):
     content = bytearray(DEFAULT.read_bytes())
     content[offset : offset + len(value)] = value
     path = tmp_path / VOCABULARY_FILE
     path.write_bytes(content)
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         NativeTokenizer(native_library().functions, path)
 
 

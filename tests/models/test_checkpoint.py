@@ -46,7 +46,7 @@ def test_names_are_the_published_ones(network):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: t.pop("encoder.layers.1.mlp.experts.bias"), "missing: encoder.layers.1.mlp.experts.bias"),
         (lambda t: t.update({"lm_head.weight": np.zeros(3, np.float32)}), "unexpected: lm_head.weight"),
@@ -63,8 +63,8 @@ def test_names_are_the_published_ones(network):
         (lambda t: t["encoder.layers.3.mlp.experts.mlp.w1"].__setitem__((0, 0), np.inf), "experts.mlp.w1"),
     ],
 )
-def test_wrong_tensors_are_refused_by_name(altered, change, said):
-    with pytest.raises(CheckpointError, match=said):
+def test_wrong_tensors_are_refused_by_name(altered, change, message):
+    with pytest.raises(CheckpointError, match=message):
         load_network(altered(change))
 
 
@@ -130,7 +130,7 @@ def test_the_published_config_has_the_published_dims_and_prompts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("config_sentence_transformers.json", "{", "JSON"),
         ("config_sentence_transformers.json", json.dumps({"prompts": {"query": 3}}), "prompts"),
@@ -141,10 +141,10 @@ def test_the_published_config_has_the_published_dims_and_prompts(tmp_path):
         ("sentence_bert_config.json", "[]", "JSON object"),
     ],
 )
-def test_malformed_interop_files_are_refused(checkpoint, tmp_path, file, content, said):
+def test_malformed_interop_files_are_refused(checkpoint, tmp_path, file, content, message):
     folder = shutil.copytree(checkpoint, tmp_path / "side")
     (folder / file).write_text(content)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         locate(folder)
 
 
@@ -193,7 +193,7 @@ def test_mean_pooling_is_accepted(with_interop_files, modules, pooling):
 
 
 @pytest.mark.parametrize(
-    ("modules", "pooling", "said"),
+    ("modules", "pooling", "message"),
     [
         (
             [*MODULES[:2], {"type": "sentence_transformers.models.Dense"}, MODULES[2]],
@@ -216,6 +216,6 @@ def test_mean_pooling_is_accepted(with_interop_files, modules, pooling):
         (MODULES, [MEAN], "expected a JSON object, found list"),
     ],
 )
-def test_another_pooling_or_module_is_refused(with_interop_files, modules, pooling, said):
-    with pytest.raises(CheckpointError, match=said):
+def test_another_pooling_or_module_is_refused(with_interop_files, modules, pooling, message):
+    with pytest.raises(CheckpointError, match=message):
         locate(with_interop_files(modules, pooling))

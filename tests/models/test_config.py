@@ -111,12 +111,12 @@ def test_other_sizes_of_the_family_load():
     assert config.vocab_size == 48_000, "padded to pad_vocab_size_multiple"
 
 
-@pytest.mark.parametrize(("content", "said"), [("{", "JSON"), ("[]", "JSON object"), (None, "no config.json")])
-def test_a_broken_file_is_refused(tmp_path, content, said):
+@pytest.mark.parametrize(("content", "message"), [("{", "JSON"), ("[]", "JSON object"), (None, "no config.json")])
+def test_a_broken_file_is_refused(tmp_path, content, message):
     path = tmp_path / "config.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         NomicMoeConfig.from_file(path)
 
 

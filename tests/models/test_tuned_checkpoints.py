@@ -53,8 +53,12 @@ def test_transformers_own_class_is_another_network():
     (written,) = (w for w in WRITTEN if w["case"] == NATIVE)
     with pytest.raises(CheckpointError, match="trust_remote_code=True and save it again") as caught:
         NomicMoeConfig.from_dict(written["config"])
-    for said in ("layer_norm_eps = 1e-12: layer_norm_epsilon is 1e-05", "hidden_act = 'silu'", "rope_parameters = {"):
-        assert said in str(caught.value)
+    for message in (
+        "layer_norm_eps = 1e-12: layer_norm_epsilon is 1e-05",
+        "hidden_act = 'silu'",
+        "rope_parameters = {",
+    ):
+        assert message in str(caught.value)
 
 
 def test_every_field_has_one_place():
@@ -66,7 +70,7 @@ def test_every_field_has_one_place():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("is_decoder", True, "causal attention"),
         ("add_cross_attention", True, "states of an encoder"),
@@ -87,8 +91,8 @@ def test_every_field_has_one_place():
         ("attention_window", "", "an unknown field"),
     ],
 )
-def test_fields_that_change_the_network(field, value, said):
-    with pytest.raises(CheckpointError, match=said):
+def test_fields_that_change_the_network(field, value, message):
+    with pytest.raises(CheckpointError, match=message):
         NomicMoeConfig.from_dict(small_config(**{field: value}))
 
 
@@ -250,9 +254,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_shards_are_refused(altered, kind):
-    damage, said = DAMAGE[kind]
+    damage, message = DAMAGE[kind]
     damage(altered)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         load_network(locate(altered).folder)
     assert len(str(caught.value)) < 1000
 
@@ -310,15 +314,15 @@ def cast(tensors, *dtypes):
     return {name: tensor.to(dtypes[i % len(dtypes)]) for i, (name, tensor) in enumerate(sorted(tensors.items()))}
 
 
-@pytest.mark.parametrize("said", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("stated", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(
     "stored", [(torch.float16,), (torch.bfloat16,), (torch.float32, torch.bfloat16, torch.float16)], ids=str
 )
-def test_tensors_of_other_dtypes_than_the_config_says(whole, tmp_path, said, stored):
+def test_tensors_of_other_dtypes_than_the_config_says(whole, tmp_path, stated, stored):
     folder = shutil.copytree(whole, tmp_path / "cast")
     tensors = cast(load_file(whole / WEIGHTS_FILE), *stored)
     save_file(tensors, folder / WEIGHTS_FILE)
-    (folder / "config.json").write_text(json.dumps(small_config(n_layer=2, torch_dtype=said)))
+    (folder / "config.json").write_text(json.dumps(small_config(n_layer=2, torch_dtype=stated)))
     network = load_network(folder).state_dict()
     for name, tensor in tensors.items():
         assert network[name].dtype == torch.float32
@@ -368,9 +372,9 @@ def test_shards_in_half_precision_become_a_bundle(whole, tmp_path):
     from moembed.export.pipeline import export
 
     folder = in_shards(whole, tmp_path / "s", cast(load_file(whole / WEIGHTS_FILE), torch.bfloat16))
-    said = []
-    bundle = export(locate(folder), tmp_path / "bundle", log=said.append)
-    assert any("(tensors: 28 bfloat16)" in line for line in said)
+    messages = []
+    bundle = export(locate(folder), tmp_path / "bundle", log=messages.append)
+    assert any("(tensors: 28 bfloat16)" in line for line in messages)
     assert dtypes_in(bundle) == "28 bfloat16"
     source, reference = bundle.manifest.source, bundle.manifest.certificate.reference
     assert source.weights_sha256 == reference.sha256 == locate(folder).weights_sha256

@@ -177,7 +177,7 @@ def test_a_bundle_of_a_recipe_that_this_version_lacks(add_recipe, bundle, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("table = 8", "table = 5", "table = 5; expected 4 or 8: correct the recipe"),
         ("keep = 0.0", "keep = -1", "keep = -1; expected a number from 0 to 1"),
@@ -188,9 +188,9 @@ def test_a_bundle_of_a_recipe_that_this_version_lacks(add_recipe, bundle, tmp_pa
         ("table = 8", "table = ", "malformed.toml is not valid TOML"),
     ],
 )
-def test_a_malformed_recipe_is_refused(add_recipe, old, new, said):
+def test_a_malformed_recipe_is_refused(add_recipe, old, new, message):
     add_recipe("malformed", old, new)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_recipe("malformed")
 
 
