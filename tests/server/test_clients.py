@@ -219,7 +219,7 @@ def test_cohere_truncation_is_reported(cohere_client, model):
         with pytest.warns(UserWarning, match="cut to 512"):
             wanted = model.encode_query(LONG, overlong=policy)
         assert np.array(answer.embeddings.float_[1], np.float32).tobytes() == wanted.tobytes()
-    assert embed("END", max_tokens=16).meta.warnings == ["texts[1] was cut to 16 tokens"]
+    assert embed("END", max_tokens=16).meta.warnings == ["texts[1] was truncated to 16 tokens"]
     with pytest.raises(cohere.BadRequestError, match="512"):
         embed("NONE")
 

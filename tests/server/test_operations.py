@@ -223,7 +223,7 @@ def test_failures_are_logged_by_location_without_message(small_server, caplog, m
     def broken(self, *_args, **_options):
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(Engine, "windows", broken)
+    monkeypatch.setattr(Engine, "tokenize", broken)
     with caplog.at_level(logging.INFO, logger="moembed.server"):
         answer = small_server.post("/v1/embeddings", BODIES["/v1/embeddings"]([SECRET]), **{"x-request-id": "broken"})
         (line,) = lines_of(caplog, ["broken"])

@@ -277,4 +277,5 @@ class Engine:
         for window in windows:
             tokens[window.text] += len(window.ids)
         truncated = [window.text for window in windows if window.truncated]
-        return Result(finish(windows, vectors, count, dim, normalize=output is RowOutput.EMBEDDING), tokens, truncated)
+        embeddings = finish(windows, vectors, count, dim, normalize=output is RowOutput.EMBEDDING)
+        return Result(embeddings, tokens, truncated)
