@@ -36,7 +36,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
             elif choices := [choice for choice in get_args(setting.type) if isinstance(choice, str)]:
                 options |= {"choices": choices}
             else:
-                options |= {"metavar": "N" if isinstance(default, int | float) or setting.name == "threads" else "TEXT"}
+                is_number = {int, float} & {setting.type, *get_args(setting.type)}
+                options |= {"metavar": "N" if is_number else "TEXT"}
             parser.add_argument(flag, **options)
     return parser
 

@@ -38,7 +38,7 @@ class Settings:
 
     model: tuple[str, ...] = _setting(
         (),
-        "bundle folder, hub name or `built-in`, or NAME= and one of these; repeat for several models, the first is the default "
+        "bundle folder, hub name or `built-in`, optionally as NAME=BUNDLE; repeat for several models, the first is the default "
         "(default: the built-in model as `moembed`)",
     )
     host: str = _setting("127.0.0.1", "address to listen on")

@@ -62,7 +62,7 @@ OPERATIONS = Api(
     endpoints=(
         Endpoint("/health", "Check that the process is alive", _health, None, Health, public=True),
         Endpoint("/ready", "Check that every model is loaded and answers", _ready, None, Ready, public=True),
-        Endpoint("/metrics", "Metrics for Prometheus", _metrics),
-        Endpoint("/openapi.json", "OpenAPI description of this server", _openapi),
+        Endpoint("/metrics", "Get metrics for Prometheus", _metrics),
+        Endpoint("/openapi.json", "Get the OpenAPI description of this server", _openapi),
     ),
 )

@@ -108,7 +108,7 @@ class Engine:
         tokenizer, limit = self.embedder.tokenizer, self.embedder.max_tokens
         prompt = select_prompt(self.embedder, [""], task, self._settings.task)
 
-        def check() -> list[Window]:
+        def to_windows() -> list[Window]:
             try:
                 check_room(tokenizer, prompt, limit, "error")
             except InputError as error:
@@ -134,7 +134,7 @@ class Engine:
                 windows.append(Window(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
             return windows
 
-        return await self._embed(await self.offload(rows, check), len(rows), dim, RowOutput.EMBEDDING)
+        return await self._embed(await self.offload(rows, to_windows), len(rows), dim, RowOutput.EMBEDDING)
 
     async def token_embeddings(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
