@@ -104,7 +104,7 @@ class Service:
 
     @property
     def ready(self) -> dict[str, bool]:
-        """Whether each model answered its probe and is not stuck in a call, by name."""
+        """Readiness by model name: True if the model answered its probe and is not stuck in a call."""
         return {
             name: name in self._engines and self._engines[name].scheduler.call_running_for < _STUCK_SECONDS
             for name in self.names
