@@ -96,7 +96,7 @@ def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
     app = create_app(Settings(**settings), on_failure=failures.append)
     http = functools.partial(HttpProtocol, timeout=Settings(**settings).body_timeout)
     server = uvicorn.Server(
-        uvicorn.Config(app, http=http, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+        uvicorn.Config(app, http=http, log_config=None, access_log=False, timeout_graceful_shutdown=60)
     )
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
@@ -112,7 +112,7 @@ def serving(*, until_ready: bool = True, **settings: Any) -> Iterator[Server]:
             yield here
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(90)
             assert not thread.is_alive()
 
 
