@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from moembed.cli.common import Subparsers, emit_json
+from moembed.cli.common import Subparsers, emit, emit_json
+
+
+class _ListRepositories(argparse.Action):
+    """Option that prints the repositories and exits, like `--version`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_arguments: Any) -> None:
+        from moembed.train.data.public_repositories import REPOSITORIES
+
+        for repository in REPOSITORIES:
+            emit(f"{repository.name}\t{repository.license}")
+        parser.exit()
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -22,6 +33,12 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="JSONL file of pairs to write, gzip")
     parser.add_argument(
         "--without", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of evaluation sets"
+    )
+    parser.add_argument(
+        "--list",
+        action=_ListRepositories,
+        nargs=0,
+        help="print the repositories at github.com and their licenses, and exit",
     )
     return parser
 

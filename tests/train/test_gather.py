@@ -117,6 +117,14 @@ def test_the_same_clones_give_the_same_bytes(clones, evaluation, tmp_path):
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_the_repositories_are_listed_with_their_licenses(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["gather", "--list"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{one.name}\t{one.license}" for one in public_repositories.REPOSITORIES]
+
+
 def test_a_folder_without_clones_is_refused(tmp_path, evaluation, capsys):
     assert _gather(tmp_path / "nothing", evaluation, tmp_path / "out")[0] == 2
     assert "has no clone of any of MicrosoftTranslator/NTREX" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 import torch
 
+from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import DEFAULT_FOLDER
 from moembed.cli import main
 from moembed.errors import InputError
@@ -21,6 +22,7 @@ from moembed.train.recipe import load_recipe
 from moembed.train.steps import contrastive, distillation
 from moembed.train.steps.trainer import Trainer
 from moembed.verify.probes import probe_texts
+from support.evaluation_sets import write_beir
 from support.teachers import HIDDEN, write_teacher
 
 CHECKPOINTS = ("conversion", "distillation", "projection", "contrastive")
@@ -226,6 +228,21 @@ def test_a_finished_run_is_not_repeated(ingredients, made, tmp_path, monkeypatch
     assert _train(ingredients, out) == 0
     for name in CHECKPOINTS:
         assert _sha256(out / name) == _sha256(made / name)
+
+
+def test_a_checkpoint_is_shipped(ingredients, made, tmp_path, capsys):
+    write_beir(tmp_path / "data" / "tiny")
+    bundle, cards = tmp_path / "bundle", tmp_path / "cards"
+    command = ["ship", made / "contrastive", ingredients / "text.jsonl", "--data", tmp_path / "data", "--sets", "tiny"]
+    command += ["--work", tmp_path / "work", "--bundle", bundle, "--card", cards]
+    assert main([str(argument) for argument in command]) == 0
+    assert capsys.readouterr().out == f"{bundle}\n"
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.recipe == "int8-table4"
+    assert manifest.source.weights_sha256 == _sha256(made / "contrastive")
+    card = (cards / "CARD.md").read_text("utf-8")
+    assert f"| tiny | nDCG@10 | {100 * manifest.certificate.quality['tiny'].value:.2f} |" in card
+    assert "| contrastive | " in card
 
 
 # --- a run initialized from a model

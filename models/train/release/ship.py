@@ -54,7 +54,7 @@ def ship(
         The bundle in its place, opened.
 
     Raises:
-        InputError: the checkpoint has no training report, a step failed, or the bundle is too large.
+        InputError: the checkpoint has no training report, a step failed, or the bundle is too large; nothing was replaced.
         OutputError: a file cannot be written.
         MissingExtraError: a package of the extra `eval` is not installed.
     """
@@ -68,10 +68,6 @@ def ship(
         certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
     except MoembedError as error:
         raise InputError(f"{error}: nothing was replaced") from error
-    if int8.size > MAX_BYTES:
-        raise InputError(
-            f"{int8.folder} has {int8.size:,} bytes, more than the {MAX_BYTES:,} for a wheel: nothing was replaced"
-        )
     card.write_card(int8.folder, checkpoint, texts, card_dir, texts=card.TEXTS_PER_LANGUAGE)
     with replacing_folder(bundle) as partial:
         shutil.copytree(int8.folder, partial, dirs_exist_ok=True)
@@ -81,7 +77,7 @@ def ship(
 def _build(
     checkpoint: Path, texts: Sequence[Path], recipe: Recipe, quantization: str, work: Path, log: Callable[[str], None]
 ) -> tuple[Bundle, Bundle]:
-    """Return the fp32 bundle and the INT8 bundle, made in the work folder."""
+    """Return the fp32 bundle and the INT8 bundle, made in the work folder; the latter is small enough for a wheel."""
     named = work / recipe.name
     try:
         shutil.copytree(checkpoint, named, dirs_exist_ok=True)  # a bundle has the name of its checkpoint's folder
@@ -90,7 +86,10 @@ def _build(
     fp32 = export(locate(named), work / f"{recipe.name}-fp32", force=True, log=log)
     calibration = _calibration_texts(named, texts, recipe)
     out = work / f"{recipe.name}-int8"
-    return fp32, quantize(fp32, out, recipe=quantization, calibration=calibration, force=True, log=log)
+    int8 = quantize(fp32, out, recipe=quantization, calibration=calibration, force=True, log=log)
+    if int8.size > MAX_BYTES:
+        raise InputError(f"{out} has {int8.size:,} bytes, more than the {MAX_BYTES:,} for a wheel")
+    return fp32, int8
 
 
 def _calibration_texts(checkpoint: Path, texts: Sequence[Path], recipe: Recipe) -> list[str]:
