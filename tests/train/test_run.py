@@ -213,8 +213,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path
             return genuine(*args)
 
         monkeypatch.setattr(owner, method, failing)
-        with pytest.raises(KeyboardInterrupt):
-            _train(ingredients, out)
+        assert _train(ingredients, out) == 130
         monkeypatch.setattr(owner, method, genuine)
     assert _train(ingredients, out) == 0
     for name in CHECKPOINTS:
