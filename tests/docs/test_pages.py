@@ -146,7 +146,7 @@ def options_in(words):
 
 def module_source(module):
     spec = importlib.util.find_spec(module)
-    if spec.submodule_search_locations:
+    if spec.submodule_search_locations:  # a package
         spec = importlib.util.find_spec(f"{module}.__main__")
     return Path(spec.origin).read_text("utf-8")
 
