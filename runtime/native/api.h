@@ -44,9 +44,9 @@ MOEMBED_API uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer,
 // with `spans`, bare and with the characters they come from. Unless `most` is negative, only the first `most` of each text,
 // or with `last` the last ones, special tokens not counted. Null if there is not enough memory, or with `spans` if a text has
 // 4 GiB. Any number of threads may call it at once.
-MOEMBED_API const moembed_tokens* moembed_tokenizer_encode(
-    const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans, int64_t most,
-    int32_t last);
+MOEMBED_API const moembed_tokens* moembed_tokenizer_encode(const moembed_tokenizer* tokenizer, const uint8_t* texts,
+                                                           const int64_t* starts, int64_t count, int32_t spans,
+                                                           int64_t most, int32_t last);
 MOEMBED_API void moembed_tokens_free(const moembed_tokens* tokens);
 
 // Kernels for ONNX Runtime, one set for each instruction set of this kind of machine, best first. Whether the processor can

@@ -46,7 +46,8 @@ inline void load(int t, const void* from, size_t stride) {
     Tile& tile = tiles()[t];
     expect(tile.rows > 0);
     std::memset(tile.data, 0, sizeof tile.data);
-    for (int r = 0; r < tile.rows; ++r) std::memcpy(tile.data[r], static_cast<const uint8_t*>(from) + r * stride, tile.bytes);
+    for (int r = 0; r < tile.rows; ++r)
+        std::memcpy(tile.data[r], static_cast<const uint8_t*>(from) + r * stride, tile.bytes);
 }
 
 inline void store(int t, void* to, size_t stride) {

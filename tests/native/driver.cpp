@@ -134,8 +134,18 @@ Outputs products(const Kernels& k, uint64_t seed) {
     if (r.below(4) == 0) codes.fill(255), weight.fill(0x81);
     halves(blocks, [&](size_t a, size_t b) { k.sum_columns(weight.data, depth, a, b, sums.data); });
     for (int way = 0; way < 4; ++way) {
-        const Product p{codes.data, step.data, static_cast<int>(t), depth, way & 1 ? 32 : 128, weight.data,
-                        way & 2 ? sums.data : nullptr, scale.data, way ? bias.data : nullptr, way == 2, y.data, n};
+        const Product p{codes.data,
+                        step.data,
+                        static_cast<int>(t),
+                        depth,
+                        way & 1 ? 32 : 128,
+                        weight.data,
+                        way & 2 ? sums.data : nullptr,
+                        scale.data,
+                        way ? bias.data : nullptr,
+                        way == 2,
+                        y.data,
+                        n};
         halves(blocks, [&](size_t a, size_t b) { k.product(p, a, b); });
         out.add(y);
     }
@@ -155,7 +165,8 @@ Outputs attentions(const Kernels& k, uint64_t seed) {
     halves(tokens, [&](size_t first, size_t last) {
         Exact<float> scratch(k.attention_scratch(a, tokens));
         scratch.fill(0xff);  // NaN, if it were ever read
-        for (size_t head = 0; head < heads; ++head) k.attention(a, head, before, before + tokens, first, last, scratch.data);
+        for (size_t head = 0; head < heads; ++head)
+            k.attention(a, head, before, before + tokens, first, last, scratch.data);
     });
     out.add(y);
     return out;

@@ -36,15 +36,16 @@ public:
         const size_t whole = rows > kFew ? depth / 16 : 0;
         if (whole) {
             configure(rows);
-            (rows > 16 ? blocks == 2 ? tiles<2, 2> : tiles<2, 1> : blocks == 2 ? tiles<1, 2> : tiles<1, 1>)(
-                codes, stride, weight, depth * 64, whole, start, out);
+            (rows > 16     ? blocks == 2 ? tiles<2, 2> : tiles<2, 1>
+             : blocks == 2 ? tiles<1, 2>
+                           : tiles<1, 1>)(codes, stride, weight, depth * 64, whole, start, out);
         }
         if (whole * 16 == depth) return;
         codes += whole * 64;
         weight += whole * 1024;
         for (int r = 0; r < rows; ++r, codes += stride, out += 32) {
-            (blocks == 2 ? vnni_tile<1, 2> : vnni_tile<1, 1>)(
-                codes, stride, weight, depth * 64, depth - whole * 16, whole ? out : start, 0, out);
+            (blocks == 2 ? vnni_tile<1, 2> : vnni_tile<1, 1>)(codes, stride, weight, depth * 64, depth - whole * 16,
+                                                              whole ? out : start, 0, out);
         }
     }
 

@@ -46,11 +46,12 @@ inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
 #ifndef MOEMBED_DOTS_AMX
 struct Dots {
     void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
-                        const int32_t* start, int32_t* out) {
+                    const int32_t* start, int32_t* out) {
         rows_of<kRows>(rows, [&](auto r) {
             constexpr int kR = decltype(r)::value;
-            (blocks == 3 ? vnni_tile<kR, 3> : blocks == 2 ? vnni_tile<kR, 2> : vnni_tile<kR, 1>)(
-                codes, stride, weight, depth * 64, depth, start, 0, out);
+            (blocks == 3   ? vnni_tile<kR, 3>
+             : blocks == 2 ? vnni_tile<kR, 2>
+                           : vnni_tile<kR, 1>)(codes, stride, weight, depth * 64, depth, start, 0, out);
         });
     }
 };

@@ -35,16 +35,18 @@ inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
     MOEMBED_UNROLL
     for (int r = 0; r < R; ++r) {
         MOEMBED_UNROLL
-        for (int h = 0; h < 2; ++h) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * 16 * kBlocks + 8 * h), sums[r][h]);
+        for (int h = 0; h < 2; ++h)
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * 16 * kBlocks + 8 * h), sums[r][h]);
     }
 }
 
 struct Dots {
     void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
-                        const int32_t* start, int32_t* out) {
+                    const int32_t* start, int32_t* out) {
         rows_of<kRows>(rows, [&](auto r) {
             for (int b = 0; b < blocks; ++b) {
-                vnni_tile<decltype(r)::value>(codes, stride, weight + b * depth * 64, depth, start + 16 * b, out + 16 * b);
+                vnni_tile<decltype(r)::value>(codes, stride, weight + b * depth * 64, depth, start + 16 * b,
+                                              out + 16 * b);
             }
         });
     }

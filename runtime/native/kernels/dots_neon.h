@@ -53,10 +53,11 @@ inline void dot_tile(const uint8_t* codes, size_t stride, const int8_t* weight, 
 
 struct Dots {
     void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
-                        const int32_t* start, int32_t* out) {
+                    const int32_t* start, int32_t* out) {
         rows_of<kRows>(rows, [&](auto r) {
             for (int b = 0; b < blocks; ++b) {
-                dot_tile<decltype(r)::value>(codes, stride, weight + b * depth * 64, depth, start + 16 * b, out + 16 * b);
+                dot_tile<decltype(r)::value>(codes, stride, weight + b * depth * 64, depth, start + 16 * b,
+                                             out + 16 * b);
             }
         });
     }

@@ -17,7 +17,7 @@ constexpr int kZero = 0;
 
 struct Dots {
     void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
-                        const int32_t* start, int32_t* out) {
+                    const int32_t* start, int32_t* out) {
         for (int r = 0; r < rows; ++r) {
             for (int b = 0; b < blocks; ++b) {
                 // Unsigned, so that a sum of foreign weights may wrap.
@@ -27,7 +27,8 @@ struct Dots {
                 const uint8_t* c = codes + r * stride;
                 for (size_t k = 0; k < depth; ++k, w += 64, c += 4) {
                     for (int j = 0; j < 16; ++j) {
-                        const int32_t sum = c[0] * w[4 * j] + c[1] * w[4 * j + 1] + c[2] * w[4 * j + 2] + c[3] * w[4 * j + 3];
+                        const int32_t sum =
+                            c[0] * w[4 * j] + c[1] * w[4 * j + 1] + c[2] * w[4 * j + 2] + c[3] * w[4 * j + 3];
                         sums[j] += static_cast<uint32_t>(sum);
                     }
                 }

@@ -40,7 +40,8 @@ inline Lanes from_bytes(const int8_t* p) {
 
 // x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
 inline Lanes times_power(Lanes x, Lanes t) {
-    const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.a), 23), m = _mm256_slli_epi32(_mm256_castps_si256(t.b), 23);
+    const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.a), 23),
+                  m = _mm256_slli_epi32(_mm256_castps_si256(t.b), 23);
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x.a), n)),
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x.b), m))};
 }

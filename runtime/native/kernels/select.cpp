@@ -131,8 +131,12 @@ struct Machine {
 const Choice* choices() {
 #if defined(MOEMBED_X86)
     static const Machine machine;
-    static const Choice all[] = {{&kAmx, machine.amx},   {&kAvx512Vnni, machine.avx512vnni}, {&kAvxVnni, machine.avxvnni},
-                                 {&kAvx2, machine.avx2}, {&kPlain, true},                    {nullptr, false}};
+    static const Choice all[] = {{&kAmx, machine.amx},
+                                 {&kAvx512Vnni, machine.avx512vnni},
+                                 {&kAvxVnni, machine.avxvnni},
+                                 {&kAvx2, machine.avx2},
+                                 {&kPlain, true},
+                                 {nullptr, false}};
 #elif defined(MOEMBED_ARM)
     static const Machine machine;
     static const Choice all[] = {{&kNeonI8mm, machine.i8mm}, {&kNeon, machine.neon}, {&kPlain, true}, {nullptr, false}};

@@ -13,8 +13,8 @@ constexpr size_t kQueries = 16;  // of which scores are kept
 
 // Out[r][b * 16 ..] = sum over d, in order, of a[r * a_stride + d] * m[b * block + d * m_stride ..]
 template <int R, int B>
-inline void float_tile(const float* a, size_t a_stride, const float* m, size_t m_stride, size_t block, size_t depth, float* out,
-                       size_t out_stride) {
+inline void float_tile(const float* a, size_t a_stride, const float* m, size_t m_stride, size_t block, size_t depth,
+                       float* out, size_t out_stride) {
     Lanes sums[R][B];
     MOEMBED_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -64,8 +64,8 @@ inline size_t up_to_sixteen(size_t n) { return (n + 15) / 16 * 16; }
 
 // Where things are in the scratch memory, in floats.
 struct AttentionLayout {
-    size_t keys = 0;  // [tokens / 16][dim][16]
-    size_t values;    // [tokens][dim up to a multiple of 16]
+    size_t keys = 0;                // [tokens / 16][dim][16]
+    size_t values;                  // [tokens][dim up to a multiple of 16]
     size_t queries, scores, mixed;  // of kQueries rows
     size_t all;
 
@@ -108,7 +108,8 @@ inline void softmax(float* scores, size_t tokens, float* total) {
 
 inline void attention(const Attention& a, size_t head, size_t begin, size_t end, size_t first_query, size_t last_query,
                       float* scratch) {
-    const size_t tokens = end - begin, across = up_to_sixteen(tokens), wide = up_to_sixteen(a.dim), hidden = a.heads * a.dim;
+    const size_t tokens = end - begin, across = up_to_sixteen(tokens), wide = up_to_sixteen(a.dim),
+                 hidden = a.heads * a.dim;
     const AttentionLayout at(a.dim, tokens);
     float *keys = scratch + at.keys, *values = scratch + at.values, *queries = scratch + at.queries;
     float *scores = scratch + at.scores, *mixed = scratch + at.mixed;
@@ -118,7 +119,8 @@ inline void attention(const Attention& a, size_t head, size_t begin, size_t end,
         turned(a, head, 1, begin + j, fill(1.0f), mixed);
         float* column = keys + j / 16 * a.dim * 16 + j % 16;
         for (size_t d = 0; d < a.dim; ++d) column[16 * d] = mixed[d];
-        std::memcpy(values + j * wide, a.qkv + (begin + j) * 3 * hidden + 2 * hidden + head * a.dim, a.dim * sizeof(float));
+        std::memcpy(values + j * wide, a.qkv + (begin + j) * 3 * hidden + 2 * hidden + head * a.dim,
+                    a.dim * sizeof(float));
     }
     const Lanes factor = fill(1.0f / sqrtf(static_cast<float>(a.dim)));
     for (size_t query = first_query; query < last_query; query += kQueries) {

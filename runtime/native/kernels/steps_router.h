@@ -39,7 +39,8 @@ inline void route(const float* x, size_t width, const float* weight, size_t expe
             size_t best = experts;
             for (e = 0; e < experts; ++e) {
                 bool taken = false;
-                for (size_t before = 0; before < k; ++before) taken |= chosen[t * top_k + before] == static_cast<int64_t>(e);
+                for (size_t before = 0; before < k; ++before)
+                    taken |= chosen[t * top_k + before] == static_cast<int64_t>(e);
                 if (!taken && (best == experts || scratch[e] > scratch[best])) best = e;
             }
             weights[t * top_k + k] = scratch[best];

@@ -121,21 +121,21 @@ inline void embed(const Embedding& e, const Norm& a, size_t first, size_t last) 
 inline void add_norm(const float* x, const float* residual, const Norm& a, size_t first, size_t last) {
     for (size_t t = first; t < last; ++t) {
         const size_t row = t * a.width;
-        along(a.width, [&](size_t i, size_t n) {
-            store(a.y + row + i, load(x + row + i, n) + load(residual + row + i, n), n);
-        });
+        along(a.width,
+              [&](size_t i, size_t n) { store(a.y + row + i, load(x + row + i, n) + load(residual + row + i, n), n); });
         normalize(a, t);
         smoothed_codes(a, t);
     }
 }
 
-inline void combine(const float* slots, const float* weights, size_t top_k, const float* bias, size_t width, size_t first,
-                    size_t last, float* y) {
+inline void combine(const float* slots, const float* weights, size_t top_k, const float* bias, size_t width,
+                    size_t first, size_t last, float* y) {
     for (size_t t = first; t < last; ++t) {
         const float* slot = slots + t * top_k * width;
         along(width, [&](size_t i, size_t n) {
             Lanes mixed = load(slot + i, n) * fill(weights[t * top_k]);
-            for (size_t k = 1; k < top_k; ++k) mixed = mixed + load(slot + k * width + i, n) * fill(weights[t * top_k + k]);
+            for (size_t k = 1; k < top_k; ++k)
+                mixed = mixed + load(slot + k * width + i, n) * fill(weights[t * top_k + k]);
             store(y + t * width + i, mixed + load(bias + i, n), n);
         });
     }

@@ -40,7 +40,7 @@ struct Product {
     int middle;
     const int8_t* weight;
     const int32_t* column_sums;  // [N] of the weights, or null: they are summed on the way
-    const float *scale, *bias;  // [N]; bias may be null
+    const float *scale, *bias;   // [N]; bias may be null
     bool gelu;
     float* out;
     size_t out_stride;  // floats from row to row
@@ -67,14 +67,15 @@ struct Kernels {
     // The sums of the columns of blocks `first` to `last`; `sums` begins with column 0.
     void (*sum_columns)(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums);
     // Queries `first` to `last` of one head of the text that has tokens `begin` to `end`.
-    void (*attention)(const Attention&, size_t head, size_t begin, size_t end, size_t first, size_t last, float* scratch);
+    void (*attention)(const Attention&, size_t head, size_t begin, size_t end, size_t first, size_t last,
+                      float* scratch);
     size_t (*attention_scratch)(const Attention&, size_t tokens);  // floats
     // Weights [rows, top_k] and chosen [rows, top_k]; scratch has `experts` rounded up to sixteen floats.
-    void (*route)(const float* x, size_t width, const float* weight, size_t experts, size_t top_k, size_t first, size_t last,
-                  float* weights, int64_t* chosen, float* scratch);
+    void (*route)(const float* x, size_t width, const float* weight, size_t experts, size_t top_k, size_t first,
+                  size_t last, float* weights, int64_t* chosen, float* scratch);
     // y = sum over k of weights[k] * slots[k], in this order, + bias; slots [rows, top_k, width]
-    void (*combine)(const float* slots, const float* weights, size_t top_k, const float* bias, size_t width, size_t first,
-                    size_t last, float* y);
+    void (*combine)(const float* slots, const float* weights, size_t top_k, const float* bias, size_t width,
+                    size_t first, size_t last, float* y);
     // The sum of rows `first` to `last`, by `divisor`.
     void (*mean)(const float* x, size_t width, size_t first, size_t last, float divisor, float* y);
 };

@@ -34,7 +34,8 @@ void check(Functions api, OrtStatus* status) {
 
 const void* Call::raw_input(size_t index, const char* name, const Shape& expected, Shape& found) const {
     const OrtValue* value = nullptr;
-    check(api_, invoke(api_, Place::KernelContextGetInput, static_cast<const OrtKernelContext*>(context_), index, &value));
+    check(api_,
+          invoke(api_, Place::KernelContextGetInput, static_cast<const OrtKernelContext*>(context_), index, &value));
     if (!value) refuse(std::string(name) + " is missing");
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api_, invoke(api_, Place::GetTensorTypeAndShape, value, &info));
@@ -48,7 +49,8 @@ const void* Call::raw_input(size_t index, const char* name, const Shape& expecte
     invoke<void>(api_, Place::ReleaseTensorTypeAndShapeInfo, info);
     check(api_, status);
     for (const int64_t axis : found) {
-        if (axis > kLongestAxis) refuse(std::string(name) + " is " + text(found) + ", longer than any tensor of a model");
+        if (axis > kLongestAxis)
+            refuse(std::string(name) + " is " + text(found) + ", longer than any tensor of a model");
     }
     if (!matches(found, expected)) refuse(std::string(name) + " is " + text(found) + ", expected " + text(expected));
     void* data = nullptr;
@@ -58,7 +60,8 @@ const void* Call::raw_input(size_t index, const char* name, const Shape& expecte
 
 size_t Call::inputs() const {
     size_t count = 0;
-    check(api_, invoke(api_, Place::KernelContextGetInputCount, static_cast<const OrtKernelContext*>(context_), &count));
+    check(api_,
+          invoke(api_, Place::KernelContextGetInputCount, static_cast<const OrtKernelContext*>(context_), &count));
     return count;
 }
 
@@ -73,8 +76,8 @@ void* Call::raw_output(size_t index, std::initializer_list<size_t> shape) {
 }
 
 void Call::run(void (*task)(void*, size_t), size_t tasks, void* data) {
-    check(api_, invoke(api_, Place::KernelContextParallelFor, static_cast<const OrtKernelContext*>(context_), task, tasks,
-                       size_t{0}, data));
+    check(api_, invoke(api_, Place::KernelContextParallelFor, static_cast<const OrtKernelContext*>(context_), task,
+                       tasks, size_t{0}, data));
 }
 
 }  // namespace moembed::ort

@@ -31,12 +31,19 @@ struct Experts {
           bias(call.input<float>(4, "bias", {codes.shape[1]})),
           scale1(call.input<float>(5, "scale1", {kAny, kAny})),
           scale2(call.input<float>(6, "scale2", {scale1.shape[0], codes.shape[1]})),
-          tokens(codes[0]), hidden(codes[1]), ffn(scale1[1]), count(scale1[0]), top_k(weights[1]), slots(tokens * top_k) {
+          tokens(codes[0]),
+          hidden(codes[1]),
+          ffn(scale1[1]),
+          count(scale1[0]),
+          top_k(weights[1]),
+          slots(tokens * top_k) {
         if (!top_k) refuse("weights are for no expert");
         if (call.inputs() != kFixedInputs + 2 * count) {
-            refuse(std::to_string(call.inputs() - kFixedInputs) + " matrices for " + std::to_string(count) + " experts");
+            refuse(std::to_string(call.inputs() - kFixedInputs) + " matrices for " + std::to_string(count) +
+                   " experts");
         }
-        for (size_t e = 0; e < count; ++e) up.emplace_back(call, kFixedInputs + e, "w1", scale2.shape[1], scale1.shape[1]);
+        for (size_t e = 0; e < count; ++e)
+            up.emplace_back(call, kFixedInputs + e, "w1", scale2.shape[1], scale1.shape[1]);
         for (size_t e = 0; e < count; ++e) {
             down.emplace_back(call, kFixedInputs + count + e, "w2", scale1.shape[1], scale2.shape[1]);
         }
@@ -111,7 +118,8 @@ void by_rows(Call& call, const Experts& x, const Groups& groups, float* slots) {
         const auto up = up_product(x, part.expert, arrays.at<uint8_t>(codes), arrays.at<float>(step), rows, floats);
         call.kernels.product(up, 0, x.up[part.expert].blocks());
         call.kernels.quantize_gelu(floats, x.ffn, 0, rows, arrays.at<uint8_t>(inner), arrays.at<float>(inner_step));
-        const auto down = down_product(x, part.expert, arrays.at<uint8_t>(inner), arrays.at<float>(inner_step), rows, floats);
+        const auto down =
+            down_product(x, part.expert, arrays.at<uint8_t>(inner), arrays.at<float>(inner_step), rows, floats);
         call.kernels.product(down, 0, x.down[part.expert].blocks());
         scatter(x, groups, part.first, part.last, floats, slots);
     });
@@ -140,7 +148,8 @@ void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots
     gather(x, groups, 0, x.slots, arrays.at<uint8_t>(codes), arrays.at<float>(step));
     auto part_of = [&](const Part& part, auto product, const uint8_t* c, const float* s, size_t k, size_t n) {
         const size_t first = groups.starts[part.expert], rows = groups.starts[part.expert + 1] - first;
-        call.kernels.product(product(x, part.expert, c + first * k, s + first, rows, floats + first * n), part.first, part.last);
+        call.kernels.product(product(x, part.expert, c + first * k, s + first, rows, floats + first * n), part.first,
+                             part.last);
     };
     const auto ups = along_weights(x.up, groups), downs = along_weights(x.down, groups);
     call.parallel(ups.size(), [&](size_t task) {

@@ -24,8 +24,18 @@ struct Operands {
     }
 
     Product product(int64_t middle, bool gelu, float* out) const {
-        return {codes.data, step.data, static_cast<int>(codes[0]), weight.depth, static_cast<int>(middle), weight.data,
-                weight.sums, scale.data, bias.data, gelu, out, weight.columns};
+        return {codes.data,
+                step.data,
+                static_cast<int>(codes[0]),
+                weight.depth,
+                static_cast<int>(middle),
+                weight.data,
+                weight.sums,
+                scale.data,
+                bias.data,
+                gelu,
+                out,
+                weight.columns};
     }
 };
 

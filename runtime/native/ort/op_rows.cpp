@@ -28,9 +28,8 @@ void add_norm_codes(Call& call, bool codes) {
         norm.codes = call.output<uint8_t>(1, {rows, width});
         norm.step = call.output<float>(2, {rows, 1});
     }
-    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) {
-        call.kernels.add_norm(x.data, residual.data, norm, first, last);
-    });
+    call.ranges(rows, kRowsOfTask,
+                [&](size_t first, size_t last) { call.kernels.add_norm(x.data, residual.data, norm, first, last); });
 }
 
 // The rest of an embedding whose table has so many words of so many values.
@@ -53,7 +52,8 @@ void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
     norm.step = call.output<float>(2, {rows, 1});
     embedding.ids = places;
     embedding.type = type.data;
-    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
+    call.ranges(rows, kRowsOfTask,
+                [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
     Scratch::of_call().trim();
 }
 
@@ -63,9 +63,8 @@ void quantize(Call& call) {
     const auto x = call.input<float>(0, "x", {kAny, kAny});
     auto* codes = call.output<uint8_t>(0, {x[0], x[1]});
     auto* step = call.output<float>(1, {x[0], 1});
-    call.ranges(x[0], kRowsOfTask, [&](size_t first, size_t last) {
-        call.kernels.quantize(x.data, x[1], first, last, codes, step);
-    });
+    call.ranges(x[0], kRowsOfTask,
+                [&](size_t first, size_t last) { call.kernels.quantize(x.data, x[1], first, last, codes, step); });
 }
 
 void add_norm(Call& call) { add_norm_codes(call, false); }
@@ -83,7 +82,8 @@ void int8_embedding(Call& call) {
 void int4_embedding(Call& call) {
     const auto table = call.input<uint8_t>(1, "table", {kAny, kAny});
     const int64_t width = 2 * table.shape[1];
-    if (width % static_cast<int64_t>(kBlock4)) refuse("table has rows of " + std::to_string(width) + " values, not whole blocks");
+    if (width % static_cast<int64_t>(kBlock4))
+        refuse("table has rows of " + std::to_string(width) + " values, not whole blocks");
     Embedding embedding{};
     embedding.table4 = table.data;
     embedding.scale4 = call.input<uint16_t>(2, "scale", {table.shape[0], width / static_cast<int64_t>(kBlock4)}).data;

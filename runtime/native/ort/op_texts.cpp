@@ -20,8 +20,8 @@ std::vector<Text> texts_of(const Tensor<int64_t>& tokens, const Tensor<int64_t>&
     for (size_t t = 0; t < tokens[0]; ++t) {
         const int64_t cell = tokens.data[t];
         if (cell <= before || cell >= cells) {
-            refuse("token " + std::to_string(t) + " is cell " + std::to_string(cell) + " behind " + std::to_string(before) +
-                   " of " + std::to_string(cells));
+            refuse("token " + std::to_string(t) + " is cell " + std::to_string(cell) + " behind " +
+                   std::to_string(before) + " of " + std::to_string(cells));
         }
         before = cell;
         const auto row = static_cast<size_t>(cell / sequence);

@@ -17,8 +17,10 @@ struct Packed {
 
     // `width` is K, that of the rows it meets, or kAny.
     Packed(const Call& call, size_t index, const char* name, int64_t width, int64_t out = kAny) {
-        if (width != kAny && width % 4) refuse("codes are " + std::to_string(width) + " wide, expected a multiple of 4");
-        if (out != kAny && out % 16) refuse(std::string(name) + " has " + std::to_string(out) + " columns, not a multiple of 16");
+        if (width != kAny && width % 4)
+            refuse("codes are " + std::to_string(width) + " wide, expected a multiple of 4");
+        if (out != kAny && out % 16)
+            refuse(std::string(name) + " has " + std::to_string(out) + " columns, not a multiple of 16");
         const auto tensor =
             call.input<int8_t>(index, name, {out == kAny ? kAny : out / 16, width == kAny ? kAny : width / 4, 16, 4});
         data = tensor.data;
@@ -32,9 +34,8 @@ struct Packed {
     void summed(Call& call) {
         if (sums || !sums_->constant) return;
         std::unique_ptr<int32_t[]> made(new int32_t[columns]);
-        call.ranges(blocks(), 24, [&](size_t first, size_t last) {
-            call.kernels.sum_columns(data, depth, first, last, made.get());
-        });
+        call.ranges(blocks(), 24,
+                    [&](size_t first, size_t last) { call.kernels.sum_columns(data, depth, first, last, made.get()); });
         sums = sums_->put(std::move(made));
     }
 

@@ -105,8 +105,8 @@ void Encoder::encode(Bytes text, Wanted wanted, Workspace* work, std::vector<int
     ids->push_back(vocabulary_.eos());
 }
 
-void Encoder::encode_with_spans(
-    Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids, std::vector<int64_t>* spans) const {
+void Encoder::encode_with_spans(Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids,
+                                std::vector<int64_t>* spans) const {
     Sink sink(wanted, true, ids);
     pieces(text, work, &sink);
     CharacterIndex index(text);
@@ -200,8 +200,8 @@ void Encoder::extend_word(size_t begin, size_t end, Workspace* work, Sink* sink)
     word.text.insert(word.text.end(), text + begin, text + end);
     if (sink->has_spans) word.origins.insert(word.origins.end(), origins + begin, origins + end);
     if (word.text.size() < work->word_limit) return;
-    const size_t settled = work->unigram.settle(
-        word.text.data(), word.text.size(), [&](const Token& token) { sink->add(token, word.origins); });
+    const size_t settled = work->unigram.settle(word.text.data(), word.text.size(),
+                                                [&](const Token& token) { sink->add(token, word.origins); });
     drop_front(&word.text, settled);
     if (sink->has_spans) drop_front(&word.origins, settled);
     work->word_limit = 2 * word.text.size() + kLongWord;
@@ -212,8 +212,8 @@ void Encoder::end_word(Workspace* work, Sink* sink) const {
     if (sink->is_full()) {
         work->unigram.reset();
     } else if (!word.text.empty()) {
-        work->unigram.finish(
-            word.text.data(), word.text.size(), [&](const Token& token) { sink->add(token, word.origins); });
+        work->unigram.finish(word.text.data(), word.text.size(),
+                             [&](const Token& token) { sink->add(token, word.origins); });
     }
     word.text.clear();
     word.origins.clear();

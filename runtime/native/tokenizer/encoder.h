@@ -29,7 +29,7 @@ public:
         explicit Workspace(const Vocabulary& vocabulary) : unigram(vocabulary) {}
         Unigram unigram;
         Normalized part;
-        Normalized word;  // what is kept of the word that is being read
+        Normalized word;        // what is kept of the word that is being read
         size_t word_limit = 0;  // bytes of it after which tokens are settled
     };
 
@@ -37,8 +37,8 @@ public:
     void encode(Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids) const;
 
     // Appends the ids of a text without special tokens, and of each the characters [start, end) it comes from.
-    void encode_with_spans(
-        Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids, std::vector<int64_t>* spans) const;
+    void encode_with_spans(Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids,
+                           std::vector<int64_t>* spans) const;
 
 private:
     class Sink;

@@ -5,7 +5,8 @@
 
 namespace moembed {
 
-// Code point << 8 | Cluster: the kind from there to the next entry. Hangul's syllables are left out.
+// clang-format off
+// Code point << 8 | Cluster: the kind of every code point up to the next entry. Hangul syllables are left out.
 constexpr uint32_t kClusterStarts[] = {
     0x0000005, 0x0000a04, 0x0000b05, 0x0000d03, 0x0000e05, 0x0002000, 0x0007f05, 0x000a000, 0x000a90e, 0x000aa00,
     0x000ad05, 0x000ae0e, 0x000af00, 0x0030006, 0x0037000, 0x0048306, 0x0048a00, 0x0059106, 0x005be00, 0x005bf06,
@@ -145,5 +146,6 @@ constexpr uint32_t kClusterStarts[] = {
     0x1f90000, 0x1f90c0e, 0x1f93b00, 0x1f93c0e, 0x1f94600, 0x1f9470e, 0x1fa0000, 0x1fa580e, 0x1fa6000, 0x1fa6e0e,
     0x1fb0000, 0x1fc000e, 0x1fffe00, 0xe000005, 0xe002006, 0xe008005, 0xe010006, 0xe01f005, 0xe100000,
 };
+// clang-format on
 
 }  // namespace moembed

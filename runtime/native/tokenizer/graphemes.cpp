@@ -24,9 +24,7 @@ constexpr std::array<uint16_t, 0x110000 / kBlock> block_entries() {
 
 constexpr auto kBlockEntries = block_entries();
 
-bool extends(Cluster kind) {
-    return kind == Cluster::Extend || kind == Cluster::Linker || kind == Cluster::ExtendOnly;
-}
+bool extends(Cluster kind) { return kind == Cluster::Extend || kind == Cluster::Linker || kind == Cluster::ExtendOnly; }
 
 bool separates(Cluster kind) { return kind == Cluster::Control || kind == Cluster::Carriage || kind == Cluster::Feed; }
 
@@ -51,8 +49,8 @@ bool ClusterBreaks::before(uint32_t code) {
 // The rules in the standard's order, whose names the comments give; the first that applies decides.
 bool ClusterBreaks::joins(Cluster next) const {
     using C = Cluster;
-    if (last_ == C::Carriage && next == C::Feed) return true;  // GB3
-    if (separates(last_) || separates(next)) return false;     // GB4, GB5
+    if (last_ == C::Carriage && next == C::Feed) return true;                                             // GB3
+    if (separates(last_) || separates(next)) return false;                                                // GB4, GB5
     if (last_ == C::L && (next == C::L || next == C::V || next == C::LV || next == C::LVT)) return true;  // GB6
     if ((last_ == C::LV || last_ == C::V) && (next == C::V || next == C::T)) return true;                 // GB7
     if ((last_ == C::LVT || last_ == C::T) && next == C::T) return true;                                  // GB8

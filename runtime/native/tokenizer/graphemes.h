@@ -7,8 +7,24 @@ namespace moembed {
 
 // The numbers are those of grapheme_table.h. Extend is divided by its part in Indic conjuncts.
 enum class Cluster : uint8_t {
-    Other, Linker, ExtendOnly, Carriage, Feed, Control, Extend, Joiner, Regional, Prepend, Spacing, L, V, T, Pictograph,
-    Consonant, LV, LVT,
+    Other,
+    Linker,
+    ExtendOnly,
+    Carriage,
+    Feed,
+    Control,
+    Extend,
+    Joiner,
+    Regional,
+    Prepend,
+    Spacing,
+    L,
+    V,
+    T,
+    Pictograph,
+    Consonant,
+    LV,
+    LVT,
 };
 
 Cluster cluster_of(uint32_t code);

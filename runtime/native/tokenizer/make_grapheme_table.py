@@ -71,11 +71,13 @@ _HEADER = """// Written by make_grapheme_table.py from the properties of Unicode
 
 namespace moembed {
 
-// Code point << 8 | Cluster: the kind from there to the next entry. Hangul's syllables are left out.
+// clang-format off
+// Code point << 8 | Cluster: the kind of every code point up to the next entry. Hangul syllables are left out.
 constexpr uint32_t kClusterStarts[] = {
 """
 _FOOTER = """
 };
+// clang-format on
 
 }  // namespace moembed
 """

@@ -5,7 +5,7 @@
 namespace moembed {
 namespace {
 
-constexpr size_t kPart = 4096;             // bytes of the text that are read at a time
+constexpr size_t kPart = 4096;              // bytes of the text that are read at a time
 constexpr size_t kLongestWholeCluster = 5;  // longer ones are looked up character by character
 
 size_t characters(const uint8_t* text, size_t size) {
@@ -51,8 +51,8 @@ Normalizer::Normalizer(const Charsmap& charsmap) : charsmap_(charsmap) {
     }
 }
 
-NormalizedParts::NormalizedParts(
-    const Normalizer& normalizer, const uint8_t* text, size_t begin, size_t end, bool origins)
+NormalizedParts::NormalizedParts(const Normalizer& normalizer, const uint8_t* text, size_t begin, size_t end,
+                                 bool origins)
     : normalizer_(normalizer),
       text_(text),
       p_(text + begin),

@@ -1,10 +1,9 @@
-#include "../api.h"
-
 #include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
 
+#include "../api.h"
 #include "encoder.h"
 #include "vocabulary.h"
 
@@ -49,9 +48,9 @@ uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer, int64_t id,
     return static_cast<uint32_t>(piece.size);
 }
 
-const moembed_tokens* moembed_tokenizer_encode(
-    const moembed_tokenizer* tokenizer, const uint8_t* texts, const int64_t* starts, int64_t count, int32_t spans, int64_t most,
-    int32_t last) try {
+const moembed_tokens* moembed_tokenizer_encode(const moembed_tokenizer* tokenizer, const uint8_t* texts,
+                                               const int64_t* starts, int64_t count, int32_t spans, int64_t most,
+                                               int32_t last) try {
     moembed::Wanted wanted;
     if (most >= 0) wanted = {static_cast<size_t>(most), last != 0};
     auto tokens = std::make_unique<OwnedTokens>();

@@ -55,7 +55,7 @@ private:
     double scores_[kNear];  // of these ways, as far as they are still needed
     size_t read_ = 0;       // ways to here are final
     size_t forgotten_ = 0;  // bytes of the word before what is kept
-    bool in_run_ = false;   // what was forgotten ends within a run of unknown characters, which is longer than any piece
+    bool in_run_ = false;  // what was forgotten ends within a run of unknown characters, which is longer than any piece
 };
 
 template <class Tell>

@@ -78,7 +78,8 @@ const char* Vocabulary::open(Bytes file) {
 bool Vocabulary::section(uint32_t number, Bytes* found) const {
     Range range;
     std::memcpy(&range, file_.data + offsetof(Header, sections) + number * sizeof range, sizeof range);
-    if (range.offset < sizeof(Header) || range.offset > file_.size || range.size > file_.size - range.offset) return false;
+    if (range.offset < sizeof(Header) || range.offset > file_.size || range.size > file_.size - range.offset)
+        return false;
     *found = {file_.data + range.offset, static_cast<size_t>(range.size)};
     return true;
 }
@@ -86,7 +87,8 @@ bool Vocabulary::section(uint32_t number, Bytes* found) const {
 Bytes Vocabulary::piece(uint32_t id) const {
     if (id >= pieces_) return {nullptr, 0};
     size_t start = read<uint32_t>(starts_, id / kPiecesPerStart);
-    for (uint32_t before = id / kPiecesPerStart * kPiecesPerStart; before < id; ++before) start += lengths_.data[before];
+    for (uint32_t before = id / kPiecesPerStart * kPiecesPerStart; before < id; ++before)
+        start += lengths_.data[before];
     const size_t length = lengths_.data[id];
     if (start > texts_.size || length > texts_.size - start) return {nullptr, 0};
     return {texts_.data + start, length};
