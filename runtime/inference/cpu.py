@@ -1,14 +1,17 @@
-"""What this machine's processor can do, as far as the arithmetic of small integers is concerned."""
+"""This machine's CPUs: how many there are, and their instructions for products of bytes."""
 
+import ctypes
 import functools
 import math
 import os
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 from moembed.inference.cgroups import cpu_quota
+from moembed.native.loader import native_library
 
-# Flag in /proc/cpuinfo -> what people call it, best first.
+# Flag of /proc/cpuinfo -> the usual name, best first.
 _INSTRUCTIONS = {
     "amx_int8": "AMX-INT8",
     "avx512_vnni": "AVX512-VNNI",
@@ -26,18 +29,50 @@ def available_cpus() -> int:
     """CPUs this process may use: its affinity, further limited by the quota of its control groups, rounded up."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
-    return cpus if quota is None else max(min(cpus, math.ceil(quota)), 1)
+    if quota is None:
+        return cpus
+    return max(min(cpus, math.ceil(quota)), 1)
+
+
+class _Processor(NamedTuple):
+    name: str
+    flags: frozenset[str]
 
 
 @functools.cache
-def instruction_sets() -> tuple[str, ...]:
-    """The instruction sets that matter here and that this CPU is known to have, best first; empty if it cannot be told."""
+def _processor() -> _Processor:
+    library = native_library().functions
+    if library is None:
+        return _from_cpuinfo()
+    name, flags = ctypes.c_char_p(), ctypes.c_char_p()
+    library.moembed_cpu(ctypes.byref(name), ctypes.byref(flags))
+    return _Processor(_decoded(name), frozenset(_decoded(flags).split()))
+
+
+def _decoded(text: ctypes.c_char_p) -> str:
+    return (text.value or b"").decode("ascii", errors="replace")
+
+
+def _from_cpuinfo() -> _Processor:
+    """The processor as Linux describes it; other systems tell only the native library."""
     try:
-        text = Path("/proc/cpuinfo").read_text("ascii", errors="replace")
+        text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
     except OSError:
-        text = _sysctl()
-    words = set(text.lower().split())
-    return tuple(name for flag, name in _INSTRUCTIONS.items() if flag in words)
+        return _Processor("", frozenset())
+    fields = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in text.splitlines())]
+    name = next((value for key, value in fields if key == "model name"), "")
+    flags = next((value for key, value in fields if key in ("flags", "Features")), "")
+    return _Processor(name, frozenset(flags.lower().split()))
+
+
+def cpu_name() -> str:
+    """The processor's name, such as "AMD EPYC 7763 64-Core Processor"; its architecture if the name is unknown."""
+    return _processor().name or platform.processor() or platform.machine() or "unknown"
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The instruction sets for products of bytes that this CPU supports, best first; empty if unknown."""
+    return tuple(name for flag, name in _INSTRUCTIONS.items() if flag in _processor().flags)
 
 
 def saturates() -> bool:
@@ -51,21 +86,6 @@ def saturates() -> bool:
 def integer_products() -> str:
     """How ONNX Runtime multiplies bytes on this CPU, in words; every way gives the exact integers."""
     if saturates():
-        return "exact, the slow way: no VNNI here, so that bytes are widened before they are multiplied"
+        return "exact and slower: without VNNI, bytes are widened before they are multiplied"
     best = next((name for name in instruction_sets() if name in _PRODUCTS), "ordinary instructions")
     return f"exact, by {best}"
-
-
-def _sysctl() -> str:
-    import subprocess
-
-    # macOS: "hw.optional.arm.FEAT_DotProd: 1", "machdep.cpu.leaf7_features: ... AVX2 ..."
-    try:
-        command = ["/usr/sbin/sysctl", "-a"]
-        text = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    present = {"hw.optional.arm.feat_dotprod: 1": "asimddp", "hw.optional.arm.feat_i8mm: 1": "i8mm"}
-    return " ".join(
-        [flag for line, flag in present.items() if line in text.lower()] + ["avx2"] * ("AVX2" in text.split())
-    )

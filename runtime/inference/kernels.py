@@ -1,7 +1,7 @@
-"""Which kernels compute a bundle's own operators: those of the native library, or the functions in the graph.
+"""Kernels for a bundle's own operators: those of the native library, or the functions in the graph.
 
-The functions run on any ONNX Runtime; kernels replace them where the library is there. One set of kernels serves one
-instruction set, and every set gives the same bytes. The environment variable `MOEMBED_KERNELS` forces one.
+The functions run on any ONNX Runtime. Kernels replace them where the native library is available. There is one set of kernels
+per instruction set, and every set gives the same bytes. The environment variable `MOEMBED_KERNELS` selects one.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ from moembed.native.loader import LIBRARY_FILE, native_library, warn_unused
 
 PORTABLE = "portable"
 VARIABLE = "MOEMBED_KERNELS"
+CONFIG_ENTRY = "moembed.kernels"  # kKernelsEntry of native/ort/register.cpp
 _NAMES = (PORTABLE, "plain", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "neoni8mm")
 
 
@@ -29,19 +30,21 @@ class Kernels:
     name: str
 
     def register(self, options: Any) -> None:
-        """Put the kernels into ONNX Runtime's session options."""
+        """Add the kernels to ONNX Runtime's session options.
+
+        Raises:
+            ProviderError: this machine cannot run them.
+        """
         if self.name == PORTABLE:
             return
-        functions = native_library().functions
-        # The choice is the calling thread's, so that sessions made beside this one may have others.
-        if functions is None or not functions.moembed_kernels_choose(self.name.encode()):
-            raise ProviderError(f"kernels {self.name!r} went away: {native_library().reason or 'not usable here'}")
+        _check_usable(self.name)
+        options.add_session_config_entry(CONFIG_ENTRY, self.name)
         options.register_custom_ops_library(str(LIBRARY_FILE))
 
 
 @cache
 def usable_kernels() -> tuple[str, ...]:
-    """The kernels that can run here, best first; `"portable"` is always the last."""
+    """Names of the kernels that this machine can run, best first; `"portable"` is always the last."""
     functions = native_library().functions
     if functions is None:
         return (PORTABLE,)
@@ -56,24 +59,28 @@ def usable_kernels() -> tuple[str, ...]:
 
 
 def choose_kernels(wanted: str | None = None) -> Kernels:
-    """The best kernels that can run here, or those that are asked for; warns once if there is no native library.
+    """Return the best kernels that this machine can run, or the requested ones; warn once without a native library.
 
     Args:
-        wanted: a name, or None for the environment variable `MOEMBED_KERNELS`, and without that for the best.
+        wanted: a name; None for the environment variable `MOEMBED_KERNELS`, or the best if that is not set.
 
     Raises:
         InputError: there are no kernels of this name.
-        ProviderError: they cannot run here.
+        ProviderError: this machine cannot run them.
     """
     wanted = wanted or os.environ.get(VARIABLE) or None
-    usable = usable_kernels()
     if wanted is None:
         if reason := native_library().reason:
             warn_unused(reason)
-        return Kernels(usable[0])
+        return Kernels(usable_kernels()[0])
     if wanted not in _NAMES:
-        raise InputError(f"{VARIABLE} = {wanted!r}; expected one of {', '.join(_NAMES)}")
-    if wanted not in usable:
-        reason = native_library().reason or "this processor has not these instructions"
-        raise ProviderError(f"asked for kernels {wanted!r}, here are only {', '.join(usable)}: {reason}")
+        raise InputError(f"{VARIABLE} is {wanted!r}; expected one of {', '.join(_NAMES)}")
+    _check_usable(wanted)
     return Kernels(wanted)
+
+
+def _check_usable(name: str) -> None:
+    usable = usable_kernels()
+    if name not in usable:
+        reason = native_library().reason or "this CPU does not support them"
+        raise ProviderError(f"kernels {name!r} cannot be used, only {', '.join(usable)}: {reason}")

@@ -1,1 +1,1 @@
-"""The native library: its C++ sources, and what loads it."""
+"""The native library: its C++ sources, and the module that loads it."""

@@ -1,6 +1,6 @@
-// The functions of the library. Plain C types, so that any language can load it; no function throws or prints.
+// The functions of the library. They use plain C types, so that any language can load it. None throws or prints.
 //
-// kAbi changes whenever a signature, a structure or a meaning here does; the Python side refuses any other.
+// Change kAbi whenever a signature, a structure or a meaning changes here: native/loader.py refuses any other number.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 #endif
 
 namespace moembed {
-constexpr int32_t kAbi = 3;
+constexpr int32_t kAbi = 4;
 }
 
 struct moembed_tokenizer;
@@ -22,7 +22,7 @@ struct moembed_special {
     uint8_t source[32];  // sha256 of the tokenizer.json that the vocabulary was made from
 };
 
-// The tokens of some texts, one after another; text i has those from rows[i] to rows[i + 1].
+// The tokens of several texts, one after the other. Those of text i are rows[i] to rows[i + 1].
 struct moembed_tokens {
     int64_t texts;
     const int64_t* rows;   // [texts + 1]
@@ -32,26 +32,31 @@ struct moembed_tokens {
 
 MOEMBED_API int32_t moembed_abi();
 
-// `file` must stay where it is until the tokenizer is closed. Null on failure, with the reason in `reason` (static text).
+// The name of this machine's processor, and its instruction sets as Linux names them in /proc/cpuinfo, separated by
+// spaces: those that the operating system supports, and that matter to products of bytes. Each is "" if unknown.
+MOEMBED_API void moembed_cpu(const char** name, const char** flags);
+
+// Kernels for ONNX Runtime, one table per instruction set of this kind of processor, best first. Returns whether this
+// machine can run table `index`, and stores its name, or null after the last table, which every machine can run. A
+// session uses the table that its config entry "moembed.kernels"
+// names when the library is registered with RegisterCustomOps.
+MOEMBED_API int32_t moembed_kernels_usable(int32_t index, const char** name);
+
+// Opens a vocabulary. `file` must stay mapped until the tokenizer is
+// closed. Returns null on failure, with a static text in `reason`.
 MOEMBED_API moembed_tokenizer* moembed_tokenizer_open(const uint8_t* file, uint64_t size, const char** reason);
 MOEMBED_API void moembed_tokenizer_close(moembed_tokenizer* tokenizer);
 MOEMBED_API void moembed_tokenizer_special(const moembed_tokenizer* tokenizer, moembed_special* special);
 
-// The UTF-8 bytes of a piece: its length, and where they are; 0 for an id that there is not.
+// Stores the address of the UTF-8 bytes of a piece and returns their number; 0 if the id is out of range.
 MOEMBED_API uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer, int64_t id, const uint8_t** text);
 
-// Tokens of texts[starts[i] .. starts[i + 1]] for each i, which are valid UTF-8: framed by the two special tokens, or,
-// with `spans`, bare and with the characters they come from. Unless `most` is negative, only the first `most` of each text,
-// or with `last` the last ones, special tokens not counted. Null if there is not enough memory, or with `spans` if a text has
-// 4 GiB. Any number of threads may call it at once.
+// Tokenizes `count` texts; text i is texts[starts[i]] to texts[starts[i + 1]] and must be valid UTF-8.
+// Without `spans`, tokens are between the two special tokens. With `spans`, there are no special tokens, and each token
+// has the range of characters that it comes from. Unless `most` is negative, keeps only the first `most` tokens of each
+// text, or the last with `last`; special tokens do not count. Returns null if memory runs out, or if a text with
+// `spans` has 4 GiB. Safe to call from several threads at once.
 MOEMBED_API const moembed_tokens* moembed_tokenizer_encode(const moembed_tokenizer* tokenizer, const uint8_t* texts,
                                                            const int64_t* starts, int64_t count, int32_t spans,
                                                            int64_t most, int32_t last);
 MOEMBED_API void moembed_tokens_free(const moembed_tokens* tokens);
-
-// Kernels for ONNX Runtime, one set for each instruction set of this kind of machine, best first. Whether the processor can
-// run number `index`, and its name; the name is null behind the last one, which always can.
-MOEMBED_API int32_t moembed_kernels_usable(int32_t index, const char** name);
-
-// Which ones the calling thread registers when it next names this library to a session's options; 0 if that cannot be.
-MOEMBED_API int32_t moembed_kernels_choose(const char* name);

@@ -1,8 +1,13 @@
-"""Compiles the native library with the C++ compiler that is there; sources.toml says from what and how.
+"""Compiles the native library with any C++ compiler; sources.toml lists the sources and flags.
 
     python runtime/native/build.py [FOLDER] [--sanitize]
 
-`pip install` runs it through setup.py. `CXX` names the compiler, which may have arguments of its own.
+`pip install` runs this through setup.py. `CXX` names the compiler, and may contain arguments.
+
+This is not CMake, because then an installation from source would need CMake, where now a compiler is enough and even that is
+optional: without one, moembed installs as pure Python. The library uses neither Python's C API nor other libraries, so there is
+nothing to search for. One wheel `py3-none-PLATFORM` serves every Python version, cross-compiled by calling zig as `CXX`. Tests
+compile the same sources with sanitizers, and with an emulation of AMX, by the same function.
 """
 
 import argparse
@@ -14,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +41,16 @@ _SANITIZE = [
 
 
 class BuildError(Exception):
-    """The library cannot be compiled here; the message says why."""
+    """The library cannot be compiled; the message says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the library is for.
+    """Platform that the library runs on.
 
     Attributes:
         system: `linux`, `darwin` or `windows`.
-        machine: `x86_64`, `aarch64`, or another, for which only the portable sources are compiled.
+        machine: `x86_64`, `aarch64`, or another one, for which only the portable sources are compiled.
     """
 
     system: str
@@ -53,7 +58,7 @@ class Target:
 
     @classmethod
     def of(cls, tag: str | None = None) -> "Target":
-        """The target of a wheel's platform tag such as `manylinux_2_17_aarch64`; of this machine if there is none."""
+        """Return the target of a wheel's platform tag such as `manylinux_2_17_aarch64`; None stands for this machine."""
         tag = (tag or sysconfig.get_platform()).lower().replace("-", "_").replace(".", "_")
         system = next((name for start, name in _SYSTEMS.items() if tag.startswith(start)), "linux")
         found = [name for end, name in _MACHINES.items() if tag.endswith(end)]
@@ -66,13 +71,13 @@ class Target:
 
 
 def find_compiler() -> list[str]:
-    """The command of a C++ compiler: `CXX`, or the first usual name that is on the path.
+    """Return the command of a C++ compiler: `CXX`, or the first usual name on the path.
 
     Raises:
-        BuildError: there is none.
+        BuildError: no compiler was found.
     """
-    if chosen := os.environ.get("CXX"):
-        return shlex.split(chosen, posix=os.name != "nt")
+    if command := os.environ.get("CXX"):
+        return shlex.split(command, posix=os.name != "nt")
     for name in _COMPILERS:
         if shutil.which(name):
             return [name]
@@ -84,8 +89,8 @@ def build(folder: Path, target: Target | None = None, *, sanitize: bool = False)
 
     Args:
         folder: where to put it.
-        target: what for; None for this machine. The compiler has to be one for it.
-        sanitize: check addresses and undefined behaviour while it runs (gcc and clang only).
+        target: its platform, which the compiler must support; None for this machine.
+        sanitize: detect invalid addresses and undefined behaviour at run time (gcc and clang only).
 
     Returns:
         The library's path.
@@ -94,30 +99,61 @@ def build(folder: Path, target: Target | None = None, *, sanitize: bool = False)
         BuildError: there is no compiler, or it fails.
     """
     target = target or Target.of()
+    toolchain = _toolchain(target, _SANITIZE if sanitize else [])
+    sources = list(_sources(toolchain.recipe, target.machine))
+    return _build(sources, folder / target.library, toolchain.compile, toolchain.link)
+
+
+def build_program(main: Path, out: Path, target: Target | None = None, flags: Sequence[str] = ()) -> Path:
+    """Compile and link a program that calls the kernels directly, with the library's own flags (gcc and clang only).
+
+    Args:
+        main: the source with its `main`.
+        out: where to put the program.
+        target: its platform, which the compiler must support; None for this machine.
+        flags: further flags of the compiler and linker.
+
+    Returns:
+        `out`.
+
+    Raises:
+        BuildError: there is no compiler, or it fails.
+    """
+    target = target or Target.of()
+    toolchain = _toolchain(target, flags)
+    kernels = [found for found in _sources(toolchain.recipe, target.machine) if found[0].parent.name == "kernels"]
+    return _build([(main, {}), *kernels], out, toolchain.compile, toolchain.link_program)
+
+
+def _toolchain(target: Target, extra: Sequence[str]) -> "_Gnu":
     compiler = find_compiler()
     recipe = tomllib.loads((NATIVE / "sources.toml").read_text("utf-8"))
-    make = _Msvc if Path(compiler[0]).stem.lower() == "cl" else _Gnu
-    toolchain = make(compiler, recipe, target, _SANITIZE if sanitize else [])
-    out = folder / target.library
+    kind = _Msvc if Path(compiler[0]).stem.lower() == "cl" else _Gnu
+    return kind(compiler, recipe, target, [*extra])
+
+
+def _build(
+    sources: Sequence[tuple[Path, dict[str, Any]]],
+    out: Path,
+    compile_: Callable[[Path, Path, dict[str, Any]], list[str]],
+    link: Callable[[list[str], Path], list[str]],
+) -> Path:
     partial = out.with_name(out.name + ".partial")
-    folder.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
-        jobs = [
-            (source, Path(scratch) / f"{number}.o", group)
-            for number, (source, group) in enumerate(_sources(recipe, target.machine))
-        ]
+        jobs = [(source, Path(scratch) / f"{number}.o", group) for number, (source, group) in enumerate(sources)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda job: _run(toolchain.compile(*job)), jobs))
-        linked = Path(scratch) / target.library
-        _run(toolchain.link([str(object_) for _, object_, _ in jobs], linked))
-        shutil.copyfile(linked, partial)
-    partial.replace(out)  # whole or not at all: a process may have the old one open
+            list(pool.map(lambda job: _run(compile_(*job)), jobs))
+        linked = Path(scratch) / out.name
+        _run(link([str(object_) for _, object_, _ in jobs], linked))
+        shutil.copy(linked, partial)
+    partial.replace(out)  # atomic: a process may have the old file open
     return out
 
 
 @dataclass(frozen=True)
 class _Gnu:
-    """How g++ and clang++ are called, and zig's clang."""
+    """Command lines of g++, clang++ and zig's clang."""
 
     compiler: list[str]
     recipe: dict[str, Any]
@@ -133,9 +169,12 @@ class _Gnu:
         flags = [flag.format(native=NATIVE) for flag in self.recipe["link"][self.target.system]]
         return [*self.compiler, *objects, *([*self.extra, "-shared"] if self.extra else flags), "-o", str(out)]
 
+    def link_program(self, objects: list[str], out: Path) -> list[str]:
+        return [*self.compiler, *self.extra, *objects, "-pthread", "-o", str(out)]
+
 
 class _Msvc(_Gnu):
-    """How cl is called."""
+    """Command lines of cl."""
 
     def compile(self, source: Path, object_: Path, group: dict[str, Any]) -> list[str]:
         flags = [*self.recipe["compile"]["msvc"], *group.get("msvc", [])]
@@ -162,13 +201,13 @@ def _run(command: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Compile from the command line, into the package folder if no other is named."""
+    """Compile the library from the command line, by default beside the loader."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("folder", type=Path, nargs="?", default=NATIVE.parent)
+    arguments.add_argument("folder", type=Path, nargs="?", default=NATIVE)
     arguments.add_argument("--sanitize", action="store_true", help="with -fsanitize=address,undefined")
-    chosen = arguments.parse_args()
+    options = arguments.parse_args()
     try:
-        print(build(chosen.folder, sanitize=chosen.sanitize))
+        print(build(options.folder, sanitize=options.sanitize))
     except BuildError as error:
         sys.exit(str(error))
     return 0

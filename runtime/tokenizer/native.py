@@ -1,6 +1,6 @@
 """The tokenizer in the native library, over a bundle's memory-mapped `vocabulary.bin`.
 
-It is `tokenizers` for one family, id for id and span for span; `moembed.export.vocabulary` describes the file.
+It gives the ids and spans of `tokenizers`, for one family of tokenizers; `moembed.export.vocabulary` describes the file.
 """
 
 import ctypes
@@ -16,36 +16,22 @@ from numpy.typing import NDArray
 
 from moembed.errors import BundleError
 from moembed.files.untrusted import open_regular
+from moembed.native.loader import Special
 
 VOCABULARY_FILE = "vocabulary.bin"
 
-_Pointer = ctypes.c_void_p
-
-
-class _Special(ctypes.Structure):
-    _fields_ = (
-        ("bos", ctypes.c_int32),
-        ("eos", ctypes.c_int32),
-        ("pad", ctypes.c_int32),
-        ("source", ctypes.c_uint8 * 32),
-    )
-
-
-class _Tokens(ctypes.Structure):
-    _fields_ = (("texts", ctypes.c_int64), ("rows", _Pointer), ("ids", _Pointer), ("spans", _Pointer))
-
 
 class NativeTokenizer:
-    """A vocabulary that is mapped, not read; safe to share between threads, and other threads run while it works.
+    """Tokenizer over a memory-mapped vocabulary; safe to share between threads, and releases the GIL while it works.
 
     Args:
-        library: the loaded native library.
+        library: from `native_library()`.
         path: a `vocabulary.bin`.
-        sha256: of the `tokenizer.json` it has to be made from; None takes any.
+        sha256: of the `tokenizer.json` that the vocabulary must be made from; None accepts any.
 
     Attributes:
-        bos: id in front of every text.
-        eos: id behind every text.
+        bos: id before every text.
+        eos: id after every text.
         pad: id of padding.
 
     Raises:
@@ -53,7 +39,7 @@ class NativeTokenizer:
     """
 
     def __init__(self, library: ctypes.CDLL, path: Path, *, sha256: str | None = None) -> None:
-        self._library = _declared(library)
+        self._library = library
         try:
             with open_regular(path) as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -65,9 +51,9 @@ class NativeTokenizer:
         if not self._handle:
             found = (reason.value or b"").decode()
             raise BundleError(f"{path} is not a usable vocabulary ({found}): copy or export the bundle again")
-        # Not when the interpreter ends: a daemon thread may be inside, and the process gives everything back.
+        # Not at interpreter exit: a daemon thread may be inside a call, and the process frees the memory anyway.
         weakref.finalize(self, _close, library, self._handle, self._file).atexit = False
-        special = _Special()
+        special = Special()
         library.moembed_tokenizer_special(self._handle, ctypes.byref(special))
         self.bos, self.eos, self.pad = special.bos, special.eos, special.pad
         if sha256 is not None and bytes(special.source).hex() != sha256:
@@ -76,7 +62,7 @@ class NativeTokenizer:
             )
 
     def encode(self, texts: Sequence[str], most: int | None = None) -> list[NDArray[np.int32]]:
-        """The ids of each text, special tokens around; without these, its first `most`.
+        """Return the ids of each text, between the special tokens; only its first `most`, special tokens not counted.
 
         Raises:
             UnicodeEncodeError: a text has a lone surrogate.
@@ -87,7 +73,7 @@ class NativeTokenizer:
     def encode_with_spans(
         self, text: str, most: int | None = None, *, last: bool = False
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The ids of a text without special tokens, its first or last `most`, and the characters `[n, 2]` each comes from.
+        """Return the ids of a text without special tokens, its first or last `most`, and their character ranges `[n, 2]`.
 
         Raises:
             UnicodeEncodeError: the text has a lone surrogate.
@@ -96,8 +82,8 @@ class NativeTokenizer:
         return ids, spans
 
     def token_string(self, token: int) -> str:
-        """The piece of an id, or "" for an id that there is not."""
-        text = _Pointer()
+        """Return the piece of an id, or "" if the id is out of range."""
+        text = ctypes.c_void_p()
         size = self._library.moembed_tokenizer_piece(self._handle, token, ctypes.byref(text))
         return ctypes.string_at(text.value or 0, size).decode(errors="replace") if size else ""
 
@@ -130,23 +116,4 @@ def _copied(pointer: int | None, target: NDArray[Any]) -> NDArray[Any]:
 
 def _close(library: ctypes.CDLL, handle: int, file: NDArray[np.uint8]) -> None:
     library.moembed_tokenizer_close(handle)
-    del file  # it had to stay mapped until here
-
-
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Tell ctypes the functions of native/api.h."""
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "moembed_tokenizer_open": (_Pointer, [_Pointer, ctypes.c_uint64, ctypes.POINTER(ctypes.c_char_p)]),
-        "moembed_tokenizer_close": (None, [_Pointer]),
-        "moembed_tokenizer_special": (None, [_Pointer, ctypes.POINTER(_Special)]),
-        "moembed_tokenizer_piece": (ctypes.c_uint32, [_Pointer, ctypes.c_int64, ctypes.POINTER(_Pointer)]),
-        "moembed_tokenizer_encode": (
-            ctypes.POINTER(_Tokens),
-            [_Pointer, ctypes.c_char_p, _Pointer, ctypes.c_int64, ctypes.c_int32, ctypes.c_int64, ctypes.c_int32],
-        ),
-        "moembed_tokens_free": (None, [ctypes.POINTER(_Tokens)]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    del file  # it must stay mapped until here

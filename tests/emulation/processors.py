@@ -1,6 +1,7 @@
 """Processors that qemu-user imitates (Debian: `apt-get install qemu-user`), and Python on them.
 
-An emulator would show the host's `/proc/cpuinfo`; the processor gets its own, by which moembed and ONNX Runtime know it.
+qemu-user would show the host's `/proc/cpuinfo`, so each processor gets its own. ONNX Runtime reads it, and so does moembed where
+it has no native library: on aarch64, because the library here is the host's.
 """
 
 import os
@@ -85,8 +86,6 @@ class Processor:
 
 
 HASWELL = Processor("x86_64", "Haswell", "avx2 fma", ("AVX2",))
-# The same processor, which claims what it has not.
-BOASTER = Processor("x86_64", "Haswell", "avx2 fma avx_vnni", ("AVX-VNNI", "AVX2"))
 CORTEX_A72 = Processor("aarch64", "cortex-a72", "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid", (), "0x0", "0xd08")
 _DOT = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp"
 NEOVERSE_N1 = Processor("aarch64", "neoverse-n1", _DOT, ("NEON dot product",), "0x3", "0xd0c")

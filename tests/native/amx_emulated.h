@@ -1,5 +1,6 @@
 // AMX-INT8 tiles in software, for machines without: the compiler is told to include this file first and to define
-// MOEMBED_AMX_EMULATED, so that the AMX kernels run on a processor with AVX512-VNNI. What the instructions forbid aborts.
+// MOEMBED_AMX_EMULATED, so that the AMX kernels run on a processor
+// with AVX512-VNNI. What the instructions forbid aborts.
 #pragma once
 
 #include <immintrin.h>

@@ -1,15 +1,19 @@
-// Runs every table of kernels that the processor has on random shapes, in buffers of exactly the size that a step may touch, on
-// several threads, and compares bytes with the plain table's. Prints a hash of all results, the same on every machine.
+// Runs every table of kernels that this machine can run on random shapes, on several threads, in buffers of exactly the
+// size that a kernel may touch. Compares their bytes with those of the plain table. Prints a hash of all results, which
+// is the same on every machine.
 //
 //     driver [SEED] [SHAPES]
 //
-// It is compiled with -fsanitize=address,undefined, with -fsanitize=thread, and for other processors; see test_kernels_driver.py.
+// test_kernels_driver.py compiles it with -fsanitize=address,undefined, with -fsanitize=thread, and for other
+// processors.
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
 
+#include "../../runtime/native/kernels/cpu.h"
 #include "../../runtime/native/kernels/select.h"
 
 using namespace moembed;
@@ -26,7 +30,7 @@ struct Random {
     float real() { return (static_cast<float>(next()) / 1073741824.0f - 1.0f) * 2.0f; }
 };
 
-// Exactly as large as it says: the sanitizer sees a byte before or behind.
+// A buffer of exactly n elements: the sanitizer detects an access before or after it.
 template <class T>
 struct Exact {
     T* data;
@@ -57,7 +61,7 @@ std::vector<char> bytes(const Exact<T>& x) {
     return {p, p + x.size * sizeof(T)};
 }
 
-// f(first, last) over two parts of `count`, each on a thread.
+// Calls f(first, last) for two halves of `count`, each on its own thread.
 template <class F>
 void halves(size_t count, F f) {
     std::thread other([&] { f(size_t{0}, count / 2); });
@@ -77,45 +81,66 @@ Outputs rows(const Kernels& k, uint64_t seed) {
     Random r{seed};
     Outputs out;
     const size_t t = r.below(20), width = 4 * (1 + r.below(60));
-    Exact<float> x(t * width), residual(t * width), gamma(width), beta(width), smooth(width), y(t * width), step(t);
-    Exact<uint8_t> codes(t * width);
+    Exact<float> x(t * width), residual(t * width), gamma(width), beta(width), smooth(width), y(t * width), scale(t);
+    Exact<uint8_t> quantized(t * width);
     x.randomized(r);
     residual.randomized(r);
     gamma.randomized(r);
     beta.randomized(r);
     smooth.randomized(r);
-    halves(t, [&](size_t a, size_t b) { k.quantize(x.data, width, a, b, codes.data, step.data); });
-    out.add(codes), out.add(step);
-    halves(t, [&](size_t a, size_t b) { k.quantize_gelu(x.data, width, a, b, codes.data, step.data); });
-    out.add(codes), out.add(step);
-    const Norm norm{width, 1e-5f, gamma.data, beta.data, smooth.data, y.data, codes.data, step.data};
+    halves(t, [&](size_t a, size_t b) { k.quantize(x.data, width, a, b, quantized.data, scale.data); });
+    out.add(quantized), out.add(scale);
+    halves(t, [&](size_t a, size_t b) { k.quantize_gelu(x.data, width, a, b, quantized.data, scale.data); });
+    out.add(quantized), out.add(scale);
+    Norm norm;
+    norm.width = width;
+    norm.epsilon = 1e-5f;
+    norm.gamma = gamma.data;
+    norm.beta = beta.data;
+    norm.smooth = smooth.data;
+    norm.y = y.data;
+    norm.quantized = quantized.data;
+    norm.scale = scale.data;
     halves(t, [&](size_t a, size_t b) { k.add_norm(x.data, residual.data, norm, a, b); });
-    out.add(y), out.add(codes), out.add(step);
+    out.add(y), out.add(quantized), out.add(scale);
     const size_t words = 1 + r.below(9), top_k = 1 + r.below(3), experts = top_k + r.below(20);
-    Exact<int64_t> ids(t), chosen(t * top_k);
+    Exact<int64_t> ids(t), expert_indices(t * top_k);
     for (size_t i = 0; i < t; ++i) ids.data[i] = static_cast<int64_t>(r.below(words));
     Exact<int8_t> table(words * width);
-    Exact<float> scale(words), weight(experts * width), weights(t * top_k), slots(t * top_k * width), mean(width);
-    table.randomized(r), scale.randomized(r), weight.randomized(r), slots.randomized(r);
-    const Embedding embedding{ids.data, beta.data, table.data, scale.data, nullptr, nullptr};
+    Exact<float> table_scale(words), weight(experts * width), weights(t * top_k), slots(t * top_k * width), mean(width);
+    table.randomized(r), table_scale.randomized(r), weight.randomized(r), slots.randomized(r);
+    Embedding embedding;
+    embedding.ids = ids.data;
+    embedding.type = beta.data;
+    embedding.table8 = table.data;
+    embedding.table8_scale = table_scale.data;
     halves(t, [&](size_t a, size_t b) { k.embed(embedding, norm, a, b); });
-    out.add(y), out.add(codes);
-    // In 4 bits a row is whole blocks; its scales are any finite float16.
+    out.add(y), out.add(quantized);
+    // A 4-bit row consists of whole blocks, whose scales are any finite float16.
     const size_t blocks = 1 + r.below(8), wide = blocks * kBlock4;
-    Exact<uint8_t> table4(words * wide / 2), codes4(t * wide);
-    Exact<uint16_t> scale4(words * blocks);
+    Exact<uint8_t> table4(words * wide / 2), quantized4(t * wide);
+    Exact<uint16_t> table4_scale(words * blocks);
     Exact<float> vector(wide), y4(t * wide);
     table4.randomized(r), vector.randomized(r);
-    for (size_t i = 0; i < scale4.size; ++i) scale4.data[i] = static_cast<uint16_t>(r.below(0x7c00) | r.below(2) << 15);
-    const Embedding embedding4{ids.data, vector.data, nullptr, nullptr, table4.data, scale4.data};
-    const Norm norm4{wide, 1e-5f, vector.data, vector.data, vector.data, y4.data, codes4.data, step.data};
+    for (size_t i = 0; i < table4_scale.size; ++i)
+        table4_scale.data[i] = static_cast<uint16_t>(r.below(0x7c00) | r.below(2) << 15);
+    Embedding embedding4;
+    embedding4.ids = ids.data;
+    embedding4.type = vector.data;
+    embedding4.table4 = table4.data;
+    embedding4.table4_scale = table4_scale.data;
+    Norm norm4 = norm;
+    norm4.width = wide;
+    norm4.gamma = norm4.beta = norm4.smooth = vector.data;
+    norm4.y = y4.data;
+    norm4.quantized = quantized4.data;
     halves(t, [&](size_t a, size_t b) { k.embed(embedding4, norm4, a, b); });
-    out.add(y4), out.add(codes4), out.add(step);
+    out.add(y4), out.add(quantized4), out.add(scale);
     halves(t, [&](size_t a, size_t b) {
         Exact<float> scratch((experts + 15) / 16 * 16);
-        k.route(x.data, width, weight.data, experts, top_k, a, b, weights.data, chosen.data, scratch.data);
+        k.route(x.data, width, weight.data, experts, top_k, a, b, weights.data, expert_indices.data, scratch.data);
     });
-    out.add(weights), out.add(chosen);
+    out.add(weights), out.add(expert_indices);
     halves(t, [&](size_t a, size_t b) { k.combine(slots.data, weights.data, top_k, beta.data, width, a, b, y.data); });
     k.mean(x.data, width, 0, t, 3.0f, mean.data);
     out.add(y), out.add(mean);
@@ -126,26 +151,27 @@ Outputs products(const Kernels& k, uint64_t seed) {
     Random r{seed};
     Outputs out;
     const size_t t = r.below(70), depth = 1 + r.below(90), blocks = 1 + r.below(5), n = 16 * blocks;
-    Exact<uint8_t> codes(t * depth * 4);
+    Exact<uint8_t> quantized(t * depth * 4);
     Exact<int8_t> weight(blocks * depth * 64);
-    Exact<float> step(t), scale(n), bias(n), y(t * n);
+    Exact<float> scale(t), weight_scale(n), bias(n), y(t * n);
     Exact<int32_t> sums(n);
-    codes.randomized(r), weight.randomized(r), step.randomized(r), scale.randomized(r), bias.randomized(r);
-    if (r.below(4) == 0) codes.fill(255), weight.fill(0x81);
+    quantized.randomized(r), weight.randomized(r), scale.randomized(r), weight_scale.randomized(r), bias.randomized(r);
+    if (r.below(4) == 0) quantized.fill(255), weight.fill(0x81);
     halves(blocks, [&](size_t a, size_t b) { k.sum_columns(weight.data, depth, a, b, sums.data); });
     for (int way = 0; way < 4; ++way) {
-        const Product p{codes.data,
-                        step.data,
-                        static_cast<int>(t),
-                        depth,
-                        way & 1 ? 32 : 128,
-                        weight.data,
-                        way & 2 ? sums.data : nullptr,
-                        scale.data,
-                        way ? bias.data : nullptr,
-                        way == 2,
-                        y.data,
-                        n};
+        Product p;
+        p.quantized = quantized.data;
+        p.scale = scale.data;
+        p.rows = static_cast<int>(t);
+        p.depth = depth;
+        p.zero_point = way & 1 ? kGeluZeroPoint : kSymmetricZeroPoint;
+        p.weight = weight.data;
+        p.column_sums = way & 2 ? sums.data : nullptr;
+        p.weight_scale = weight_scale.data;
+        p.bias = way ? bias.data : nullptr;
+        p.gelu = way == 2;
+        p.out = y.data;
+        p.out_stride = n;
         halves(blocks, [&](size_t a, size_t b) { k.product(p, a, b); });
         out.add(y);
     }
@@ -161,10 +187,17 @@ Outputs attentions(const Kernels& k, uint64_t seed) {
     qkv.randomized(r, 2), cos.randomized(r), sin.randomized(r);
     Exact<int64_t> at(t);
     for (size_t i = 0; i < t; ++i) at.data[i] = static_cast<int64_t>(r.below(positions));
-    const Attention a{qkv.data, heads, dim, cos.data, sin.data, at.data, y.data};
+    Attention a;
+    a.qkv = qkv.data;
+    a.heads = heads;
+    a.dim = dim;
+    a.cos = cos.data;
+    a.sin = sin.data;
+    a.positions = at.data;
+    a.y = y.data;
     halves(tokens, [&](size_t first, size_t last) {
         Exact<float> scratch(k.attention_scratch(a, tokens));
-        scratch.fill(0xff);  // NaN, if it were ever read
+        scratch.fill(0xff);  // NaN, to reveal a read of uninitialized memory
         for (size_t head = 0; head < heads; ++head)
             k.attention(a, head, before, before + tokens, first, last, scratch.data);
     });
@@ -178,6 +211,7 @@ int main(int count, char** arguments) {
     const uint64_t seed = count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 0;
     const uint64_t shapes = count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 100;
     const Kernels* plain = kernels_named("plain");
+    std::printf("cpu: %s: %s\n", cpu().name, cpu().flags);
     std::printf("tables:");
     for (const Choice* c = choices(); c->kernels; ++c) {
         if (c->usable) std::printf(" %s", c->kernels->name);
@@ -195,13 +229,13 @@ int main(int count, char** arguments) {
                 const auto found = f(*c->kernels, seed + i);
                 for (size_t part = 0; part < expected.all.size(); ++part) {
                     if (found.all[part] == expected.all[part]) continue;
-                    std::printf("%s differs from plain: seed %llu, output %zu\n", c->kernels->name,
-                                static_cast<unsigned long long>(seed + i), part);
+                    std::printf("%s differs from plain: seed %" PRIu64 ", output %zu\n", c->kernels->name, seed + i,
+                                part);
                     return 1;
                 }
             }
         }
     }
-    std::printf("hash: %016llx\n", static_cast<unsigned long long>(hash));
+    std::printf("hash: %016" PRIx64 "\n", hash);
     return 0;
 }

@@ -12,12 +12,11 @@ from emulation.processors import CORTEX_A72
 from emulation.sysroot import SysrootError
 from moembed.bundle.locate import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
-from support.folders import ROOT
+from support.native_build import build
 from support.token_ids import VECTORS
 from support.unicode_texts import ADVERSARIAL, random_texts
 
 pytestmark = pytest.mark.emulation
-BUILD = ROOT / "runtime" / "native" / "build.py"
 
 _SCRIPT = """
 import hashlib, json, platform, sys
@@ -42,9 +41,6 @@ print(platform.machine(), file=sys.stderr)
 def library(tmp_path_factory):
     if importlib.util.find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed: pip install ziglang")
-    spec = importlib.util.spec_from_file_location("moembed_native_build", BUILD)
-    build = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", f"{sys.executable} -m ziglang c++ -target aarch64-linux-gnu.2.17")
         return build.build(tmp_path_factory.mktemp("aarch64"), build.Target.of("manylinux_2_17_aarch64"))

@@ -58,7 +58,7 @@ def test_another_interface(monkeypatch):
     monkeypatch.setattr(library_module, "ABI", 999)
     found = open_library(LIBRARY_FILE)
     assert found.functions is None
-    assert "this moembed speaks 999" in found.reason
+    assert "this moembed needs 999" in found.reason
 
 
 def test_the_two_sides_name_one_interface():

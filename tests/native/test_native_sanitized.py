@@ -1,6 +1,5 @@
 """The native library with every address and every undefined behaviour checked: `pytest -m sanitize` (needs g++ or clang++)."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import pytest
 
 from support.folders import ROOT, TESTS
+from support.native_build import build
 
 pytestmark = pytest.mark.sanitize
 # The tests themselves run again, in a process that has the checking library in place of the installed one.
@@ -31,9 +31,6 @@ _TESTS = (
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     """Run tests with the checking library in place of the installed one."""
-    spec = importlib.util.spec_from_file_location("moembed_native_build", ROOT / "runtime" / "native" / "build.py")
-    build = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
     compiler = build.find_compiler()
     library = build.build(tmp_path_factory.mktemp("sanitized"), sanitize=True)
     # Without libstdc++ before it, libasan finds no `throw` to watch in a Python that is no C++ program.

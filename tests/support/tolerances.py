@@ -34,7 +34,7 @@ PROCESSORS_MIN_COSINE = 0.999
 # 1.5e-6 off at most.
 KERNEL_MAX_ABS = 1e-5
 # The same where a value may round to the next integer: the share of such values, and the change of an expert's result.
-KERNEL_CODES_APART = 1e-3
+KERNEL_QUANTIZED_APART = 1e-3
 KERNEL_EXPERT_MAX_ABS = 0.03
 # Whole vectors by kernels and by the functions.
 KERNEL_MIN_COSINE = 0.9995

@@ -1,21 +1,21 @@
-// Dots with AVX2. The instruction for bytes adds pairs of products in 16 bits, where they may saturate; so codes and weights
-// are widened, even and odd bytes apart, and `vpmaddwd` adds pairs in 32 bits.
+// Dot products with AVX2. The instruction for bytes, `vpmaddubsw`, adds pairs of products in 16 bits, where they may
+// saturate. So even and odd bytes are widened separately, and `vpmaddwd` adds their products in 32 bits.
 #pragma once
 
 #include <immintrin.h>
 
-#include "bytes.h"
-#include "rows_of.h"
+#include "common.h"
+#include "row_count.h"
 
 namespace moembed {
 namespace {
 
 constexpr int kRows = 4;
 constexpr int kBlocks = 2;
-constexpr int kZero = 0;
+constexpr int kDotsZeroPoint = 0;
 
 template <int R>
-inline void madd_tile(const uint8_t* codes, size_t stride, const int8_t* weight, size_t depth, const int32_t* start,
+inline void madd_tile(const uint8_t* quantized, size_t stride, const int8_t* weight, size_t depth, const int32_t* start,
                       int32_t* out) {
     __m256i sums[R][2];
     MOEMBED_UNROLL
@@ -34,11 +34,12 @@ inline void madd_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
         }
         MOEMBED_UNROLL
         for (int r = 0; r < R; ++r) {
-            const __m256i c = _mm256_set1_epi32(load_int(codes + r * stride + 4 * k));
-            const __m256i ce = _mm256_and_si256(c, low), co = _mm256_srli_epi16(c, 8);
+            const __m256i q = _mm256_set1_epi32(load_int(quantized + r * stride + 4 * k));
+            const __m256i q_even = _mm256_and_si256(q, low), q_odd = _mm256_srli_epi16(q, 8);
             MOEMBED_UNROLL
             for (int h = 0; h < 2; ++h) {
-                const __m256i pair = _mm256_add_epi32(_mm256_madd_epi16(ce, even[h]), _mm256_madd_epi16(co, odd[h]));
+                const __m256i pair =
+                    _mm256_add_epi32(_mm256_madd_epi16(q_even, even[h]), _mm256_madd_epi16(q_odd, odd[h]));
                 sums[r][h] = _mm256_add_epi32(sums[r][h], pair);
             }
         }
@@ -52,11 +53,11 @@ inline void madd_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
 }
 
 struct Dots {
-    void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
+    void operator()(const uint8_t* quantized, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
                     const int32_t* start, int32_t* out) {
-        rows_of<kRows>(rows, [&](auto r) {
+        with_row_count<kRows>(rows, [&](auto r) {
             for (int b = 0; b < blocks; ++b) {
-                madd_tile<decltype(r)::value>(codes, stride, weight + b * depth * 64, depth, start + 16 * b,
+                madd_tile<decltype(r)::value>(quantized, stride, weight + b * depth * 64, depth, start + 16 * b,
                                               out + 16 * b);
             }
         });

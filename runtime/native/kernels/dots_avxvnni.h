@@ -1,21 +1,21 @@
-// Dots with AVX-VNNI: as AVX512-VNNI, eight columns at a time.
+// Dot products with AVX-VNNI: as with AVX512-VNNI, but eight columns at a time.
 #pragma once
 
 #include <immintrin.h>
 
-#include "bytes.h"
-#include "rows_of.h"
+#include "common.h"
+#include "row_count.h"
 
 namespace moembed {
 namespace {
 
 constexpr int kRows = 6;
 constexpr int kBlocks = 2;
-constexpr int kZero = 0;
+constexpr int kDotsZeroPoint = 0;
 
 template <int R>
-inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight, size_t depth, const int32_t* start,
-                      int32_t* out) {
+inline void vnni256_tile(const uint8_t* quantized, size_t stride, const int8_t* weight, size_t depth,
+                         const int32_t* start, int32_t* out) {
     __m256i sums[R][2];
     MOEMBED_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -27,9 +27,9 @@ inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
         const __m256i left = _mm256_loadu_si256(w), right = _mm256_loadu_si256(w + 1);
         MOEMBED_UNROLL
         for (int r = 0; r < R; ++r) {
-            const __m256i c = _mm256_set1_epi32(load_int(codes + r * stride + 4 * k));
-            sums[r][0] = _mm256_dpbusd_avx_epi32(sums[r][0], c, left);
-            sums[r][1] = _mm256_dpbusd_avx_epi32(sums[r][1], c, right);
+            const __m256i q = _mm256_set1_epi32(load_int(quantized + r * stride + 4 * k));
+            sums[r][0] = _mm256_dpbusd_avx_epi32(sums[r][0], q, left);
+            sums[r][1] = _mm256_dpbusd_avx_epi32(sums[r][1], q, right);
         }
     }
     MOEMBED_UNROLL
@@ -41,12 +41,12 @@ inline void vnni_tile(const uint8_t* codes, size_t stride, const int8_t* weight,
 }
 
 struct Dots {
-    void operator()(const uint8_t* codes, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
+    void operator()(const uint8_t* quantized, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
                     const int32_t* start, int32_t* out) {
-        rows_of<kRows>(rows, [&](auto r) {
+        with_row_count<kRows>(rows, [&](auto r) {
             for (int b = 0; b < blocks; ++b) {
-                vnni_tile<decltype(r)::value>(codes, stride, weight + b * depth * 64, depth, start + 16 * b,
-                                              out + 16 * b);
+                vnni256_tile<decltype(r)::value>(quantized, stride, weight + b * depth * 64, depth, start + 16 * b,
+                                                 out + 16 * b);
             }
         });
     }

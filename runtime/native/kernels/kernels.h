@@ -1,17 +1,29 @@
-// The table of one instruction set. Include it behind a lanes_*.h and a dots_*.h.
+// The table of one instruction set. Include it after a lanes_*.h and a dots_*.h.
 #pragma once
 
-#include "steps_attention.h"
-#include "steps_product.h"
-#include "steps_router.h"
-#include "steps_rows.h"
+#include "kernel_attention.h"
+#include "kernel_product.h"
+#include "kernel_router.h"
+#include "kernel_rows.h"
 
 namespace moembed {
 namespace {
 
-constexpr Kernels table_of(const char* name) {
-    return {name,        kRows,     quantize,          quantize_gelu, embed,   add_norm, product,
-            sum_columns, attention, attention_scratch, route,         combine, mean};
+constexpr Kernels table_of(const char* name) noexcept {
+    Kernels table;
+    table.name = name;
+    table.quantize = quantize;
+    table.quantize_gelu = quantize_gelu;
+    table.embed = embed;
+    table.add_norm = add_norm;
+    table.product = product;
+    table.sum_columns = sum_columns;
+    table.attention = attention;
+    table.attention_scratch = attention_scratch;
+    table.route = route;
+    table.combine = combine;
+    table.mean = mean;
+    return table;
 }
 
 }  // namespace

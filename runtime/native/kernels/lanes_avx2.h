@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "bytes.h"
+#include "common.h"
 
 namespace moembed {
 namespace {
@@ -38,7 +38,7 @@ inline Lanes from_bytes(const int8_t* p) {
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 
-// x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
+// x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.a), 23),
                   m = _mm256_slli_epi32(_mm256_castps_si256(t.b), 23);
@@ -46,10 +46,10 @@ inline Lanes times_power(Lanes x, Lanes t) {
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x.b), m))};
 }
 
-// Rounds to even; every lane must be within 0..255 then.
-inline void to_codes(uint8_t* p, Lanes x) {
+// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
+inline void store_bytes(uint8_t* p, Lanes x) {
     const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
-    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);  // packing works within halves
+    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);  // packing works within 128-bit halves
     const __m128i low = _mm256_castsi256_si128(ordered), high = _mm256_extracti128_si256(ordered, 1);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(low, high));
 }

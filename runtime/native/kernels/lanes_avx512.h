@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "bytes.h"
+#include "common.h"
 
 namespace moembed {
 namespace {
@@ -28,14 +28,14 @@ inline Lanes from_bytes(const int8_t* p) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
-// x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
+// x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
     return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x.v), n))};
 }
 
-// Rounds to even; every lane must be within 0..255 then.
-inline void to_codes(uint8_t* p, Lanes x) {
+// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
+inline void store_bytes(uint8_t* p, Lanes x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
 

@@ -3,7 +3,7 @@
 
 #include <arm_neon.h>
 
-#include "bytes.h"
+#include "common.h"
 
 namespace moembed {
 namespace {
@@ -41,7 +41,7 @@ inline Lanes operator/(Lanes a, Lanes b) {
 inline Lanes fma(Lanes a, Lanes b, Lanes c) {
     return each([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
 }
-// As on x86: the second where they do not compare.
+// As on x86: the second operand where one is NaN.
 inline Lanes larger(Lanes a, Lanes b) {
     return each([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
 }
@@ -61,7 +61,7 @@ inline Lanes from_bytes(const int8_t* p) {
              vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
 
-// x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
+// x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     return each([&](int i) {
         const int32x4_t n = vshlq_n_s32(vreinterpretq_s32_f32(t.v[i]), 23);
@@ -69,8 +69,8 @@ inline Lanes times_power(Lanes x, Lanes t) {
     });
 }
 
-// Rounds to even; every lane must be within 0..255 then.
-inline void to_codes(uint8_t* p, Lanes x) {
+// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
+inline void store_bytes(uint8_t* p, Lanes x) {
     const uint16x8_t low = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[0])), vqmovun_s32(vcvtnq_s32_f32(x.v[1])));
     const uint16x8_t high = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[2])), vqmovun_s32(vcvtnq_s32_f32(x.v[3])));
     vst1q_u8(p, vcombine_u8(vqmovn_u16(low), vqmovn_u16(high)));

@@ -1,9 +1,9 @@
-// Sixteen floats in plain C++, for any processor: the reference of the other lanes.
+// Sixteen floats in plain C++, for any processor. The other lanes compute the same bytes.
 #pragma once
 
 #include <math.h>
 
-#include "bytes.h"
+#include "common.h"
 
 namespace moembed {
 namespace {
@@ -59,7 +59,7 @@ inline Lanes from_bytes(const int8_t* p) {
     return each([&](int i) { return static_cast<float>(p[i]); });
 }
 
-// x * 2^n, where n are the low bits of t = n + 1.5 * 2^23
+// x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     return each([&](int i) {
         uint32_t bits, n;
@@ -72,9 +72,8 @@ inline Lanes times_power(Lanes x, Lanes t) {
     });
 }
 
-// Rounds to even; every lane must be within 0..255 then.
-inline void to_codes(uint8_t* p, Lanes x) {
-    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: a sum with it has no fraction left
+// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
+inline void store_bytes(uint8_t* p, Lanes x) {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(static_cast<int>((x.v[i] + kRound) - kRound));
 }
 

@@ -1,4 +1,4 @@
-// Which tables this library has and this processor can run.
+// The tables of kernels in this library, and which of them this machine can run.
 #pragma once
 
 #include "table.h"
@@ -9,13 +9,13 @@ extern const Kernels kPlain, kAvx2, kAvxVnni, kAvx512Vnni, kAmx, kNeon, kNeonI8m
 
 struct Choice {
     const Kernels* kernels;
-    bool usable;  // the processor has the instructions, and the system saves their registers
+    bool usable;
 };
 
-// All of this machine's kind, best first, the last one null.
+// The tables for this kind of processor, best first. The last one, "plain", is always usable; after it comes a null.
 const Choice* choices();
 
-// By name; null for a name that is not there or not usable.
+// The usable table of this name, or null.
 const Kernels* kernels_named(const char* name);
 
 }  // namespace moembed

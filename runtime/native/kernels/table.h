@@ -1,7 +1,8 @@
-// What an instruction set offers: one function per step of an op, over a range of rows, columns or texts.
+// The kernels of one instruction set: one function per stage of an operator, over a range of rows, columns or texts.
 //
-// Pointers are to dense row-major arrays; floats are float32; a "step" is the scale of a row of codes; packed weights are
-// int8 [N/16][K/4][16][4]. A row's result depends on nothing but that row, and has the same bytes from every table.
+// Arrays are dense and row-major; floats are float32. Quantized activations are unsigned bytes with one scale per row.
+// Packed weights are int8 [N/16][K/4][16][4]. The result of a row depends
+// on that row only, and every table computes the same bytes.
 #pragma once
 
 #include <cstddef>
@@ -9,75 +10,86 @@
 
 namespace moembed {
 
+// Zero points of quantized activations; quantize/functions.py explains them.
+constexpr int kSymmetricZeroPoint = 128;  // after a norm or attention
+constexpr int kGeluZeroPoint = 32;        // after GELU
+
+constexpr size_t kBlock4 = 32;  // values of a 4-bit row that share a scale
+
+// LayerNorm, and the quantization of its result times `smooth`.
 struct Norm {
-    size_t width;
-    float epsilon;
-    const float *gamma, *beta;  // [width]
-    const float* smooth;        // [width], or null: no codes are wanted
-    float* y;                   // [rows, width]
-    uint8_t* codes;             // [rows, width], around 128
-    float* step;                // [rows]
+    size_t width = 0;
+    float epsilon = 0;
+    const float* gamma = nullptr;   // [width]
+    const float* beta = nullptr;    // [width]
+    const float* smooth = nullptr;  // [width], or null: do not quantize
+    float* y = nullptr;             // [rows, width]
+    uint8_t* quantized = nullptr;   // [rows, width], zero point kSymmetricZeroPoint
+    float* scale = nullptr;         // [rows]
 };
 
-constexpr size_t kBlock4 = 32;  // values of a row in 4 bits that share a scale
-
-// A table of bytes, or of 4 bits: one of the two is null.
+// Rows of an embedding table of 8-bit or 4-bit values: the members of the other kind are null.
 struct Embedding {
-    const int64_t* ids;      // [rows], each within the table
-    const float* type;       // [width]
-    const int8_t* table;     // [words, width]
-    const float* scale;      // [words]
-    const uint8_t* table4;   // [words, width / 2], the lower half of a byte before the higher, around 8
-    const uint16_t* scale4;  // [words, width / kBlock4] float16, finite
+    const int64_t* ids = nullptr;            // [rows], each within the table
+    const float* type = nullptr;             // [width]
+    const int8_t* table8 = nullptr;          // [words, width]
+    const float* table8_scale = nullptr;     // [words]
+    const uint8_t* table4 = nullptr;         // [words, width / 2], low half of a byte first, zero point 8
+    const uint16_t* table4_scale = nullptr;  // [words, width / kBlock4] float16, finite
 };
 
-// (float(sum) * scale) * step (+ bias) (and its GELU), sum = (codes - middle) x weight
+// out = (float(sum) * weight_scale) * scale + bias, then GELU, where sum = (quantized - zero_point) x weight.
 struct Product {
-    const uint8_t* codes;  // [rows, 4 * depth]
-    const float* step;     // [rows]
-    int rows;
-    size_t depth;
-    int middle;
-    const int8_t* weight;
-    const int32_t* column_sums;  // [N] of the weights, or null: they are summed on the way
-    const float *scale, *bias;   // [N]; bias may be null
-    bool gelu;
-    float* out;
-    size_t out_stride;  // floats from row to row
+    const uint8_t* quantized = nullptr;  // [rows, 4 * depth]
+    const float* scale = nullptr;        // [rows]
+    int rows = 0;
+    size_t depth = 0;  // K / 4
+    int zero_point = 0;
+    const int8_t* weight = nullptr;        // packed
+    const int32_t* column_sums = nullptr;  // [N] of the weight, or null: the kernel computes them
+    const float* weight_scale = nullptr;   // [N]
+    const float* bias = nullptr;           // [N], or null
+    bool gelu = false;
+    float* out = nullptr;
+    size_t out_stride = 0;  // floats from row to row
 };
 
 struct Attention {
-    const float* qkv;          // [T, 3 * heads * dim]
-    size_t heads, dim;         // dim even
-    const float *cos, *sin;    // [positions, dim / 2]
-    const int64_t* positions;  // [T]
-    float* y;                  // [T, heads * dim]
+    const float* qkv = nullptr;  // [tokens, 3 * heads * dim]
+    size_t heads = 0;
+    size_t dim = 0;                      // even
+    const float* cos = nullptr;          // [positions, dim / 2]
+    const float* sin = nullptr;          // [positions, dim / 2]
+    const int64_t* positions = nullptr;  // [tokens]
+    float* y = nullptr;                  // [tokens, heads * dim]
 };
 
 struct Kernels {
-    const char* name;
-    int rows;  // what a product's rows are taken in; a multiple of it wastes nothing
+    const char* name = nullptr;
 
-    void (*quantize)(const float* x, size_t width, size_t first, size_t last, uint8_t* codes, float* step);
-    void (*quantize_gelu)(const float* x, size_t width, size_t first, size_t last, uint8_t* codes, float* step);
-    void (*embed)(const Embedding&, const Norm&, size_t first, size_t last);
-    void (*add_norm)(const float* x, const float* residual, const Norm&, size_t first, size_t last);
-    // Blocks of sixteen columns, from `first` to `last`; `out` and `scale` and `bias` begin with column 0.
-    void (*product)(const Product&, size_t first, size_t last);
-    // The sums of the columns of blocks `first` to `last`; `sums` begins with column 0.
-    void (*sum_columns)(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums);
-    // Queries `first` to `last` of one head of the text that has tokens `begin` to `end`.
+    void (*quantize)(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized,
+                     float* scale) = nullptr;
+    void (*quantize_gelu)(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized,
+                          float* scale) = nullptr;
+    void (*embed)(const Embedding&, const Norm&, size_t first, size_t last) = nullptr;
+    void (*add_norm)(const float* x, const float* residual, const Norm&, size_t first, size_t last) = nullptr;
+    // Blocks `first` to `last` of sixteen columns; `out`, `weight_scale` and `bias` begin with column 0.
+    void (*product)(const Product&, size_t first, size_t last) = nullptr;
+    // Column sums of blocks `first` to `last` of a packed weight; `sums` begins with column 0.
+    void (*sum_columns)(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums) = nullptr;
+    // Queries `first` to `last` of one head, in the text of tokens `begin` to `end`.
     void (*attention)(const Attention&, size_t head, size_t begin, size_t end, size_t first, size_t last,
-                      float* scratch);
-    size_t (*attention_scratch)(const Attention&, size_t tokens);  // floats
-    // Weights [rows, top_k] and chosen [rows, top_k]; scratch has `experts` rounded up to sixteen floats.
+                      float* scratch) = nullptr;
+    // Floats of scratch memory that attention needs for a text.
+    size_t (*attention_scratch)(const Attention&, size_t tokens) = nullptr;
+    // `weights` and `expert_indices` are [rows, top_k]; `scratch` has `experts` floats, rounded up to sixteen.
     void (*route)(const float* x, size_t width, const float* weight, size_t experts, size_t top_k, size_t first,
-                  size_t last, float* weights, int64_t* chosen, float* scratch);
-    // y = sum over k of weights[k] * slots[k], in this order, + bias; slots [rows, top_k, width]
+                  size_t last, float* weights, int64_t* expert_indices, float* scratch) = nullptr;
+    // y = sum over k, in order, of weights[k] * slots[k], then + bias; `slots` is [rows, top_k, width].
     void (*combine)(const float* slots, const float* weights, size_t top_k, const float* bias, size_t width,
-                    size_t first, size_t last, float* y);
-    // The sum of rows `first` to `last`, by `divisor`.
-    void (*mean)(const float* x, size_t width, size_t first, size_t last, float divisor, float* y);
+                    size_t first, size_t last, float* y) = nullptr;
+    // The sum of rows `first` to `last`, divided by `divisor`.
+    void (*mean)(const float* x, size_t width, size_t first, size_t last, float divisor, float* y) = nullptr;
 };
 
 }  // namespace moembed

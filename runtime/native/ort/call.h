@@ -1,9 +1,11 @@
-// One call of an operator's kernel: its inputs, checked, its outputs, and the session's threads.
+// One call of an operator: its checked inputs, its outputs, and the threads of the session.
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <initializer_list>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -12,51 +14,50 @@
 
 namespace moembed::ort {
 
-// What an operator was given cannot be computed; becomes ONNX Runtime's error.
-struct Refusal {
-    std::string message;
+// The inputs of an operator are invalid.
+struct InvalidInput : std::runtime_error {
+    using runtime_error::runtime_error;
 };
 
-// Calls a function of ONNX Runtime that returns a status; throws a Refusal unless it is null.
-void check(Functions api, OrtStatus* status);
-
-template <class R = OrtStatus*, class... A>
-R invoke(Functions api, Place place, A... arguments) {
-    return reinterpret_cast<R (*)(A...)>(reinterpret_cast<void*>(api[static_cast<size_t>(place)]))(arguments...);
-}
+// Throws ONNX Runtime's message unless `status` is null, which stands for success.
+void check(const OrtApi& api, OrtStatus* status);
 
 using Shape = std::vector<int64_t>;
 
-// A dimension that may be anything.
+// A dimension of any size.
 constexpr int64_t kAny = -1;
 
 template <class T>
 struct Tensor {
-    const T* data;
+    const T* data = nullptr;
     Shape shape;
 
     size_t operator[](size_t axis) const { return static_cast<size_t>(shape[axis]); }
 };
 
-// What a node is asked to do, read once when the session is made.
-struct Settings {
-    const Kernels* kernels = nullptr;
+// The attributes of a node, read when the session is created. An operator ignores those that it does not have.
+struct Attributes {
     float epsilon = 0;
-    int64_t middle = 0, top_k = 0, heads = 0;
+    int64_t zero_point = 0;
+    int64_t top_k = 0;
+    int64_t num_heads = 0;
 };
 
-// The column sums of a constant packed weight: made when they are first wanted, kept as long as the session.
+// The column sums of a constant packed weight. Computed on first use and kept for the lifetime of the session.
 class ColumnSums {
 public:
+    ColumnSums() = default;
+    ColumnSums(const ColumnSums&) = delete;
+    ColumnSums& operator=(const ColumnSums&) = delete;
     ~ColumnSums() { delete[] values_.load(); }
 
     bool constant = false;
     const int32_t* get() const { return values_.load(std::memory_order_acquire); }
-    // Keeps what another call put there first.
-    const int32_t* put(std::unique_ptr<int32_t[]> made) {
-        int32_t* none = nullptr;
-        if (values_.compare_exchange_strong(none, made.get(), std::memory_order_acq_rel)) return made.release();
-        return none;
+    // Stores the sums, unless another call stored them first. Returns what is stored.
+    const int32_t* put(std::unique_ptr<int32_t[]> sums) {
+        int32_t* stored = nullptr;
+        if (values_.compare_exchange_strong(stored, sums.get(), std::memory_order_acq_rel)) return sums.release();
+        return stored;
     }
 
 private:
@@ -65,14 +66,15 @@ private:
 
 class Call {
 public:
-    // `sums` has one entry per input.
-    Call(Functions api, OrtKernelContext* context, const Settings& settings, ColumnSums* sums)
-        : settings(settings), kernels(*settings.kernels), sums_(sums), api_(api), context_(context) {}
+    // `sums` has one element per input.
+    Call(const OrtApi& api, OrtKernelContext* context, const Kernels& kernels, const Attributes& attributes,
+         ColumnSums* sums)
+        : kernels(kernels), attributes(attributes), sums_(sums), api_(api), context_(context) {}
 
-    const Settings& settings;
     const Kernels& kernels;
+    const Attributes& attributes;
 
-    // Input `index`, called `name` in errors; its shape must be `expected`.
+    // Input `index`, which errors call `name`. Throws unless its shape matches `expected`.
     template <class T>
     Tensor<T> input(size_t index, const char* name, const Shape& expected) const {
         Tensor<T> tensor;
@@ -87,19 +89,21 @@ public:
         return static_cast<T*>(raw_output(index, shape));
     }
 
-    // f(i) for every i below `tasks`, on the session's threads, in any order.
+    // Calls f(i) for every i below `tasks`, on the threads of the
+    // session, in any order. Throws what a task threw first.
     template <class F>
     void parallel(size_t tasks, F f) {
         struct Shared {
             F* f;
-            std::atomic<bool> out_of_memory;
-        } shared{&f, {false}};
+            std::atomic<bool> failed;
+            std::exception_ptr error;
+        } shared{&f, {false}, nullptr};
         auto task = [](void* data, size_t i) {
             auto& s = *static_cast<Shared*>(data);
             try {
                 (*s.f)(i);
-            } catch (...) {  // std::bad_alloc, the only one there is
-                s.out_of_memory = true;
+            } catch (...) {  // an exception must not reach the thread pool
+                if (!s.failed.exchange(true)) s.error = std::current_exception();
             }
         };
         if (tasks == 1) {
@@ -107,10 +111,10 @@ public:
         } else if (tasks) {
             run(task, tasks, &shared);
         }
-        if (shared.out_of_memory) throw Refusal{"not enough memory"};
+        if (shared.error) std::rethrow_exception(shared.error);
     }
 
-    // The same for ranges [first, last) of `count` items, at most `size` in each.
+    // Calls f(first, last) for ranges of `count` items, with at most `size` items each.
     template <class F>
     void ranges(size_t count, size_t size, F f) {
         parallel((count + size - 1) / size, [&](size_t i) {
@@ -125,10 +129,8 @@ private:
     void run(void (*task)(void*, size_t), size_t tasks, void* data);
 
     ColumnSums* sums_;
-    Functions api_;
+    const OrtApi& api_;
     OrtKernelContext* context_;
 };
-
-[[noreturn]] void refuse(const std::string& message);
 
 }  // namespace moembed::ort

@@ -1,4 +1,4 @@
-// Linear layers over rows of codes.
+// Linear layers over quantized rows.
 #include "ops.h"
 #include "packed.h"
 #include "scratch.h"
@@ -9,33 +9,37 @@ namespace {
 constexpr size_t kRowsOfTask = 48;
 
 struct Operands {
-    Tensor<uint8_t> codes;
-    Tensor<float> step;
+    Tensor<uint8_t> quantized;
+    Tensor<float> scale;
     Packed weight;
-    Tensor<float> scale, bias;
+    Tensor<float> weight_scale, bias;
 
     explicit Operands(Call& call)
-        : codes(call.input<uint8_t>(0, "codes", {kAny, kAny})),
-          step(call.input<float>(1, "step", {codes.shape[0], 1})),
-          weight(call, 2, "weight", codes.shape[1]),
-          scale(call.input<float>(3, "scale", {static_cast<int64_t>(weight.columns)})),
+        : quantized(call.input<uint8_t>(0, "quantized", {kAny, kAny})),
+          scale(call.input<float>(1, "scale", {quantized.shape[0], 1})),
+          weight(call, 2, "weight", quantized.shape[1]),
+          weight_scale(call.input<float>(3, "weight_scale", {static_cast<int64_t>(weight.columns)})),
           bias(call.input<float>(4, "bias", {static_cast<int64_t>(weight.columns)})) {
-        if (codes[0] >= kFewRows) weight.summed(call);
+        if (rows() >= kFewRows) weight.require_sums(call);
     }
 
-    Product product(int64_t middle, bool gelu, float* out) const {
-        return {codes.data,
-                step.data,
-                static_cast<int>(codes[0]),
-                weight.depth,
-                static_cast<int>(middle),
-                weight.data,
-                weight.sums,
-                scale.data,
-                bias.data,
-                gelu,
-                out,
-                weight.columns};
+    size_t rows() const { return quantized[0]; }
+
+    Product product(int zero_point, bool gelu, float* out) const {
+        Product p;
+        p.quantized = quantized.data;
+        p.scale = scale.data;
+        p.rows = static_cast<int>(rows());
+        p.depth = weight.depth;
+        p.zero_point = zero_point;
+        p.weight = weight.data;
+        p.column_sums = weight.sums;
+        p.weight_scale = weight_scale.data;
+        p.bias = bias.data;
+        p.gelu = gelu;
+        p.out = out;
+        p.out_stride = weight.columns;
+        return p;
     }
 };
 
@@ -43,31 +47,33 @@ struct Operands {
 
 void int8_linear(Call& call) {
     const Operands x(call);
-    const int64_t middle = call.settings.middle;
-    if (middle < 0 || middle > 255) refuse("zero_point is " + std::to_string(middle) + ", expected 0 to 255");
-    const size_t rows = x.codes[0];
-    const Product whole = x.product(middle, false, call.output<float>(0, {rows, x.weight.columns}));
-    multiply(call, whole, rows, x.weight.blocks());
+    const int64_t zero_point = call.attributes.zero_point;
+    if (zero_point < 0 || zero_point > 255) {
+        throw InvalidInput("zero_point is " + std::to_string(zero_point) + ", expected 0 to 255");
+    }
+    auto* y = call.output<float>(0, {x.rows(), x.weight.columns});
+    multiply(call, x.product(static_cast<int>(zero_point), false, y), x.rows(), x.weight.blocks());
 }
 
 void int8_linear_gelu(Call& call) {
     const Operands x(call);
-    const size_t rows = x.codes[0], columns = x.weight.columns;
-    auto* codes = call.output<uint8_t>(0, {rows, columns});
-    auto* step = call.output<float>(1, {rows, 1});
+    const size_t rows = x.rows(), columns = x.weight.columns;
+    auto* quantized = call.output<uint8_t>(0, {rows, columns});
+    auto* scale = call.output<float>(1, {rows, 1});
     if (rows < kFewRows) {
         auto* active = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
-        multiply(call, x.product(128, true, active), rows, x.weight.blocks());
+        multiply(call, x.product(kSymmetricZeroPoint, true, active), rows, x.weight.blocks());
         call.ranges(rows, 4, [&](size_t first, size_t last) {
-            call.kernels.quantize_gelu(active, columns, first, last, codes, step);
+            call.kernels.quantize_gelu(active, columns, first, last, quantized, scale);
         });
         return Scratch::of_call().trim();
     }
-    // Floats of a few rows stay in a cache.
+    // The floats of a few rows at a time stay in the cache.
     call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) {
         auto* active = static_cast<float*>(Scratch::of_task().get(kRowsOfTask * columns * sizeof(float)));
-        call.kernels.product(rows_of(x.product(128, true, active), first, last, false), 0, x.weight.blocks());
-        call.kernels.quantize_gelu(active, columns, 0, last - first, codes + first * columns, step + first);
+        const Product part = row_range(x.product(kSymmetricZeroPoint, true, active), first, last);
+        call.kernels.product(part, 0, x.weight.blocks());
+        call.kernels.quantize_gelu(active, columns, 0, last - first, quantized + first * columns, scale + first);
     });
 }
 

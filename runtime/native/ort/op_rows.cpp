@@ -1,4 +1,4 @@
-// Operators whose rows have nothing to do with each other: quantisation, norms, the embedding and the router.
+// Operators that compute each row by itself: quantization, norms, the embedding and the router.
 #include "ops.h"
 #include "scratch.h"
 
@@ -8,48 +8,49 @@ namespace {
 constexpr size_t kRowsOfTask = 32;
 
 Norm norm_of(const Call& call, size_t width, const Tensor<float>& gamma, const Tensor<float>& beta, float* y) {
-    Norm norm{};
+    Norm norm;
     norm.width = width;
-    norm.epsilon = call.settings.epsilon;
+    norm.epsilon = call.attributes.epsilon;
     norm.gamma = gamma.data;
     norm.beta = beta.data;
     norm.y = y;
     return norm;
 }
 
-void add_norm_codes(Call& call, bool codes) {
+void add_norm(Call& call, bool quantize) {
     const auto x = call.input<float>(0, "x", {kAny, kAny});
     const auto residual = call.input<float>(1, "residual", x.shape);
     const size_t rows = x[0], width = x[1];
     const auto gamma = call.input<float>(2, "gamma", {x.shape[1]}), beta = call.input<float>(3, "beta", {x.shape[1]});
     Norm norm = norm_of(call, width, gamma, beta, call.output<float>(0, {rows, width}));
-    if (codes) {
+    if (quantize) {
         norm.smooth = call.input<float>(4, "smooth", {x.shape[1]}).data;
-        norm.codes = call.output<uint8_t>(1, {rows, width});
-        norm.step = call.output<float>(2, {rows, 1});
+        norm.quantized = call.output<uint8_t>(1, {rows, width});
+        norm.scale = call.output<float>(2, {rows, 1});
     }
     call.ranges(rows, kRowsOfTask,
                 [&](size_t first, size_t last) { call.kernels.add_norm(x.data, residual.data, norm, first, last); });
 }
 
-// The rest of an embedding whose table has so many words of so many values.
+// Completes an embedding with a table of `words` rows of `width` values, and computes it.
 void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
     const auto ids = call.input<int64_t>(0, "ids", {kAny});
     const auto type = call.input<float>(3, "type", {width}), gamma = call.input<float>(4, "gamma", {width});
     const auto beta = call.input<float>(5, "beta", {width}), smooth = call.input<float>(6, "smooth", {width});
     const size_t rows = ids[0], values = type[0];
-    // As Gather has it, an id below 0 counts from the end.
+    // A negative id counts from the end, as for Gather.
     auto* places = static_cast<int64_t*>(Scratch::of_call().get(rows * sizeof(int64_t)));
     for (size_t t = 0; t < rows; ++t) {
         places[t] = ids.data[t] < 0 ? ids.data[t] + words : ids.data[t];
         if (places[t] < 0 || places[t] >= words) {
-            refuse("id " + std::to_string(ids.data[t]) + " of a table of " + std::to_string(words) + " words");
+            throw InvalidInput("token id " + std::to_string(ids.data[t]) + " is out of range (table size " +
+                               std::to_string(words) + ")");
         }
     }
     Norm norm = norm_of(call, values, gamma, beta, call.output<float>(0, {rows, values}));
     norm.smooth = smooth.data;
-    norm.codes = call.output<uint8_t>(1, {rows, values});
-    norm.step = call.output<float>(2, {rows, 1});
+    norm.quantized = call.output<uint8_t>(1, {rows, values});
+    norm.scale = call.output<float>(2, {rows, 1});
     embedding.ids = places;
     embedding.type = type.data;
     call.ranges(rows, kRowsOfTask,
@@ -61,48 +62,52 @@ void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
 
 void quantize(Call& call) {
     const auto x = call.input<float>(0, "x", {kAny, kAny});
-    auto* codes = call.output<uint8_t>(0, {x[0], x[1]});
-    auto* step = call.output<float>(1, {x[0], 1});
+    auto* quantized = call.output<uint8_t>(0, {x[0], x[1]});
+    auto* scale = call.output<float>(1, {x[0], 1});
     call.ranges(x[0], kRowsOfTask,
-                [&](size_t first, size_t last) { call.kernels.quantize(x.data, x[1], first, last, codes, step); });
+                [&](size_t first, size_t last) { call.kernels.quantize(x.data, x[1], first, last, quantized, scale); });
 }
 
-void add_norm(Call& call) { add_norm_codes(call, false); }
+void add_norm(Call& call) { add_norm(call, false); }
 
-void add_norm_quantize(Call& call) { add_norm_codes(call, true); }
+void add_norm_quantize(Call& call) { add_norm(call, true); }
 
 void int8_embedding(Call& call) {
     const auto table = call.input<int8_t>(1, "table", {kAny, kAny});
-    Embedding embedding{};
-    embedding.table = table.data;
-    embedding.scale = call.input<float>(2, "scale", {table.shape[0]}).data;
+    Embedding embedding;
+    embedding.table8 = table.data;
+    embedding.table8_scale = call.input<float>(2, "table_scale", {table.shape[0]}).data;
     embed(call, embedding, table.shape[0], table.shape[1]);
 }
 
 void int4_embedding(Call& call) {
+    constexpr auto kBlock = static_cast<int64_t>(kBlock4);
     const auto table = call.input<uint8_t>(1, "table", {kAny, kAny});
     const int64_t width = 2 * table.shape[1];
-    if (width % static_cast<int64_t>(kBlock4))
-        refuse("table has rows of " + std::to_string(width) + " values, not whole blocks");
-    Embedding embedding{};
+    if (width % kBlock) {
+        throw InvalidInput("table has rows of " + std::to_string(width) + " values, expected a multiple of " +
+                           std::to_string(kBlock));
+    }
+    Embedding embedding;
     embedding.table4 = table.data;
-    embedding.scale4 = call.input<uint16_t>(2, "scale", {table.shape[0], width / static_cast<int64_t>(kBlock4)}).data;
+    embedding.table4_scale = call.input<uint16_t>(2, "table_scale", {table.shape[0], width / kBlock}).data;
     embed(call, embedding, table.shape[0], width);
 }
 
 void router(Call& call) {
     const auto x = call.input<float>(0, "x", {kAny, kAny});
     const auto weight = call.input<float>(1, "weight", {kAny, x.shape[1]});
-    const int64_t top_k = call.settings.top_k;
+    const int64_t top_k = call.attributes.top_k;
     if (top_k < 1 || top_k > weight.shape[0]) {
-        refuse("top_k is " + std::to_string(top_k) + " of " + std::to_string(weight.shape[0]) + " experts");
+        throw InvalidInput("top_k is " + std::to_string(top_k) + ", expected 1 to " + std::to_string(weight.shape[0]) +
+                           ", the number of experts");
     }
     const auto k = static_cast<size_t>(top_k);
     auto* weights = call.output<float>(0, {x[0], k});
-    auto* chosen = call.output<int64_t>(1, {x[0], k});
+    auto* expert_indices = call.output<int64_t>(1, {x[0], k});
     call.ranges(x[0], kRowsOfTask, [&](size_t first, size_t last) {
         auto* scratch = static_cast<float*>(Scratch::of_task().get((weight[0] + 15) / 16 * 16 * sizeof(float)));
-        call.kernels.route(x.data, x[1], weight.data, weight[0], k, first, last, weights, chosen, scratch);
+        call.kernels.route(x.data, x[1], weight.data, weight[0], k, first, last, weights, expert_indices, scratch);
     });
 }
 

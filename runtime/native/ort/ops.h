@@ -1,25 +1,21 @@
-// The operators of domain `moembed` that have kernels. Their meaning is that of the functions of the same names in
-// quantize/functions.py and export/functions.py.
+// The operators of domain `moembed` that have kernels. The functions of the
+// same names in quantize/functions.py and export/functions.py define them.
 #pragma once
 
 #include "call.h"
 
 namespace moembed::ort {
 
-constexpr size_t kMostInputs = 8;
-constexpr size_t kMostOutputs = 3;
-
 struct Operator {
     const char* name;
-    size_t inputs, outputs;
-    Type input[kMostInputs];  // the last one is that of any number of further inputs, if `variadic`
-    Type output[kMostOutputs];
-    bool variadic;
     void (*compute)(Call&);
+    std::vector<TensorType> inputs;
+    std::vector<TensorType> outputs;
+    bool variadic = false;  // the last input may occur any number of times
 };
 
-extern const Operator kOperators[];
-extern const size_t kOperatorCount;
+// All of them; they live as long as the process.
+const std::vector<Operator>& operators();
 
 void quantize(Call&);
 void int8_embedding(Call&);

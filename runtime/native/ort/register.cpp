@@ -1,6 +1,8 @@
-// Registers the operators with a session: ONNX Runtime calls RegisterCustomOps when a session's options name this library.
+// Registers the operators with a session. ONNX Runtime calls RegisterCustomOps
+// when this library is added to session options.
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -13,226 +15,202 @@
 
 namespace moembed::ort {
 
-const Operator kOperators[] = {
-    {"Quantize", 1, 2, {Type::Float}, {Type::Uint8, Type::Float}, false, quantize},
-    {"Int8Embedding",
-     7,
-     3,
-     {Type::Int64, Type::Int8, Type::Float, Type::Float, Type::Float, Type::Float, Type::Float},
-     {Type::Float, Type::Uint8, Type::Float},
-     false,
-     int8_embedding},
-    {"Int4Embedding",
-     7,
-     3,
-     {Type::Int64, Type::Uint8, Type::Float16, Type::Float, Type::Float, Type::Float, Type::Float},
-     {Type::Float, Type::Uint8, Type::Float},
-     false,
-     int4_embedding},
-    {"AddNorm", 4, 1, {Type::Float, Type::Float, Type::Float, Type::Float}, {Type::Float}, false, add_norm},
-    {"AddNormQuantize",
-     5,
-     3,
-     {Type::Float, Type::Float, Type::Float, Type::Float, Type::Float},
-     {Type::Float, Type::Uint8, Type::Float},
-     false,
-     add_norm_quantize},
-    {"Int8Linear",
-     5,
-     1,
-     {Type::Uint8, Type::Float, Type::Int8, Type::Float, Type::Float},
-     {Type::Float},
-     false,
-     int8_linear},
-    {"Int8LinearGelu",
-     5,
-     2,
-     {Type::Uint8, Type::Float, Type::Int8, Type::Float, Type::Float},
-     {Type::Uint8, Type::Float},
-     false,
-     int8_linear_gelu},
-    {"Int8Experts",
-     8,
-     1,
-     {Type::Uint8, Type::Float, Type::Float, Type::Int64, Type::Float, Type::Float, Type::Float, Type::Int8},
-     {Type::Float},
-     true,
-     int8_experts},
-    {"Router", 2, 2, {Type::Float, Type::Float}, {Type::Float, Type::Int64}, false, router},
-    {"Attention",
-     5,
-     1,
-     {Type::Float, Type::Int64, Type::Int64, Type::Float, Type::Float},
-     {Type::Float},
-     false,
-     attention},
-    {"Pool", 3, 1, {Type::Float, Type::Int64, Type::Int64}, {Type::Float}, false, pool},
-};
-const size_t kOperatorCount = sizeof kOperators / sizeof *kOperators;
+const std::vector<Operator>& operators() {
+    constexpr auto kFloat = TensorType::Float;
+    constexpr auto kFloat16 = TensorType::Float16;
+    constexpr auto kInt64 = TensorType::Int64;
+    constexpr auto kInt8 = TensorType::Int8;
+    constexpr auto kUint8 = TensorType::Uint8;
+    static const auto& all = *new std::vector<Operator>{
+        {"Quantize", quantize, {kFloat}, {kUint8, kFloat}},
+        {"Int8Embedding",
+         int8_embedding,
+         {kInt64, kInt8, kFloat, kFloat, kFloat, kFloat, kFloat},
+         {kFloat, kUint8, kFloat}},
+        {"Int4Embedding",
+         int4_embedding,
+         {kInt64, kUint8, kFloat16, kFloat, kFloat, kFloat, kFloat},
+         {kFloat, kUint8, kFloat}},
+        {"AddNorm", add_norm, {kFloat, kFloat, kFloat, kFloat}, {kFloat}},
+        {"AddNormQuantize", add_norm_quantize, {kFloat, kFloat, kFloat, kFloat, kFloat}, {kFloat, kUint8, kFloat}},
+        {"Int8Linear", int8_linear, {kUint8, kFloat, kInt8, kFloat, kFloat}, {kFloat}},
+        {"Int8LinearGelu", int8_linear_gelu, {kUint8, kFloat, kInt8, kFloat, kFloat}, {kUint8, kFloat}},
+        {"Int8Experts", int8_experts, {kUint8, kFloat, kFloat, kInt64, kFloat, kFloat, kFloat, kInt8}, {kFloat}, true},
+        {"Router", router, {kFloat, kFloat}, {kFloat, kInt64}},
+        {"Attention", attention, {kFloat, kInt64, kInt64, kFloat, kFloat}, {kFloat}},
+        {"Pool", pool, {kFloat, kInt64, kInt64}, {kFloat}},
+    };
+    return all;
+}
 
 namespace {
 
-// One operator as one instruction set computes it.
-struct Registered : CustomOp {
+constexpr const char* kDomain = "moembed";
+constexpr const char* kKernelsEntry = "moembed.kernels";  // CONFIG_ENTRY of inference/kernels.py
+
+// An operator, computed by the kernels of one instruction set.
+struct CustomOp : OrtCustomOp {
     const Operator* op = nullptr;
     const Kernels* kernels = nullptr;
 };
 
+// One node of a session.
 struct Kernel {
-    Functions api;
-    const Operator* op;
-    Settings settings;
-    std::unique_ptr<ColumnSums[]> sums;  // of each input
+    const OrtApi& api;
+    const CustomOp& op;
+    Attributes attributes;
+    std::unique_ptr<ColumnSums[]> sums;  // one per input
 };
 
-const Operator& op_of(const CustomOp* op) { return *static_cast<const Registered*>(op)->op; }
+const CustomOp& custom(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
 
-int64_t int_attribute(Functions api, const OrtKernelInfo* info, const char* name) {
-    int64_t value = 0;
-    if (auto* status = invoke(api, Place::KernelInfoGetAttributeInt, info, name, &value)) {
-        invoke<void>(api, Place::ReleaseStatus, status);  // not an attribute of this operator
-        return 0;
+// Reads an attribute; a node without it keeps the default.
+template <class T>
+void read(const OrtApi& api, const OrtKernelInfo* info, const char* name,
+          OrtStatus* (*get)(const OrtKernelInfo*, const char*, T*), T* value) {
+    T found{};
+    if (OrtStatus* status = get(info, name, &found)) {
+        api.ReleaseStatus(status);
+    } else {
+        *value = found;
     }
-    return value;
 }
 
-float float_attribute(Functions api, const OrtKernelInfo* info, const char* name) {
-    float value = 0;
-    if (auto* status = invoke(api, Place::KernelInfoGetAttributeFloat, info, name, &value)) {
-        invoke<void>(api, Place::ReleaseStatus, status);
-        return 0;
+// Runs f, and turns what it throws into a status whose message starts with `where`.
+template <class F>
+OrtStatus* guarded(const OrtApi& api, const std::string& where, F f) {
+    const auto failure = [&](OrtErrorCode code, const char* message) {
+        return api.CreateStatus(code, (where + ": " + message).c_str());
+    };
+    try {
+        f();
+        return nullptr;
+    } catch (const InvalidInput& error) {
+        return failure(OrtErrorCode::InvalidArgument, error.what());
+    } catch (const std::bad_alloc&) {
+        return failure(OrtErrorCode::Fail, "not enough memory");
+    } catch (const std::exception& error) {
+        return failure(OrtErrorCode::Fail, error.what());
+    } catch (...) {
+        return failure(OrtErrorCode::Fail, "unknown exception");
     }
-    return value;
 }
 
-OrtStatus* failure(Functions api, Error code, const std::string& message) {
-    return invoke(api, Place::CreateStatus, code, message.c_str());
-}
-
-OrtStatus* create(const CustomOp* op, Functions api, const OrtKernelInfo* info, void** kernel) {
-    auto* made = new (std::nothrow) Kernel;
-    if (!made) return failure(api, Error::Fail, "moembed: not enough memory");
-    made->api = api;
-    made->op = &op_of(op);
-    made->settings.kernels = static_cast<const Registered*>(op)->kernels;
-    made->settings.epsilon = float_attribute(api, info, "epsilon");
-    made->settings.middle = int_attribute(api, info, "zero_point");
-    made->settings.top_k = int_attribute(api, info, "top_k");
-    made->settings.heads = int_attribute(api, info, "num_heads");
-    size_t inputs = 0;
-    if (auto* status = invoke(api, Place::KernelInfoGetInputCount, info, &inputs)) return delete made, status;
-    made->sums.reset(new (std::nothrow) ColumnSums[inputs]);
-    if (!made->sums) return delete made, failure(api, Error::Fail, "moembed: not enough memory");
-    for (size_t i = 0; i < inputs; ++i) {
-        int constant = 0;
-        const OrtValue* value = nullptr;
-        if (auto* status = invoke(api, Place::KernelInfoGetConstantInput, info, i, &constant, &value)) {
-            invoke<void>(api, Place::ReleaseStatus, status);  // then it is none
+OrtStatus* create(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+    return guarded(*api, kDomain, [&] {
+        Attributes attributes;
+        read(*api, info, "epsilon", api->KernelInfoGetAttribute_float, &attributes.epsilon);
+        read(*api, info, "zero_point", api->KernelInfoGetAttribute_int64, &attributes.zero_point);
+        read(*api, info, "top_k", api->KernelInfoGetAttribute_int64, &attributes.top_k);
+        read(*api, info, "num_heads", api->KernelInfoGetAttribute_int64, &attributes.num_heads);
+        size_t inputs = 0;
+        check(*api, api->KernelInfo_GetInputCount(info, &inputs));
+        auto sums = std::make_unique<ColumnSums[]>(inputs);
+        for (size_t i = 0; i < inputs; ++i) {
+            int constant = 0;
+            const OrtValue* value = nullptr;
+            if (OrtStatus* status = api->KernelInfoGetConstantInput_tensor(info, i, &constant, &value)) {
+                api->ReleaseStatus(status);  // not a tensor, so not a packed weight
+                constant = 0;
+            }
+            sums[i].constant = constant != 0;
         }
-        made->sums[i].constant = constant != 0;
-    }
-    *kernel = made;
-    return nullptr;
+        *kernel = new Kernel{*api, custom(op), attributes, std::move(sums)};
+    });
 }
 
 OrtStatus* compute(void* data, OrtKernelContext* context) {
     const auto& kernel = *static_cast<const Kernel*>(data);
-    const std::string name = std::string("moembed.") + kernel.op->name + ": ";
-    try {
-        Call call(kernel.api, context, kernel.settings, kernel.sums.get());
-        kernel.op->compute(call);
-        return nullptr;
-    } catch (const Refusal& refusal) {
-        return failure(kernel.api, Error::InvalidArgument, name + refusal.message);
-    } catch (...) {
-        return failure(kernel.api, Error::Fail, name + "not enough memory");
-    }
+    const Operator& op = *kernel.op.op;
+    return guarded(kernel.api, std::string(kDomain) + "." + op.name, [&] {
+        Call call(kernel.api, context, *kernel.op.kernels, kernel.attributes, kernel.sums.get());
+        op.compute(call);
+    });
 }
 
-Registered described(const Operator& op, const Kernels* kernels) {
-    Registered r;
-    r.op = &op;
-    r.kernels = kernels;
-    r.name = [](const CustomOp* o) { return op_of(o).name; };
-    r.provider = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
-    r.input_type = [](const CustomOp* o, size_t i) { return op_of(o).input[i]; };
-    r.inputs = [](const CustomOp* o) { return op_of(o).inputs; };
-    r.output_type = [](const CustomOp* o, size_t i) { return op_of(o).output[i]; };
-    r.outputs = [](const CustomOp* o) { return op_of(o).outputs; };
-    r.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-    r.input_characteristic = [](const CustomOp* o, size_t i) {
-        return op_of(o).variadic && i + 1 == op_of(o).inputs ? Characteristic::Variadic : Characteristic::Required;
+CustomOp described(const Operator& op, const Kernels* kernels) {
+    CustomOp c;
+    c.op = &op;
+    c.kernels = kernels;
+    c.GetName = [](const OrtCustomOp* o) { return custom(o).op->name; };
+    c.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
+    c.GetInputType = [](const OrtCustomOp* o, size_t i) { return custom(o).op->inputs[i]; };
+    c.GetInputTypeCount = [](const OrtCustomOp* o) { return custom(o).op->inputs.size(); };
+    c.GetOutputType = [](const OrtCustomOp* o, size_t i) { return custom(o).op->outputs[i]; };
+    c.GetOutputTypeCount = [](const OrtCustomOp* o) { return custom(o).op->outputs.size(); };
+    c.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+    c.GetInputCharacteristic = [](const OrtCustomOp* o, size_t i) {
+        const Operator& described = *custom(o).op;
+        return described.variadic && i + 1 == described.inputs.size() ? Characteristic::Variadic
+                                                                      : Characteristic::Required;
     };
-    r.output_characteristic = [](const CustomOp*, size_t) { return Characteristic::Required; };
-    r.input_memory = [](const CustomOp*, size_t) { return 0; };
-    r.variadic_inputs_least = [](const CustomOp*) { return 2; };
-    r.variadic_inputs_alike = [](const CustomOp*) { return 1; };
-    r.variadic_outputs_least = [](const CustomOp*) { return 1; };
-    r.variadic_outputs_alike = [](const CustomOp*) { return 1; };
-    r.create2 = create;
-    r.compute2 = compute;
-    r.start_version = [](const CustomOp*) { return 1; };
-    r.end_version = [](const CustomOp*) { return 1; };
-    return r;
+    c.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return Characteristic::Required; };
+    c.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemType::Default; };
+    c.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 2; };
+    c.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
+    c.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
+    c.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
+    c.CreateKernelV2 = create;
+    c.KernelComputeV2 = compute;
+    c.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+    c.GetEndVersion = [](const OrtCustomOp*) { return 1; };
+    return c;
 }
 
-// A session keeps pointers to its operators: these live as long as the process.
+// The operators of one instruction set. A session keeps pointers to them, so they live as long as the process.
 struct Domain {
-    const Kernels* kernels;
-    std::vector<Registered> ops;
+    const Kernels* kernels = nullptr;
+    std::vector<CustomOp> ops;
     OrtCustomOpDomain* domain = nullptr;
 };
 
-OrtStatus* domain_of(Functions api, const Kernels* kernels, OrtCustomOpDomain** found) {
+OrtCustomOpDomain* domain_of(const OrtApi& api, const Kernels* kernels) {
     static std::mutex mutex;
-    static auto& domains = *new std::vector<Domain*>;
+    static auto& domains = *new std::vector<std::unique_ptr<Domain>>;
     const std::lock_guard<std::mutex> lock(mutex);
-    for (const Domain* domain : domains) {
-        if (domain->kernels == kernels) return *found = domain->domain, nullptr;
+    for (const auto& known : domains) {
+        if (known->kernels == kernels) return known->domain;
     }
-    auto* made = new Domain{kernels, {}, nullptr};
-    for (size_t i = 0; i < kOperatorCount; ++i) made->ops.push_back(described(kOperators[i], kernels));
-    const char* name = "moembed";
-    if (auto* status = invoke(api, Place::CreateCustomOpDomain, name, &made->domain)) return status;
-    for (const CustomOp& op : made->ops) {
-        if (auto* status = invoke(api, Place::CustomOpDomainAdd, made->domain, &op)) return status;
-    }
-    domains.push_back(made);
-    *found = made->domain;
-    return nullptr;
+    auto made = std::make_unique<Domain>();
+    made->kernels = kernels;
+    for (const Operator& op : operators()) made->ops.push_back(described(op, kernels));
+    check(api, api.CreateCustomOpDomain(kDomain, &made->domain));
+    for (const CustomOp& op : made->ops) check(api, api.CustomOpDomain_Add(made->domain, &op));
+    domains.push_back(std::move(made));
+    return domains.back()->domain;
 }
 
-thread_local const Kernels* chosen = nullptr;
+// The kernels that the session options name.
+const Kernels* kernels_of(const OrtApi& api, const OrtSessionOptions* options) {
+    char name[32] = {};
+    size_t size = sizeof name;
+    if (OrtStatus* status = api.GetSessionConfigEntry(options, kKernelsEntry, name, &size)) {
+        api.ReleaseStatus(status);
+        throw InvalidInput(std::string("set the session config entry '") + kKernelsEntry +
+                           "' to the name of the kernels before you register this library");
+    }
+    const Kernels* kernels = kernels_named(name);
+    if (!kernels) {
+        throw InvalidInput(std::string("session config entry '") + kKernelsEntry + "' is '" + name +
+                           "', which are no kernels that this machine can run");
+    }
+    return kernels;
+}
 
 }  // namespace
 }  // namespace moembed::ort
 
-int32_t moembed_kernels_usable(int32_t index, const char** name) {
-    const moembed::Choice* choice = moembed::choices() + index;
-    *name = choice->kernels ? choice->kernels->name : nullptr;
-    return choice->usable;
-}
-
-int32_t moembed_kernels_choose(const char* name) {
-    moembed::ort::chosen = moembed::kernels_named(name);
-    return moembed::ort::chosen != nullptr;
-}
-
-MOEMBED_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const moembed::ort::ApiBase* base) {
+MOEMBED_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const moembed::ort::OrtApiBase* base) {
     using namespace moembed::ort;
-    Functions api = base->get_api(kApiVersion);
+    const OrtApi* api = base->GetApi(kApiVersion);
     if (!api) {
-        // Statuses are made as they always were.
-        return failure(base->get_api(1), Error::Fail,
-                       std::string("moembed's kernels need ONNX Runtime 1.24 or newer, found ") + base->version());
+        // CreateStatus is in every version.
+        const std::string message =
+            std::string("moembed's kernels need ONNX Runtime 1.24 or newer, found ") + base->GetVersionString();
+        return base->GetApi(1)->CreateStatus(OrtErrorCode::Fail, message.c_str());
     }
-    if (!chosen)
-        return failure(api, Error::InvalidArgument, "moembed: no kernels were chosen: call moembed_kernels_choose");
-    try {
-        OrtCustomOpDomain* domain = nullptr;
-        if (auto* status = domain_of(api, chosen, &domain)) return status;
-        return invoke(api, Place::AddCustomOpDomain, options, domain);
-    } catch (...) {
-        return failure(api, Error::Fail, "moembed: not enough memory");
-    }
+    return guarded(*api, kDomain, [&] {
+        const moembed::Kernels* kernels = kernels_of(*api, options);
+        check(*api, api->AddCustomOpDomain(options, domain_of(*api, kernels)));
+    });
 }

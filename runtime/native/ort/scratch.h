@@ -1,4 +1,5 @@
-// Memory that a thread uses again and again: one buffer for a call, one for each task of it.
+// Memory that a thread keeps from call to call: one buffer for
+// the call itself, and one for the tasks that the thread runs.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +10,8 @@ namespace moembed::ort {
 
 class Scratch {
 public:
-    // At least `bytes` bytes, aligned to a cache line, with anything in them; valid until the next call of `get` or `trim`.
+    // Returns at least `bytes` uninitialized bytes, aligned to a
+    // cache line, valid until the next call of `get` or `trim`.
     void* get(size_t bytes) {
         if (bytes > size_) {
             memory_.reset();
@@ -19,7 +21,7 @@ public:
         }
         return memory_.get();
     }
-    // Gives back what only an unusually large call needed.
+    // Frees the memory if an unusually large call made it grow.
     void trim() {
         if (size_ > kKept) {
             memory_.reset();
@@ -46,19 +48,19 @@ private:
     size_t size_ = 0;
 };
 
-// Several arrays in one piece of scratch memory: add them all, then take them in the same order.
+// Several arrays in one piece of scratch memory: add all of them, take the memory, then ask for each array.
 class Arrays {
 public:
     template <class T>
     size_t add(size_t count) {
-        const size_t at = size_;
+        const size_t offset = size_;
         size_ += (count * sizeof(T) + 63) / 64 * 64;
-        return at;
+        return offset;
     }
     void take(Scratch& scratch) { base_ = static_cast<char*>(scratch.get(size_)); }
     template <class T>
-    T* at(size_t place) const {
-        return reinterpret_cast<T*>(base_ + place);
+    T* at(size_t offset) const {
+        return reinterpret_cast<T*>(base_ + offset);
     }
 
 private:

@@ -5,7 +5,7 @@
 namespace moembed {
 namespace {
 
-constexpr uint32_t kNoUnit = 0x80000000u;  // a value's mark: it carries no label
+constexpr uint32_t kNoUnit = 0x80000000u;  // marks a value, which has no label
 
 bool has_leaf(uint32_t unit) { return (unit >> 8 & 1) != 0; }
 uint32_t label(uint32_t unit) { return unit & (kNoUnit | 0xFF); }

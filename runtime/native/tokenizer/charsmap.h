@@ -1,5 +1,5 @@
-// The normaliser's replacements, as SentencePiece stores them: the size in bytes of a double-array trie (Darts), the trie,
-// and a text of replacements that end with NUL.
+// The replacements of the normalizer in SentencePiece's format: the size in bytes of a double-array trie (Darts), the
+// trie, and the replacements, each ended by a NUL.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,10 @@ class Charsmap {
 public:
     Charsmap() = default;
 
-    // `bytes` must stay mapped. False: its sizes contradict each other.
+    // Opens a map, whose bytes must stay mapped. Returns false if its sizes contradict each other.
     bool open(Bytes bytes);
 
-    // The replacement of the shortest prefix of `text` that has one, if any.
+    // Finds the replacement of the shortest prefix of `text` that has one.
     bool replacement(const uint8_t* text, size_t size, Bytes* found) const;
 
 private:

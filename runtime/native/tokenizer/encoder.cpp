@@ -7,9 +7,9 @@
 namespace moembed {
 namespace {
 
-constexpr uint8_t kMark[] = {0xE2, 0x96, 0x81};  // U+2581, in front of every word
+constexpr uint8_t kMark[] = {0xE2, 0x96, 0x81};  // U+2581, the first character of every word
 
-constexpr size_t kLongWord = 8192;  // bytes of a word after which its first tokens are settled before its end is seen
+constexpr size_t kLongWord = 8192;  // bytes; the first tokens of a longer word are settled before its end is read
 
 bool is_mark(const uint8_t* p, const uint8_t* end) { return end - p >= 3 && std::memcmp(p, kMark, sizeof kMark) == 0; }
 
@@ -18,7 +18,8 @@ void drop_front(std::vector<T>* all, size_t count) {
     all->erase(all->begin(), all->begin() + static_cast<std::ptrdiff_t>(count));
 }
 
-// Counts the characters of a text up to a byte, from where it last stood: what is asked for in order is read once.
+// Counts the characters of a text up to a byte. It continues from the byte of the previous call, so that ascending
+// bytes read the text once.
 class CharacterIndex {
 public:
     explicit CharacterIndex(Bytes text) : text_(text) {}
@@ -39,7 +40,7 @@ private:
 
 }  // namespace
 
-// Takes the tokens of a text, and keeps those that are wanted.
+// Receives the tokens of a text and keeps the wanted ones.
 class Encoder::Sink {
 public:
     Sink(Wanted wanted, bool spans, std::vector<int32_t>* ids)
@@ -48,7 +49,7 @@ public:
     const bool has_spans;
     std::vector<Span> spans;
 
-    // No token that follows is wanted. That there is one tells where the last of the others ends.
+    // Whether all wanted tokens are here. One more is needed to know where the last of them ends.
     bool is_full() const { return !wanted_.last && count() > wanted_.most; }
 
     void add(int32_t id, Span span) {
@@ -58,7 +59,7 @@ public:
         if (wanted_.last && count() >= kSpare && count() / 2 >= wanted_.most) trim();
     }
 
-    // A token of a word whose bytes have these origins.
+    // Adds a token of a word, given the origin of each of its bytes.
     void add(const Token& token, const std::vector<Span>& origins) {
         if (!token.goes_on) {
             add(token.id, has_spans ? Span{origins[token.start].start, origins[token.end - 1].end} : Span{0, 0});
@@ -127,7 +128,7 @@ const AddedToken* Encoder::added_at(const uint8_t* text, const uint8_t* end) con
     return longest;
 }
 
-// Added tokens are found in the text as it was given; what lies between is normalised piece by piece.
+// Finds added tokens in the original text. The text between them is normalized part by part.
 void Encoder::pieces(Bytes text, Workspace* work, Sink* sink) const {
     const uint8_t *const begin = text.data, *const end = text.data + text.size;
     const uint8_t* done = begin;
@@ -169,7 +170,7 @@ void Encoder::plain(const uint8_t* text, size_t begin, size_t end, Workspace* wo
 // Reads the words in the first `known` bytes of a part.
 void Encoder::words(size_t known, Workspace* work, Sink* sink) const {
     const uint8_t *const first = work->part.text.data(), *const last = first + known;
-    const uint8_t* start = first;  // of what was not taken yet of the word that is being read
+    const uint8_t* start = first;  // of the part of the current word that was not passed on yet
     for (const uint8_t* p = first; p < last;) {
         const Character character = character_at(p, last);
         const bool space = is_space(character.code);
@@ -184,7 +185,7 @@ void Encoder::words(size_t known, Workspace* work, Sink* sink) const {
     extend_word(static_cast<size_t>(start - first), known, work, sink);
 }
 
-// A mark is put in front unless the word has one, and counts as part of the first character.
+// Appends to the current word. A word without a mark gets one, which counts as part of its first character.
 void Encoder::extend_word(size_t begin, size_t end, Workspace* work, Sink* sink) const {
     if (begin == end) return;
     const uint8_t* const text = work->part.text.data();

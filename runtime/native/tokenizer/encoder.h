@@ -1,4 +1,4 @@
-// From a text to token ids: added tokens, normaliser, words, pieces.
+// Tokenization: added tokens, normalizer, words, pieces.
 #pragma once
 
 #include <cstddef>
@@ -12,31 +12,31 @@
 
 namespace moembed {
 
-// Which tokens of a text are wanted.
+// The tokens of a text to return.
 struct Wanted {
     size_t most = std::numeric_limits<size_t>::max();
-    bool last = false;  // the last ones of the text rather than the first
+    bool last = false;  // the last ones, not the first ones
 };
 
-// Reads an open vocabulary; safe to share between threads. A text is read part by part: no more memory is used than the
-// wanted tokens and the longest word need, and nothing is read behind the last token that is wanted.
+// Encodes texts with an open vocabulary; safe to share between threads. A text is read part by part, so that memory
+// grows only with the wanted tokens and the longest word. Reading stops after the last wanted token.
 class Encoder {
 public:
     explicit Encoder(const Vocabulary& vocabulary);
 
-    // What a call works in; one per thread.
+    // Working memory of a call; one per thread.
     struct Workspace {
         explicit Workspace(const Vocabulary& vocabulary) : unigram(vocabulary) {}
         Unigram unigram;
         Normalized part;
-        Normalized word;        // what is kept of the word that is being read
-        size_t word_limit = 0;  // bytes of it after which tokens are settled
+        Normalized word;        // the part in memory of the current word
+        size_t word_limit = 0;  // bytes of it at which its first tokens are settled
     };
 
-    // Appends the ids of a text with its two special tokens around.
+    // Appends the ids of a text, between the two special tokens.
     void encode(Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids) const;
 
-    // Appends the ids of a text without special tokens, and of each the characters [start, end) it comes from.
+    // Appends the ids of a text without special tokens, and the range of characters [start, end) that each comes from.
     void encode_with_spans(Bytes text, Wanted wanted, Workspace* work, std::vector<int32_t>* ids,
                            std::vector<int64_t>* spans) const;
 

@@ -11,7 +11,7 @@ namespace {
 constexpr uint32_t kBlock = 128;
 constexpr size_t kStarts = sizeof(kClusterStarts) / sizeof(kClusterStarts[0]);
 
-// For every block of code points, the entry its first one lies in: a look-up walks from there.
+// The table entry of the first code point of each block: a look-up searches from there.
 constexpr std::array<uint16_t, 0x110000 / kBlock> block_entries() {
     std::array<uint16_t, 0x110000 / kBlock> entries{};
     size_t entry = 0;
@@ -46,7 +46,7 @@ bool ClusterBreaks::before(uint32_t code) {
     return is_break;
 }
 
-// The rules in the standard's order, whose names the comments give; the first that applies decides.
+// The rules in the order of the standard, with their names. The first one that applies decides.
 bool ClusterBreaks::joins(Cluster next) const {
     using C = Cluster;
     if (last_ == C::Carriage && next == C::Feed) return true;                                             // GB3

@@ -5,7 +5,7 @@
 
 namespace moembed {
 
-// The numbers are those of grapheme_table.h. Extend is divided by its part in Indic conjuncts.
+// The values are those in grapheme_table.h. Extend is divided by its role in Indic conjuncts.
 enum class Cluster : uint8_t {
     Other,
     Linker,
@@ -29,10 +29,10 @@ enum class Cluster : uint8_t {
 
 Cluster cluster_of(uint32_t code);
 
-// Reads a text character by character from its start and says where clusters begin.
+// Finds the starts of clusters in a text that is read character by character.
 class ClusterBreaks {
 public:
-    // Whether a cluster begins at the next character.
+    // Reads the next character. Returns whether a cluster starts at it.
     bool before(uint32_t code);
 
 private:
@@ -43,7 +43,7 @@ private:
 
     bool started_ = false;
     bool odd_regionals_ = false;
-    bool consonant_ = false;  // a consonant, then only Extend, Joiner and Linker
+    bool consonant_ = false;  // a consonant, followed only by Extend, Joiner and Linker
     bool linked_ = false;     // a Linker among them
     Emoji emoji_ = Emoji::None;
     Cluster last_ = Cluster::Control;

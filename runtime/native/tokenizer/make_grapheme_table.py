@@ -1,9 +1,9 @@
-"""Writes grapheme_table.h: how Unicode 17.0 divides text into grapheme clusters (UAX #29), as sorted ranges.
+"""Writes grapheme_table.h: the properties of Unicode 17.0 for grapheme clusters (UAX #29), as sorted ranges.
 
     pip install regex==2025.11.3 && python runtime/native/tokenizer/make_grapheme_table.py
 
-That release of `regex` carries the properties of Unicode 17.0, the version that `tokenizers` 0.23 splits by. The syllables of
-Hangul are left out: whether one ends in a final consonant is arithmetic.
+That release of `regex` has the properties of Unicode 17.0, the version that `tokenizers` 0.23 uses. Hangul syllables are left
+out: whether one ends in a final consonant follows from its number.
 """
 
 from pathlib import Path

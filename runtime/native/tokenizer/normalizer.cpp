@@ -5,8 +5,8 @@
 namespace moembed {
 namespace {
 
-constexpr size_t kPart = 4096;              // bytes of the text that are read at a time
-constexpr size_t kLongestWholeCluster = 5;  // longer ones are looked up character by character
+constexpr size_t kPart = 4096;              // bytes of the text read at a time
+constexpr size_t kLongestWholeCluster = 5;  // bytes; longer clusters are looked up character by character
 
 size_t characters(const uint8_t* text, size_t size) {
     size_t count = 0;
@@ -66,7 +66,7 @@ bool NormalizedParts::read(Normalized* out) {
     if (origins_) {
         Recorder sink{out->text, changes_};
         read_into(sink);
-        // What vanishes later may be charged to the last character.
+        // Characters that vanish later may still be charged to the last one.
         if (!changes_.empty()) trace(changes_.size() - (p_ < end_ ? 1 : 0), &out->origins);
     } else {
         Appender sink{out->text};
@@ -91,7 +91,7 @@ bool NormalizedParts::is_plain(const uint8_t* p) const {
     return *p < 128 && normalizer_.plain_[*p] && (p + 1 == end_ || p[1] < 128);
 }
 
-// A run of plain characters, or the first step into clusters.
+// Reads a run of plain characters, or prepares to read clusters.
 template <class Sink>
 void NormalizedParts::read_plain(Sink& sink) {
     const uint8_t *const run = p_, *p = p_;
@@ -102,14 +102,14 @@ void NormalizedParts::read_plain(Sink& sink) {
         sink.keep(run, static_cast<size_t>(p - run));
         return;
     }
-    // From here to the next plain run.
+    // Clusters from here to the next plain run.
     in_clusters_ = true;
     breaks_ = ClusterBreaks();
     next_ = character_at(p, end_);
     breaks_.before(next_.code);
 }
 
-// A cluster, or a part of one that is too long to be looked up as a whole.
+// Reads a cluster, or a part of one that is too long to be looked up as a whole.
 template <class Sink>
 void NormalizedParts::read_cluster(Sink& sink) {
     const Charsmap& charsmap = normalizer_.charsmap_;
@@ -143,7 +143,7 @@ void NormalizedParts::read_cluster(Sink& sink) {
     if (is_end && p_ < end_ && is_plain(p_)) in_clusters_ = false;
 }
 
-// Tells the origins of the first `count` characters in `changes_`, and forgets them.
+// Appends the origins of the first `count` characters in `changes_`, and removes these.
 void NormalizedParts::trace(size_t count, std::vector<Span>* origins) {
     const auto next = [&] {
         if (traced_ == end_) return;

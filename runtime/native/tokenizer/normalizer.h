@@ -1,4 +1,5 @@
-// SentencePiece's normalisation as the Rust crates `tokenizers` and `spm_precompiled` do it, clusters and quirks included.
+// SentencePiece's normalization exactly as the Rust crates `tokenizers`
+// and `spm_precompiled` compute it, quirks included.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,7 @@
 
 namespace moembed {
 
-// Bytes [start, end) of the text as it was given. A word of megabytes has one for each of its bytes.
+// Bytes [start, end) of the original text. 32 bits, because a word of megabytes has a span for each of its bytes.
 struct Span {
     uint32_t start, end;
 };
@@ -19,11 +20,11 @@ constexpr size_t kMostBytesWithSpans = UINT32_MAX;
 
 struct Normalized {
     std::vector<uint8_t> text;
-    // Of every byte of `text`, only if they were asked for. The last character's come with the next part.
+    // Of every byte of `text`, if requested. Those of the last character come with the next part.
     std::vector<Span> origins;
 };
 
-// The rules; safe to share between threads.
+// The normalization rules; safe to share between threads.
 class Normalizer {
 public:
     explicit Normalizer(const Charsmap& charsmap);
@@ -32,24 +33,24 @@ private:
     friend class NormalizedParts;
 
     const Charsmap& charsmap_;
-    bool plain_[128];  // ASCII that stays as it is when another ASCII character follows
+    bool plain_[128];  // ASCII characters that do not change when another ASCII character follows
 };
 
-// What the Rust library notes of every character it emits: 1 for an inserted one, else minus the characters that vanish
-// after the one it replaces. A part that vanishes is charged to the character before it; at the start there is none, and
-// the note is lost.
+// What the Rust library records for every character that it emits: 1 for an inserted one, otherwise minus the number of
+// characters that vanish after the one that it replaces. Characters that vanish are charged to the character before
+// them. At the start of a text there is none, and the record is lost.
 struct Change {
     uint32_t length;
     int64_t change;
 };
 
-// The normal form of a stretch of text, part by part: its memory does not grow with the stretch.
+// Normalizes a range of text part by part, in memory that does not grow with the range.
 class NormalizedParts {
 public:
     // Bytes [begin, end) of `text`, which must outlive this.
     NormalizedParts(const Normalizer& normalizer, const uint8_t* text, size_t begin, size_t end, bool origins);
 
-    // Appends the normal form of the next few kilobytes. False: nothing was left.
+    // Appends the normal form of the next few kilobytes. Returns false at the end of the range.
     bool read(Normalized* out);
 
 private:
@@ -65,12 +66,12 @@ private:
     const Normalizer& normalizer_;
     const uint8_t* const text_;
     const uint8_t *p_, *const end_;
-    // Within clusters: where the next one begins, and its first character.
+    // The state within clusters; `next_` is the character at `p_`.
     bool in_clusters_ = false;
     bool in_long_cluster_ = false;
     ClusterBreaks breaks_;
     Character next_{0, 1};
-    // Of characters whose origins are not known yet, and how far those of the others reach.
+    // Characters whose origins are not known yet, and the end of the text that earlier characters come from.
     const bool origins_;
     std::vector<Change> changes_;
     const uint8_t* traced_;

@@ -29,7 +29,7 @@ moembed_tokenizer* moembed_tokenizer_open(const uint8_t* file, uint64_t size, co
     tokenizer->encoder = std::make_unique<moembed::Encoder>(tokenizer->vocabulary);
     return tokenizer.release();
 } catch (const std::bad_alloc&) {
-    *reason = "there is not enough memory";
+    *reason = "not enough memory";
     return nullptr;
 }
 

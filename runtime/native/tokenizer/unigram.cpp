@@ -12,7 +12,7 @@ void Unigram::reset() {
     in_run_ = false;
 }
 
-// Finds the best ways over the pieces that begin before `until`.
+// Extends the best segmentations by the pieces that start before `until`.
 void Unigram::read(const uint8_t* word, size_t size, size_t until) {
     if (lengths_.empty()) score(0) = 0.0;
     lengths_.resize(size + 1);
@@ -23,7 +23,7 @@ void Unigram::read(const uint8_t* word, size_t size, size_t until) {
         const auto offer = [&](size_t length, double added) {
             uint8_t& best = lengths_[read_ + length];
             double& best_score = score(read_ + length);
-            if (best != 0 && !(added + so_far > best_score)) return;  // among equals, the first found
+            if (best != 0 && !(added + so_far > best_score)) return;  // of equal scores, the first found
             best = static_cast<uint8_t>(length);
             best_score = added + so_far;
         };
@@ -36,8 +36,9 @@ void Unigram::read(const uint8_t* word, size_t size, size_t until) {
     }
 }
 
-// The end of the part of a word whose tokens do not depend on what follows, and whether it is within a run of unknown
-// characters: more may follow, and all together are one token. Of a short run, which may be a piece, nothing is settled.
+// Returns the end of the part of a word whose tokens do not depend on the rest. `in_run` tells whether that is within a
+// run of unknown characters, which all together become one token.
+// A short run is not settled, because it may be a piece.
 size_t Unigram::settled(const uint8_t* word, size_t size, bool* in_run) {
     if (size <= kLongestPiece) return 0;
     read(word, size, size - kLongestPiece);
@@ -50,7 +51,7 @@ size_t Unigram::settled(const uint8_t* word, size_t size, bool* in_run) {
     return *in_run ? end : start;
 }
 
-// The last end that every way to go on has passed.
+// Returns the last end of a piece that all segmentations in progress have in common.
 size_t Unigram::common() const {
     bool met[kNear] = {};
     size_t ways = 0, end = std::min(read_ + kLongestPiece, lengths_.size() - 1);

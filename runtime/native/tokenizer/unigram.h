@@ -1,8 +1,8 @@
-// The best segmentation of a word under a unigram model, as the Rust library `tokenizers` finds it: the same order of
-// additions in double precision and the same choice among equals, so that ids agree to the last one.
+// The best segmentation of a word under a unigram model, as the Rust library `tokenizers` finds it: additions in the
+// same order in double precision, and the same choice between equal scores, so that all ids are the same.
 //
-// A word may be megabytes long. What is kept of it is a byte per byte, and that only from where the segmentation is not yet
-// certain: all ways to go on share their beginning.
+// A word may have megabytes. One byte is kept per byte of the word,
+// and only from where its segmentation is not yet certain.
 #pragma once
 
 #include <cstddef>
@@ -16,29 +16,29 @@ namespace moembed {
 
 struct Token {
     int32_t id;
-    size_t start, end;  // bytes of what is kept of the word
-    bool goes_on;       // a run of unknown characters whose beginning was told before, as the last token
+    size_t start, end;  // bytes of the part of the word that is kept
+    bool goes_on;       // continues the previous token, a run of unknown characters
 };
 
 class Unigram {
 public:
     explicit Unigram(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
 
-    // Calls `tell` for each token of the rest of a word, in order, and is ready for the next one.
+    // Calls `tell` for each token of the rest of a word, in order, and resets for the next word.
     template <class Tell>
     void finish(const uint8_t* word, size_t size, Tell tell);
 
-    // Calls `tell` for each token of the beginning of a word that does not depend on what follows. Returns the bytes that
-    // they cover: later calls are given the word from there on.
+    // Calls `tell` for each token at the start of a word that does not depend on the rest. Returns the number of their
+    // bytes: pass the word from there on to later calls.
     template <class Tell>
     size_t settle(const uint8_t* word, size_t size, Tell tell);
 
-    // Forgets a word that was begun.
+    // Discards a started word.
     void reset();
 
 private:
     static constexpr size_t kLongestPiece = 255;
-    static constexpr size_t kNear = 512;  // a power of two of more than kLongestPiece + 1
+    static constexpr size_t kNear = 512;  // a power of two above kLongestPiece + 1
 
     void read(const uint8_t* word, size_t size, size_t until);
     size_t settled(const uint8_t* word, size_t size, bool* in_run);
@@ -50,12 +50,12 @@ private:
     double& score(size_t end) { return scores_[(forgotten_ + end) % kNear]; }
 
     const Vocabulary& vocabulary_;
-    // Of the best way to each end of a piece, the length of its last piece; 0 where none ends.
+    // The length of the last piece in the best segmentation up to each byte; 0 where no piece ends.
     std::vector<uint8_t> lengths_;
-    double scores_[kNear];  // of these ways, as far as they are still needed
-    size_t read_ = 0;       // ways to here are final
-    size_t forgotten_ = 0;  // bytes of the word before what is kept
-    bool in_run_ = false;  // what was forgotten ends within a run of unknown characters, which is longer than any piece
+    double scores_[kNear];  // of these segmentations, as far as they are still needed
+    size_t read_ = 0;       // segmentations up to here are final
+    size_t forgotten_ = 0;  // bytes of the word that are no longer kept
+    bool in_run_ = false;   // the forgotten part ends in a run of unknown characters that is longer than any piece
 };
 
 template <class Tell>
@@ -76,8 +76,8 @@ size_t Unigram::settle(const uint8_t* word, size_t size, Tell tell) {
     return end;
 }
 
-// Tells the tokens of the best way to `end`. Their lengths are turned round in place: the way is known from its end, and
-// told from its start.
+// Calls `tell` for the tokens of the best segmentation up to `end`. It is stored from its end, so the lengths are
+// reversed in place first.
 template <class Tell>
 void Unigram::walk(const uint8_t* word, size_t end, Tell tell) {
     uint8_t length = lengths_[end];
@@ -86,7 +86,7 @@ void Unigram::walk(const uint8_t* word, size_t end, Tell tell) {
         std::swap(length, lengths_[start]);
     }
     constexpr size_t kNone = SIZE_MAX;
-    size_t run = kNone;  // start of the run of unknown pieces that is being read; they become one token
+    size_t run = kNone;  // start of the current run of unknown pieces, which become one token
     const auto flush = [&](size_t run_end) {
         if (run == kNone) return;
         const bool goes_on = in_run_ && run == 0;

@@ -1,5 +1,5 @@
-// UTF-8 by hand. Texts come from Python's encoder and are valid; an index file may hold anything, so nothing here reads
-// past `end` whatever the bytes are.
+// UTF-8 decoding. Texts come from Python's encoder and are valid, but a vocabulary file may contain anything: no
+// function reads past `end`, whatever the bytes are.
 #pragma once
 
 #include <cstddef>
@@ -25,14 +25,14 @@ inline Character character_at(const uint8_t* p, const uint8_t* end) {
     return {(lead & 0x07) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu), 4};
 }
 
-// Start of the character that ends before `p`.
+// Returns the start of the character that ends before `p`.
 inline const uint8_t* before(const uint8_t* begin, const uint8_t* p) {
     do --p;
     while (p > begin && (*p & 0xC0) == 0x80);
     return p;
 }
 
-// Unicode's White_Space.
+// Whether a character has Unicode's property White_Space.
 inline bool is_space(uint32_t code) {
     if (code < 0x80) return code == 0x20 || (code >= 0x09 && code <= 0x0D);
     if (code < 0x1680) return code == 0x85 || code == 0xA0;

@@ -29,7 +29,7 @@ struct AddedRecord {
     uint32_t strips_left;
 };
 
-static_assert(sizeof(Header) == 80 + kSections * sizeof(Range), "the header has no gaps");
+static_assert(sizeof(Header) == 80 + kSections * sizeof(Range), "the header must not have gaps");
 
 bool is_id(int32_t id, uint32_t pieces) { return id >= 0 && static_cast<uint32_t>(id) < pieces; }
 
@@ -39,9 +39,9 @@ const char* Vocabulary::open(Bytes file) {
     Header header;
     if (file.size < sizeof header) return "it is shorter than its header";
     std::memcpy(&header, file.data, sizeof header);
-    if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) return "it does not begin with MOEVOCAB";
+    if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) return "it does not start with MOEVOCAB";
     if (header.version != kVersion) return "it has another version of the format";
-    if (header.file_size != file.size) return "it has not the size that its header tells";
+    if (header.file_size != file.size) return "its size differs from the one in its header";
     file_ = file;
     pieces_ = header.pieces;
     bos_ = header.bos;
@@ -54,7 +54,7 @@ const char* Vocabulary::open(Bytes file) {
     if (!(section(kScores, &scores_) && section(kStarts, &starts_) && section(kLengths, &lengths_) &&
           section(kTexts, &texts_) && section(kTrie, &trie_) && section(kCharsmap, &charsmap) &&
           section(kAdded, &added))) {
-        return "a section lies outside of it";
+        return "a section is outside the file";
     }
     const uint64_t starts = (uint64_t{pieces_} + kPiecesPerStart - 1) / kPiecesPerStart;
     if (pieces_ == 0 || pieces_ > kMostPieces || scores_.size != uint64_t{pieces_} * sizeof(double) ||
@@ -65,7 +65,7 @@ const char* Vocabulary::open(Bytes file) {
     for (const int32_t id : {bos_, eos_, pad_, unknown_}) {
         if (!is_id(id, pieces_)) return "a special token is not in its vocabulary";
     }
-    if (!charsmap_.open(charsmap)) return "its normaliser is damaged";
+    if (!charsmap_.open(charsmap)) return "its normalizer is damaged";
     for (size_t i = 0; i < added.size / sizeof(AddedRecord); ++i) {
         const auto record = read<AddedRecord>(added, i);
         const Bytes text = is_id(record.id, pieces_) ? piece(static_cast<uint32_t>(record.id)) : Bytes{nullptr, 0};

@@ -1,7 +1,8 @@
-// The vocabulary of a Unigram tokenizer in a memory-mapped file, vocabulary.bin, whose layout export/vocabulary.py describes.
+// The vocabulary of a Unigram tokenizer in a memory-mapped file,
+// vocabulary.bin. export/vocabulary.py describes its layout.
 //
-// Opening checks the header and where sections lie; what the sections hold is checked when it is read, so that no content
-// of the file can lead a read outside of it.
+// Opening a file checks the header and the bounds of the sections. Their contents are checked when they are read, so
+// that no content can make a read leave the file.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,7 @@ struct AddedToken {
 
 class Vocabulary {
 public:
-    // `file` must stay mapped. Returns what is wrong with it, or null.
+    // Opens a file, which must stay mapped. Returns what is wrong with it, or null.
     const char* open(Bytes file);
 
     uint32_t size() const { return pieces_; }
@@ -36,10 +37,10 @@ public:
 
     double score(uint32_t id) const { return read<double>(scores_, id); }
 
-    // The bytes of a piece; empty for an id that there is not.
+    // The bytes of a piece; empty if the id is out of range.
     Bytes piece(uint32_t id) const;
 
-    // Calls `found(length, id)` for every piece that `text` begins with, shortest first.
+    // Calls `found(length, id)` for every piece that is a prefix of `text`, shortest first.
     template <class Found>
     void prefixes(const uint8_t* text, size_t size, Found found) const;
 
@@ -47,12 +48,13 @@ public:
     int64_t find(const uint8_t* text, size_t size) const;
 
 private:
-    // A node of the trie: its label in bits 24-31, two marks, and 22 bits: a child's place is the payload plus its label.
-    static constexpr uint32_t kEnds = 1u << 23;  // a piece ends here: the child of label 0 holds its id
-    static constexpr uint32_t kTail = 1u << 22;  // one piece is left: the payload is its id
+    // A node of the trie: a label in bits 24 to 31, two flags, and a payload of 22 bits. The index of a child is the
+    // payload plus the child's label.
+    static constexpr uint32_t kEnds = 1u << 23;  // a piece ends here: the child with label 0 holds its id
+    static constexpr uint32_t kTail = 1u << 22;  // only one piece is left: the payload is its id
     static constexpr uint32_t kPayload = kTail - 1;
 
-    // Past its end, every section reads as zeros.
+    // A read past the end of a section gives zeros.
     template <class T>
     static T read(Bytes section, size_t index) {
         T value{};
@@ -88,7 +90,7 @@ void Vocabulary::prefixes(const uint8_t* text, size_t size, Found found) const {
             const uint32_t id = read<uint32_t>(trie_, node & kPayload) & kPayload;
             if (id < pieces_ && depth > 0) found(depth, id);
         }
-        if (depth == size || text[depth] == 0) return;  // 0 is the label of an end
+        if (depth == size || text[depth] == 0) return;  // 0 is the label that ends a piece
         const uint32_t child = read<uint32_t>(trie_, (node & kPayload) + text[depth]);
         if (child >> 24 != text[depth]) return;
         node = child;

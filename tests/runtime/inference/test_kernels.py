@@ -1,24 +1,25 @@
-"""Native kernels: against the functions they stand for, against each other, and what happens when they cannot be used."""
+"""Native kernels: against the functions that they replace, against each other, and the errors where they cannot be used."""
 
 import json
 import threading
 import warnings
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from moembed import Embedder
 from moembed.cli import main
 from moembed.errors import InputError, NativeWarning, ProviderError
 from moembed.inference import kernels as kernels_module
-from moembed.inference.kernels import PORTABLE, VARIABLE, choose_kernels, usable_kernels
+from moembed.inference.kernels import CONFIG_ENTRY, PORTABLE, VARIABLE, Kernels, choose_kernels, usable_kernels
 from moembed.native import loader as library_module
-from moembed.native.loader import NativeLibrary
+from moembed.native.loader import LIBRARY_FILE, NativeLibrary
 from moembed.verify.stability import check_stability
 from support import op_inputs
 from support.graph_ops import run_graph
 from support.op_inputs import MAKERS
-from support.tolerances import KERNEL_CODES_APART, KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE
+from support.tolerances import KERNEL_EXPERT_MAX_ABS, KERNEL_MAX_ABS, KERNEL_MIN_COSINE, KERNEL_QUANTIZED_APART
 
 NATIVE = usable_kernels()[:-1]
 needs_native = pytest.mark.skipif(not NATIVE, reason="the native library was not compiled")
@@ -46,7 +47,7 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
                 assert not apart.any(), "to the bit"
             elif found.dtype == np.uint8:
                 assert apart.max(initial=0) <= 1
-                assert (apart > 0).sum() <= 1 + KERNEL_CODES_APART * apart.size
+                assert (apart > 0).sum() <= 1 + KERNEL_QUANTIZED_APART * apart.size
             else:
                 limit = KERNEL_EXPERT_MAX_ABS if op == "Int8Experts" else KERNEL_MAX_ABS
                 assert apart.max(initial=0) <= limit * max(1, np.abs(expected).max(initial=0)), op
@@ -78,31 +79,26 @@ def _malformed():
     (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, words4, _), (_, route, top) = op_inputs.rows(rng, 4)
     far = np.full(9, 10**12, np.int64)
     return {
-        "codes too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), zero_point, "codes"),
+        "rows too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), zero_point, "quantized has"),
         "weight of another depth": ("Int8Linear", _changed(linear, 2, linear[2][:, :-1]), zero_point, "weight is"),
         "weight of other blocks": ("Int8Linear", _changed(linear, 2, linear[2][..., :3]), zero_point, "weight is"),
-        "steps of other rows": ("Int8Linear", _changed(linear, 1, linear[1][:-1]), zero_point, "step is"),
-        "scales of other columns": ("Int8LinearGelu", _changed(linear, 3, linear[3][:-1]), {}, "scale is"),
+        "scales of other rows": ("Int8Linear", _changed(linear, 1, linear[1][:-1]), zero_point, "scale is"),
+        "scales of other columns": ("Int8LinearGelu", _changed(linear, 3, linear[3][:-1]), {}, "weight_scale is"),
         "zero point of no byte": ("Int8Linear", linear, {"zero_point": 300}, "zero_point is 300"),
-        "an expert that is not there": ("Int8Experts", _changed(experts, 3, experts[3] + 5), {}, "of 5"),
-        "an expert below 0": ("Int8Experts", _changed(experts, 3, experts[3] - 5), {}, "of 5"),
+        "an expert that is not there": ("Int8Experts", _changed(experts, 3, experts[3] + 5), {}, "index . is out"),
+        "an expert below 0": ("Int8Experts", _changed(experts, 3, experts[3] - 5), {}, "index -. is out"),
         "a matrix of another shape": ("Int8Experts", _changed(experts, 9, experts[9][:, :-1]), {}, "w1 is"),
         "two matrices less": ("Int8Experts", experts[:-2], {}, "8 matrices for 5 experts"),
         "bias of another width": ("Int8Experts", _changed(experts, 4, experts[4][:-1]), {}, "bias is"),
         "a token outside": ("Attention", _changed(text, 1, text[1] + 10**6), heads, "is cell"),
         "tokens out of order": ("Attention", _changed(text, 1, text[1][::-1].copy()), heads, "is cell"),
-        "too few positions": ("Attention", [*text[:3], text[3][:2], text[4][:2]], heads, "position"),
+        "too few positions": ("Attention", [*text[:3], text[3][:2], text[4][:2]], heads, "position . is out"),
         "heads that do not divide": ("Attention", text, {"num_heads": heads["num_heads"] + 1}, "qkv is"),
         "pooled tokens outside": ("Pool", _changed(pool, 1, far), {}, "is cell"),
-        "no such word": ("Int8Embedding", _changed(words, 0, words[0] + 60), epsilon, "of a table of 30 words"),
-        "no such word of 4 bits": (
-            "Int4Embedding",
-            _changed(words4, 0, words4[0] + 60),
-            epsilon,
-            "of a table of 30 words",
-        ),
-        "half a block": ("Int4Embedding", _changed(words4, 1, words4[1][:, :-8]), epsilon, "not whole blocks"),
-        "scales of other blocks": ("Int4Embedding", _changed(words4, 2, words4[2][:-1]), epsilon, "scale is"),
+        "no such word": ("Int8Embedding", _changed(words, 0, words[0] + 60), epsilon, "table size 30"),
+        "no such word of 4 bits": ("Int4Embedding", _changed(words4, 0, words4[0] + 60), epsilon, "table size 30"),
+        "half a block": ("Int4Embedding", _changed(words4, 1, words4[1][:, :-8]), epsilon, "a multiple of 32"),
+        "scales of other blocks": ("Int4Embedding", _changed(words4, 2, words4[2][:-1]), epsilon, "table_scale is"),
         "residual of other rows": ("AddNormQuantize", _changed(norm, 1, norm[1][:-1]), epsilon, "residual is"),
         "gamma too short": ("AddNorm", _changed(norm, 2, norm[2][:-1])[:4], epsilon, "gamma is"),
         "more experts than there are": ("Router", route, {"top_k": 99}, "top_k is 99"),
@@ -154,14 +150,34 @@ def test_the_best_is_taken(int8, monkeypatch):
     assert choose_kernels(PORTABLE).name == PORTABLE
 
 
-def test_names_that_are_not_there(int8, monkeypatch):
+def test_names_that_cannot_be_used(int8, monkeypatch):
     monkeypatch.setenv(VARIABLE, "sse9")
-    with pytest.raises(InputError, match="MOEMBED_KERNELS = 'sse9'; expected one of portable, plain"):
+    with pytest.raises(InputError, match="MOEMBED_KERNELS is 'sse9'; expected one of portable, plain"):
         Embedder(int8)
     missing = "neon" if "neon" not in NATIVE else "avx2"
     monkeypatch.setenv(VARIABLE, missing)
-    with pytest.raises(ProviderError, match=f"asked for kernels '{missing}', here are only"):
+    with pytest.raises(ProviderError, match=f"kernels '{missing}' cannot be used, only .*portable: "):
         Embedder(int8)
+
+
+def _options(*entry):
+    options = onnxruntime.SessionOptions()
+    if entry:
+        options.add_session_config_entry(*entry)
+    options.register_custom_ops_library(str(LIBRARY_FILE))
+    return options
+
+
+@needs_native
+def test_the_config_entry_selects_them():
+    _options(CONFIG_ENTRY, NATIVE[-1])
+    with pytest.raises(Exception, match=f"set the session config entry '{CONFIG_ENTRY}'"):
+        _options()
+    for name in ("sse9", PORTABLE, "x" * 100):
+        with pytest.raises(Exception, match=CONFIG_ENTRY):
+            _options(CONFIG_ENTRY, name)
+    with pytest.raises(ProviderError, match="kernels 'sse9' cannot be used"):
+        Kernels("sse9").register(onnxruntime.SessionOptions())
 
 
 @needs_native

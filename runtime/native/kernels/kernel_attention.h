@@ -1,17 +1,18 @@
-// Attention of one head within one text. Two products of small float matrices with a softmax between: scores of a few queries
-// with all keys are kept, never those of all.
+// Attention of one head within one text: two products of small float matrices, with a softmax between them. Only the
+// scores of a few queries are in memory at a time.
 #pragma once
 
-#include "functions.h"
-#include "rows_of.h"
+#include "lanes_math.h"
+#include "row_count.h"
 #include "table.h"
 
 namespace moembed {
 namespace {
 
-constexpr size_t kQueries = 16;  // of which scores are kept
+constexpr size_t kQueries = 16;  // whose scores are in memory at a time
 
-// Out[r][b * 16 ..] = sum over d, in order, of a[r * a_stride + d] * m[b * block + d * m_stride ..]
+// out[r][16 * b + j] = sum over d, in order, of a[r * a_stride + d] * m[b * block + d * m_stride + j], for R rows, B
+// blocks and j < 16.
 template <int R, int B>
 inline void float_tile(const float* a, size_t a_stride, const float* m, size_t m_stride, size_t block, size_t depth,
                        float* out, size_t out_stride) {
@@ -48,7 +49,7 @@ inline void float_product(const float* a, size_t a_stride, size_t rows, const fl
             const size_t left = rows - row < kFloatRows ? rows - row : kFloatRows;
             const float *x = a + row * a_stride, *y = m + b * block;
             float* z = out + row * out_stride + 16 * b;
-            rows_of<kFloatRows>(static_cast<int>(left), [&](auto r) {
+            with_row_count<kFloatRows>(static_cast<int>(left), [&](auto r) {
                 if (many) {
                     float_tile<decltype(r)::value, kFloatBlocks>(x, a_stride, y, m_stride, block, depth, z, out_stride);
                 } else {
@@ -62,7 +63,7 @@ inline void float_product(const float* a, size_t a_stride, size_t rows, const fl
 
 inline size_t up_to_sixteen(size_t n) { return (n + 15) / 16 * 16; }
 
-// Where things are in the scratch memory, in floats.
+// Offsets of arrays in the scratch memory, in floats.
 struct AttentionLayout {
     size_t keys = 0;                // [tokens / 16][dim][16]
     size_t values;                  // [tokens][dim up to a multiple of 16]
@@ -81,8 +82,9 @@ struct AttentionLayout {
 
 inline size_t attention_scratch(const Attention& a, size_t tokens) { return AttentionLayout(a.dim, tokens).all; }
 
-// A token's query (part 0) or key (part 1), turned by its position and multiplied.
-inline void turned(const Attention& a, size_t head, size_t part, size_t token, Lanes factor, float* out) {
+// Applies the rotary embedding of its position to a token's query
+// (part 0) or key (part 1), and multiplies it by `factor`.
+inline void rotate(const Attention& a, size_t head, size_t part, size_t token, Lanes factor, float* out) {
     const size_t hidden = a.heads * a.dim, half = a.dim / 2;
     const float* x = a.qkv + token * 3 * hidden + part * hidden + head * a.dim;
     const size_t position = static_cast<size_t>(a.positions[token]) * half;
@@ -94,10 +96,11 @@ inline void turned(const Attention& a, size_t head, size_t part, size_t token, L
     });
 }
 
+// Replaces scores by exp(score - max), and computes their sum; the division comes after the product with the values.
 inline void softmax(float* scores, size_t tokens, float* total) {
     Lanes top = fill(-INFINITY), sum = fill(0.0f);
     along(tokens, [&](size_t i, size_t n) { top = larger(first(load(scores + i), n, -INFINITY), top); });
-    const Lanes largest = fill(top_of(top));
+    const Lanes largest = fill(max_of(top));
     along(tokens, [&](size_t i, size_t n) {
         const Lanes e = first(exp_of(load(scores + i) - largest), n);
         store(scores + i, e);
@@ -116,7 +119,7 @@ inline void attention(const Attention& a, size_t head, size_t begin, size_t end,
     std::memset(keys, 0, across * a.dim * sizeof(float));
     if (wide != a.dim) std::memset(values, 0, tokens * wide * sizeof(float));
     for (size_t j = 0; j < tokens; ++j) {
-        turned(a, head, 1, begin + j, fill(1.0f), mixed);
+        rotate(a, head, 1, begin + j, fill(1.0f), mixed);
         float* column = keys + j / 16 * a.dim * 16 + j % 16;
         for (size_t d = 0; d < a.dim; ++d) column[16 * d] = mixed[d];
         std::memcpy(values + j * wide, a.qkv + (begin + j) * 3 * hidden + 2 * hidden + head * a.dim,
@@ -126,7 +129,7 @@ inline void attention(const Attention& a, size_t head, size_t begin, size_t end,
     for (size_t query = first_query; query < last_query; query += kQueries) {
         const size_t rows = last_query - query < kQueries ? last_query - query : kQueries;
         float total[kQueries];
-        for (size_t r = 0; r < rows; ++r) turned(a, head, 0, begin + query + r, factor, queries + r * a.dim);
+        for (size_t r = 0; r < rows; ++r) rotate(a, head, 0, begin + query + r, factor, queries + r * a.dim);
         float_product(queries, a.dim, rows, keys, 16, a.dim * 16, across / 16, a.dim, scores, across);
         for (size_t r = 0; r < rows; ++r) softmax(scores + r * across, tokens, total + r);
         float_product(scores, across, rows, values, wide, 16, wide / 16, tokens, mixed, wide);

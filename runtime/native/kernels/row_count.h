@@ -1,7 +1,7 @@
-// From a number of rows known when it runs to one known when it is compiled, so that sums stay in registers.
+// Turns a row count at run time into one at compile time, so that the compiler keeps the sums of all rows in registers.
 #pragma once
 
-#include "bytes.h"
+#include "common.h"
 
 namespace moembed {
 namespace {
@@ -13,9 +13,9 @@ struct Count {
 
 // Calls f(Count<rows>{}) for 1 <= rows <= Most.
 template <int Most, class F>
-inline void rows_of(int rows, F&& f) {
+inline void with_row_count(int rows, F&& f) {
     if constexpr (Most > 1) {
-        if (rows < Most) return rows_of<Most - 1>(rows, f);
+        if (rows < Most) return with_row_count<Most - 1>(rows, f);
     }
     f(Count<Most>{});
 }

@@ -1,7 +1,7 @@
-// The router: float scores of every expert, their softmax, and the most probable ones.
+// The router: float scores of every expert, their softmax, and the indices of the largest.
 #pragma once
 
-#include "functions.h"
+#include "lanes_math.h"
 #include "table.h"
 
 namespace moembed {
@@ -20,7 +20,7 @@ inline void scores_of(const float* x, size_t width, const float* weight, float* 
 }
 
 inline void route(const float* x, size_t width, const float* weight, size_t experts, size_t top_k, size_t first_row,
-                  size_t last_row, float* weights, int64_t* chosen, float* scratch) {
+                  size_t last_row, float* weights, int64_t* expert_indices, float* scratch) {
     for (size_t t = first_row; t < last_row; ++t) {
         size_t e = 0;
         for (; e + 4 <= experts; e += 4) scores_of<4>(x + t * width, width, weight + e * width, scratch + e);
@@ -40,11 +40,11 @@ inline void route(const float* x, size_t width, const float* weight, size_t expe
             for (e = 0; e < experts; ++e) {
                 bool taken = false;
                 for (size_t before = 0; before < k; ++before)
-                    taken |= chosen[t * top_k + before] == static_cast<int64_t>(e);
+                    taken |= expert_indices[t * top_k + before] == static_cast<int64_t>(e);
                 if (!taken && (best == experts || scratch[e] > scratch[best])) best = e;
             }
             weights[t * top_k + k] = scratch[best];
-            chosen[t * top_k + k] = static_cast<int64_t>(best);
+            expert_indices[t * top_k + k] = static_cast<int64_t>(best);
         }
     }
 }

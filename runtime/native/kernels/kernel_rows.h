@@ -1,51 +1,59 @@
-// Steps that work on whole rows: quantisation, LayerNorm with what comes before it, mixing and means.
+// Kernels that work on whole rows: quantization, LayerNorm after
+// an addition or embedding, mixing of experts, and means.
 #pragma once
 
-#include "functions.h"
+#include "lanes_math.h"
 #include "table.h"
 
 namespace moembed {
 namespace {
 
-inline void quantize_row(const float* x, size_t width, float step, float middle, uint8_t* codes) {
-    const Lanes divisor = fill(step), low = fill(-middle), high = fill(255.0f - middle), centre = fill(middle);
+// The largest values, and the least scales, of quantized rows; quantize/functions.py explains them.
+constexpr float kSymmetricMax = 127.0f;
+constexpr float kSymmetricLeastScale = 1.17549435e-38f;
+constexpr float kGeluMax = 255.0f - kGeluZeroPoint;
+constexpr float kGeluLeastScale = 0.0053125f;  // 0.17 / 32
+
+inline void quantize_row(const float* x, size_t width, float scale, float zero_point, uint8_t* quantized) {
+    const Lanes divisor = fill(scale), offset = fill(zero_point);
+    const Lanes low = fill(-zero_point), high = fill(255.0f - zero_point);
     along(width, [&](size_t i, size_t n) {
-        // Clamped before it is rounded and moved: both ends are integers, and the sum of an integer below 2^23 is exact.
-        const Lanes code = larger(smaller(load(x + i, n) / divisor, high), low);
-        const Lanes round = fill(12582912.0f);
-        const Lanes whole = ((code + round) - round) + centre;
-        if (n == 16) return to_codes(codes + i, whole);
+        // Clamped first: both limits are integers, so rounding cannot leave the range, and the last addition is exact.
+        const Lanes clamped = larger(smaller(load(x + i, n) / divisor, high), low);
+        const Lanes round = fill(kRound);
+        const Lanes bytes = ((clamped + round) - round) + offset;
+        if (n == 16) return store_bytes(quantized + i, bytes);
         uint8_t part[16];
-        to_codes(part, whole);
-        std::memcpy(codes + i, part, n);
+        store_bytes(part, bytes);
+        std::memcpy(quantized + i, part, n);
     });
 }
 
 inline float larger_of(float a, float b) { return a > b ? a : b; }
 
-inline void quantize_symmetric(const float* x, size_t width, uint8_t* codes, float* step) {
+inline void quantize_symmetric(const float* x, size_t width, uint8_t* quantized, float* scale) {
     Lanes top = fill(0.0f);
     along(width, [&](size_t i, size_t n) { top = larger(absolute(load(x + i, n)), top); });
-    *step = larger_of(top_of(top) / 127.0f, 1.17549435e-38f);
-    quantize_row(x, width, *step, 128.0f, codes);
+    *scale = larger_of(max_of(top) / kSymmetricMax, kSymmetricLeastScale);
+    quantize_row(x, width, *scale, kSymmetricZeroPoint, quantized);
 }
 
-inline void quantize(const float* x, size_t width, size_t first, size_t last, uint8_t* codes, float* step) {
-    for (size_t t = first; t < last; ++t) quantize_symmetric(x + t * width, width, codes + t * width, step + t);
+inline void quantize(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
+    for (size_t t = first; t < last; ++t) quantize_symmetric(x + t * width, width, quantized + t * width, scale + t);
 }
 
-inline void quantize_gelu(const float* x, size_t width, size_t first, size_t last, uint8_t* codes, float* step) {
+inline void quantize_gelu(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
     for (size_t t = first; t < last; ++t) {
         const float* row = x + t * width;
-        // What is below the least step does not count, so that the maximum may begin with 0.
+        // Starting at 0 is right: a maximum below 0 gives the least scale.
         Lanes top = fill(0.0f);
         along(width, [&](size_t i, size_t n) { top = larger(load(row + i, n), top); });
-        step[t] = larger_of(top_of(top) / 223.0f, 0.0053125f);
-        quantize_row(row, width, step[t], 32.0f, codes + t * width);
+        scale[t] = larger_of(max_of(top) / kGeluMax, kGeluLeastScale);
+        quantize_row(row, width, scale[t], kGeluZeroPoint, quantized + t * width);
     }
 }
 
-// y holds the row to be normalised.
+// Normalizes row t of y in place.
 inline void normalize(const Norm& a, size_t t) {
     float* y = a.y + t * a.width;
     Lanes total = fill(0.0f), squares = fill(0.0f);
@@ -62,33 +70,33 @@ inline void normalize(const Norm& a, size_t t) {
     });
 }
 
-// The codes of y * smooth.
-inline void smoothed_codes(const Norm& a, size_t t) {
+// Quantizes row t of y * smooth, if there is a `smooth`.
+inline void quantize_smoothed(const Norm& a, size_t t) {
     if (!a.smooth) return;
     const float* y = a.y + t * a.width;
     Lanes top = fill(0.0f);
     along(a.width, [&](size_t i, size_t n) { top = larger(absolute(load(y + i, n) * load(a.smooth + i, n)), top); });
-    const float step = a.step[t] = larger_of(top_of(top) / 127.0f, 1.17549435e-38f);
+    const float scale = a.scale[t] = larger_of(max_of(top) / kSymmetricMax, kSymmetricLeastScale);
     float part[16];
     along(a.width, [&](size_t i, size_t n) {
         store(part, load(y + i, n) * load(a.smooth + i, n));
-        quantize_row(part, n, step, 128.0f, a.codes + t * a.width + i);
+        quantize_row(part, n, scale, kSymmetricZeroPoint, a.quantized + t * a.width + i);
     });
 }
 
-// The value of a finite float16, in integers where it is subnormal: a mode that flushes those does not matter.
+// Converts a finite float16. Subnormals are converted as integers, so that a mode that flushes them to 0 has no effect.
 inline float from_half(uint16_t half) {
-    const uint32_t sign = (half & 0x8000u) << 16, size = half & 0x7fffu;
-    if (size < 0x400) return (sign ? -1.0f : 1.0f) * static_cast<float>(size) * 5.9604644775390625e-8f;
-    const uint32_t bits = sign | ((size << 13) + 0x38000000u);
+    const uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+    if (magnitude < 0x400) return (sign ? -1.0f : 1.0f) * static_cast<float>(magnitude) * 5.9604644775390625e-8f;
+    const uint32_t bits = sign | ((magnitude << 13) + 0x38000000u);
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
 inline void embed8(const Embedding& e, size_t id, size_t width, float* y) {
-    const int8_t* word = e.table + id * width;
-    const Lanes scale = fill(e.scale[id]);
+    const int8_t* word = e.table8 + id * width;
+    const Lanes scale = fill(e.table8_scale[id]);
     along(width, [&](size_t i, size_t n) {
         int8_t part[16] = {};
         std::memcpy(part, word + i, n);
@@ -98,8 +106,8 @@ inline void embed8(const Embedding& e, size_t id, size_t width, float* y) {
 
 inline void embed4(const Embedding& e, size_t id, size_t width, float* y) {
     const uint8_t* word = e.table4 + id * width / 2;
-    const uint16_t* scales = e.scale4 + id * width / kBlock4;
-    for (size_t i = 0; i < width; i += 16) {  // half a block
+    const uint16_t* scales = e.table4_scale + id * width / kBlock4;
+    for (size_t i = 0; i < width; i += 16) {  // half of the values that share a scale
         int8_t part[16];
         for (size_t j = 0; j < 8; ++j) {
             const uint8_t pair = word[i / 2 + j];
@@ -114,7 +122,7 @@ inline void embed(const Embedding& e, const Norm& a, size_t first, size_t last) 
     for (size_t t = first; t < last; ++t) {
         (e.table4 ? embed4 : embed8)(e, static_cast<size_t>(e.ids[t]), a.width, a.y + t * a.width);
         normalize(a, t);
-        smoothed_codes(a, t);
+        quantize_smoothed(a, t);
     }
 }
 
@@ -124,7 +132,7 @@ inline void add_norm(const float* x, const float* residual, const Norm& a, size_
         along(a.width,
               [&](size_t i, size_t n) { store(a.y + row + i, load(x + row + i, n) + load(residual + row + i, n), n); });
         normalize(a, t);
-        smoothed_codes(a, t);
+        quantize_smoothed(a, t);
     }
 }
 

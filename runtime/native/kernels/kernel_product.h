@@ -1,18 +1,18 @@
-// The product of codes and packed weights, and what becomes of its sums.
+// The product of quantized rows and packed weights, with scales, bias and GELU.
 #pragma once
 
-#include "functions.h"
+#include "lanes_math.h"
 #include "table.h"
 
 namespace moembed {
 namespace {
 
-// Of up to kBlocks blocks.
+// Computes the column sums of up to kBlocks blocks.
 inline void sum_blocks(Dots& dots, const int8_t* weight, size_t depth, int blocks, int32_t* sums) {
-    // A row of codes that are all kZero + 1 sums up the weights.
+    // A row of ones, as Dots sees it: its dot products are the sums of the weights.
     static constexpr size_t kPart = 64;
     uint8_t one[4 * kPart];
-    std::memset(one, kZero + 1, sizeof one);
+    std::memset(one, kDotsZeroPoint + 1, sizeof one);
     std::memset(sums, 0, 16 * kBlocks * sizeof *sums);
     for (int b = 0; b < blocks; ++b) {
         for (size_t k = 0; k < depth; k += kPart) {
@@ -31,9 +31,10 @@ inline void sum_columns(const int8_t* weight, size_t depth, size_t first, size_t
     }
 }
 
-// What sums begin with, so that they end as sums of (codes - middle) * weight: less the columns' own sums.
-inline void starts(Dots& dots, const Product& a, size_t block, int blocks, int32_t* start) {
-    if (a.middle == kZero) {
+// Computes the initial values of the sums. A sum of quantized * weight becomes one of (quantized - zero_point) * weight
+// when it starts at -zero_point times the sum of the column.
+inline void initial_sums(Dots& dots, const Product& a, size_t block, int blocks, int32_t* start) {
+    if (a.zero_point == kDotsZeroPoint) {
         std::memset(start, 0, 16 * kBlocks * sizeof *start);
         return;
     }
@@ -42,14 +43,15 @@ inline void starts(Dots& dots, const Product& a, size_t block, int blocks, int32
     } else {
         sum_blocks(dots, a.weight + block * a.depth * 64, a.depth, blocks, start);
     }
-    // Unsigned, so that sums of foreign weights may wrap.
+    // Unsigned, because sums of arbitrary weights may wrap.
     for (int i = 0; i < 16 * blocks; ++i) {
-        start[i] = static_cast<int32_t>(0u - static_cast<uint32_t>(a.middle - kZero) * static_cast<uint32_t>(start[i]));
+        const auto zero_point = static_cast<uint32_t>(a.zero_point - kDotsZeroPoint);
+        start[i] = static_cast<int32_t>(0u - zero_point * static_cast<uint32_t>(start[i]));
     }
 }
 
 inline void finish(const Product& a, size_t row, size_t column, const int32_t* sums) {
-    Lanes y = (from_ints(sums) * load(a.scale + column)) * fill(a.step[row]);
+    Lanes y = (from_ints(sums) * load(a.weight_scale + column)) * fill(a.scale[row]);
     if (a.bias) y = y + load(a.bias + column);
     if (a.gelu) y = gelu_of(y);
     store(a.out + row * a.out_stride + column, y);
@@ -61,10 +63,10 @@ inline void product(const Product& a, size_t first, size_t last) {
     for (size_t block = first; block < last; block += kBlocks) {
         const int blocks = last - block < kBlocks ? static_cast<int>(last - block) : kBlocks;
         const int8_t* weight = a.weight + block * a.depth * 64;
-        starts(dots, a, block, blocks, start);
+        initial_sums(dots, a, block, blocks, start);
         for (int row = 0; row < a.rows; row += kRows) {
             const int rows = a.rows - row < kRows ? a.rows - row : kRows;
-            dots(a.codes + row * 4 * a.depth, 4 * a.depth, rows, weight, a.depth, blocks, start, sums);
+            dots(a.quantized + row * 4 * a.depth, 4 * a.depth, rows, weight, a.depth, blocks, start, sums);
             for (int r = 0; r < rows; ++r) {
                 for (int b = 0; b < blocks; ++b) finish(a, row + r, 16 * (block + b), sums + 16 * (kBlocks * r + b));
             }

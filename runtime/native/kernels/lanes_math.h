@@ -1,15 +1,15 @@
-// Arithmetic on lanes that every instruction set shares: partial rows, sums in a fixed order, exp and GELU.
-// Include it behind a lanes_*.h.
+// Arithmetic on lanes, shared by every instruction set: partial rows, sums in a fixed order, exp and GELU.
+// Include it after a lanes_*.h.
 #pragma once
 
 #include <math.h>
 
-#include "bytes.h"
+#include "common.h"
 
 namespace moembed {
 namespace {
 
-// The first n of sixteen lanes, the rest 0.
+// Loads the first n of sixteen lanes and sets the others to 0.
 inline Lanes load(const float* p, size_t n) {
     if (n == 16) return load(p);
     float whole[16] = {};
@@ -22,6 +22,7 @@ inline void store(float* p, Lanes x, size_t n) {
     store(whole, x);
     std::memcpy(p, whole, n * sizeof(float));
 }
+// Keeps the first n of sixteen lanes and sets the others to `rest`.
 inline Lanes first(Lanes x, size_t n, float rest = 0) {
     if (n == 16) return x;
     float whole[16];
@@ -30,7 +31,7 @@ inline Lanes first(Lanes x, size_t n, float rest = 0) {
     return load(whole);
 }
 
-// f(i, n) for a row of floats in steps of sixteen, n less than that for the last; n is known when it is compiled but there.
+// Calls f(i, n) for each sixteen floats of a row. n is 16, a constant to the compiler, except for a last partial block.
 template <class F>
 inline void along(size_t width, F&& f) {
     size_t i = 0;
@@ -38,8 +39,9 @@ inline void along(size_t width, F&& f) {
     if (i < width) f(i, width - i);
 }
 
+// Combines the lanes pairwise, in the same order on every processor.
 template <class F>
-inline float reduced(Lanes x, F&& f) {
+inline float reduce(Lanes x, F&& f) {
     float v[16];
     store(v, x);
     for (int half = 8; half; half /= 2) {
@@ -48,15 +50,15 @@ inline float reduced(Lanes x, F&& f) {
     return v[0];
 }
 inline float sum_of(Lanes x) {
-    return reduced(x, [](float a, float b) { return a + b; });
+    return reduce(x, [](float a, float b) { return a + b; });
 }
-inline float top_of(Lanes x) {
-    return reduced(x, [](float a, float b) { return a > b ? a : b; });
+inline float max_of(Lanes x) {
+    return reduce(x, [](float a, float b) { return a > b ? a : b; });
 }
 
-// e^x for x <= 0 within two units of the last place, and e^-87 below -87.
+// e^x for x <= 0, within two units in the last place; e^-87 for x below -87.
 inline Lanes exp_of(Lanes x) {
-    const Lanes round = fill(12582912.0f);
+    const Lanes round = fill(kRound);
     x = larger(x, fill(-87.0f));
     const Lanes t = fma(x, fill(1.44269504f), round), n = t - round;
     Lanes r = fma(n, fill(-0.693359375f), x);
@@ -70,8 +72,8 @@ inline Lanes exp_of(Lanes x) {
     return times_power(p, t);
 }
 
-// x * (1 + erf(x / sqrt 2)) / 2, wrong by at most 1.5e-6 below 5, and by 3e-7 of its value above: a polynomial in x^2, fitted
-// to have its errors where they do not matter.
+// GELU, x * (1 + erf(x / sqrt 2)) / 2. The error is at most 1.5e-6 for |x| < 5, and 3e-7 of the value above. A
+// polynomial in x^2, fitted so that its largest errors are where they matter least.
 inline Lanes gelu_of(Lanes x) {
     static constexpr float kTerms[] = {0.14136378f,    -0.0702966524f, 0.051521421f,   -0.0404329482f, 0.0314262275f,
                                        -0.0233367403f, 0.0164976688f,  -0.010973205f,  0.00616539753f, -0.0029157058f,
