@@ -57,7 +57,7 @@ def main() -> None:
     for bundle in chosen.bundles or [None]:
         medians = _medians([bundle] if bundle else [], chosen.runs)
         cells = [f"{value:.3f}" for value in medians[: len(_COLUMNS)]] + [f"{value:.0f}" for value in medians[-2:]]
-        print(f"| {bundle or 'embedded'} | {' | '.join(cells)} |")
+        print(f"| {bundle or 'built-in'} | {' | '.join(cells)} |")
 
 
 def _medians(arguments: list[str], runs: int) -> list[float]:

@@ -165,7 +165,7 @@ def summary(result: dict[str, Any]) -> str:
     for name, found in result["models"].items():
         idle, ready = found["idle_mb"], statistics.median(found["ready_s"])
         lines.append(
-            f"{name}: ready {ready:.2f} s after the start of the process; idle with {idle['resident']:.0f} MB resident, "
+            f"- {name}: ready {ready:.2f} s after the start of the process; idle with {idle['resident']:.0f} MB resident, "
             f"{idle['private']:.0f} MB private."
         )
     return "\n".join(lines) + "\n"
