@@ -134,19 +134,21 @@ def _open(name: str, root: Path | None, allow_absent: bool) -> Dataset:
 
 def _locate(name: str, root: Path | None) -> Path:
     folders = [folder for folder in (root, Path()) if folder is not None]
-    places = list(dict.fromkeys(place for folder in folders for place in _places(folder, name)))
-    for place in places:
-        if place.exists():
-            return place
-    shown = ", ".join(str(place) for place in places if not place.name.endswith(SUFFIXES) or name.endswith(SUFFIXES))
+    candidates = list(dict.fromkeys(candidate for folder in folders for candidate in _candidates(folder, name)))
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    shown = ", ".join(
+        str(candidate) for candidate in candidates if not candidate.name.endswith(SUFFIXES) or name.endswith(SUFFIXES)
+    )
     raise InputError(f"no such folder or file: looked for {shown}")
 
 
-def _places(folder: Path, name: str) -> list[Path]:
-    places = [folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES)]
+def _candidates(folder: Path, name: str) -> list[Path]:
+    candidates = [folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES)]
     if match := _MIRACL.fullmatch(name):
-        places += [folder / f"miracl-v1.0-{match[1]}", folder / "miracl" / f"miracl-v1.0-{match[1]}"]
-    return places
+        candidates += [folder / f"miracl-v1.0-{match[1]}", folder / "miracl" / f"miracl-v1.0-{match[1]}"]
+    return candidates
 
 
 def _published_name(path: Path) -> str | None:

@@ -56,14 +56,15 @@ def corpus_files(folder: Path) -> tuple[Path, ...]:
     Raises:
         InputError: no file is found.
     """
-    twin = folder.name.replace("miracl-v1.0-", "miracl-corpus-v1.0-")
-    places = [folder, folder.parent / twin, folder.parent.parent / "miracl-corpus" / twin]
-    for place in places if twin != folder.name else places[:1]:
+    folders = [folder]
+    corpus_name = folder.name.replace("miracl-v1.0-", "miracl-corpus-v1.0-")
+    if corpus_name != folder.name:
+        folders += [folder.parent / corpus_name, folder.parent.parent / "miracl-corpus" / corpus_name]
+    for candidate in folders:
         for pattern in ("corpus.jsonl", "docs-*.jsonl"):
-            if found := _matches(place, pattern):
+            if found := _matches(candidate, pattern):
                 return tuple(sorted(found, key=lambda path: (len(path.name), path.name)))  # docs-2 before docs-10
-    looked = ", ".join(str(place) for place in (places if twin != folder.name else places[:1]))
-    raise InputError(f"no corpus.jsonl and no docs-*.jsonl.gz in {looked}")
+    raise InputError(f"no corpus.jsonl and no docs-*.jsonl.gz in {', '.join(map(str, folders))}")
 
 
 def read_queries(path: Path) -> dict[str, str]:

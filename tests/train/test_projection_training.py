@@ -24,9 +24,9 @@ def _recipe(**values):
 
 def test_the_leading_components_tell_texts_apart(generator):
     spread = torch.cat([torch.full((4,), 1.0), torch.full((20,), 0.05)])
-    turned = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
+    rotation = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
     # All texts share a large component, like a teacher's vectors, which does not tell them apart.
-    vectors = F.normalize(torch.randn(600, 24, generator=generator) * spread @ turned + 3 * turned[5], dim=-1)
+    vectors = F.normalize(torch.randn(600, 24, generator=generator) * spread @ rotation + 3 * rotation[5], dim=-1)
     train, validation = vectors[:400], vectors[400:]
     recipe = _recipe(learning_rate=2e-3, steps=60, batch_size=128)
     found = projection.fit_to_neighbours(train, [24, 8, 5], recipe, seed=1)
@@ -54,12 +54,12 @@ def test_components_that_pairs_do_not_share_come_last(generator):
     # Four components encode the meaning of a text, four equally large ones its language, no help to find a translation.
     meaning = torch.randn(600, 4, generator=generator)
     spoken = torch.randn(6, 4, generator=generator)
-    turn = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
+    rotation = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
     sides = []
     for _ in range(2):
         language = spoken[torch.randint(6, (600,), generator=generator)]
         noise = 0.1 * torch.randn(600, 16, generator=generator)
-        sides.append(F.normalize(torch.cat([meaning, language, noise], dim=1) @ turn, dim=-1))
+        sides.append(F.normalize(torch.cat([meaning, language, noise], dim=1) @ rotation, dim=-1))
     train, validation = [side[:450] for side in sides], [side[450:] for side in sides]
     recipe = _recipe(learning_rate=5e-3, steps=120, batch_size=200, temperature=0.05, margin=0.01)
     initial = projection.fit_to_neighbours(torch.cat(train), [24, 4], recipe, seed=1)

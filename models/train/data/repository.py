@@ -26,7 +26,7 @@ class RawPair(NamedTuple):
     """A query and the document it should retrieve, without prompts.
 
     Attributes:
-        query: a question, a heading, a text, or a sentence from the middle of a passage.
+        query: a question, a heading, a text, or a sentence of a passage.
         document: the answer to the question, the text below the heading, a translation or a passage that contains one, or the
             rest of the passage; in the query's language or another.
         kind: relation of the two.
