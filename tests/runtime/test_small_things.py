@@ -43,8 +43,8 @@ def failing(capsys):
         (("similarity", LONG, "b"), "the model's limit is 512: shorten it"),
         (("similarity", "a", "b", "--task", "nope"), "no prompt named 'nope'"),
         (("search", __file__, LONG, "--no-cache"), "the model's limit is 512: shorten it"),
-        (("serve", "--port", "99999"), "--port 99999; expected 0 (any free one) to 65535"),
-        (("serve", "--port", "-1"), "expected 0 (any free one) to 65535"),
+        (("serve", "--port", "99999"), "--port 99999; expected 0 (any free port) to 65535"),
+        (("serve", "--port", "-1"), "expected 0 (any free port) to 65535"),
         (("serve", "--port", "http"), "--port 'http': expected"),
         (("serve", "--max-inputs", "many"), "--max-inputs 'many': expected"),
     ],
@@ -145,4 +145,4 @@ def test_offline_stays_offline(tmp_path, how):
             listening.accept()
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "there is none of the name models/x" in line
+    assert "there is no folder models/x here" in line

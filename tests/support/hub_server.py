@@ -156,7 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault.times -= 1
         return fault
 
-    def _refuse(self, status: int, code: str | None, requested: dict[str, str], more: dict[str, str] | None = None) -> None:
+    def _refuse(
+        self, status: int, code: str | None, requested: dict[str, str], more: dict[str, str] | None = None
+    ) -> None:
         self._head(status, requested, {"Content-Length": "0"} | ({"X-Error-Code": code} if code else {}) | (more or {}))
 
     def _send(self, repo: Repo, requested: dict[str, str], *, body: bool) -> None:

@@ -255,7 +255,7 @@ def test_a_graph_beyond_what_onnx_can_hold(copy):
     edit(copy, lambda raw: raw["files"]["onnx/model_int8.onnx"].update(size=2 << 30))
     from moembed.bundle.graph_check import check_graph
 
-    with pytest.raises(BundleError, match="at most 2,147,483,647"):
+    with pytest.raises(BundleError, match="the limit of ONNX is 2,147,483,647"):
         check_graph(copy, Manifest.from_json((copy / MANIFEST_FILE).read_text("utf-8")))
 
 

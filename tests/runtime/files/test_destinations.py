@@ -251,4 +251,4 @@ def test_an_error_while_a_file_is_written_keeps_its_name(tmp_path):
 
 def test_evaluate_mixes_nothing_into_its_table(capsys):
     assert main(["evaluate", "x", "--json", "-"]) == 2
-    assert "stdout is for the table" in capsys.readouterr().err
+    assert "stdout is reserved for the table" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_other_shapes_and_types(session, ids, mask):
 def test_ids_below_0(session, value):
     ids = IDS.copy()
     ids[1, 1] = value
-    with pytest.raises(InputError, match=f"ids has {value}"):
+    with pytest.raises(InputError, match=f"ids has the value {value}"):
         session.run("sentence_embedding", ids, MASK)
 
 
