@@ -41,7 +41,7 @@ def test_vectors_have_unit_length_and_meaning(model):
     assert model.similarity(model.encode_query("Wo schläft die Katze?"), german).argmax() == 1
 
 
-def test_the_embedded_model_is_its_checkpoint(model):
+def test_the_built_in_model_is_its_checkpoint(model):
     certificate = model.bundle.manifest.certificate
     assert certificate.embedding_mean_cosine >= INT8_DEFAULT_MEAN_COSINE
     assert certificate.texts == 40
@@ -328,7 +328,7 @@ def test_the_number_of_threads_changes_nothing(model):
     assert one.encode_query(TEXTS).tobytes() == model.encode_query(TEXTS).tobytes()
 
 
-def test_stability_report_on_the_embedded_model(model):
+def test_the_built_in_model_is_batch_invariant(model):
     report = check_stability(model.bundle)
     assert report.passed, report
     assert report.comparisons > 20 * report.texts

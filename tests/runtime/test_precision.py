@@ -52,7 +52,7 @@ def test_embed_yields_the_scale(model):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_code_does_not_depend_on_company(model, precision):
+def test_quantized_vectors_are_batch_invariant(model, precision):
     together = model.encode_query(TEXTS, precision=precision)
     for text, codes in zip(TEXTS, together, strict=True):
         assert model.encode_query(text, precision=precision).tobytes() == codes.tobytes()

@@ -44,7 +44,7 @@ def vouch(folder, *names):
 
 
 def refused(folder):
-    """What opening a bundle and embedding says, by every way in."""
+    """Open a bundle in every way; return the message of the `BundleError`."""
     with pytest.raises(BundleError) as caught:
         Embedder.from_pretrained(folder, threads=1).encode(["hello", "zebra ZZ 骆驼 0 9 quick"], prompt="")
     with pytest.raises(BundleError):
@@ -198,7 +198,7 @@ for folder in sys.argv[1:]:
 
 
 def ended(*folders):
-    """What opening bundles says, in a process of its own that may not hang."""
+    """Open bundles in a subprocess with a timeout; return the lines of its output."""
     command = [sys.executable, "-c", _OPEN, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout.splitlines()

@@ -37,13 +37,13 @@ DEADLINE = 60
 
 
 def output_of(script: str, *, threads: int = 3, spin: bool = False, **environment: str) -> str:
-    """What a program with a model prints; it and all its children have to end."""
+    """Run a program with a model and return its output; it and all its children must exit."""
     source = PRELUDE.format(texts=TEXTS, threads=threads, spin=spin) + textwrap.dedent(script)
     return output_of_command("-c", source, **environment)
 
 
 def output_of_command(*command: str, cwd: Path | None = None, **environment: str) -> str:
-    """What Python prints; it and all its children have to end."""
+    """Run Python and return its output; it and all its children must exit."""
     with subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
@@ -285,6 +285,6 @@ def test_celery_prefork(tmp_path, expected):
 
 
 def test_the_bytes_are_those_of_one_thread(expected):
-    """What the tests above compare with does not depend on the number of threads."""
+    """The digest that the tests above compare does not depend on the number of threads."""
     alone = Embedder.from_pretrained(threads=1).encode_query(TEXTS)
     assert np.asarray(alone).tobytes().hex() == expected

@@ -53,7 +53,7 @@ def traced(trace: Path | None) -> list[str]:
 
 
 def leaks(trace: Path, ours: Path) -> list[str]:
-    """What left the machine or was written outside the folder of ours, or devices and Python's own files."""
+    """List connections, and files written outside our folder except devices and files of Python itself."""
     wait_until(lambda: trace.read_text(errors="replace").rstrip().endswith("+++"))
     found = []
     for line in trace.read_text(errors="replace").splitlines():

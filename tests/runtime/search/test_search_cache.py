@@ -146,7 +146,7 @@ DAMAGES = (
 
 
 def check_damaged(sound, path, damages, rng):
-    """What comes out of a damaged database is right or nothing, and after a few runs everything is there again."""
+    """Entries of a damaged database are right or missing, and after a few runs everything is there again."""
     for old in path.parent.glob(path.name + "*"):
         old.unlink()
     path.write_bytes(sound)

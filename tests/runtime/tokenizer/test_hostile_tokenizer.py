@@ -119,7 +119,7 @@ def test_interrupts_pass(text, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_random_edits(text, tmp_path, count):
-    """Whatever a value is replaced by: a tokenizer that works, or a `BundleError`."""
+    """Replacing any value gives a tokenizer that works, or a `BundleError`."""
     rng, path, outcomes = random.Random(0), tmp_path / "tokenizer.json", {"works": 0, "refused": 0, "panicked": 0}
     values = [None, True, 0, -1, 1.5, 4294967295, 10**30, "", "\0", "▁", [], {}, [[]], {"type": "Sequence"}]
     for _ in range(count):

@@ -101,7 +101,7 @@ def test_texts_of_a_batch_are_cut_each(tokenizer, whole):
 @pytest.mark.parametrize("policy", ["truncate", "truncate_start", "chunk"])
 @pytest.mark.parametrize("name", TEXTS)
 def test_pieces_are_cut_from_the_tokens_of_the_whole(tokenizer, reference, name, policy):
-    """What the policies made of a text when it was read as a whole."""
+    """The policies give the same windows as if the whole text had been tokenized."""
     text, prompt, limit, overlap = TEXTS[name], "search_query: ", 64, 10
     head = len(tokenizer.encode_with_offsets(prompt)[0])
     ids, spans = reference.encode_with_offsets(text, prefix=prompt)
