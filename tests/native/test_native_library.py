@@ -96,7 +96,7 @@ def test_no_warning_where_it_was_not_wanted(without):
 
 
 def test_asked_for_and_not_there(without):
-    with pytest.raises(BundleError, match="asked for and cannot be used: no reason at all"):
+    with pytest.raises(BundleError, match="requested, but cannot be used: no reason at all"):
         Tokenizer(open_bundle(None), backend="native")
 
 
