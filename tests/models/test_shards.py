@@ -1,8 +1,7 @@
-"""Checkpoints as tools save fine-tuned models: configs, shards, dtypes, and other files in place of the weights."""
+"""Weights in several files and other dtypes: the same network, or an error that names the file."""
 
 import hashlib
 import json
-import re
 import shutil
 
 import numpy as np
@@ -13,124 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import load_network, stored_dtypes
-from moembed.models.config import NomicMoeConfig
-from moembed.models.config_fields import DERIVED, IGNORED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
 from moembed.models.spec import known_specs
 from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, find_weights
-from support.checkpoints import PUBLISHED_CONFIG, small_config, write_checkpoint
-from support.folders import TESTS
-
-DOCS = TESTS.parent / "docs" / "checkpoints.md"
-WRITTEN = [json.loads(line) for line in (TESTS / "data" / "transformers_configs.jsonl").read_text().splitlines()]
-NATIVE = "the library's own nomic_bert"
-
-# --- config.json
-
-
-def of(written):
-    return f"{written['transformers']} {written['case']}"
-
-
-@pytest.mark.parametrize("written", [w for w in WRITTEN if w["case"] != NATIVE], ids=of)
-def test_configs_that_transformers_writes(written):
-    published = NomicMoeConfig.from_dict(PUBLISHED_CONFIG)
-    read = NomicMoeConfig.from_dict(written["config"])
-    assert read.dtype == ("bfloat16" if "bfloat16" in written["case"] else "float32")
-    assert {**vars(read), "dtype": "float32"} == vars(published)
-
-
-def test_the_configs_hold_the_reported_fields():
-    fields = {name: value for written in WRITTEN for name, value in written["config"].items()}
-    assert {"id2label", "label2id", "problem_type", "dtype", "torch_dtype", "rope_parameters", "top_k"} <= fields.keys()
-    assert any(written["config"].get("_attn_implementation_autoset") is True for written in WRITTEN)
-    assert {written["transformers"].rpartition(".")[0] for written in WRITTEN} >= {"4.47", "4.57", "5.24"}
-
-
-def test_transformers_own_class_is_another_network():
-    """transformers 5 has its own dense nomic_bert: a config that it loads and saves gets contradicting fields."""
-    (written,) = (w for w in WRITTEN if w["case"] == NATIVE)
-    with pytest.raises(CheckpointError, match="trust_remote_code=True and save it again") as caught:
-        NomicMoeConfig.from_dict(written["config"])
-    for message in (
-        "layer_norm_eps = 1e-12: layer_norm_epsilon is 1e-05",
-        "hidden_act = 'silu'",
-        "rope_parameters = {",
-    ):
-        assert message in str(caught.value)
-
-
-def test_every_field_has_one_place():
-    places = [READ, IMPLEMENTED.keys(), SAME_AS.keys(), DERIVED, IGNORED_NAMES]
-    assert len(set().union(*places)) == sum(map(len, places)) == sum(len(p) for p in places[:4]) + len(IGNORED_NAMES)
-    assert len(IGNORED_NAMES) == sum(len(names.split()) for names in IGNORED.values())
-    assert {name for written in WRITTEN for name in written["config"]} <= set().union(*places)
-    assert set(SAME_AS.values()) <= READ | IMPLEMENTED.keys()
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("is_decoder", True, "causal attention"),
-        ("add_cross_attention", True, "states of an encoder"),
-        ("pruned_heads", {"0": [1]}, "heads removed"),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}, "scaled rotary"),
-        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 10000}, "rope_parameters = .*implemented: default"),
-        ("rope_parameters", {"rope_type": "default", "rope_theta": 10000, "factor": 2.0}, "rope_parameters"),
-        ("rope_parameters", {"rope_theta": 10000, "partial_rotary_factor": 0.5}, "rope_parameters"),
-        ("rope_parameters", "default", "rope_parameters"),
-        ("rope_theta", 1000.0, "rotary_emb_base is 10000"),
-        ("quantization_config", {"load_in_8bit": True}, "quantized tensors: export the checkpoint"),
-        ("per_layer_config", {"0": {"n_inner": 8}}, "different sizes"),
-        ("hidden_size", 768, "n_embd is 48"),
-        ("num_hidden_layers", 12, "n_layer is 4"),
-        ("head_dim", 64, "n_embd / n_head is 12"),
-        ("attention_window", 128, "an unknown field, which may change the network; remove it if it does not"),
-        ("attention_window", 0, "an unknown field"),
-        ("attention_window", "", "an unknown field"),
-    ],
-)
-def test_fields_that_change_the_network(field, value, message):
-    with pytest.raises(CheckpointError, match=message):
-        NomicMoeConfig.from_dict(small_config(**{field: value}))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 4, "head_dim": 12, "intermediate_size": 80},
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}},
-        {"rope_parameters": None, "pruned_heads": {}, "is_decoder": None, "rope_scaling": None},
-        {"attention_window": None, "another_flag": False},
-        {"_attn_implementation_autoset": True, "gradient_checkpointing": True, "unsloth_version": "2025.1"},
-    ],
-)
-def test_fields_that_change_nothing(fields):
-    assert NomicMoeConfig.from_dict(small_config(**fields)) == NomicMoeConfig.from_dict(small_config())
-
-
-def test_the_documentation_lists_every_field():
-    text = DOCS.read_text("utf-8")
-
-    def names(heading):
-        section = text.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
-        return set(
-            re.findall(r"`([^`\s]+)`", "\n".join(line.split("|")[1] for line in section.splitlines() if "|" in line))
-        )
-
-    assert names("Read") == READ
-    assert names("Checked") == IMPLEMENTED.keys() | SAME_AS.keys() | DERIVED
-    ignored = text.partition("\n### Ignored\n")[2].partition("\n#")[0]
-    listed = {}
-    for line in ignored.splitlines():
-        if line.startswith("| ") and "`" in line:
-            _, group, fields, _ = line.split("|")
-            listed[group.strip()] = set(re.findall(r"`([^`]+)`", fields))
-    assert listed == {group: set(fields.split()) for group, fields in IGNORED.items()}
-
-
-# --- shards
+from support.checkpoints import small_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -382,76 +268,3 @@ def test_shards_in_half_precision_become_a_bundle(whole, tmp_path):
 
 
 # --- other files
-
-OTHER = {
-    "pytorch_model.bin": "a pickle, which is never loaded.*safe_serialization=True",
-    "pytorch_model-00001-of-00002.bin": "a pickle",
-    "pytorch_model.bin.index.json": "a pickle",
-    "model.Q8_0.gguf": "a GGUF, which cannot be exported because it lacks the expert bias",
-    "adapter_config.json": r"an adapter \(PEFT\).*merge_and_unload",
-    "tf_model.h5": "weights of TensorFlow.*from_tf=True",
-    "flax_model.msgpack": "weights of Flax.*from_flax=True",
-    "onnx/model.onnx": "an ONNX graph, which cannot be made a bundle",
-    "model.onnx": "an ONNX graph",
-    "moembed.json": "the manifest of a bundle: it is already exported",
-    "model-00001-of-00002.safetensors": "a shard without its model.safetensors.index.json",
-    "model.fp16.safetensors": "a safetensors file of another name.*rename it",
-    "checkpoint-500/model.safetensors": "a checkpoint in a subfolder: export that folder",
-    "0_Transformer/model.safetensors.index.json": "a checkpoint in a subfolder",
-    "last.ckpt": "a pickle",
-}
-
-
-@pytest.fixture
-def without(checkpoint, tmp_path):
-    """A folder with another file in place of the weights."""
-
-    def make(name):
-        folder = shutil.copytree(checkpoint, tmp_path / "other", ignore=lambda *_: [WEIGHTS_FILE])
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"{}")
-        return folder
-
-    return make
-
-
-@pytest.mark.parametrize("name", OTHER)
-def test_a_file_in_place_of_the_weights_is_named(without, name):
-    folder = without(name)
-    for read in (locate, load_network):
-        with pytest.raises(CheckpointError, match=f"lacks {WEIGHTS_FILE}.*Found {re.escape(name)}: {OTHER[name]}"):
-            read(folder)
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.Q8_0.gguf", "onnx/model.onnx"])
-def test_a_file_in_place_of_the_weights_is_named_for_a_hub_name(hub, without, name):
-    hub.add("acme/other", without(name))
-    with pytest.raises(SourceError, match=f"holds no {WEIGHTS_FILE}. Found {re.escape(name)}: {OTHER[name]}"):
-        locate("acme/other")
-
-
-def test_a_repository_of_an_adapter_has_no_config(hub, tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    hub.add("acme/adapter", tmp_path)
-    with pytest.raises(SourceError, match=r"holds no config.json. Found adapter_config.json: an adapter \(PEFT\)"):
-        locate("acme/adapter")
-    with pytest.raises(
-        CheckpointError, match=r"lacks config.json, tokenizer.json, model.safetensors.*Found adapter_config"
-    ):
-        locate(tmp_path)
-
-
-def test_a_missing_tokenizer_is_not_explained_by_the_weights(checkpoint, tmp_path):
-    folder = shutil.copytree(checkpoint, tmp_path / "x", ignore=lambda *_: ["tokenizer.json"])
-    with pytest.raises(CheckpointError, match=r"lacks tokenizer.json; a checkpoint has [^F]*$"):
-        locate(folder)
-
-
-def test_an_adapter_beside_weights_is_refused(checkpoint, tmp_path):
-    folder = shutil.copytree(checkpoint, tmp_path / "x")
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(
-        CheckpointError, match="transformers would apply the adapter to them: merge it, or move it away"
-    ):
-        locate(folder)
