@@ -2,9 +2,11 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 
 from moembed import Embedder
@@ -36,8 +38,26 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("small") / "small-moe", small_config())
+def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a file or folder once for all processes of a run: `once(name, make)` returns its path."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        path, done = folder / name, folder / f"{name}.done"
+        with FileLock(folder / f"{name}.lock"):
+            if not done.exists():
+                make(path)
+                done.touch()
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def checkpoint(once) -> Path:
+    return once("small-moe", lambda path: write_checkpoint(path, small_config()))
 
 
 @pytest.fixture(scope="session")
@@ -46,14 +66,15 @@ def network(checkpoint) -> NomicMoe:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, tmp_path_factory) -> Bundle:
-    return export(locate(checkpoint), tmp_path_factory.mktemp("bundles") / "fp32")
+def bundle(checkpoint, once) -> Bundle:
+    """fp32 bundle of the small checkpoint; tests must not change it."""
+    return Bundle.open(once("fp32", lambda path: export(locate(checkpoint), path)))
 
 
 @pytest.fixture(scope="session")
-def int8(bundle, tmp_path_factory) -> Bundle:
+def int8(bundle, once) -> Bundle:
     """INT8 bundle of the small checkpoint; tests must not change it."""
-    return quantize(bundle, tmp_path_factory.mktemp("bundles") / "int8")
+    return Bundle.open(once("int8", lambda path: quantize(bundle, path)))
 
 
 @pytest.fixture

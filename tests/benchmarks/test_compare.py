@@ -18,6 +18,7 @@ BENCHMARKS = Path(report.__file__).parent
 OPENVINO = next(one.name for one in CONTESTANTS if one.rival == "openvino")
 
 
+@pytest.mark.long
 def test_it_goes_on_where_it_stopped_and_names_who_is_missing(checkpoint, int8, tmp_path):
     command = [sys.executable, BENCHMARKS / "compare.py", checkpoint, int8.folder, "-o", tmp_path]
     command += ["--peers", "bundle", "--threads", "2", "--shapes", "1x3"]

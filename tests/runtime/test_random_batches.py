@@ -11,7 +11,7 @@ from support.random_batches import LARGEST, SENTENCES, THREADS, batches, compare
 
 
 def test_the_built_in_model(model):
-    outcome = compare(model.bundle, pool=50, count=200, tokens=512)
+    outcome = compare(model.bundle, pool=50, count=80, tokens=512)
     assert not outcome.differing, outcome
 
 

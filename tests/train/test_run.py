@@ -197,6 +197,7 @@ def test_contrastive_training_moves_the_last_layers_only(made):
     assert all(name.startswith(f"encoder.layers.{last}.") for name in moved)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_with_the_same_bytes(ingredients, made, tmp_path, monkeypatch):
     out = tmp_path / "out"
     for owner, method, calls in (
@@ -229,6 +230,7 @@ def test_a_finished_run_is_not_repeated(ingredients, made, tmp_path, monkeypatch
         assert _sha256(out / name) == _sha256(made / name)
 
 
+@pytest.mark.long
 def test_a_checkpoint_is_shipped(ingredients, made, tmp_path, capsys):
     write_beir(tmp_path / "data" / "tiny")
     bundle, cards = tmp_path / "bundle", tmp_path / "cards"
