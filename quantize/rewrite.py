@@ -119,6 +119,8 @@ class Rewriter:
         name, bits = Role(Kind.WORD_EMBEDDINGS).name, self.recipe.table
         gather = consumer(self.model, name)
         (use,) = gather.outputs[0].uses()
+        if use.node.op_type != "Add" or use.node.outputs[0] is not norm.inputs[0]:
+            raise ValueError(f"{weight.name} does not normalize the sum of a word's embedding and its token type's")
         token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
         table = self._array(name)
         if bits == 4 and table.shape[1] % BLOCK_4:

@@ -19,6 +19,7 @@ import moembed
 from moembed import Embedder, errors
 from moembed.cli import parser
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.server import errors as server_errors
 from moembed.server.settings import PREFIX, Settings
 from support.folders import ROOT
 from support.pages import ADDRESS, commands, page, pages
@@ -205,7 +206,7 @@ def test_every_file_and_error_that_is_named_exists(page):
         ) and "*" not in span:
             assert (ROOT / path[0]).exists(), f"{page.name}: {path[0]}"
         for name in re.findall(r"(?<![\w.])(?:moembed\.errors\.)?([A-Z]\w+(?:Error|Warning))\b", span):
-            assert hasattr(errors, name) or hasattr(builtins, name), f"{page.name}: {name}"
+            assert any(hasattr(module, name) for module in (errors, server_errors, builtins)), f"{page.name}: {name}"
 
 
 @every_page

@@ -11,6 +11,7 @@ from moembed.export.pipeline import export
 from moembed.models.locate import locate
 from moembed.quantize.dequantize import dequantize
 from moembed.quantize.pipeline import GRAPH, quantize
+from moembed.quantize.recipe import load_recipe, recipe_names
 from support.checkpoints import small_config, write_checkpoint
 
 # Largest relative error of a tensor: int8 with a scale per row, and 4 bits with a scale per block.
@@ -23,13 +24,12 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dequantize")
     checkpoint = write_checkpoint(folder / "moe", small_config(n_embd=64, n_layer=2, projection=True))
     full = export(locate(checkpoint), folder / "fp32")
-    recipes = ("int8", "int8-wide", "int8-table4")
     return load_file(checkpoint / "model.safetensors"), {
-        name: quantize(full, folder / name, recipe=name) for name in recipes
+        name: quantize(full, folder / name, recipe=name) for name in recipe_names()
     }
 
 
-@pytest.mark.parametrize("recipe", ["int8", "int8-wide", "int8-table4"])
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_what_rounding_lost_is_all_that_is_lost(made, recipe):
     tensors, bundles = made
     parameters = dequantize(bundles[recipe].folder)
@@ -38,7 +38,7 @@ def test_what_rounding_lost_is_all_that_is_lost(made, recipe):
     for name, tensor in tensors.items():
         assert parameters[name].shape == tensor.shape
         assert parameters[name].dtype == np.float32
-        bound = _INT4 if recipe == "int8-table4" and "word_embeddings" in name else _INT8
+        bound = _INT4 if load_recipe(recipe).table == 4 and "word_embeddings" in name else _INT8
         error = np.linalg.norm(parameters[name] - tensor) / np.linalg.norm(tensor)
         assert error <= bound, name
         exact += error == 0
