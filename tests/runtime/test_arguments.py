@@ -24,8 +24,8 @@ class Indexed:
 @pytest.mark.parametrize(
     "two", [2, np.int64(2), np.uint8(2), np.array(2), Indexed()], ids=lambda two: type(two).__name__
 )
-def test_integers_of_any_kind(model, expected, two):
-    assert np.array_equal(model.encode_query(TEXTS, batch_size=two), expected)
+def test_integers_of_any_kind(model, two):
+    assert np.array_equal(model.encode_query(TEXTS, batch_size=two), model.encode_query(TEXTS))
     assert model.encode_query(TEXTS, truncate_dim=two).shape == (3, 2)
     assert len(model.token_embeddings(TEXTS, prompt="", batch_size=two)) == 3
     assert next(model.embed(TEXTS, prompt="", batch_size=two, truncate_dim=two)).vector.shape == (2,)
