@@ -1,11 +1,13 @@
 """Shared fixtures: a small random checkpoint, its bundles, and the built-in model, each created once per run."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from huggingface_hub import constants
 
@@ -20,6 +22,11 @@ from support.browser import chromium, installed
 from support.checkpoints import small_config, write_checkpoint
 from support.hub_server import Hub
 from support.serving import serving
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(
+        1
+    )  # threads of several processes that wait for each other spin, and take the CPUs from the others
 
 
 def pytest_addoption(parser):
@@ -85,13 +92,13 @@ def copy(int8, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def small(bundle) -> Embedder:
-    return Embedder(bundle, threads=2)
+    return Embedder(bundle, threads=2, spin=False)
 
 
 @pytest.fixture(scope="session")
 def model() -> Embedder:
     """Built-in model."""
-    return Embedder.from_pretrained()
+    return Embedder.from_pretrained(spin=False)
 
 
 @pytest.fixture
