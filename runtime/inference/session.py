@@ -30,7 +30,7 @@ _CUDA_HELP = (
     'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
 )
 _MAX_THREADS = 1024
-MINIMUM_ONNXRUNTIME = (1, 24)
+MINIMUM_ONNXRUNTIME = (1, 30)
 _INPUTS = ("input_ids", "attention_mask")
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"

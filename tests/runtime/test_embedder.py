@@ -286,7 +286,7 @@ def test_an_old_onnxruntime_is_refused(monkeypatch, model):
     import onnxruntime as ort
 
     monkeypatch.setattr(ort, "__version__", "1.23.2")
-    with pytest.raises(ProviderError, match=r"1.23.2 is installed, but moembed needs 1.24"):
+    with pytest.raises(ProviderError, match=r"1.23.2 is installed, but moembed needs 1.30"):
         Embedder.from_pretrained()
 
 

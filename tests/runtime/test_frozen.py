@@ -41,7 +41,7 @@ def test_nothing_that_serving_needs_is_imported_by_name():
         ),
         ("import onnxruntime.capi.missing", "No module named 'onnxruntime.capi'"),
         ("raise RuntimeError('built for another NumPy')", "built for another NumPy"),
-        ("__version__ = '1.17.0'", "onnxruntime 1.17.0 is installed, but moembed needs 1.24"),
+        ("__version__ = '1.17.0'", "onnxruntime 1.17.0 is installed, but moembed needs 1.30"),
     ],
 )
 def test_an_onnxruntime_that_cannot_be_imported(content, said, tmp_path):
