@@ -5,28 +5,29 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from filelock import FileLock
 from huggingface_hub import constants
 
-from moembed import Embedder
-from moembed.bundle.bundle import Bundle
-from moembed.export.pipeline import export
-from moembed.models.checkpoint import load_network
-from moembed.models.locate import locate
-from moembed.models.network import NomicMoe
-from moembed.quantize.pipeline import quantize
-from support.browser import chromium, installed
-from support.checkpoints import small_config, write_checkpoint
-from support.hub_server import Hub
-from support.serving import serving
+# In a parallel run coverage starts after this file is loaded: whatever imports moembed is imported by the fixtures.
+if TYPE_CHECKING:
+    from moembed import Embedder
+    from moembed.bundle.bundle import Bundle
+    from moembed.models.network import NomicMoe
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(
-        1
-    )  # threads of several processes that wait for each other spin, and take the CPUs from the others
+    # Threads of several processes that wait for each other spin, and take the CPUs from the others.
+    torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    # Not in pyproject.toml, from which pytest would import moembed before coverage starts.
+    config.addinivalue_line("filterwarnings", "error::moembed.MoembedWarning")
+    # Without a C++ compiler there is no native library, and all but its own tests pass.
+    config.addinivalue_line("filterwarnings", "ignore::moembed.errors.NativeWarning")
 
 
 def pytest_addoption(parser):
@@ -64,23 +65,34 @@ def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]
 
 @pytest.fixture(scope="session")
 def checkpoint(once) -> Path:
+    from support.checkpoints import small_config, write_checkpoint
+
     return once("small-moe", lambda path: write_checkpoint(path, small_config()))
 
 
 @pytest.fixture(scope="session")
-def network(checkpoint) -> NomicMoe:
+def network(checkpoint) -> "NomicMoe":
+    from moembed.models.checkpoint import load_network
+
     return load_network(checkpoint)
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, once) -> Bundle:
+def bundle(checkpoint, once) -> "Bundle":
     """fp32 bundle of the small checkpoint; tests must not change it."""
+    from moembed.bundle.bundle import Bundle
+    from moembed.export.pipeline import export
+    from moembed.models.locate import locate
+
     return Bundle.open(once("fp32", lambda path: export(locate(checkpoint), path)))
 
 
 @pytest.fixture(scope="session")
-def int8(bundle, once) -> Bundle:
+def int8(bundle, once) -> "Bundle":
     """INT8 bundle of the small checkpoint; tests must not change it."""
+    from moembed.bundle.bundle import Bundle
+    from moembed.quantize.pipeline import quantize
+
     return Bundle.open(once("int8", lambda path: quantize(bundle, path)))
 
 
@@ -91,19 +103,25 @@ def copy(int8, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(bundle) -> Embedder:
+def small(bundle) -> "Embedder":
+    from moembed import Embedder
+
     return Embedder(bundle, threads=2, spin=False)
 
 
 @pytest.fixture(scope="session")
-def model() -> Embedder:
+def model() -> "Embedder":
     """Built-in model."""
+    from moembed import Embedder
+
     return Embedder.from_pretrained(spin=False)
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """Local hub and an empty cache for one test; huggingface_hub retries without delay."""
+    from support.hub_server import Hub
+
     with Hub() as server:
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
@@ -120,6 +138,8 @@ def hub(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def small_server():
     """Server of the built-in model with small limits."""
+    from support.serving import serving
+
     with serving(max_inputs=3, max_characters=1000, max_body_bytes=3000, body_timeout=0.5) as running:
         yield running
 
@@ -127,6 +147,8 @@ def small_server():
 @pytest.fixture(scope="module")
 def server():
     """Server of the built-in model with default settings."""
+    from support.serving import serving
+
     with serving() as running:
         yield running
 
@@ -134,5 +156,7 @@ def server():
 @pytest.fixture(scope="module")
 def browser():
     """Browser of one module: its event loop must not outlive the module."""
+    from support.browser import chromium, installed
+
     with chromium(installed()) as running:
         yield running
