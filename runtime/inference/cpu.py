@@ -76,7 +76,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 
 def saturates() -> bool:
-    """Whether products of unsigned and signed bytes may saturate: x86 that is not known to have VNNI.
+    """Tell whether products of unsigned and signed bytes may saturate: x86 that is not known to have VNNI.
 
     Such a CPU adds pairs of products in 16 bits. ONNX Runtime then has to widen the weights first, which is exact and slower.
     """
@@ -84,7 +84,7 @@ def saturates() -> bool:
 
 
 def integer_products() -> str:
-    """How ONNX Runtime multiplies bytes on this CPU, in words; every way gives the exact integers."""
+    """Describe how ONNX Runtime multiplies bytes on this CPU; every way gives the exact integers."""
     if saturates():
         return "exact and slower: without VNNI, bytes are widened before they are multiplied"
     best = next((name for name in instruction_sets() if name in _PRODUCTS), "ordinary instructions")
