@@ -79,6 +79,13 @@ _SCALED = """
 """
 _PRODUCT = _SCALED + "    {out} = Mul ({p}scaled, {scale})\n"
 
+
+def _linear(*, quantized: str, scale: str) -> str:
+    names = {"quantized": quantized, "weight_scale": "weight_scale", "scale": scale, "zero_point": "zero_point8"}
+    product = _PRODUCT.format(p="y_", w="weight", shape="w_shape", out="raw", **names)
+    return _SHAPE.format(p="w_", w="weight") + _ONE.format(quantized=quantized) + product
+
+
 # x [T,K] -> quantized [T,K] uint8, scale [T,1]
 _QUANTIZE = (
     "Quantize (x) => (quantized, scale)\n{"
@@ -176,18 +183,7 @@ _LINEAR = (
     zero_point0 = Constant <value_int: int = @zero_point> ()
     zero_point8 = Cast <to = 2> (zero_point0)
 """
-    + _SHAPE.format(p="w_", w="weight")
-    + _ONE.format(quantized="quantized")
-    + _PRODUCT.format(
-        p="y_",
-        w="weight",
-        shape="w_shape",
-        quantized="quantized",
-        weight_scale="weight_scale",
-        scale="scale",
-        zero_point="zero_point8",
-        out="raw",
-    )
+    + _linear(quantized="quantized", scale="scale")
     + "    y = Add (raw, bias)\n}"
 )
 
@@ -196,18 +192,7 @@ _LINEAR_GELU = (
     "Int8LinearGelu (x_quantized, x_scale, weight, weight_scale, bias) => (quantized, scale)\n{"
     + _CONSTANTS
     + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
-    + _SHAPE.format(p="w_", w="weight")
-    + _ONE.format(quantized="x_quantized")
-    + _PRODUCT.format(
-        p="y_",
-        w="weight",
-        shape="w_shape",
-        quantized="x_quantized",
-        weight_scale="weight_scale",
-        scale="x_scale",
-        zero_point="zero_point8",
-        out="raw",
-    )
+    + _linear(quantized="x_quantized", scale="x_scale")
     + """
     biased = Add (raw, bias)
     active = Gelu (biased)
