@@ -4,7 +4,7 @@ They run in the environment that nox itself is installed in (`pip install -e ".[
 """
 
 import os
-import platform
+import runpy
 import shutil
 import sys
 import tomllib
@@ -63,14 +63,11 @@ def kernels(session: nox.Session) -> None:
 @nox.session
 def tidy(session: nox.Session) -> None:
     """Check the C++ sources of this machine with clang-tidy."""
+    native = runpy.run_path(str(NATIVE / "build.py"))
     recipe = tomllib.loads((NATIVE / "sources.toml").read_text("utf-8"))
-    machine = "aarch64" if platform.machine().lower() in ("aarch64", "arm64") else "x86_64"
     flags = {
         str(source): ["-x", "c++", *recipe["compile"]["gnu"], *group.get("gnu", []), "-Wno-unknown-warning-option"]
-        for group in recipe["sources"]
-        if group.get("machine", machine) == machine
-        for pattern in group["files"]
-        for source in sorted(NATIVE.glob(pattern))
+        for source, group in native["sources_of"](recipe, native["Target"].of().machine)
     }
 
     def check(source: str) -> None:

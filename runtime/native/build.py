@@ -100,7 +100,7 @@ def build(folder: Path, target: Target | None = None, *, sanitize: bool = False)
     """
     target = target or Target.of()
     toolchain = _toolchain(target, _SANITIZE if sanitize else [])
-    sources = list(_sources(toolchain.recipe, target.machine))
+    sources = list(sources_of(toolchain.recipe, target.machine))
     return _build(sources, folder / target.library, toolchain.compile, toolchain.link)
 
 
@@ -121,7 +121,7 @@ def build_program(main: Path, out: Path, target: Target | None = None, flags: Se
     """
     target = target or Target.of()
     toolchain = _toolchain(target, flags)
-    kernels = [found for found in _sources(toolchain.recipe, target.machine) if found[0].parent.name == "kernels"]
+    kernels = [found for found in sources_of(toolchain.recipe, target.machine) if found[0].parent.name == "kernels"]
     return _build([(main, {}), *kernels], out, toolchain.compile, toolchain.link_program)
 
 
@@ -184,7 +184,8 @@ class _Msvc(_Gnu):
         return [*self.compiler, "/nologo", "/LD", *objects, f"/Fe{out}"]
 
 
-def _sources(recipe: dict[str, Any], machine: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def sources_of(recipe: dict[str, Any], machine: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield every source for a machine, with its group in the recipe, the content of sources.toml."""
     for group in recipe["sources"]:
         if group.get("machine", machine) == machine:
             for pattern in group["files"]:
