@@ -3,25 +3,14 @@
 import json
 import os
 import sys
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.evaluation_sets import by_hand, evaluate, measured, only, rows, write_beir
+from support.evaluation_sets import by_hand, measured, only, rows, write_beir
 from support.folders import ROOT
-
-
-@pytest.fixture
-def beir(tmp_path):
-    return write_beir(tmp_path / "data" / "tiny")
-
-
-@pytest.fixture
-def cli(capsys):
-    return partial(evaluate, capsys)
 
 
 def test_the_command(cli, beir, model, tmp_path):

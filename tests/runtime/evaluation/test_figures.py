@@ -18,12 +18,6 @@ from moembed.evaluation.tasks import Retrieval
 from moembed.evaluation.variants import Variant, as_query, as_stored, variants
 from support.evaluation_sets import QUERIES, TEXTS, by_hand, figures_of, measured, only, write_beir
 
-
-@pytest.fixture
-def beir(tmp_path):
-    return write_beir(tmp_path / "data" / "tiny")
-
-
 # Figures
 
 

@@ -1,7 +1,6 @@
 """What `moembed evaluate` reads: BEIR, MIRACL, STS and bitext layouts, prompts of every side, and errors that say where."""
 
 import gzip
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +16,12 @@ from support.evaluation_sets import (
     QUERIES,
     TEXTS,
     by_hand,
-    evaluate,
     measured,
     only,
     rows,
     write_beir,
     write_miracl,
 )
-
-
-@pytest.fixture
-def beir(tmp_path):
-    return write_beir(tmp_path / "data" / "tiny")
-
-
-@pytest.fixture
-def cli(capsys):
-    return partial(evaluate, capsys)
 
 
 def test_beir_against_brute_force(beir, model):
