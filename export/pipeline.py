@@ -100,8 +100,7 @@ def need_extras(purpose: str = "Exporting a checkpoint") -> None:
         MissingExtraError: torch, onnx, onnx-ir or onnxscript is not installed.
     """
     with extra("export", purpose):
-        for package in ("torch", "onnx", "onnx_ir", "onnxscript"):
-            __import__(package)
+        import onnx  # noqa: F401
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import moembed
 from moembed import Embedder, errors
 from moembed.cli import parser
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
@@ -24,6 +23,7 @@ from moembed.server.settings import PREFIX, Settings
 from support.folders import ROOT
 from support.pages import ADDRESS, commands, page, pages
 from support.serving import serving
+from support.sources import modules
 
 every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -192,7 +192,7 @@ def variables():
         ROOT / "setup.py",
         *(ROOT / ".ci").iterdir(),
         ROOT / "tests" / "conftest.py",
-        *Path(moembed.__file__).parent.rglob("*.py"),
+        *modules().values(),
     ]
     text = "".join(file.read_text("utf-8") for file in files if file.is_file())
     return set(re.findall(r"MOEMBED_[A-Z_]+[A-Z]", text))

@@ -16,4 +16,4 @@ def test_a_quoted_message_is_in_the_sources(message):
 def test_other_texts_are_no_messages():
     assert len(QUOTED) > 20
     assert not is_message("… was trained without a prompt")
-    assert not is_message("a text")
+    assert not is_message("the moon is full")

@@ -1,32 +1,19 @@
 """Imports have no cycles, between modules or rooms, and serving code imports only serving code."""
 
 import ast
-import tomllib
 from graphlib import TopologicalSorter
 
 import pytest
 
-from support.folders import ROOT
+from support.sources import modules
 
-FOLDERS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-dir"]
 # Of these only a command may import anything, inside a function.
 BESIDE = ("moembed.export", "moembed.models", "moembed.quantize", "moembed.train")
 # What a server and an `Embedder` may load; verification and evaluation measure with the networks of `moembed.models`.
 SERVING = ("bundle", "files", "inference", "native", "search", "server", "tokenizer")
 
 
-def _modules():
-    found = {}
-    # Outer folders first: models/train has an entry of its own.
-    for package, folder in sorted(FOLDERS.items(), key=lambda item: len(item[1])):
-        for path in (ROOT / folder).rglob("*.py"):
-            if (path.parent / "__init__.py").exists():
-                parts = [part for part in path.relative_to(ROOT / folder).with_suffix("").parts if part != "__init__"]
-                found[path] = ".".join([package, *parts])
-    return {name: path for path, name in found.items()}
-
-
-MODULES = _modules()
+MODULES = modules()
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 # A folder with rooms in it is no room: each of its own modules is one by itself.
 HALLS = {package.rpartition(".")[0] for package in PACKAGES} & PACKAGES

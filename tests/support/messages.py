@@ -3,16 +3,15 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
-import moembed
+from support.sources import modules
 
 
 @cache
 def templates() -> frozenset[str]:
     """Every string and f-string of the package, adjacent ones joined as Python joins them."""
     found = set()
-    for path in Path(moembed.__file__).parent.rglob("*.py"):
+    for path in modules().values():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)

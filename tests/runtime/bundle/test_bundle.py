@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from dataclasses import fields
-from pathlib import Path
 
 import onnx
 import pytest
@@ -15,6 +14,7 @@ from moembed.bundle.bundle import Bundle, sha256_of
 from moembed.bundle.manifest import MANIFEST_FILE, Manifest
 from moembed.errors import BundleError, SourceError
 from support.bundles import edit, relist
+from support.sources import modules
 
 
 @pytest.fixture
@@ -199,8 +199,7 @@ def test_what_is_not_a_bundle(checkpoint, tmp_path):
 
 
 def test_nothing_in_the_package_can_unpickle():
-    root = Path(manifest.__file__).parent
-    for path in root.rglob("*.py"):
+    for path in modules().values():
         source = path.read_text()
         assert not re.search(
             r"\bimport (pickle|marshal|shelve)|torch\.load\(|allow_pickle=True|trust_remote_code=True[,)]", source
