@@ -6,11 +6,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from moembed.bundle.manifest import RouterOutputs
 from moembed.export.functions import DOMAIN, VERSION, functions
 from moembed.models.config import NomicMoeConfig
-from moembed.models.roles import Kind, Role, role
-from moembed.version import __version__
+from moembed.models.roles import Kind, Role, role, router_outputs
 
 
 def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
@@ -20,6 +18,7 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
     operands of its products, and no node slices a stack of experts.
     """
     _name_dimensions(model)
+    _name_token_type(model)
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == "Experts":
             _split_experts(model, node)
@@ -32,15 +31,8 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION
-    model.producer_name, model.producer_version = "moembed", __version__
     model.graph.name = "nomic_moe"
     return model
-
-
-def router_outputs(layer: int) -> RouterOutputs:
-    """Return the names of the values that a layer's router computes, which follow the name of its weight."""
-    router = Role(Kind.ROUTER, layer).name.removesuffix(".layer.weight")
-    return RouterOutputs(weights=f"{router}.weights", expert_indices=f"{router}.expert_indices")
 
 
 def _name_outputs(router: ir.Node) -> None:
@@ -67,6 +59,14 @@ def _name_dimensions(model: ir.Model) -> None:
     for value in _values(model):
         if value.shape is not None:
             value.shape = ir.Shape([d if isinstance(d, int) else names.get(str(d)) for d in value.shape])
+
+
+def _name_token_type(model: ir.Model) -> None:
+    """Name the row that the exporter took from the table of token types after the table, which has no other."""
+    (norm,) = (use.node for use in model.graph.initializers[Role(Kind.EMBEDDING_NORM).name].uses())
+    for value in norm.inputs[0].producer().inputs:
+        if value.is_initializer():
+            value.name = Role(Kind.TYPE_EMBEDDINGS).name
 
 
 def _shape(value: ir.Value | None) -> ir.Shape:

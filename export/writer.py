@@ -178,6 +178,7 @@ def write_graph(model: "ir.Model", path: Path, properties: dict[str, str]) -> No
     """Write a model with its weights beside it, page-aligned, so that a runtime can map a tensor and read it in place."""
     import onnx_ir as ir
 
+    model.producer_name, model.producer_version = "moembed", __version__
     model.metadata_props.update({f"moembed.{name}": value for name, value in properties.items()})
     path.parent.mkdir(parents=True)
     ir.save(

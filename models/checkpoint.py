@@ -6,7 +6,7 @@ holds all of their values exactly.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -116,7 +116,7 @@ def load_network(folder: Path) -> "NomicMoe":
         tensors = {name: weights.get_tensor(name).to(torch.float32) for name in expected_tensors(config)}
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
-        raise CheckpointError(f"{folder} holds NaN or infinity in {_listed(broken)}: save it again with finite weights")
+        raise CheckpointError(f"{folder} holds NaN or infinity in {listed(broken)}: save it again with finite weights")
     with torch.device("meta"):
         network = NomicMoe(config)
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -134,9 +134,9 @@ def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str
             f"(i % {config.moe_every_n_layers} == 1) gives {list(config.moe_layers)}"
         )
     if missing := [name for name in expected if name not in found]:
-        problems.append(f"missing: {_listed(missing)}")
+        problems.append(f"missing: {listed(missing)}")
     if unexpected := [name for name in found if name not in expected]:
-        problems.append(f"unexpected: {_listed(unexpected)}")
+        problems.append(f"unexpected: {listed(unexpected)}")
     for name, expected_shape in expected.items():
         if name not in found:
             continue
@@ -149,12 +149,13 @@ def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str
                 "quantized, or save it in one of these"
             )
     if problems:
-        listed = problems[:_LISTED]
+        lines = problems[:_LISTED]
         if len(problems) > _LISTED:
-            listed.append(f"... and {len(problems) - _LISTED} more")
-        raise CheckpointError("the weights are not the network that config.json describes:\n  " + "\n  ".join(listed))
+            lines.append(f"... and {len(problems) - _LISTED} more")
+        raise CheckpointError("the weights are not the network that config.json describes:\n  " + "\n  ".join(lines))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Join names, of many only the first ones."""
     rest = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f", ... and {rest} more" if rest > 0 else "")

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.models.config import NomicMoeConfig
 from moembed.models.ops import attention, experts, pool, router
+from moembed.models.rotary import rotary_table
 
 
 class Embeddings(nn.Module):
@@ -153,10 +154,8 @@ class NomicMoe(nn.Module):
 
     def rebuild_rotary(self) -> Self:
         """Compute the rotary table, which a network made on the meta device lacks, and return the network."""
-        with torch.device("cpu"):
-            cos, sin = rotary_table(self.config)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
+        for name, table in zip(("cos", "sin"), rotary_table(self.config), strict=True):
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
         return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,14 +180,3 @@ class NomicMoe(nn.Module):
         padded = x.new_zeros(batch * sequence, self.config.hidden_size).index_copy(0, tokens, x)
         token_embeddings = padded.view(batch, sequence, self.config.hidden_size)
         return F.normalize(pool(x, tokens, attention_mask), dim=-1, eps=1e-12), token_embeddings
-
-
-def rotary_table(config: NomicMoeConfig) -> tuple[Tensor, Tensor]:
-    """Compute cosines and sines of every position, each `[max_positions, head_dim / 2]` float32.
-
-    They are computed in float32 as upstream does, and stored: a table has the same bytes on every machine, while sin and cos of
-    different maths libraries differ.
-    """
-    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    angle = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), 1.0 / config.rotary_base**exponent)
-    return angle.cos(), angle.sin()

@@ -1,10 +1,11 @@
-"""Independent numpy implementation of the network, in float64 and one text at a time: the reference of all the others.
+"""Independent numpy implementation of the network, in float64: the reference of all the others.
 
 It shares no code with `moembed.models.network`; it follows the description of the model (embedding, post-norm blocks,
 rotary halves, erf GELU, un-renormalized top-k, one shared expert bias), and needs numpy and safetensors only.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,21 @@ class Oracle:
 
     def run(self, ids: list[int]) -> OracleResult:
         """Compute one text given its token ids, special tokens included."""
+        return self.run_all([ids])[0]
+
+    def run_all(self, texts: Sequence[list[int]]) -> list[OracleResult]:
+        """Compute several texts, in less time than one by one: every weight is read once."""
         config = self.config
+        stops = np.cumsum([len(ids) for ids in texts])
+        parts = [slice(stop - len(ids), stop) for ids, stop in zip(texts, stops, strict=True)]
         table: Any = self._handle.get_slice("embeddings.word_embeddings.weight")
-        words = np.stack([np.asarray(table[i], dtype=np.float64) for i in ids])
+        words = np.stack([np.asarray(table[i], dtype=np.float64) for ids in texts for i in ids])
         x = words + self._tensor("embeddings.token_type_embeddings.weight")[0]
         x = self._norm(x, "emb_ln")
         states, routing = [x], {}
         for i in range(config.num_layers):
             prefix = f"encoder.layers.{i}."
-            h = self._norm(self._attention(x, prefix + "attn.") + x, prefix + "norm1")
+            h = self._norm(self._attention(x, parts, prefix + "attn.") + x, prefix + "norm1")
             if i in config.moe_layers:
                 routing[i] = self._route(h, prefix)
                 mixed = self._experts(h, routing[i], prefix)
@@ -92,9 +99,15 @@ class Oracle:
             states.append(x)
         if config.projection:
             x = x @ self._tensor("projection.weight").T + self._tensor("projection.bias")
-        pooled = x.sum(axis=0) / len(ids)
+        return [self._result(part, x, states, routing) for part in parts]
+
+    def _result(self, part: slice, x: Array, states: list[Array], routing: dict[int, OracleRouting]) -> OracleResult:
+        pooled = x[part].sum(axis=0) / len(x[part])
         embedding = pooled / max(float(np.sqrt((pooled**2).sum())), 1e-12)
-        return OracleResult(embedding, pooled, tuple(states), routing)
+        own = {
+            i: OracleRouting(r.probabilities[part], r.expert_indices[part], r.weights[part]) for i, r in routing.items()
+        }
+        return OracleResult(embedding, pooled, tuple(state[part] for state in states), own)
 
     def _norm(self, x: Array, name: str) -> Array:
         centred = x - x.mean(axis=1, keepdims=True)
@@ -102,16 +115,17 @@ class Oracle:
         scaled = centred / np.sqrt(variance + self.config.layer_norm_eps)
         return np.asarray(scaled * self._tensor(name + ".weight") + self._tensor(name + ".bias"))
 
-    def _attention(self, x: Array, prefix: str) -> Array:
-        config, length = self.config, len(x)
+    def _attention(self, x: Array, parts: list[slice], prefix: str) -> Array:
+        config = self.config
         qkv = x @ self._tensor(prefix + "Wqkv.weight").T + self._tensor(prefix + "Wqkv.bias")
         q, k, v = (qkv[:, part * config.hidden_size : (part + 1) * config.hidden_size] for part in range(3))
         out = np.empty_like(q)
-        cos, sin = _rotary_table(config, length)
-        for head in range(config.num_heads):
-            columns = slice(head * config.head_dim, (head + 1) * config.head_dim)
-            scores = _rotate(q[:, columns], cos, sin) @ _rotate(k[:, columns], cos, sin).T
-            out[:, columns] = _softmax(scores / math.sqrt(config.head_dim)) @ v[:, columns]
+        for part in parts:
+            cos, sin = _rotary_table(config, part.stop - part.start)
+            for head in range(config.num_heads):
+                columns = slice(head * config.head_dim, (head + 1) * config.head_dim)
+                scores = _rotate(q[part, columns], cos, sin) @ _rotate(k[part, columns], cos, sin).T
+                out[part, columns] = _softmax(scores / math.sqrt(config.head_dim)) @ v[part, columns]
         return out @ self._tensor(prefix + "out_proj.weight").T + self._tensor(prefix + "out_proj.bias")
 
     def _dense(self, h: Array, prefix: str) -> Array:

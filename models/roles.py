@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from moembed.bundle.graph_check import WORD_EMBEDDINGS
+from moembed.bundle.manifest import RouterOutputs
 
 
 class Kind(Enum):
@@ -78,3 +79,9 @@ def role(name: str | None) -> Role | None:
     if match is None or match[2] not in _IN_A_LAYER:
         return None
     return Role(_IN_A_LAYER[match[2]], int(match[1]), None if match[3] is None else int(match[3]))
+
+
+def router_outputs(layer: int) -> RouterOutputs:
+    """Return the names of the values that a layer's router computes, which follow the name of its weight."""
+    router = Role(Kind.ROUTER, layer).name.removesuffix(".layer.weight")
+    return RouterOutputs(weights=f"{router}.weights", expert_indices=f"{router}.expert_indices")

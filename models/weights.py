@@ -74,15 +74,36 @@ class WeightFiles:
         return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """Place of a tensor in a file.
+
+    Attributes:
+        path: the file.
+        offset: byte at which it starts.
+        size: bytes.
+        dtype: by safetensors' name.
+        shape: its shape.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
 class Weights:
     """Tensors of open safetensors files by name, memory-mapped.
 
     Args:
-        handles: tensor name -> the open file that holds it.
+        handles: tensor name -> path of the file that holds it, and the open file.
     """
 
-    def __init__(self, handles: dict[str, Any]) -> None:
-        self._handles = handles
+    def __init__(self, handles: dict[str, tuple[Path, Any]]) -> None:
+        self._handles = {name: handle for name, (_, handle) in handles.items()}
+        self._paths = {name: path for name, (path, _) in handles.items()}
+        self._headers: dict[Path, tuple[int, dict[str, Any]]] = {}
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the shape of every tensor, and its dtype by safetensors' name."""
@@ -96,9 +117,26 @@ class Weights:
         """Read a whole tensor, in its stored dtype."""
         return self._handles[name].get_tensor(name)
 
+    def stored(self, name: str) -> StoredTensor:
+        """Return the place of a tensor, for a reader that maps the file itself."""
+        path = self._paths[name]
+        if path not in self._headers:
+            self._headers[path] = _read_header(path)
+        start, header = self._headers[path]
+        entry = header[name]
+        first, last = entry["data_offsets"]
+        return StoredTensor(path, start + first, last - first, entry["dtype"], tuple(entry["shape"]))
+
     def get_slice(self, name: str) -> Any:
         """Return a tensor whose parts are read by indexing."""
         return self._handles[name].get_slice(name)
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return the byte at which the tensors of a safetensors file start, and its header; safetensors has checked the file."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return 8 + size, json.loads(file.read(size))
 
 
 def find_weights(folder: Path) -> WeightFiles | None:
@@ -173,7 +211,7 @@ def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
                         )
                     place[name] = path, handle
             _compare_index(files, {name: path.name for name, (path, _) in place.items()})
-            yield Weights({name: handle for name, (_, handle) in place.items()})
+            yield Weights(place)
         except SafetensorError as error:
             raise CheckpointError(
                 f"{path} is not a readable safetensors file ({error}): it may be truncated; copy or download it again"

@@ -5,6 +5,8 @@ INT8 weights have one layout for every instruction set: `[N/16][K/4][16][4]`, bl
 kernel reads the mapped file as it is. The bodies of the INT8 functions undo the layout.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from moembed.errors import InputError
 BLOCK_N, BLOCK_K = 16, 4
 BLOCK_4 = 32  # 4-bit values of a row that share a scale
 LARGEST = 127  # absolute value of an int8 weight: quantization is symmetric
+_ROWS = 4096  # quantized at a time: a table of word embeddings may be larger than memory
 
 
 def fits(shape: tuple[int, ...]) -> bool:
@@ -32,24 +35,31 @@ def unpack(packed: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.ascontiguousarray(packed.transpose(0, 2, 1, 3).reshape(blocks * BLOCK_N, depth * BLOCK_K))
 
 
-def quantize_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize_rows(matrix: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantize `[N, K]` symmetrically with one scale per row.
+
+    Args:
+        matrix: float32, or a dtype of fewer bits.
 
     Returns:
         int8 values in -127..127 of the same shape, and float32 scales `[N]`.
     """
-    scales = scales_of(matrix)
-    return np.clip(np.rint(matrix / scales[:, None]), -LARGEST, LARGEST).astype(np.int8), scales
+    integers, scales = np.empty(matrix.shape, np.int8), np.empty(len(matrix), np.float32)
+    for start in range(0, len(matrix), _ROWS):
+        rows = matrix[start : start + _ROWS].astype(np.float32, copy=False)
+        scales[start : start + _ROWS] = found = scales_of(rows)
+        integers[start : start + _ROWS] = np.clip(np.rint(rows / found[:, None]), -LARGEST, LARGEST)
+    return integers, scales
 
 
-def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+def quantize_blocks(matrix: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Quantize `[N, K]` to 4 bits with one scale per 32 values of a row.
 
     A block's value of largest magnitude becomes -8 times the scale, or 7, 6, ... 1 times it, whichever leaves the smallest error:
     values that are 4-bit integers times a float16 scale are reproduced exactly.
 
     Args:
-        matrix: K a multiple of 32.
+        matrix: float32, or a dtype of fewer bits; K a multiple of 32.
 
     Returns:
         4-bit integers with zero point 8, two to a byte, the lower half first, `[N, K/2]` uint8, and scales `[N, K/32]` float16.
@@ -57,6 +67,14 @@ def quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDA
     Raises:
         InputError: a value is not finite, or beyond float16, the dtype of the scales.
     """
+    parts = [
+        _quantize_blocks(matrix[start : start + _ROWS].astype(np.float32, copy=False))
+        for start in range(0, len(matrix), _ROWS)
+    ]
+    return np.concatenate([packed for packed, _ in parts]), np.concatenate([scales for _, scales in parts])
+
+
+def _quantize_blocks(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     largest, limit = np.abs(matrix).max(initial=0), np.finfo(np.float16).max
     if not largest <= limit:  # also refuses NaN
         raise InputError(

@@ -1,6 +1,6 @@
 """`quantize`: make an INT8 bundle of an fp32 bundle."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -12,15 +12,16 @@ from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Reference
 from moembed.bundle.external_data import read_graph
 from moembed.bundle.manifest import UNQUANTIZED
-from moembed.errors import InputError
-from moembed.export.pipeline import need_extras
+from moembed.errors import InputError, extra
 from moembed.export.writer import check_replaceable, writing_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_ids, probe_texts
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from moembed.quantize.recipe import Recipe
-    from moembed.quantize.smoothing import Factors
+    from moembed.tokenizer.tokenizer import Ids
 
 GRAPH = "onnx/model_int8.onnx"
 
@@ -52,7 +53,7 @@ def quantize(
         InputError: the bundle is not fp32, the recipe is unknown, there is no calibration text, or a width does not fit.
         OutputError: `out` exists and may not be replaced, or cannot be written.
         VerificationError: the result is too far from the fp32 bundle; nothing is left behind.
-        MissingExtraError: a package of the extra `export` is not installed.
+        MissingExtraError: a package of the extra `convert` is not installed.
     """
     from moembed.quantize.recipe import load_recipe
 
@@ -62,29 +63,14 @@ def quantize(
     if calibration is not None and not calibration:
         raise InputError("calibration is empty: give at least one text, or None for the built-in texts")
     check_replaceable(out, force=force)
-    need_extras("Quantizing a bundle")
-    import onnx
-    import onnx_ir as ir
-
-    from moembed.quantize.calibrate import record_activations
-    from moembed.quantize.rewrite import Rewriter
-    from moembed.quantize.smoothing import smoothing_factors
+    need_packages("Quantizing a bundle")
     from moembed.verify.parity import graph_runner
 
     tokenizer, limit = Tokenizer(bundle), bundle.manifest.max_tokens
-    prompts = cycle(bundle.manifest.prompts.values() or [""])
-    texts = [prompt + text for prompt, text in zip(prompts, calibration or probe_texts(), strict=False)]
-    log(f"recording activations over up to {len(texts)} texts")
-    activations = record_activations(bundle.graph, [ids[:limit] for ids in tokenizer.encode(texts)])
-    log("quantizing")
-    content, folder = read_graph(bundle.graph)
-    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
-    ir.external_data.set_base_dir(model.graph, folder)
-    factors = smoothing_factors(model, settings, activations)
+    texts = calibration_ids(tokenizer, bundle.manifest.prompts, limit, calibration)
     probes = probe_ids(tokenizer, limit)
-    keep = _most_sensitive(bundle, settings, factors, probes)
-    model = Rewriter(model, settings, activations, factors, keep).run()
-    del activations
+    keep = most_sensitive(bundle.graph, settings, texts, probes) if settings.keep else ()
+    model = quantized(read_model(bundle.graph), settings, texts, keep=keep, log=log)
     with writing_bundle(out, GRAPH, log) as writer:
         writer.write_graph(model, {"recipe": recipe})
         del model
@@ -99,11 +85,87 @@ def quantize(
     return Bundle.open(out)
 
 
-def _most_sensitive(bundle: Bundle, recipe: "Recipe", factors: "Factors", probes: list[list[int]]) -> list[str]:
-    """Return the names of the weights that the recipe keeps in float32."""
-    if not recipe.keep:
-        return []
+def need_packages(purpose: str) -> None:
+    """Make sure that models can be rewritten, before anything is downloaded or read.
+
+    Args:
+        purpose: beginning of the error's sentence.
+
+    Raises:
+        MissingExtraError: onnx, onnx-ir or ml_dtypes is not installed.
+    """
+    with extra("convert", purpose):
+        import ml_dtypes  # noqa: F401
+        import onnx  # noqa: F401
+        import onnx_ir  # noqa: F401
+
+
+def read_model(graph: Path) -> "ir.Model":
+    """Read a bundle's graph; its weights are mapped when they are read."""
+    import onnx
+    import onnx_ir as ir
+
+    content, folder = read_graph(graph)
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
+    ir.external_data.set_base_dir(model.graph, folder)
+    return model
+
+
+def calibration_ids(
+    tokenizer: Tokenizer, prompts: Mapping[str, str], limit: int, texts: Sequence[str] | None = None
+) -> list["Ids"]:
+    """Return the token ids of calibration texts, each behind one of the prompts in turn, in the order of their names.
+
+    Args:
+        tokenizer: the model's.
+        prompts: the model's prompts by name.
+        limit: number of tokens that a text is cut to.
+        texts: the texts, or None for the package's own probe texts.
+    """
+    in_turn = cycle([prompts[name] for name in sorted(prompts)] or [""])
+    chosen = [prompt + text for prompt, text in zip(in_turn, texts or probe_texts(), strict=False)]
+    return [ids[:limit] for ids in tokenizer.encode(chosen)]
+
+
+def quantized(
+    model: "ir.Model",
+    recipe: "Recipe",
+    texts: Sequence["Ids"],
+    *,
+    keep: Collection[str] = (),
+    log: Callable[[str], None] = lambda _text: None,
+) -> "ir.Model":
+    """Quantize an fp32 model in memory, which is changed.
+
+    Args:
+        model: a model as `moembed.export.graph.finish` makes it.
+        recipe: how to quantize it.
+        texts: from `calibration_ids`.
+        keep: weights of linear layers that stay float32.
+        log: receives progress messages.
+
+    Raises:
+        InputError: a width does not fit the layout of INT8 weights, or there is no text.
+    """
+    from moembed.quantize.rewrite import Rewriter
+
+    return Rewriter(model, recipe, texts, keep=keep, log=log).run()
+
+
+def most_sensitive(graph: Path, recipe: "Recipe", texts: Sequence["Ids"], probes: list[list[int]]) -> list[str]:
+    """Return the names of the weights that a recipe keeps in float32.
+
+    Args:
+        graph: an fp32 bundle's ONNX file.
+        recipe: the recipe.
+        texts: from `calibration_ids`.
+        probes: token ids of the texts that the sensitivity is measured on.
+    """
+    from moembed.quantize.rewrite import Rewriter
     from moembed.quantize.sensitivity import sensitivities
 
-    measured = sensitivities(bundle.graph, factors, [np.array(ids, np.int32) for ids in probes])
+    # Smoothing factors depend on the layers before, whose weights need no careful rounding for that.
+    rewriter = Rewriter(read_model(graph), recipe, texts, compensate=False)
+    rewriter.run()
+    measured = sensitivities(graph, rewriter.factors, [np.array(ids, np.int32) for ids in probes])
     return sorted(measured, key=lambda name: -measured[name])[: round(recipe.keep * len(measured))]

@@ -1,6 +1,6 @@
 """Rewriting of a float32 graph to an INT8 one, by the role of each tensor."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,14 @@ from moembed.errors import InputError
 from moembed.export.functions import DOMAIN
 from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.models.roles import Kind, Role, role
-from moembed.quantize.calibrate import Activations, expert_inputs
+from moembed.quantize.calibrate import Calibration
 from moembed.quantize.functions import EMBEDDINGS, GELU_ZERO_POINT, int8_functions
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
+from moembed.quantize.piece import initializer_array
 from moembed.quantize.recipe import Recipe
-from moembed.quantize.rounding import rounded
-from moembed.quantize.smoothing import Factors, initializer_array
+from moembed.quantize.rounding import Matrix, rounded, second_moments
+from moembed.quantize.smoothing import smoothed_readers, smoothing_factors
+from moembed.tokenizer.tokenizer import Ids
 
 _ZERO_POINT = 128
 
@@ -60,9 +62,13 @@ class Rewriter:
     Args:
         model: an fp32 model as `moembed.export` writes it; it is changed.
         recipe: how weights are rounded.
-        activations: inputs of the model's linear layers and experts over the calibration texts.
-        factors: smoothing factors, from `smoothing_factors`.
+        texts: token ids of the calibration texts.
         keep: weights of linear layers that stay float32.
+        compensate: round weights carefully, see `moembed.quantize.rounding`; False rounds each by itself, in less time.
+        log: receives progress messages.
+
+    Attributes:
+        factors: name of a norm's output -> its smoothing factors, `[hidden]`.
 
     Raises:
         InputError: a weight does not divide into the blocks of the INT8 layout, or the table of word embeddings does not fit the
@@ -70,14 +76,29 @@ class Rewriter:
     """
 
     def __init__(
-        self, model: ir.Model, recipe: Recipe, activations: Activations, factors: Factors, keep: Collection[str] = ()
+        self,
+        model: ir.Model,
+        recipe: Recipe,
+        texts: Sequence[Ids],
+        *,
+        keep: Collection[str] = (),
+        compensate: bool = True,
+        log: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self.model, self.recipe, self.factors, self.keep = model, recipe, factors, keep
-        self.activations = activations
+        self.model, self.recipe, self.keep, self.compensate, self.log = model, recipe, keep, compensate, log
+        num_experts = next(((len(node.inputs) - 4) // 2 for node in model.graph if node.op_type == "Experts"), 1)
+        self._functions = int8_functions(num_experts)
+        self._layers = sum(
+            (found := role(name)) is not None and found.kind is Kind.NORM2 for name in model.graph.initializers
+        )
+        kept = [ir.serde.serialize_function(function) for function in model.functions.values()]
+        self.calibration = Calibration(model, texts, [*kept, *self._functions])
+        self.factors: dict[str, NDArray[np.float32]] = {}
         self.quantized: dict[ir.Value, _Quantized] = {}
 
     def run(self) -> ir.Model:
         """Rewrite and return the model."""
+        self.log(f"calibrating on {self.calibration.texts} texts of {self.calibration.tokens} tokens")
         for node in list(self.model.graph):
             weight = role(node.inputs[1].name) if len(node.inputs) > 1 and node.inputs[1] is not None else None
             if node.op_type == "LayerNormalization" and weight is not None:
@@ -86,6 +107,8 @@ class Rewriter:
                 self._linear(node, weight)
             elif (node.domain, node.op_type) == (DOMAIN, "Experts"):
                 self._experts(node)
+            if weight is not None and weight.kind is Kind.NORM2 and weight.layer is not None:
+                self.log(f"quantized layer {weight.layer + 1} of {self._layers}")
         drop_unused(self.model)
         self._replace_functions()
         return self.model
@@ -94,8 +117,7 @@ class Rewriter:
         """Give the model the functions of its new nodes, behind those of the nodes that stayed."""
         used = {node.op_type for node in self.model.graph}
         kept = {function.name: function for function in self.model.functions.values() if function.name in used}
-        num_experts = next(len(n.inputs) - 7 for n in self.model.graph if n.op_type == "Int8Experts") // 2
-        for proto in int8_functions(num_experts):
+        for proto in self._functions:
             if proto.name in used:
                 kept[proto.name] = ir.serde.deserialize_function(proto)
         self.model.functions.clear()
@@ -109,7 +131,7 @@ class Rewriter:
         add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
         if add is None or add.op_type != "Add":
             raise ValueError(f"{weight.name} does not normalize a residual sum")
-        if norm.outputs[0].name in self.factors:
+        if smoothed_readers(norm.outputs[0]):
             self._quantized_norm("AddNormQuantize", norm, weight, list(add.inputs))
         else:  # the last norm of a model without a projection
             epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
@@ -122,7 +144,7 @@ class Rewriter:
         if use.node.op_type != "Add" or use.node.outputs[0] is not norm.inputs[0]:
             raise ValueError(f"{weight.name} does not normalize the sum of a word's embedding and its token type's")
         token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
-        table = self._array(name)
+        table = np.asarray(self.model.graph.initializers[name].const_value.numpy())
         if bits == 4 and table.shape[1] % BLOCK_4:
             raise InputError(
                 f"4-bit quantization of {name} needs rows of whole blocks of {BLOCK_4} values, and its rows have "
@@ -133,22 +155,27 @@ class Rewriter:
         self._quantized_norm(EMBEDDINGS[bits], norm, weight, [gather.inputs[1], *stored, token_type])
 
     def _quantized_norm(self, op: str, norm: ir.Node, weight: Role, inputs: list[Any]) -> None:
-        factors = self.factors[str(norm.outputs[0].name)]
-        smooth = self._add(smooth_name(weight), factors)
+        width = self._array(weight.name).shape
+        readers = smoothed_readers(norm.outputs[0])
+        smooth = self._add(smooth_name(weight), np.ones(width, np.float32))
         epsilon = {"epsilon": norm.attributes["epsilon"].as_float()}
         y, data, scale = self._replace(
             norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("quantized", "scale")
         )
+        node = y.producer()
+        factors = smoothing_factors(self.calibration.output(node), readers, self.recipe)
+        smooth.const_value = ir.Tensor(factors, name=smooth.name)
+        self.factors[str(y.name)] = factors
         self.quantized[y] = _Quantized(data, scale, _ZERO_POINT, factors)
 
     def _linear(self, gemm: ir.Node, weight: Role) -> None:
-        x, _, *biases = gemm.inputs
+        x, _, bias = gemm.inputs
         name, quantized = weight.name, self._quantized_input(x, gemm)
-        integers, scales = self._quantized_weight(name, self._array(name), self._activation(x), quantized.factors)
+        data, scale = self.calibration.inputs(gemm, quantized.data, quantized.scale)
+        moments = self._moments(data, scale, quantized.zero_point)
+        integers, scales = self._quantized_weight(name, self._array(name), moments, quantized.factors)
         stored = [self._add(integers_name(name), integers), self._add(scale_name(name), scales)]
-        # The exporter leaves a bias of zeros out.
-        bias = biases or [self._add(f"{name.removesuffix('weight')}bias", np.zeros(len(scales), np.float32))]
-        inputs = [quantized.data, quantized.scale, *stored, *bias]
+        inputs = [quantized.data, quantized.scale, *stored, bias]
         (use, *others) = gemm.outputs[0].uses()
         if others or use.node.op_type != "Gelu" or self._is_kept(use.node.outputs[0]):
             self._replace(gemm, "Int8Linear", inputs, {"zero_point": quantized.zero_point})
@@ -161,13 +188,20 @@ class Rewriter:
         names = [str(value.name) for value in matrices]  # type: ignore[union-attr]
         half = len(names) // 2
         quantized = self._quantized_input(x, node)
+        rows, row_scales, chosen = self.calibration.inputs(node, quantized.data, quantized.scale, expert_indices)
         integers: dict[str, NDArray[np.int8]] = {}
         scales: dict[str, NDArray[np.float32]] = {}
         for expert, (name1, name2) in enumerate(zip(names[:half], names[half:], strict=True)):
-            w1, w2 = self._array(name1), self._array(name2).T  # w2 is [ffn, hidden] and used as it is
-            rows, inner = expert_inputs(self._activation(x), self._activation(expert_indices), expert, w1)
-            integers[name1], scales[name1] = self._quantized_weight(name1, w1, rows, quantized.factors)
-            integers[name2], scales[name2] = self._quantized_weight(name2, w2, inner, None)
+            mine = (chosen == expert).any(axis=1)
+            x_rows, x_scales = rows[mine], row_scales[mine]
+            moments = self._moments(x_rows, x_scales, quantized.zero_point)
+            integers[name1], scales[name1] = self._quantized_weight(
+                name1, self._array(name1), moments, quantized.factors
+            )
+            inner, inner_scales = self.calibration.gelu_of_product(x_rows, x_scales, integers[name1], scales[name1])
+            moments = self._moments(inner, inner_scales, GELU_ZERO_POINT)
+            # w2 is [ffn, hidden] and used as it is.
+            integers[name2], scales[name2] = self._quantized_weight(name2, self._array(name2).T, moments, None)
         stacked = [
             self._add(scale_name(part[0].removesuffix(".0")), np.stack([scales[name] for name in part]))
             for part in (names[:half], names[half:])
@@ -185,8 +219,11 @@ class Rewriter:
             self.quantized[x] = _Quantized(node.outputs[0], node.outputs[1], _ZERO_POINT, None)
         return self.quantized[x]
 
+    def _moments(self, data: NDArray[np.uint8], scale: NDArray[np.float32], zero_point: int) -> Matrix | None:
+        return second_moments(data, scale, zero_point) if self.compensate else None
+
     def _quantized_weight(
-        self, name: str, matrix: NDArray[np.float32], inputs: NDArray[Any], factors: NDArray[np.float32] | None
+        self, name: str, matrix: NDArray[np.float32], moments: Matrix | None, factors: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         if not fits(matrix.shape):
             raise InputError(
@@ -194,16 +231,17 @@ class Rewriter:
                 "Keep this model in fp32"
             )
         if factors is not None:
-            matrix, inputs = matrix / factors, inputs * factors
-        integers, scale = rounded(np.ascontiguousarray(matrix), inputs, self.recipe.rounding.damping)
+            matrix = matrix / factors
+        matrix = np.ascontiguousarray(matrix)
+        if moments is None:
+            integers, scale = quantize_rows(matrix)
+        else:
+            integers, scale = rounded(matrix, moments, self.recipe.rounding.damping)
         return pack(integers), scale
 
     def _is_kept(self, value: ir.Value) -> bool:
         readers = [use.node for use in value.uses() if use.node.op_type == "Gemm"]
         return any(str(node.inputs[1].name) in self.keep for node in readers)  # type: ignore[union-attr]
-
-    def _activation(self, value: Any) -> NDArray[Any]:
-        return self.activations[value.name]
 
     def _replace(
         self,
@@ -224,6 +262,7 @@ class Rewriter:
         self.model.graph.insert_before(before or old, node)
         if quantized_only:
             node.outputs[0].name, node.outputs[1].name = f"{replaced.name}.quantized", f"{replaced.name}.scale"
+            self.calibration.replace(replaced, node.outputs)
             return [replaced, *node.outputs]
         output = node.outputs[0]
         for value, suffix in zip(node.outputs[1:], extra, strict=True):

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from moembed.export.functions import DOMAIN, HEADER
 from moembed.inference.batching import pad
-from moembed.quantize.smoothing import Factors
 from moembed.tokenizer.tokenizer import Ids
 from moembed.verify.parity import open_session
 
+Factors = dict[str, NDArray[np.float32]]
 # x [T,K], factors [K], on: 1 for x quantized and dequantized, 0 for x itself -> [T,K]; range and least as in
 # moembed.quantize.functions
 _FAKE_QUANTIZE = """
@@ -49,7 +50,7 @@ def sensitivities(graph: Path, factors: Factors, texts: Sequence[Ids]) -> dict[s
 
     Args:
         graph: an fp32 bundle's ONNX file.
-        factors: smoothing factors, from `smoothing_factors`.
+        factors: name of a norm's output -> its smoothing factors, `[hidden]`.
         texts: token ids, special tokens included.
 
     Returns:

@@ -5,57 +5,56 @@ channel that is much larger than the others costs all of them resolution. (Outpu
 weights lose more than the quantized values gain.)
 """
 
+import math
+from decimal import Decimal, localcontext
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from moembed.models.roles import Kind, role
-from moembed.quantize.calibrate import Activations
+from moembed.quantize.piece import initializer_array
 from moembed.quantize.recipe import Recipe
 
-Factors = dict[str, NDArray[np.float32]]
 _FLOOR = np.float32(1e-4)  # keeps a channel that is almost always zero from being scaled up
+_DIGITS = 25  # more than enough for the nearest float64
 
 
-def smoothing_factors(model: ir.Model, recipe: Recipe, activations: Activations) -> Factors:
-    """Compute factors for every norm whose output is quantized.
+def smoothed_readers(value: ir.Value) -> list[ir.Value]:
+    """Return the weights whose products read a norm's output, all of one strength; empty for an output that stays float32."""
+    return [
+        weight
+        for use in value.uses()
+        if use.node.op_type in ("Gemm", "Experts")
+        for weight in use.node.inputs
+        if weight is not None and (found := role(weight.name)) is not None and found.kind in _ATTENTION | _FFN
+    ]
+
+
+def smoothing_factors(x: NDArray[np.float32], readers: list[ir.Value], recipe: Recipe) -> NDArray[np.float32]:
+    """Compute the factors of one norm's output.
 
     Args:
-        model: an fp32 model as `moembed.export` writes it.
-        recipe: gives the strength of smoothing by the kind of the weight that reads the norm's output.
-        activations: inputs of the model's linear layers and experts over the calibration texts.
+        x: `[T, hidden]`, the output over the calibration texts.
+        readers: from `smoothed_readers`.
+        recipe: gives the strength of smoothing by the kind of the weights.
 
     Returns:
-        Name of the norm's output -> `[hidden]` float32, of mean divisor 1.
+        `[hidden]`, of mean divisor 1.
     """
-    strengths = {
-        Kind.QKV: recipe.smoothing.attention,
-        Kind.PROJECTION: recipe.smoothing.attention,
-        Kind.FC1: recipe.smoothing.ffn,
-        Kind.EXPERTS_W1: recipe.smoothing.ffn,
-    }
-    factors: Factors = {}
-    for node in model.graph:
-        if node.op_type not in ("Gemm", "Experts"):
-            continue
-        kinds = {value: found.kind for value in node.inputs if value is not None and (found := role(value.name))}
-        readers = [value for value, kind in kinds.items() if kind in strengths]
-        if readers:
-            name = str(node.inputs[0].name)  # type: ignore[union-attr]
-            arrays = [initializer_array(reader) for reader in readers]
-            factors[name] = _factors(activations[name], arrays, strengths[kinds[readers[0]]])
-    return factors
+    found = role(readers[0].name)
+    strength = recipe.smoothing.attention if found is not None and found.kind in _ATTENTION else recipe.smoothing.ffn
+    largest_w = np.max([np.abs(initializer_array(weight)).max(axis=0) for weight in readers], axis=0)
+    divisor = _power(np.maximum(np.abs(x).max(axis=0), _FLOOR), strength)
+    divisor /= _power(np.maximum(largest_w, _FLOOR), 1 - strength)
+    return (math.fsum(divisor) / len(divisor) / divisor).astype(np.float32)
 
 
-def initializer_array(value: ir.Value | None) -> NDArray[np.float32]:
-    """Return the array of an initializer."""
-    if value is None or value.const_value is None:
-        raise ValueError(f"{value and value.name} is no initializer")
-    return np.asarray(value.const_value.numpy())
+def _power(values: NDArray[np.float32], exponent: float) -> NDArray[np.float64]:
+    """Raise values to a power, correctly rounded: the powers of maths libraries differ in their last bit."""
+    with localcontext(prec=_DIGITS):
+        return np.array([float(Decimal(value) ** Decimal(exponent)) for value in values.tolist()])
 
 
-def _factors(x: NDArray[np.float32], readers: list[NDArray[np.float32]], strength: float) -> NDArray[np.float32]:
-    largest_x = np.maximum(np.abs(x).max(axis=0), _FLOOR)
-    largest_w = np.maximum(np.max([np.abs(w).max(axis=0) for w in readers], axis=0), _FLOOR)
-    divisor = largest_x**strength / largest_w ** (1 - strength)
-    return np.asarray(divisor.mean() / divisor, np.float32)
+_ATTENTION = {Kind.QKV, Kind.PROJECTION}
+_FFN = {Kind.FC1, Kind.EXPERTS_W1}

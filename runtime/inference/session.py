@@ -141,7 +141,7 @@ def _open(bundle: Bundle, kernels: Kernels, providers: tuple[str, ...], threads:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-    session = _opened(_source(bundle.graph, options), str(bundle.graph), options, providers)
+    session = open_graph(_source(bundle.graph, options), str(bundle.graph), options, providers)
     _return_freed_memory()
     _check_interface(session, bundle)
     active = session.get_providers()
@@ -195,10 +195,21 @@ def session_with_outputs(
     options.add_session_config_entry(_WEIGHTS_FOLDER, os.fspath(folder))
     # Concatenated protobuf messages merge: this appends a ValueInfoProto with a name to model.graph.output for each value.
     outputs = b"".join(encoded(_OUTPUT, encoded(_NAME, name.encode())) for name in values)
-    return _opened(graph + encoded(_GRAPH, outputs), f"the graph of {folder}", options, providers)
+    return open_graph(graph + encoded(_GRAPH, outputs), f"the graph of {folder}", options, providers)
 
 
-def _opened(model: str | bytes, name: str, options: Any, providers: Sequence[str]) -> Any:
+def open_graph(model: str | bytes, name: str, options: Any, providers: Sequence[str] = (_PROVIDERS["cpu"],)) -> Any:
+    """Open a session.
+
+    Args:
+        model: path of the graph, or its bytes.
+        name: name of the graph in errors.
+        options: from `session_options`.
+        providers: names of ONNX Runtime's execution providers.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph.
+    """
     ort = import_onnxruntime()
     try:
         with CALLS:

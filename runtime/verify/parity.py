@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from moembed.inference.session import session_options, session_with_outputs
-from moembed.models.network import NomicMoe
 from moembed.models.oracle import Oracle
 from moembed.models.roles import Kind, role
 from moembed.verify.tolerances import Tolerance
+
+if TYPE_CHECKING:
+    from moembed.models.network import NomicMoe
 
 # The ops that output hidden states, in a float32 graph and in an INT8 one.
 _NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding", "Int4Embedding")
@@ -160,11 +162,18 @@ def neighbour_overlap(expected: NDArray[Any], found: NDArray[Any], nearest: int 
     return float(np.mean([len(np.intersect1d(a, b)) / count for a, b in zip(ours, theirs, strict=True)]))
 
 
-def oracle_runner(oracle: Oracle) -> Runner:
-    """Return a runner of the numpy oracle."""
+def oracle_runner(oracle: Oracle, texts: Iterable[list[int]] = ()) -> Runner:
+    """Return a runner of the numpy oracle.
+
+    Args:
+        oracle: the oracle.
+        texts: token ids of texts that the runner will get; they are computed now, together.
+    """
+    known = list(texts)
+    results = {tuple(ids): result for ids, result in zip(known, oracle.run_all(known) if known else [], strict=True)}
 
     def run(ids: list[int]) -> ModelOutput:
-        result = oracle.run(ids)
+        result = results.get(tuple(ids)) or oracle.run(ids)
         routing = {
             i: Routing(r.expert_indices, r.weights, _margin(r.probabilities, r.expert_indices.shape[1]))
             for i, r in result.routing.items()
@@ -174,7 +183,7 @@ def oracle_runner(oracle: Oracle) -> Runner:
     return run
 
 
-def network_runner(network: NomicMoe) -> Runner:
+def network_runner(network: "NomicMoe") -> Runner:
     """Return a runner of the torch network."""
     import torch
 

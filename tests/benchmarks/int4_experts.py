@@ -8,7 +8,7 @@ for comparison. A recipe needs a mean cosine of at least 0.9995.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +16,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from moembed.bundle.bundle import Bundle
 from moembed.export.writer import write_graph
-from moembed.quantize.calibrate import Activations, expert_inputs, record_activations
+from moembed.quantize.calibrate import Calibration
+from moembed.quantize.piece import initializer_array
+from moembed.quantize.pipeline import read_model
 from moembed.quantize.rounding import spread_of
-from moembed.quantize.smoothing import initializer_array
-from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.tokenizer.tokenizer import Ids, Tokenizer
 from moembed.verify.parity import compare, graph_runner
 from moembed.verify.probes import probe_ids
 from moembed.verify.tolerances import Tolerance
@@ -40,28 +42,33 @@ def round_weights(matrix: Floats, inputs: Floats, *, bits: int, block: int | Non
     scales = np.where(scales > 0, scales, 1).astype(np.float32)
     if not compensate:
         return np.clip(np.rint(matrix / scales), -largest, largest) * scales
-    order, spread = spread_of(inputs, DAMPING)
-    remaining, scale = np.ascontiguousarray(matrix.T[order]), scales.T[order]
-    rounded = np.empty_like(remaining)
-    for i in range(k):
-        rounded[i] = np.clip(np.rint(remaining[i] / scale[i]), -largest, largest) * scale[i]
-        remaining[i + 1 :] -= spread[i, i + 1 :, None] * ((remaining[i] - rounded[i]) / spread[i, i])
+    order, spread = spread_of((inputs.T @ inputs).astype(np.float64), DAMPING)
+    weights, scale = np.ascontiguousarray(matrix.T[order]), scales.T[order]
+    compensation, rounded = np.zeros(weights.shape), np.empty_like(weights)
+    for i in reversed(range(k)):
+        rounded[i] = np.clip(np.rint((weights[i] + compensation[i]) / scale[i]), -largest, largest) * scale[i]
+        compensation[:i] += spread[i, :i, None] * (weights[i] - rounded[i])
     restored = np.empty_like(rounded)
     restored[order] = rounded
     return restored.T
 
 
-def round_experts(graph: Path, values: Activations, rounding: Callable[[Floats, Floats], Floats]) -> ir.Model:
+def round_experts(graph: Path, texts: Sequence[Ids], rounding: Callable[[Floats, Floats], Floats]) -> ir.Model:
     """Return the model with the weights of every expert rounded."""
-    model = ir.load(graph)
+    model = read_model(graph)
+    functions = [ir.serde.serialize_function(function) for function in model.functions.values()]
+    calibration = Calibration(model, texts, functions)
     for node in model.graph:
         if node.op_type != "Experts":
             continue
         x, _, expert_indices, _, *matrices = node.inputs
         half = len(matrices) // 2
+        inputs, chosen = calibration.inputs(node, x, expert_indices)
         for expert, (first, second) in enumerate(zip(matrices[:half], matrices[half:], strict=True)):
             w1, w2 = (initializer_array(value) for value in (first, second))
-            rows, hidden = expert_inputs(values[x.name], values[expert_indices.name], expert, w1)
+            rows = inputs[(chosen == expert).any(axis=1)]
+            raw = rows @ w1.T
+            hidden = (raw * ndtr(raw)).astype(np.float32)  # GELU
             first.const_value = ir.tensor(np.ascontiguousarray(rounding(w1, rows)), name=first.name)
             second.const_value = ir.tensor(np.ascontiguousarray(rounding(w2.T, hidden).T), name=second.name)
     return model
@@ -76,7 +83,7 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     tokenizer, limit = Tokenizer(bundle), bundle.manifest.max_tokens
     lines = [line for line in options.calibrate.read_text("utf-8").splitlines() if line.strip()]
-    values = record_activations(bundle.graph, [ids[:limit] for ids in tokenizer.encode(lines)])
+    texts = [ids[:limit] for ids in tokenizer.encode(lines)]
     expected, probes = graph_runner(bundle.graph), probe_ids(tokenizer, limit)
     no_limits = Tolerance(hidden_max_abs=None, embedding_min_cosine=-1, router_max_abs=None, margin=None)
     print("| experts' weights | mean 1 - cosine | mean cosine | minimum cosine |\n|---|---|---|---|")
@@ -85,7 +92,7 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "onnx" / "model.onnx"
             rounding = partial(round_weights, bits=bits, block=block, compensate=compensate)
-            write_graph(round_experts(bundle.graph, values, rounding), path, {})
+            write_graph(round_experts(bundle.graph, texts, rounding), path, {})
             report = compare("float32", expected, graph_runner(path), probes, no_limits)
         granularity = f"{block} inputs" if block else "channel"
         method = "error compensation (GPTQ)" if compensate else "plain rounding"

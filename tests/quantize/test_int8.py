@@ -21,13 +21,9 @@ from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.locate import locate
 from moembed.quantize import recipe as recipe_module
 from moembed.quantize import sensitivity
-from moembed.quantize.calibrate import record_activations
-from moembed.quantize.layout import quantize_rows
-from moembed.quantize.pipeline import quantize
+from moembed.quantize.pipeline import quantize, read_model
 from moembed.quantize.recipe import load_recipe, recipe_names, tolerance_of
 from moembed.quantize.rewrite import Rewriter
-from moembed.quantize.rounding import rounded
-from moembed.quantize.smoothing import smoothing_factors
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.parity import graph_runner
 from moembed.verify.probes import probe_ids
@@ -271,33 +267,13 @@ def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatc
     assert check_stability(wide).passed
 
 
-def test_rounding_makes_errors_cancel():
-    rng = np.random.default_rng(0)
-    inputs = _normal(rng, 400, 12) @ _normal(rng, 12, 64) + 0.1 * _normal(rng, 400, 64)
-    other = _normal(rng, 400, 12) @ _normal(rng, 12, 64)
-    matrix = _normal(rng, 32, 64)
-    integers, scales = rounded(matrix, inputs, 0.01)
-    plain, plain_scales = quantize_rows(matrix)
-    assert np.array_equal(scales, plain_scales)
-    assert np.abs(integers).max() <= 127
-
-    def error(candidate, rows):
-        return np.square(rows @ (matrix - candidate * scales[:, None]).T).mean()
-
-    assert error(integers, inputs) < 0.5 * error(plain, inputs)
-    assert error(integers, other) < 3 * error(plain, other), "errors stay bounded for other inputs"
-    assert np.array_equal(rounded(matrix, inputs[:0], 0.01)[0], plain), "zero inputs give plain rounding"
-
-
 def test_kept_layers_next_to_a_gelu(bundle, tmp_path):
     """A float32 fc1 before a quantized fc2, and the reverse."""
     texts = [np.array(ids, np.int32) for ids in probe_ids(Tokenizer(bundle.folder / "tokenizer.json"), 512)[:6]]
-    activations, recipe = record_activations(bundle.graph, texts), load_recipe("int8")
     expected = [graph_runner(bundle.graph)(ids.tolist()).embedding for ids in texts]
     for name in ("fc1", "fc2"):
-        model = onnx_ir.load(bundle.graph)
-        factors = smoothing_factors(model, recipe, activations)
-        model = Rewriter(model, recipe, activations, factors, [f"encoder.layers.0.mlp.{name}.weight"]).run()
+        keep = [f"encoder.layers.0.mlp.{name}.weight"]
+        model = Rewriter(read_model(bundle.graph), load_recipe("int8"), texts, keep=keep).run()
         write_graph(model, tmp_path / name / "model.onnx", {})
         found = [graph_runner(tmp_path / name / "model.onnx")(ids.tolist()).embedding for ids in texts]
         assert min(float(a @ b) for a, b in zip(expected, found, strict=True)) >= INT8_SMALL_MIN_COSINE
@@ -311,7 +287,7 @@ def test_an_embedding_with_a_further_part_is_refused(bundle):
     model.graph.insert_before(norm, further)
     norm.replace_input_with(0, further.outputs[0])
     with pytest.raises(ValueError, match="emb_ln.weight does not normalize the sum of a word's embedding"):
-        Rewriter(model, load_recipe("int8"), {}, {}).run()
+        Rewriter(model, load_recipe("int8"), [np.array([0, 2], np.int32)]).run()
 
 
 def test_the_command(bundle, checkpoint, tmp_path, capsys):
@@ -320,7 +296,7 @@ def test_the_command(bundle, checkpoint, tmp_path, capsys):
     assert main(["quantize", str(bundle.folder), "-o", str(out), "--calibrate", str(tmp_path / "texts.txt")]) == 0
     printed, messages = capsys.readouterr()
     assert printed == f"{out}\n"
-    assert "recording activations over up to 2 texts" in messages
+    assert "calibrating on 2 texts" in messages
     assert "cosine to fp32 0.99" in messages
     assert main(["verify", str(out), "--against", str(checkpoint), "--texts", "3"]) == 0
     assert main(["quantize", str(bundle.folder), "-o", str(out)]) == 2

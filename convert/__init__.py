@@ -1,0 +1,1 @@
+"""Conversion of checkpoints to INT8 bundles without torch."""

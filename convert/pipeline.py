@@ -1,0 +1,122 @@
+"""`convert`: make an INT8 bundle of a checkpoint without torch."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moembed.bundle.bundle import Bundle
+from moembed.errors import CheckpointError, MissingExtraError
+from moembed.export.contents import (
+    check_tokenizer,
+    graph_properties,
+    manifest_of,
+    reference_of,
+    stored_dtypes,
+    write_interop_files,
+)
+from moembed.export.writer import check_replaceable, write_graph, writing_bundle
+from moembed.files.staging import staging_folder
+from moembed.models.checkpoint import open_checkpoint
+from moembed.models.locate import Checkpoint
+from moembed.quantize.pipeline import GRAPH, calibration_ids, most_sensitive, need_packages, quantized
+from moembed.quantize.recipe import load_recipe
+from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.probes import probe_ids
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from moembed.models.config import NomicMoeConfig
+    from moembed.models.weights import Weights
+    from moembed.quantize.recipe import Recipe
+    from moembed.tokenizer.tokenizer import Ids
+
+
+def convert(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    recipe: str = "int8",
+    force: bool = False,
+    log: Callable[[str], None] = lambda _text: None,
+) -> Bundle:
+    """Quantize a checkpoint, and write it as a bundle: the same graph and weights as `export` and `quantize` give.
+
+    Args:
+        checkpoint: from `moembed.models.locate.locate`.
+        out: the folder to write; it appears complete or not at all.
+        recipe: name of a recipe in `moembed.quantize`'s `recipes/`.
+        force: replace `out` if it is a bundle already.
+        log: receives progress messages.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        CheckpointError: the tensors or the tokenizer are not those of the configured network, or there is no template of it
+            and torch is not installed.
+        InputError: the recipe is unknown, or a width does not fit the INT8 layout.
+        OutputError: `out` exists and may not be replaced, or cannot be written.
+        VerificationError: the graph does not compute what the checkpoint does; nothing is left behind.
+        MissingExtraError: a package of the extra `convert` is not installed.
+    """
+    settings = load_recipe(recipe)
+    check_replaceable(out, force=force)
+    need_packages("Converting a checkpoint")
+    from moembed.export.weights import fill
+    from moembed.models.oracle import Oracle
+    from moembed.verify.parity import oracle_runner
+
+    check_tokenizer(checkpoint)
+    log(f"reading {checkpoint.folder} (tensors: {stored_dtypes(checkpoint)})")
+    limit, properties = checkpoint.spec.max_tokens, graph_properties(checkpoint, recipe)
+    tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
+    texts, probes = calibration_ids(tokenizer, checkpoint.spec.prompts, limit), probe_ids(tokenizer, limit)
+    with open_checkpoint(checkpoint.folder, "np") as (config, weights):
+        keep = _most_sensitive(config, weights, settings, texts, probes, out.parent) if settings.keep else ()
+        model = quantized(fill(_graph_of(config), config, weights), settings, texts, keep=keep, log=log)
+        with writing_bundle(out, GRAPH, log) as writer:
+            writer.write_graph(model, properties)
+            del model
+            write_interop_files(writer, checkpoint)
+            log("computing the reference vectors")
+            with closing(Oracle(checkpoint.folder)) as oracle:
+                expected = oracle_runner(oracle, probes)
+            written = writer.certify(
+                reference_of(checkpoint), "the checkpoint (numpy float64)", expected, probes, settings.tolerance
+            )
+            writer.write_manifest(manifest_of(checkpoint, recipe, written))
+    return Bundle.open(out)
+
+
+def _graph_of(config: "NomicMoeConfig") -> "ir.Model":
+    """Return the graph of a network without its weights: a template, or a new trace where torch is installed."""
+    from moembed.export.templates import find_template, make_template
+
+    if (template := find_template(config)) is not None:
+        return template
+    try:
+        return make_template(config)
+    except MissingExtraError as error:
+        raise CheckpointError(
+            f"moembed has no template of a network of {config.num_layers} layers of width {config.hidden_size} with "
+            f"{config.num_experts} experts, and cannot trace one: {error}"
+        ) from error
+
+
+def _most_sensitive(
+    config: "NomicMoeConfig",
+    weights: "Weights",
+    recipe: "Recipe",
+    texts: Sequence["Ids"],
+    probes: list[list[int]],
+    parent: Path,
+) -> list[str]:
+    """Return the weights that a recipe keeps in float32; a float32 graph shows them, in a temporary folder in `parent`."""
+    from moembed.export.weights import fill
+
+    with staging_folder(parent) as folder:
+        path = folder / "onnx" / "model.onnx"
+        write_graph(fill(_graph_of(config), config, weights), path, {})
+        return most_sensitive(path, recipe, texts, probes)

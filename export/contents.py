@@ -1,0 +1,113 @@
+"""Contents of a bundle that come from its checkpoint, beside the weights."""
+
+from typing import Any
+
+from moembed.bundle.certificate import Reference
+from moembed.bundle.manifest import Manifest, Source
+from moembed.errors import BundleError, CheckpointError
+from moembed.export.writer import BundleWriter, Written
+from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, Checkpoint
+from moembed.models.roles import router_outputs
+from moembed.tokenizer.reference import ReferenceTokenizer
+from moembed.version import __version__
+
+
+def check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Compare the tokenizer with the table of word embeddings.
+
+    Raises:
+        CheckpointError: it cannot be read, or has more tokens than the table has rows.
+    """
+    path = checkpoint.folder / "tokenizer.json"
+    try:
+        size = ReferenceTokenizer(path).size
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    if size > checkpoint.config.vocab_size:
+        raise CheckpointError(
+            f"{path} has {size} tokens, but the embedding table has {checkpoint.config.vocab_size} rows: the tokenizer is not "
+            "that of the checkpoint"
+        )
+
+
+def stored_dtypes(checkpoint: Checkpoint) -> str:
+    """Describe the dtypes that a checkpoint stores its tensors in, such as "148 float32"."""
+    from moembed.models import checkpoint as files
+
+    counts = files.stored_dtypes(checkpoint.folder)
+    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items()))
+
+
+def graph_properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
+    """Return the metadata of the graph."""
+    spec = checkpoint.spec
+    return {
+        "name": spec.name,
+        "recipe": recipe,
+        "version": __version__,
+        "source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
+        "weights_sha256": checkpoint.weights_sha256,
+        "weights_dtypes": stored_dtypes(checkpoint),
+    }
+
+
+def reference_of(checkpoint: Checkpoint) -> Reference:
+    """Return the identity of the checkpoint in a certificate."""
+    return Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=checkpoint.weights_size)
+
+
+def manifest_of(checkpoint: Checkpoint, recipe: str, written: Written) -> Manifest:
+    """Return the manifest of a bundle."""
+    config, spec = checkpoint.config, checkpoint.spec
+    return Manifest(
+        name=spec.name,
+        recipe=recipe,
+        hidden_size=config.hidden_size,
+        max_tokens=spec.max_tokens,
+        dims=spec.dims,
+        prompts=spec.prompts,
+        prompt_required=spec.prompt_required,
+        num_experts=config.num_experts,
+        routers={layer: router_outputs(layer) for layer in config.moe_layers},
+        source=Source(
+            repo=spec.repo,
+            revision=spec.revision,
+            config_sha256=checkpoint.config_sha256,
+            weights_sha256=checkpoint.weights_sha256,
+        ),
+        **written,
+    )
+
+
+def write_interop_files(writer: BundleWriter, checkpoint: Checkpoint) -> None:
+    """Write the tokenizer, and the small files that other loaders read, also those that the checkpoint lacks."""
+    for name in writer.copy_interop_files(checkpoint.folder, [*REQUIRED_FILES, *OPTIONAL_FILES]):
+        if (content := _default_interop_file(name, checkpoint)) is not None:
+            writer.write_json(name, content)
+
+
+def _default_interop_file(name: str, checkpoint: Checkpoint) -> Any:
+    """Return the content of an interop file that a checkpoint lacks, or None for a file that no loader needs."""
+    spec = checkpoint.spec
+    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    return {
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(kinds)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": checkpoint.config.hidden_size,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+            "include_prompt": True,
+        },
+        "sentence_bert_config.json": {"max_seq_length": spec.max_tokens, "do_lower_case": False},
+        "config_sentence_transformers.json": {
+            "prompts": spec.prompts,
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+        "tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": spec.max_tokens},
+    }.get(name)
