@@ -50,12 +50,12 @@ def dequantize(folder: Path) -> dict[str, Floats]:
     parameters = {}
     for name in expected_tensors(config):
         found = role(name)
-        if name in stored:
+        if found == Role(Kind.TYPE_EMBEDDINGS):
+            parameters[name] = stored[embedding.input[3]].astype(np.float32)[None]
+        elif name in stored:
             parameters[name] = stored[name].astype(np.float32)
         elif found == Role(Kind.WORD_EMBEDDINGS):
             parameters[name] = _word_embeddings(*(stored[i] for i in embedding.input[1:3]), op=embedding.op_type)
-        elif found == Role(Kind.TYPE_EMBEDDINGS):
-            parameters[name] = stored[embedding.input[3]].astype(np.float32)[None]
         elif found is not None:
             smooth = stored[smooth_name(_norm_before(found, config))] if found.kind in _SMOOTHED else None
             parameters[name] = _weights(found, stored, smooth)

@@ -194,18 +194,18 @@ def test_a_checkpoint_without_interop_files_gets_them(checkpoint, tmp_path):
 
 
 def test_a_graph_that_is_not_the_network_is_not_published(checkpoint, tmp_path, monkeypatch):
-    from moembed.export import graph as graph_module
+    from moembed.export import weights
 
-    right = graph_module.finish
+    right = weights.fill
 
-    def wrong(model, config):
-        model = right(model, config)
+    def wrong(model, config, stored):
+        model = right(model, config, stored)
         name = "encoder.layers.1.mlp.experts.bias"
         array = np.zeros(config.hidden_size, np.float32)
-        model.graph.initializers[name].const_value = graph_module.ir.Tensor(array, name=name)
+        model.graph.initializers[name].const_value = weights.ir.Tensor(array, name=name)
         return model
 
-    monkeypatch.setattr(graph_module, "finish", wrong)
+    monkeypatch.setattr(weights, "fill", wrong)
     with pytest.raises(VerificationError, match="hidden states differ"):
         export(locate(checkpoint), tmp_path / "out")
     assert list(tmp_path.iterdir()) == [], "no partial output is left"

@@ -26,7 +26,7 @@ from moembed.quantize.recipe import load_recipe, recipe_names, tolerance_of
 from moembed.quantize.rewrite import Rewriter
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.parity import graph_runner
-from moembed.verify.probes import probe_ids
+from moembed.verify.probes import probe_ids, probe_texts
 from moembed.verify.stability import check_stability
 from moembed.verify.tolerances import FP32
 from support.checkpoints import small_config, write_checkpoint
@@ -263,7 +263,10 @@ def test_wide_keeps_the_most_sensitive_layers(bundle, int8, tmp_path, monkeypatc
     assert min(sizes.values()) > 0, "a switch has no effect"
     assert len(kept) == round(0.3 * len(sizes))
     assert min(sizes[name] for name in kept) >= max(size for name, size in sizes.items() if name not in kept)
-    assert wide.manifest.certificate.embedding_mean_cosine > int8.manifest.certificate.embedding_mean_cosine
+    exact = Embedder(bundle).encode(probe_texts(), prompt="")
+    cosines = [(Embedder(made).encode(probe_texts(), prompt="") * exact).sum(axis=1) for made in (wide, int8)]
+    # Of most texts: where a router changes its mind, a text is off by far more than by all roundings.
+    assert np.median(cosines[0]) > np.median(cosines[1])
     assert check_stability(wide).passed
 
 
