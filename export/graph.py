@@ -64,8 +64,9 @@ def _name_dimensions(model: ir.Model) -> None:
 def _name_token_type(model: ir.Model) -> None:
     """Name the row that the exporter took from the table of token types after the table, which has no other."""
     (norm,) = (use.node for use in model.graph.initializers[Role(Kind.EMBEDDING_NORM).name].uses())
-    for value in norm.inputs[0].producer().inputs:
-        if value.is_initializer():
+    add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
+    for value in add.inputs if add is not None else ():
+        if value is not None and value.is_initializer():
             value.name = Role(Kind.TYPE_EMBEDDINGS).name
 
 

@@ -68,7 +68,7 @@ def make_template(config: NomicMoeConfig) -> ir.Model:
         tensor = value.const_value
         if is_weight(value) and tensor is not None:
             value.const_value = ir.ExternalTensor(
-                WITHOUT_WEIGHTS, None, None, tensor.dtype, shape=ir.Shape(tensor.shape), name=str(value.name)
+                WITHOUT_WEIGHTS, None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(value.name)
             )
     return model
 
@@ -78,7 +78,8 @@ def serialized(config: NomicMoeConfig) -> bytes:
     model = make_template(config)
     versions = {name: metadata.version(name) for name in _MAKERS}
     model.metadata_props.update({_CONFIG: json.dumps(asdict(config)), _MADE_WITH: json.dumps(versions)})
-    return ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+    content: bytes = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+    return content
 
 
 def _facts(config: NomicMoeConfig) -> dict[str, object]:

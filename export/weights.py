@@ -53,11 +53,14 @@ def fill(model: ir.Model, config: NomicMoeConfig, weights: Weights) -> ir.Model:
 
 def _tensor(found: Role, value: ir.Value, weights: Weights) -> ir.TensorProtocol:
     """Return the content of an initializer: a mapped part of a file, or a tensor that is widened to float32 when it is read."""
-    stored, shape = weights.stored(Role(found.kind, found.layer).name), value.shape
+    stored = weights.stored(Role(found.kind, found.layer).name)
+    shape = value.shape
+    if shape is None:
+        raise ValueError(f"the template has no shape for {value.name}")
     offset, length = stored.offset, stored.size
     if found.expert is not None:
         # Experts are stacked: each has as many rows as the initializer.
-        length = stored.size // stored.shape[0] * int(shape[0])
+        length = stored.size // stored.shape[0] * shape.numpy()[0]
         offset += found.expert * length
     mapped = ir.ExternalTensor(
         stored.path.name,
@@ -71,7 +74,7 @@ def _tensor(found: Role, value: ir.Value, weights: Weights) -> ir.TensorProtocol
     if stored.dtype == "F32" and mapped.size > _SMALL:
         return mapped
 
-    def widened() -> ir.Tensor:
+    def widened() -> ir.TensorProtocol:
         return ir.Tensor(np.array(mapped.numpy(), np.float32), name=value.name)
 
     return widened() if mapped.size <= _SMALL else ir.LazyTensor(widened, ir.DataType.FLOAT, shape, name=value.name)

@@ -62,10 +62,13 @@ class Calibration:
         self._compute_before(node, wanted)
         return [np.concatenate([batch[str(value.name)] for batch in self._batches]) for value in wanted]
 
-    def output(self, node: ir.Node) -> Array:
-        """Compute the first output of a node over all texts, `[T, ...]`, and forget it: the node's initializers may change."""
+    def preview(self, value: ir.Value) -> Array:
+        """Compute a value over all texts, `[T, ...]`, and forget it: the initializers of its node may change."""
+        node = value.producer()
+        if node is None:
+            raise ValueError(f"no node computes {value.name}")
         self._compute_before(node)
-        return np.concatenate([values[0] for values in self._run([node], node.outputs[:1])])
+        return np.concatenate([values[0] for values in self._run([node], [value])])
 
     def _compute_before(self, node: ir.Node, wanted: Sequence[ir.Value] = ()) -> None:
         """Compute what a node and later ones read, and forget what none of them reads."""
@@ -87,9 +90,13 @@ class Calibration:
     def _run(self, nodes: Sequence[ir.Node], wanted: Sequence[ir.Value]) -> list[list[Array]]:
         """Compute values over every batch."""
         read = outside(nodes)
-        constants = {str(value.name): initializer_array(value) for value in read if value.const_value is not None}
+        constants: dict[str, Array] = {
+            str(value.name): initializer_array(value) for value in read if value.const_value is not None
+        }
         varying = [str(value.name) for value in read if value.const_value is None]
-        feeds = [constants | {name: batch[name] for name in varying} for batch in self._batches]
+        feeds: list[dict[str, Array]] = [
+            {**constants, **{name: batch[name] for name in varying}} for batch in self._batches
+        ]
         piece = Piece(nodes, [str(value.name) for value in wanted], self._functions, feeds[0])
         return [piece.run(feed) for feed in feeds]
 
@@ -107,7 +114,9 @@ class Calibration:
         Returns:
             `[t, ffn]` around `GELU_ZERO_POINT`, and its scales `[t, 1]`.
         """
-        arrays = [rows, scales, weight, weight_scales, np.zeros(len(weight_scales), np.float32)]
+        if not len(rows):
+            return np.empty((0, len(weight_scales)), np.uint8), np.empty((0, 1), np.float32)
+        arrays: list[Array] = [rows, scales, weight, weight_scales, np.zeros(len(weight_scales), np.float32)]
         inputs = [ir.Value(name=f"input.{i}") for i in range(len(arrays))]
         node = ir.node("Int8LinearGelu", inputs, domain=DOMAIN, num_outputs=2)
         names = ["quantized", "scale"]

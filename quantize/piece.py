@@ -64,7 +64,7 @@ def outside(nodes: Sequence[ir.Node]) -> list[ir.Value]:
     return list(read)
 
 
-def initializer_array(value: ir.Value | None) -> NDArray[np.float32]:
+def initializer_array(value: ir.Value | None) -> Array:
     """Return the array of an initializer."""
     if value is None or value.const_value is None:
         raise ValueError(f"{value and value.name} is no initializer")

@@ -13,11 +13,12 @@ from moembed.export.functions import DOMAIN
 from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.models.roles import Kind, Role, role
 from moembed.quantize.calibrate import Calibration
+from moembed.quantize.exact import Matrix
 from moembed.quantize.functions import EMBEDDINGS, GELU_ZERO_POINT, int8_functions
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.piece import initializer_array
 from moembed.quantize.recipe import Recipe
-from moembed.quantize.rounding import Matrix, rounded, second_moments
+from moembed.quantize.rounding import rounded, second_moments
 from moembed.quantize.smoothing import smoothed_readers, smoothing_factors
 from moembed.tokenizer.tokenizer import Ids
 
@@ -144,7 +145,7 @@ class Rewriter:
         if use.node.op_type != "Add" or use.node.outputs[0] is not norm.inputs[0]:
             raise ValueError(f"{weight.name} does not normalize the sum of a word's embedding and its token type's")
         token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
-        table = np.asarray(self.model.graph.initializers[name].const_value.numpy())
+        table = self._array(name)
         if bits == 4 and table.shape[1] % BLOCK_4:
             raise InputError(
                 f"4-bit quantization of {name} needs rows of whole blocks of {BLOCK_4} values, and its rows have "
@@ -162,8 +163,7 @@ class Rewriter:
         y, data, scale = self._replace(
             norm, op, [*inputs, *norm.inputs[1:], smooth], epsilon, extra=("quantized", "scale")
         )
-        node = y.producer()
-        factors = smoothing_factors(self.calibration.output(node), readers, self.recipe)
+        factors = smoothing_factors(self.calibration.preview(y), readers, self.recipe)
         smooth.const_value = ir.Tensor(factors, name=smooth.name)
         self.factors[str(y.name)] = factors
         self.quantized[y] = _Quantized(data, scale, _ZERO_POINT, factors)
@@ -180,12 +180,12 @@ class Rewriter:
         if others or use.node.op_type != "Gelu" or self._is_kept(use.node.outputs[0]):
             self._replace(gemm, "Int8Linear", inputs, {"zero_point": quantized.zero_point})
             return
-        gelu, data, scale = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, quantized_only=True)
-        self.quantized[gelu] = _Quantized(data, scale, GELU_ZERO_POINT, None)
+        outputs = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, quantized_only=True)
+        self.quantized[outputs[0]] = _Quantized(outputs[1], outputs[2], GELU_ZERO_POINT, None)
 
     def _experts(self, node: ir.Node) -> None:
-        x, weights, expert_indices, bias, *matrices = node.inputs
-        names = [str(value.name) for value in matrices]  # type: ignore[union-attr]
+        x, weights, expert_indices, bias, *matrices = _present(node.inputs)
+        names = [str(value.name) for value in matrices]
         half = len(names) // 2
         quantized = self._quantized_input(x, node)
         rows, row_scales, chosen = self.calibration.inputs(node, quantized.data, quantized.scale, expert_indices)
@@ -277,3 +277,8 @@ class Rewriter:
 
     def _add(self, name: str, array: NDArray[Any]) -> ir.Value:
         return add_initializer(self.model, name, array)
+
+
+def _present(values: Sequence[ir.Value | None]) -> list[ir.Value]:
+    """Return the inputs of a node that leaves none out."""
+    return [value for value in values if value is not None]
