@@ -84,7 +84,13 @@ def convert(
             with closing(Oracle(checkpoint.folder)) as oracle:
                 expected = oracle_runner(oracle, probes)
             written = writer.certify(
-                reference_of(checkpoint), "the checkpoint (numpy float64)", expected, probes, settings.tolerance
+                reference_of(checkpoint),
+                "the checkpoint (numpy float64)",
+                expected,
+                probes,
+                settings.tolerance,
+                weights_sha256=checkpoint.weights_sha256,
+                prompts=checkpoint.spec.prompts,
             )
             writer.write_manifest(manifest_of(checkpoint, recipe, written))
     return Bundle.open(out)

@@ -67,7 +67,15 @@ def export(
         write_interop_files(writer, checkpoint)
         texts = probe_ids(Tokenizer(writer.folder / "tokenizer.json"), checkpoint.spec.max_tokens)
         expected = network_runner(network)
-        written = writer.certify(reference_of(checkpoint), "the network (torch float32)", expected, texts, FP32)
+        written = writer.certify(
+            reference_of(checkpoint),
+            "the network (torch float32)",
+            expected,
+            texts,
+            FP32,
+            weights_sha256=checkpoint.weights_sha256,
+            prompts=checkpoint.spec.prompts,
+        )
         del network, expected  # as large as what comes next
         writer.write_manifest(manifest_of(checkpoint, UNQUANTIZED, written))
     return Bundle.open(out)

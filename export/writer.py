@@ -1,7 +1,7 @@
 """Writing of bundles: a folder that appears complete, compared with its reference and certified, or not at all."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
-from moembed.bundle.certificate import Certificate, Reference
+from moembed.bundle.certificate import Certificate, Reference, ReproducedExample
 from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
 from moembed.export.vocabulary import write_vocabulary
 from moembed.files.paths import replacing_folder
+from moembed.models.examples import Examples
 from moembed.models.interop_files import copy_interop_file
+from moembed.models.spec import published_examples
 from moembed.tokenizer.native import VOCABULARY_FILE
+from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.verify.examples import run_examples
 from moembed.verify.machine import this_machine
 from moembed.verify.stability import check_stability
 from moembed.version import __version__
@@ -24,7 +28,7 @@ from moembed.version import __version__
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from moembed.verify.parity import Runner
+    from moembed.verify.outputs import Runner
     from moembed.verify.tolerances import Tolerance
 
 _WRITERS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -99,9 +103,17 @@ class BundleWriter:
         (self.folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
     def certify(
-        self, reference: Reference, name: str, expected: "Runner", texts: Sequence[list[int]], tolerance: "Tolerance"
+        self,
+        reference: Reference,
+        name: str,
+        expected: "Runner",
+        texts: Sequence[list[int]],
+        tolerance: "Tolerance",
+        *,
+        weights_sha256: str,
+        prompts: Mapping[str, str],
     ) -> Written:
-        """Compare the graph with its reference, once all other files are there.
+        """Compare the graph with its reference and with published examples, once all other files are there.
 
         Args:
             reference: identity of the reference.
@@ -109,19 +121,24 @@ class BundleWriter:
             expected: the reference.
             texts: token ids of the texts to compare.
             tolerance: largest distance.
+            weights_sha256: digest of the checkpoint's weights. Those of a known model must reproduce its published examples.
+            prompts: prompt name -> text in front, as the manifest will have them.
 
         Returns:
             The manifest's fields about the files; the stability in the certificate is not yet checked.
 
         Raises:
-            VerificationError: the graph is too far from the reference.
+            VerificationError: the graph is too far from the reference, or does not reproduce a published example.
         """
         from moembed.verify.parity import compare, graph_runner
 
         self.log(f"comparing the graph with {name}")
-        report = compare(name, expected, graph_runner(self.folder / self.graph), texts, tolerance)
+        found = graph_runner(self.folder / self.graph)
+        report = compare(name, expected, found, texts, tolerance)
         if not report.passed:
             raise VerificationError(f"the graph differs from {name}: " + "; ".join(report.problems))
+        examples = self._reproduce(published_examples(weights_sha256), prompts, found, tolerance, expected)
+        del found
         files = _file_records(self.folder)
         certificate = Certificate(
             reference=reference,
@@ -135,8 +152,31 @@ class BundleWriter:
             same_experts={layer: routing.share for layer, routing in report.routing.items()},
             size=sum(record.size for record in files.values()),
             machine=this_machine(),
+            examples=examples,
         )
         return Written(graph=self.graph, made_with=_writer_versions(), certificate=certificate, files=files)
+
+    def _reproduce(
+        self,
+        examples: Examples,
+        prompts: Mapping[str, str],
+        found: "Runner",
+        tolerance: "Tolerance",
+        reference: "Runner",
+    ) -> dict[str, ReproducedExample] | None:
+        """Run published examples, and return their figures for the certificate; None if there are none."""
+        if not examples.all:
+            return None
+        self.log(f"reproducing {len(examples.all)} published examples")
+        tokenizer = Tokenizer(self.folder / "tokenizer.json")
+        results = run_examples(examples, prompts, tokenizer, found, tolerance, reference)
+        if failed := [str(result) for result in results if not result.passed]:
+            raise VerificationError(
+                f"the weights are those of a known model, but {len(failed)} of its {len(results)} published examples are not "
+                f"reproduced, so the bundle is not written: {'; '.join(failed)}. This is a fault of this conversion or its "
+                "environment: upgrade moembed and onnxruntime, or report it"
+            )
+        return {result.example.name: result.record() for result in results}
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Check whether the otherwise complete bundle is batch-invariant, add that to the certificate and write the manifest.

@@ -9,7 +9,9 @@ from typing import Any
 from moembed.errors import CheckpointError, shown
 from moembed.files.records import Positive, Sha256, read_toml
 from moembed.models.config import NomicMoeConfig
+from moembed.models.examples import Examples
 from moembed.models.sentence_transformers import read_json
+from moembed.models.weights import WEIGHTS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class ModelSpec:
         repo: hub name, or None.
         revision: pinned commit, or None.
         sha256: file name -> expected digest; empty for a model that is not pinned.
+        examples: numbers that others published for these weights.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ModelSpec:
     repo: str | None = None
     revision: str | None = None
     sha256: dict[str, Sha256] = field(default_factory=dict)
+    examples: Examples = field(default_factory=Examples)
 
 
 @cache
@@ -57,6 +61,12 @@ def known_specs() -> tuple[ModelSpec, ...]:
         )
         for file in files
     )
+
+
+def published_examples(weights_sha256: str) -> Examples:
+    """Return the published examples of the known model that has these weights; none for other weights."""
+    known = (spec.examples for spec in known_specs() if spec.sha256.get(WEIGHTS_FILE) == weights_sha256)
+    return next(known, Examples())
 
 
 def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSpec:

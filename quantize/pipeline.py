@@ -79,7 +79,15 @@ def quantize(
         )
         reference = Reference(kind="bundle", sha256=bundle.fingerprint, size=bundle.size)
         expected = graph_runner(bundle.graph)
-        written = writer.certify(reference, "the fp32 bundle", expected, probes, settings.tolerance)
+        written = writer.certify(
+            reference,
+            "the fp32 bundle",
+            expected,
+            probes,
+            settings.tolerance,
+            weights_sha256=bundle.manifest.source.weights_sha256,
+            prompts=bundle.manifest.prompts,
+        )
         del expected
         writer.write_manifest(replace(bundle.manifest, recipe=recipe, **written))
     return Bundle.open(out)

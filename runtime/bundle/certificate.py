@@ -30,16 +30,22 @@ measures again and compares. Source, recipe and versions are fields of the manif
 | `machine.onnxruntime` | string | version of ONNX Runtime |
 | `machine.kernels` | string | kernels of the bundle's custom operators, see `moembed.inference.kernels` |
 | `quality` | object | name of a dataset -> `figure`, `value`, `baseline`; empty until certified |
+| `examples` | object | name of a published example -> `source`, `error`, `allowed`, `near_tie`; absent for other weights |
 
 The 10 nearest neighbours of a text are the compared texts with the highest cosine, the earlier ones in case of ties. In
 `quality`, `figure` is `nDCG@10` (retrieval), `Spearman` (similarity) or `accuracy@1` (bitext) at full width in float32;
 `value` is the figure of this bundle, 0 to 1 (Spearman: -1 to 1), and `baseline` that of the fp32 bundle.
+
+A bundle with `examples` has the weights of a known model and reproduces the published examples: numbers that others published
+for these weights (`moembed.models.examples`). `error` is the largest absolute difference for an fp32 bundle and the relative
+error for a quantized one. It is at most `allowed`, unless `near_tie` is true: then a token's choice of experts is so close that
+the source may have made another, and the example was not judged.
 """
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from moembed.files.records import Count, Rule
+from moembed.files.records import OPTIONAL, Count, Rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,16 @@ class Quality:
     baseline: float
 
 
+@dataclass(frozen=True)
+class ReproducedExample:
+    """Result of a published example; the module's docstring describes the fields."""
+
+    source: str
+    error: float
+    allowed: float
+    near_tie: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     """Fields of `certificate` in `moembed.json`; the module's docstring describes them."""
@@ -108,3 +124,4 @@ class Certificate:
     machine: Machine
     stability: Stability = UNCHECKED
     quality: dict[str, Quality] = field(default_factory=dict)
+    examples: dict[str, ReproducedExample] | None = field(default=None, metadata=OPTIONAL)

@@ -30,7 +30,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from moembed.bundle.certificate import Certificate
 from moembed.errors import BundleError, shown
@@ -93,9 +93,16 @@ class Manifest:
     files: dict[str, FileRecord]
     format: int = FORMAT
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as plain data, without an optional field that it does not have."""
+        raw = asdict(self)
+        if raw["certificate"]["examples"] is None:
+            del raw["certificate"]["examples"]
+        return raw
+
     def to_json(self) -> str:
         """Serialize the manifest; equal manifests give equal bytes."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

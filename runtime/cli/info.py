@@ -1,7 +1,6 @@
 """`moembed info`."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline)
     manifest = bundle.manifest
     if arguments.json:
-        emit_json(asdict(manifest))
+        emit_json(manifest.to_dict())
         return 0
     network = _network(bundle.folder / "config.json")
     source = manifest.source
@@ -64,6 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for name, value in (_losses(certificate) | _checks(certificate)).items():
         _emit_line(f"  {name:<26} {value}")
+    if certificate.examples:
+        _emit_line(
+            f"{'examples':<12} reproduces the {len(certificate.examples)} published examples; error, largest error allowed"
+        )
+        for name, example in certificate.examples.items():
+            near_tie = "; near tie between experts, not judged" if example.near_tie else ""
+            _emit_line(f"  {example.error:<8.2g} {example.allowed:<8.2g} {name}{near_tie}")
     _emit_line(f"{'quality':<12} {_quality_head(certificate)}")
     width = max((len(name) for name in certificate.quality), default=0)
     for name, quality in sorted(certificate.quality.items()):

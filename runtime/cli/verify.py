@@ -2,7 +2,7 @@
 
 import argparse
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from moembed.errors import InputError, extra
 if TYPE_CHECKING:
     from moembed.bundle.bundle import Bundle
     from moembed.verify.certificate_check import Finding
+    from moembed.verify.examples import ExampleResult
     from moembed.verify.parity import ParityReport
 
 
@@ -23,6 +24,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         description="Hash every file. Then embed the same texts alone, shuffled, padded and in batches, on one and all threads, "
         "and compare the bytes. With --against, also compare every layer with the source of the bundle: a checkpoint (by its "
         "torch network and an independent numpy implementation) or an fp32 bundle. All results must match the certificate. "
+        "A bundle of a known model's weights must reproduce the numbers that others published for them. "
         "--against needs the extra 'export', and --data needs 'eval'.",
     )
     parser.add_argument("bundle", nargs="?", help="bundle folder or hub name (default: the built-in model)")
@@ -70,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         parity = _against_checkpoint(bundle, arguments)
     if parity:
         found += findings.of_comparison(bundle.manifest.certificate, parity[0])
+    examples = _examples(bundle)
+    found += findings.of_examples(bundle.manifest.certificate, examples)
     if reference is not None and sets:
         found += _quality(bundle, reference, arguments.data, sets)
     report: dict[str, Any] = {
@@ -77,14 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
         "recipe": bundle.manifest.recipe,
         "stability": asdict(stability) | {"passed": stability.passed},
         "parity": [one.to_dict() for one in parity],
+        "examples": [one.to_dict() for one in examples],
         "certificate": [finding.to_dict() for finding in found],
     }
-    passed = stability.passed and all(one.passed for one in parity) and all(finding.holds for finding in found)
+    checks = [stability.passed, *(one.passed for one in parity), *(one.passed for one in examples)]
+    passed = all(checks) and all(finding.holds for finding in found)
     report["passed"] = passed
     if arguments.json:
         emit_json(report)
     else:
-        _print(report, found)
+        _print(report, examples, found)
     return 0 if passed else 1
 
 
@@ -161,6 +167,25 @@ def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "lis
     return reports
 
 
+def _examples(bundle: "Bundle") -> "list[ExampleResult]":
+    """Run the published examples of a known model's weights; those that the certificate excuses stay excused."""
+    from moembed.models.spec import published_examples
+    from moembed.quantize.recipe import tolerance_of
+    from moembed.tokenizer.tokenizer import Tokenizer
+    from moembed.verify.examples import run_examples
+    from moembed.verify.outputs import bundle_runner
+
+    manifest = bundle.manifest
+    examples = published_examples(manifest.source.weights_sha256)
+    if not examples.all:
+        return []
+    tolerance = tolerance_of(manifest.recipe)
+    results = run_examples(examples, manifest.prompts, Tokenizer(bundle), bundle_runner(bundle), tolerance)
+    stated = manifest.certificate.examples or {}
+    excused = {name for name, example in stated.items() if example.near_tie}
+    return [replace(result, near_tie=result.example.name in excused) for result in results]
+
+
 def _texts(bundle: "Bundle") -> list[list[int]]:
     from moembed.tokenizer.tokenizer import Tokenizer
     from moembed.verify.probes import probe_ids
@@ -181,7 +206,7 @@ def _quality(bundle: "Bundle", reference: "Bundle", root: Path, sets: list[str])
     return found
 
 
-def _print(report: dict[str, Any], found: "list[Finding]") -> None:
+def _print(report: dict[str, Any], examples: "list[ExampleResult]", found: "list[Finding]") -> None:
     stability = report["stability"]
     emit(
         f"batch-invariant: {_verdict(stability['passed'])}: {stability['differing']} of {stability['comparisons']} vectors "
@@ -202,6 +227,11 @@ def _print(report: dict[str, Any], found: "list[Finding]") -> None:
             )
         for problem in parity["problems"]:
             emit(f"  {problem}")
+    if examples:
+        reproduced = sum(result.passed for result in examples)
+        emit(f"published examples: {_verdict(reproduced == len(examples))}: {reproduced} of {len(examples)} reproduced")
+        for result in examples:
+            emit(f"  {'' if result.passed else 'FAIL '}{result}")
     wrong = [finding for finding in found if not finding.holds]
     emit(f"certificate: {_verdict(not wrong)}: {len(found) - len(wrong)} of {len(found)} fields match")
     for finding in wrong:

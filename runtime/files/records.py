@@ -2,15 +2,17 @@
 
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moembed.errors import MoembedError, shown
 
 _T = TypeVar("_T")
+# Metadata of a dataclass field that may always be missing: `field(default=None, metadata=OPTIONAL)`.
+OPTIONAL: Mapping[str, bool] = MappingProxyType({"optional": True})
 _PLAIN_KEY = re.compile(r"[\w-]+", re.ASCII)
 _INTEGER_KEY = re.compile("0|[1-9][0-9]{0,8}")  # every integer has one spelling
 
@@ -64,7 +66,7 @@ def read_record(
         name: name of the file, for errors.
         error: class of the error.
         remedy: what to do about it; ends the message.
-        use_defaults: let fields that have defaults be missing.
+        use_defaults: let all fields that have defaults be missing; without it, only those with the metadata `OPTIONAL` may be.
 
     Raises:
         MoembedError: of the class `error`: a field is missing, unknown, of the wrong type, not finite, or against its rule.
@@ -132,13 +134,16 @@ class _Reader:
 
     def _dataclass(self, kind: Any, value: Any, path: str) -> Any:
         found, types = self._object(value, path), _types(kind)
-        required = [field.name for field in fields(kind) if not (self.use_defaults and _has_default(field))]
+        required = [item.name for item in fields(kind) if not self._may_be_missing(item)]
         missing = [name for name in required if name not in found]
         unknown = [name for name in found if name not in types]
         if missing or unknown:
             known = f"; the fields are {', '.join(types)}" if unknown else ""
             raise self.error(f"{self._where(path)}: missing {missing}, unknown {shown(unknown)}{known}: {self.remedy}")
         return kind(**{name: self.read(types[name], item, _join(path, name)) for name, item in found.items()})
+
+    def _may_be_missing(self, item: Field[Any]) -> bool:
+        return "optional" in item.metadata or (self.use_defaults and _has_default(item))
 
     def _annotated(self, kind: Any, rule: Rule, value: Any, path: str) -> Any:
         if kind in _SCALARS and not _SCALARS[kind][0](value):
@@ -169,11 +174,11 @@ class _Reader:
 def _types(kind: Any) -> dict[str, Any]:
     """Types of a dataclass's fields."""
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {item.name: hints[item.name] for item in fields(kind)}
 
 
-def _has_default(field: Any) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
+def _has_default(item: Field[Any]) -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
 
 
 def _join(path: str, key: str) -> str:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Certificate, Quality, Stability
-from moembed.verify.tolerances import CERTIFICATE, QUALITY, Allowance
+from moembed.verify.tolerances import CERTIFICATE, EXAMPLE, QUALITY, Allowance
 
 if TYPE_CHECKING:
+    from moembed.verify.examples import ExampleResult
     from moembed.verify.parity import ParityReport
 
 Value = str | int | float
@@ -76,6 +77,16 @@ def of_comparison(certificate: Certificate, report: "ParityReport") -> list[Find
     for layer in sorted(stated.keys() & found.keys()):
         findings.append(_finding(f"same_experts.{layer}", stated[layer], found[layer], allowance))
     return findings
+
+
+def of_examples(certificate: Certificate, results: "list[ExampleResult]") -> list[Finding]:
+    """Check the errors of the published examples that the certificate lists; a newer spec may have others."""
+    stated = certificate.examples or {}
+    return [
+        _finding(f"examples.{name}.error", stated[name].error, result.error, EXAMPLE)
+        for result in results
+        if (name := result.example.name) in stated
+    ]
 
 
 def of_quality(name: str, stated: Quality, found: Quality) -> list[Finding]:

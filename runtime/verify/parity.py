@@ -1,6 +1,6 @@
 """Layer-by-layer comparison of a bundle with its reference: the torch network, the numpy oracle, or another bundle's graph."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from moembed.inference.session import session_options, session_with_outputs
 from moembed.models.oracle import Oracle
 from moembed.models.roles import Kind, role
+from moembed.verify.outputs import ModelOutput, Routing, Runner
 from moembed.verify.tolerances import Tolerance
 
 if TYPE_CHECKING:
@@ -20,39 +21,6 @@ if TYPE_CHECKING:
 # The ops that output hidden states, in a float32 graph and in an INT8 one.
 _NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding", "Int4Embedding")
 _NEIGHBOURS = 10
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Decision of the router of one MoE layer.
-
-    Attributes:
-        expert_indices: `[T, top_k]` int64.
-        weights: `[T, top_k]`.
-        margin: `[T]`, the probability of the last expert chosen minus that of the first not chosen; None where it is not known.
-    """
-
-    expert_indices: NDArray[np.int64]
-    weights: NDArray[Any]
-    margin: NDArray[Any] | None = None
-
-
-@dataclass(frozen=True)
-class ModelOutput:
-    """Output of one implementation for one text.
-
-    Attributes:
-        embedding: `[hidden]`.
-        hidden_states: `[T, hidden]` of the embedding's norm and of every layer.
-        routing: MoE layer -> its routing.
-    """
-
-    embedding: NDArray[Any]
-    hidden_states: list[NDArray[Any]]
-    routing: dict[int, Routing]
-
-
-Runner = Callable[[list[int]], ModelOutput]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 Each quantization recipe has the tolerance of its bundles in its own file; see `moembed.quantize.recipe`.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -22,6 +23,16 @@ class Tolerance:
     hidden_max_abs: float | None = None
     router_max_abs: float | None = None
     margin: float | None = None
+
+    @property
+    def exact(self) -> bool:
+        """True for the tolerance of an fp32 bundle, which bounds single numbers."""
+        return self.hidden_max_abs is not None
+
+    @property
+    def relative_error(self) -> float:
+        """Relative error of a vector at the smallest cosine, of the same length as its reference."""
+        return math.sqrt(2 - 2 * self.embedding_min_cosine)
 
 
 FP32 = Tolerance(hidden_max_abs=2e-4, embedding_min_cosine=0.999999, router_max_abs=1e-4, margin=1e-5)
@@ -56,5 +67,7 @@ CERTIFICATE = {
     "neighbour_overlap": Allowance(0.01, 0.1, perfect=1.0),
     "same_experts": Allowance(0.005, 0.2, perfect=1.0),
 }
+# Allowance of the error of a published example: its parts are single numbers, which vary as `hidden_max_abs` does.
+EXAMPLE = Allowance(2e-5, 0.5)
 # Allowance of a certified quality figure (0 to 1), of its baseline, and of their difference.
 QUALITY = Allowance(0.002)

@@ -22,7 +22,8 @@ from moembed.inference.session import Session
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.verify.parity import ModelOutput, Routing, compare, graph_runner, network_runner, oracle_runner
+from moembed.verify.outputs import ModelOutput, Routing
+from moembed.verify.parity import compare, graph_runner, network_runner, oracle_runner
 from moembed.verify.stability import check_stability
 from moembed.verify.tolerances import FP32
 from support.checkpoints import small_config, write_checkpoint
