@@ -2,8 +2,8 @@
 
     python .ci/smoke.py dist/moembed-0.1.0-py3-none-win_amd64.whl --native
 
---native and --no-native say whether the native library has to be there. --extras "" leaves ONNX Runtime out, for
-platforms that it has no wheel for: then texts are only cut into tokens.
+--native and --no-native say whether the native library has to be there. --no-runtime is for platforms that ONNX Runtime has no
+wheel for: texts are only cut into tokens there, and embedding is an error that says what to do.
 """
 
 import argparse
@@ -27,6 +27,16 @@ assert loaded == (sys.argv[1] == "True"), native_library().reason
 assert len(ids) > 4, ids
 print("native library:", loaded)
 """
+_ERROR = """
+from moembed import Embedder
+from moembed.errors import MissingExtraError
+try:
+    Embedder.from_pretrained()
+    raise SystemExit("onnxruntime is there")
+except MissingExtraError as error:
+    print(error)
+    assert "onnxruntime has wheels for" in str(error), error
+"""
 _VECTORS = """
 import warnings
 import numpy as np
@@ -47,13 +57,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("artifact", type=Path, help="the wheel or sdist")
     arguments.add_argument("--native", action=argparse.BooleanOptionalAction, required=True)
-    arguments.add_argument("--extras", default="cpu")
+    arguments.add_argument("--no-runtime", action="store_true")
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        _use(Path(folder), chosen.artifact.resolve(strict=True), chosen.native, chosen.extras)
+        _use(Path(folder), chosen.artifact.resolve(strict=True), chosen.native, not chosen.no_runtime)
 
 
-def _use(folder: Path, artifact: Path, native: bool, extras: str) -> None:
+def _use(folder: Path, artifact: Path, native: bool, runtime: bool) -> None:
     venv.create(folder / "environment", with_pip=True)
     programs = folder / "environment" / ("Scripts" if os.name == "nt" else "bin")
     environment = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX", "PYTHONPATH")}
@@ -67,13 +77,15 @@ def _use(folder: Path, artifact: Path, native: bool, extras: str) -> None:
         subprocess.run(command, env=environment, cwd=folder, check=True)
 
     binary = ["--only-binary", ":all:"] if artifact.suffix == ".whl" else []
-    requirement = f"moembed[{extras}] @ {artifact.as_uri()}"
+    requirement = f"moembed @ {artifact.as_uri()}"
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *binary, requirement)
     run(python, "-m", "pip", "check")
     run(python, "-c", _TOKENS, str(native))
-    if extras:
-        run(python, "-c", _VECTORS)
-        run(str(programs / "moembed"), "similarity", "bread", "Brot")
+    if not runtime:
+        run(python, "-c", _ERROR)
+        return
+    run(python, "-c", _VECTORS)
+    run(str(programs / "moembed"), "similarity", "bread", "Brot")
 
 
 if __name__ == "__main__":

@@ -86,10 +86,10 @@ class VerificationError(MoembedError, RuntimeError):
 
 
 class MissingExtraError(MoembedError, ImportError):
-    """Optional package that is not installed or cannot be imported. The message has the command that installs it."""
+    """Package that is not installed or cannot be imported. The message has the command that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str, problem: str = "is not installed") -> None:
-        super().__init__(f'{purpose} needs {package}, which {problem}: pip install "moembed[{extra}]"')
+    def __init__(self, package: str, purpose: str, problem: str = "is not installed", *, remedy: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which {problem}: {remedy}")
 
 
 @contextmanager
@@ -103,18 +103,44 @@ def extra(name: str, purpose: str) -> Iterator[None]:
         purpose: what needs them; the error's sentence starts with it.
 
     Raises:
-        MissingExtraError: an import failed.
+        MissingExtraError: an import failed, or the installed protobuf is too old for onnx.
     """
     try:
         yield
     except MissingExtraError:
         raise  # of a guard inside this one
-    except ImportError as error:
+    except Exception as error:
+        remedy = f'pip install "moembed[{name}]"'
+        if problem := _protobuf_problem(error):
+            raise MissingExtraError("onnx", purpose, problem, remedy=remedy) from error
+        if not isinstance(error, ImportError):
+            raise
         package = (error.name or "a package").partition(".")[0]
         if package == "moembed":
             raise  # a module of moembed itself is missing or broken
         problem = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
-        raise MissingExtraError(package, name, purpose, problem) from error
+        raise MissingExtraError(package, purpose, problem, remedy=remedy) from error
+
+
+def _protobuf_problem(error: Exception) -> str | None:
+    """Return what is wrong if onnx cannot be imported because protobuf is too old, with both versions; None for other errors.
+
+    Code that protobuf generates refuses an older runtime by a class of its own, or misses a module of it.
+    """
+    by_protobuf = type(error).__module__.startswith("google.protobuf")
+    if not by_protobuf and not (isinstance(error, ImportError) and (error.name or "").startswith("google")):
+        return None
+    from importlib import metadata
+
+    try:
+        onnx, found = metadata.version("onnx"), metadata.version("protobuf")
+    except metadata.PackageNotFoundError:
+        return None
+    needed = next((need for need in metadata.requires("onnx") or [] if need.startswith("protobuf")), "another protobuf")
+    return (
+        f"is version {onnx} and requires {needed}, but protobuf {found} is installed (use a new environment if another package needs "
+        "that one)"
+    )
 
 
 class MoembedWarning(UserWarning):

@@ -29,9 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     from moembed.files.paths import cache_folder
     from moembed.inference.cpu import available_cpus, instruction_sets, integer_products
     from moembed.inference.kernels import usable_kernels
+    from moembed.inference.wheels import conflict, installed_wheels
     from moembed.native.loader import LIBRARY_FILE, native_library
 
-    library = native_library()
+    library, wheels = native_library(), installed_wheels()
     found: dict[str, Any] = {
         "moembed": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -45,10 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         "cache": str(cache_folder() or "none: this user has no home folder; set MOEMBED_CACHE to a folder"),
     }
     problems = []
-    if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        problems.append(
-            "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one of them"
-        )
+    if problem := conflict(wheels):
+        problems.append(problem)
     try:
         from moembed.embedder import Embedder
 

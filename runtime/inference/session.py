@@ -23,14 +23,10 @@ from moembed.inference.forks import PerProcess
 from moembed.inference.kernels import PORTABLE, Kernels, choose_kernels
 from moembed.inference.native_calls import CALLS
 from moembed.inference.telemetry import warn_if_started
+from moembed.inference.wheels import GPU, MINIMUM, installed_wheels, listed, no_wheel, preferred, repair_command
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CUDA_HELP = (
-    "CUDA needs onnxruntime-gpu in place of onnxruntime in this environment, and an NVIDIA driver with CUDA and cuDNN: "
-    'pip uninstall -y onnxruntime && pip install "moembed[gpu]"'
-)
 _MAX_THREADS = 1024
-MINIMUM_ONNXRUNTIME = (1, 30)
 _INPUTS = ("input_ids", "attention_mask")
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -146,7 +142,7 @@ def _open(bundle: Bundle, kernels: Kernels, providers: tuple[str, ...], threads:
     _check_interface(session, bundle)
     active = session.get_providers()
     if lost := [name for name in providers if name not in active]:
-        raise ProviderError(f"provider {lost[0]} was requested, but ONNX Runtime started only {active}. {_CUDA_HELP}")
+        raise ProviderError(f"provider {lost[0]} was requested, but ONNX Runtime started only {active}. {_cuda_help()}")
     return session
 
 
@@ -282,27 +278,44 @@ def import_onnxruntime() -> ModuleType:
 
     Raises:
         MissingExtraError: it is not installed.
-        ProviderError: it cannot be imported, or is too old to restrict external data to the folder of the graph.
+        ProviderError: it cannot be imported, its folder is incomplete, or it is too old to restrict external data to the folder
+            of the graph.
     """
     try:
         # A plain import statement, which packagers such as PyInstaller find.
         import onnxruntime
     except Exception as error:  # of any class: onnxruntime re-raises the error of its native module
         if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
-            raise MissingExtraError("onnxruntime", "cpu", "Running a model") from None
+            raise MissingExtraError("onnxruntime", "Running a model", remedy=no_wheel()) from None
+        wheels = installed_wheels()
         raise ProviderError(
-            f"onnxruntime is installed, but cannot be imported: {error}. Reinstall it (pip install --force-reinstall "
-            "onnxruntime); in a frozen app, collect all files of the package onnxruntime"
+            f"onnxruntime is installed, but cannot be imported: {error}. Found: {listed(wheels)}. Install it again "
+            f"({repair_command(preferred(wheels), wheels)}); in a frozen app, collect all files of the package onnxruntime"
         ) from error
-    text = getattr(onnxruntime, "__version__", "0.0")
-    version = tuple(int(part) for part in text.split(".")[:2])
-    if version < MINIMUM_ONNXRUNTIME:
+    if not hasattr(onnxruntime, "__version__"):
+        wheels = installed_wheels()
         raise ProviderError(
-            f"onnxruntime {text} is installed, but moembed needs {'.'.join(map(str, MINIMUM_ONNXRUNTIME))} or newer: "
-            'pip install -U "moembed[cpu]"'
+            f"the folder of onnxruntime has lost files, as when one of two packages that unpack into it is uninstalled. Found: "
+            f"{listed(wheels)}. Install one again: {repair_command(preferred(wheels), wheels)}"
+        )
+    text = onnxruntime.__version__
+    version = tuple(int(part) for part in text.split(".")[:2])
+    if version < MINIMUM:
+        wheels = installed_wheels()
+        raise ProviderError(
+            f"onnxruntime {text} is installed, but moembed needs {'.'.join(map(str, MINIMUM))} or newer: "
+            f"{repair_command(preferred(wheels), wheels)}"
         )
     warn_if_started(version)
     return onnxruntime  # type: ignore[no-any-return]
+
+
+def _cuda_help() -> str:
+    wheels = installed_wheels()
+    return (
+        f"CUDA needs onnxruntime-gpu alone (found: {listed(wheels)}), and an NVIDIA driver with CUDA and cuDNN: "
+        f"{repair_command(GPU, wheels)}"
+    )
 
 
 def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[str]:
@@ -316,7 +329,7 @@ def _resolve(providers: str | Sequence[str], available: Sequence[str]) -> list[s
     resolved = [_PROVIDERS.get(name.lower(), name) for name in names]
     for name in resolved:
         if name not in available:
-            help_text = _CUDA_HELP if name == _PROVIDERS["cuda"] else "see `moembed doctor`"
+            help_text = _cuda_help() if name == _PROVIDERS["cuda"] else "see `moembed doctor`"
             raise ProviderError(
                 f"provider {name} was requested, but this onnxruntime has only {list(available)}. {help_text}"
             )

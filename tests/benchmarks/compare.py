@@ -1,6 +1,6 @@
 """Everyone who can run this network on a CPU, measured in turn on the same ids: the tables of docs/benchmarks.md and README.
 
-    pip install "moembed[cpu,export,eval,bench]"
+    pip install "moembed[export,eval,bench]"
     PYTHONPATH=tests python -m support.checkpoints full --full
     moembed export full -o full-fp32 && moembed quantize full-fp32 -o full-int8
     python tests/benchmarks/compare.py full full-int8 --fp32 full-fp32 -o compared [--corpus TEXTS] [--publish]

@@ -40,7 +40,7 @@ FOREIGN = {
     "--strict",
     "--force-reinstall",
 }
-FOREIGN |= {"--no-deps", "--json", "--detach-sign", "--cache-clear"}
+FOREIGN |= {"--no-deps", "--upgrade", "--json", "--detach-sign", "--cache-clear"}
 # Pages whose Python needs packages that moembed's own tests do not install; `pytest -m interop` runs it.
 ELSEWHERE = {"docs/interop.md"}
 KUBERNETES = {"MOEMBED_SERVE_SERVICE_HOST"}  # what it sets for a Service, which moembed ignores

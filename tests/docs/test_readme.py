@@ -15,7 +15,7 @@ def test_searches_answer_sensibly(capsys, monkeypatch):
     first_screen = next(line for line in README.text.splitlines() if "moembed search" in line).split("/moembed ")[1]
     for command, answer in (
         (first_screen, "too long"),
-        ('search docs/usage.md "how do I run it on a GPU?"', "moembed[gpu]"),
+        ('search docs/usage.md "how do I run it on a GPU?"', "onnxruntime-gpu"),
     ):
         assert main([*shlex.split(command), "-k", "1"]) == 0
         assert answer in capsys.readouterr().out

@@ -259,7 +259,7 @@ def test_wrong_threads(threads):
 
 
 def test_cuda_that_is_not_there_is_an_error_that_helps():
-    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider.*pip install \"moembed\[gpu\]\""):
+    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider.*pip install \"onnxruntime-gpu>=1.30\""):
         Embedder.from_pretrained(providers="cuda")
     with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
         Embedder.from_pretrained(providers=["cuda", "cpu"])

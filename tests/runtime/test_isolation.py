@@ -1,12 +1,12 @@
 """Serving needs and imports only numpy, tokenizers and onnxruntime."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from support.sites import make_site
 
 _HEAVY = (
     "torch",
@@ -25,6 +25,7 @@ _HEAVY = (
     "prometheus_client",
     "starlette",
     "uvicorn",
+    "google",
 )
 
 _SCRIPT = """
@@ -42,27 +43,9 @@ print(json.dumps({"import": after_import, "run": sorted(sys.modules), "shape": v
 """
 
 
-def _folder_of(package):
-    spec = importlib.util.find_spec(package)
-    return Path(spec.origin).parent
-
-
 @pytest.fixture
 def bare_site(tmp_path):
-    """A site folder with the serving packages only, so that an import of anything else fails for real."""
-    site = tmp_path / "site"
-    (site / "moembed").mkdir(parents=True)
-    for entry in _folder_of("moembed").iterdir():
-        (site / "moembed" / entry.name).symlink_to(entry)
-    for part in ("export", "models", "quantize", "train"):  # beside the package when it is installed for editing
-        if not (site / "moembed" / part).exists():
-            (site / "moembed" / part).symlink_to(_folder_of(f"moembed.{part}"))
-    for package in ("numpy", "tokenizers", "onnxruntime"):
-        folder = _folder_of(package)
-        (site / package).symlink_to(folder)
-        for libraries in folder.parent.glob(f"{package}.libs"):
-            (site / libraries.name).symlink_to(libraries)
-    return site
+    return make_site(tmp_path / "site")
 
 
 def test_without_torch_onnx_transformers(bare_site, tmp_path):

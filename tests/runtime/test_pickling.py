@@ -183,7 +183,7 @@ def test_what_a_model_gives(model):
     "error",
     [
         TextTooLongError("too long", index=3, tokens=600, limit=512, counted="600 tokens"),
-        MissingExtraError("torch", "export", "Exporting"),
+        MissingExtraError("torch", "Exporting", remedy="pip install torch"),
         SourceError("no folder"),
         TruncationWarning("cut", (1, 2)),
         *(kind("words") for kind in (MoembedError, errors.InputError, errors.OutputError, errors.PromptWarning)),

