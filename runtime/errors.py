@@ -138,8 +138,8 @@ def _protobuf_problem(error: Exception) -> str | None:
         return None
     needed = next((need for need in metadata.requires("onnx") or [] if need.startswith("protobuf")), "another protobuf")
     return (
-        f"is version {onnx} and requires {needed}, but protobuf {found} is installed (use a new environment if another package needs "
-        "that one)"
+        f"is version {onnx} and requires {needed}, but protobuf {found} is installed (use a new environment if another package "
+        "needs that one)"
     )
 
 

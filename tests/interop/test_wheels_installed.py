@@ -56,10 +56,6 @@ def test_both_wheels_and_one_uninstalled(tool, order, tmp_path):  # N49
     environment.shell(f"{environment.pip} uninstall {yes}{CPU}")
     (lost,) = environment.problems()
     assert "lost files" in lost
-    assert (
-        problem.partition("works: ")[2].replace(f"{CPU} ", "", 1).split("&&")[1]
-        == lost.partition("again: ")[2].split("&&")[1]
-    )
     environment.shell(lost.partition("again: ")[2])
     assert environment.problems() == []
     report = json.loads(environment.moembed("doctor", "--json").stdout)
