@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moembed.bundle import certificate as page
 from moembed.bundle.bundle import read_manifest
-from moembed.bundle.certificate import Certificate, Machine, Quality, Reference, Stability
+from moembed.bundle.certificate import Certificate, Machine, Quality, Reference, ReproducedExample, Stability
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError
 from moembed.files.records import read_record
@@ -44,6 +44,10 @@ _CERTIFICATES = st.builds(
         Stability, _COUNT, st.integers(1, 2**53), _COUNT, _NUMBER, st.lists(_COUNT, max_size=2).map(tuple)
     ),
     quality=st.dictionaries(st.text(), st.builds(Quality, st.text(), _NUMBER, _NUMBER), max_size=2),
+    examples=st.none()
+    | st.dictionaries(
+        st.text(), st.builds(ReproducedExample, st.text(), _NUMBER, _NUMBER, st.booleans()), min_size=1, max_size=2
+    ),
 )
 
 
@@ -59,7 +63,7 @@ def leaves(kind):
 def test_the_page_names_exactly_the_fields():
     documented = re.findall(r"^\| `([\w.]+)` \|", page.__doc__, re.MULTILINE)
     assert sorted(documented) == sorted(leaves(Certificate))
-    assert all(f"`{field.name}`" in page.__doc__ for field in fields(Quality))
+    assert all(f"`{field.name}`" in page.__doc__ for kind in (Quality, ReproducedExample) for field in fields(kind))
 
 
 @given(_CERTIFICATES)

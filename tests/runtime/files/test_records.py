@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from moembed.errors import InputError
-from moembed.files.records import Count, Positive, Rule, Sha256, read_record, read_toml
+from moembed.files.records import OPTIONAL, Count, Positive, Rule, Sha256, read_record, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,21 @@ def test_what_is_wrong_is_named_with_the_remedy(change, said):
         read(change)
     assert str(caught.value).isprintable()
     assert str(caught.value).endswith(": mend it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extended:
+    name: str
+    added: Part | None = field(default=None, metadata=OPTIONAL)
+
+
+def test_an_optional_field_may_always_be_missing():
+    options = {"error": InputError, "remedy": "mend it"}
+    assert read_record(Extended, {"name": "x"}, "file.json", **options) == Extended(name="x")
+    with pytest.raises(InputError, match=r"added.size = -1; expected an integer of at least 0"):
+        read_record(Extended, {"name": "x", "added": {"size": -1, "digest": "0" * 64}}, "file.json", **options)
+    with pytest.raises(InputError, match=r"missing \['name'\]"):
+        read_record(Extended, {}, "file.json", **options)
 
 
 def test_defaults_may_be_missing_only_where_that_is_allowed():
