@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
 from moembed.bundle.certificate import Certificate, Reference, ReproducedExample
-from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
 from moembed.export.vocabulary import write_vocabulary
 from moembed.files.paths import replacing_folder
 from moembed.models.examples import Examples
+from moembed.hub.cache import is_snapshot
 from moembed.models.interop_files import copy_interop_file
 from moembed.models.spec import published_examples
 from moembed.tokenizer.native import VOCABULARY_FILE

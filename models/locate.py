@@ -7,11 +7,13 @@ from typing import Any
 
 from moembed.arguments import source_name
 from moembed.bundle.bundle import sha256_of
-from moembed.bundle.hub import AbsentError, fetch, file_names, is_hub_name
 from moembed.errors import CheckpointError, SourceError
+from moembed.hub.client import AbsentError
+from moembed.hub.fetch import Fetched, Reporter, fetch, file_names
+from moembed.hub.names import HubName, parse
 from moembed.models.config import NomicMoeConfig
 from moembed.models.sentence_transformers import check_modules
-from moembed.models.spec import ModelSpec, known_specs, spec_of
+from moembed.models.spec import ModelSpec, known_names, known_specs, spec_of
 from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, advice, find_weights, paths_in, read_index
 
 REQUIRED_FILES = ("config.json", "tokenizer.json")
@@ -52,6 +54,8 @@ def locate(
     revision: str | None = None,
     cache_dir: Path | None = None,
     local_files_only: bool = False,
+    into: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Checkpoint:
     """Find a checkpoint, and download it if necessary.
 
@@ -60,6 +64,8 @@ def locate(
         revision: commit, tag or branch of a hub name; a known model's is pinned when this is None.
         cache_dir: the hub cache, or None for huggingface_hub's own.
         local_files_only: do not use the network.
+        into: folder to fetch the files of a hub name into; None for the hub cache. Files that are in a cache are linked.
+        reporter: functions that hear of downloads.
 
     Raises:
         SourceError: the source is not a folder, and not a hub name that can be downloaded.
@@ -68,24 +74,30 @@ def locate(
     source = source_name(source)
     if os.path.isdir(source):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
         return _local(Path(source))
-    if isinstance(source, Path) or not is_hub_name(source):
+    name = None if isinstance(source, Path) else parse(source, revision, known=known_names())
+    if name is None:
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
-    pinned = next((spec for spec in known_specs() if spec.repo == source), None)
-    if pinned is not None and revision in (None, pinned.revision):
-        revision = pinned.revision
+    pinned = next((spec for spec in known_specs() if spec.repo == name.repo), None)
+    if pinned is not None and name.revision in (None, pinned.revision):
+        name = replace(name, revision=pinned.revision)
     else:
         pinned = None
+    where: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "into": into,
+        "reporter": reporter,
+    }
     try:
-        folder = _fetched(source, revision, pinned, cache_dir=cache_dir, local_files_only=local_files_only)
+        fetched = _fetched(name, pinned, where)
     except AbsentError as error:
-        found = [] if local_files_only else file_names(source, revision)
+        found = [] if local_files_only else file_names(name.repo, name.revision)
         raise SourceError(f"{error}{advice(found)}") from error
-    checkpoint = _local(folder)
+    checkpoint = _local(fetched.folder)
     if pinned is None:
-        # The snapshot folder of huggingface_hub's cache is named after the commit that the revision resolved to.
-        spec = replace(checkpoint.spec, name=source.split("/")[1], repo=source, revision=folder.name)
+        spec = replace(checkpoint.spec, name=name.repo.split("/")[1], repo=name.repo, revision=fetched.commit)
         return replace(checkpoint, spec=spec)
-    _check_digests(folder, pinned)
+    _check_digests(fetched.folder, pinned)
     return replace(checkpoint, spec=pinned)
 
 
@@ -109,17 +121,19 @@ def _local(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, spec, config_sha256, weights_sha256, weights.size)
 
 
-def _fetched(name: str, revision: str | None, pinned: ModelSpec | None, **options: Any) -> Path:
-    """Fetch the files of a checkpoint on the hub, its weights in one file or in shards; return the snapshot folder."""
+def _fetched(name: HubName, pinned: ModelSpec | None, where: dict[str, Any]) -> Fetched:
+    """Fetch the files of a checkpoint on the hub, its weights in one file or in shards."""
+    repo, digests = name.repo, pinned.sha256 if pinned else {}
     # The export writes the optional files that are missing.
-    folder = fetch(name, REQUIRED_FILES, optional=(*OPTIONAL_FILES, INDEX_FILE), revision=revision, **options)
-    commit, index = folder.name, folder / INDEX_FILE
+    optional = OPTIONAL_FILES if pinned else (*OPTIONAL_FILES, INDEX_FILE)
+    first = fetch(repo, REQUIRED_FILES, optional=optional, revision=name.revision, sha256=digests, **where)
+    commit, index = first.commit, first.folder / INDEX_FILE
     if pinned or not index.is_file():
-        return fetch(name, [WEIGHTS_FILE], revision=commit, **options)
-    fetch(name, REQUIRED_FILES, optional=[WEIGHTS_FILE], revision=commit, **options)
-    if not (folder / WEIGHTS_FILE).is_file():
-        fetch(name, sorted(set(read_index(index).values())), revision=commit, **options)
-    return folder
+        return fetch(repo, [WEIGHTS_FILE], revision=commit, sha256=digests, **where)
+    fetch(repo, REQUIRED_FILES, optional=[WEIGHTS_FILE], revision=commit, **where)
+    if not (first.folder / WEIGHTS_FILE).is_file():
+        fetch(repo, sorted(set(read_index(index).values())), revision=commit, **where)
+    return first
 
 
 def _check_digests(folder: Path, pinned: ModelSpec) -> None:

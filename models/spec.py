@@ -69,6 +69,11 @@ def published_examples(weights_sha256: str) -> Examples:
     return next(known, Examples())
 
 
+def known_names() -> list[str]:
+    """Return the hub names of the known models."""
+    return [spec.repo for spec in known_specs() if spec.repo]
+
+
 def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSpec:
     """Collect the facts of a local checkpoint: from its sentence-transformers files, and from a known spec of the same config.
 

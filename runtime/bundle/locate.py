@@ -6,9 +6,10 @@ from pathlib import Path
 
 from moembed.arguments import flag, optional_string, path, source_name
 from moembed.bundle.bundle import Bundle, read_manifest
-from moembed.bundle.hub import fetch, is_hub_name, is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import SourceError
+from moembed.hub.cache import is_snapshot
+from moembed.hub.names import parse
 
 DEFAULT_FOLDER = Path(__file__).parents[1] / "default"
 
@@ -42,14 +43,20 @@ def open_bundle(
     source = source_name(source)
     if os.path.exists(source):  # noqa: PTH110  (Path.exists raises if a name is too long or a folder is not readable)
         return Bundle.open(Path(source), rehash=rehash, exclusive=not is_snapshot(Path(source)))
-    if isinstance(source, Path) or not is_hub_name(source):
+    found = None if isinstance(source, Path) else parse(source, revision)
+    if found is None:
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
+    from moembed.hub.fetch import fetch  # imports the HTTP client
+
+    repo = found.repo
     try:
-        first = fetch(source, [MANIFEST_FILE], revision=revision, cache_dir=cache, local_files_only=local_files_only)
+        first = fetch(
+            repo, [MANIFEST_FILE], revision=found.revision, cache_dir=cache, local_files_only=local_files_only
+        )
     except SourceError as error:
-        hint = f"; if {source} is a checkpoint, convert it: moembed export {source} -o BUNDLE"
+        hint = f"; if {repo} is a checkpoint, convert it: moembed export {repo} -o BUNDLE"
         raise SourceError(f"{error}{hint if MANIFEST_FILE in str(error) else ''}") from error
-    files, commit = read_manifest(first).files, first.name
-    folder = fetch(source, files, revision=commit, cache_dir=cache, local_files_only=local_files_only)
+    files = read_manifest(first.folder).files
+    whole = fetch(repo, files, revision=first.commit, cache_dir=cache, local_files_only=local_files_only)
     # Other programs share the snapshot, and may have fetched more files of the repository.
-    return replace(Bundle.open(folder, rehash=rehash, exclusive=False), hub=(source, commit))
+    return replace(Bundle.open(whole.folder, rehash=rehash, exclusive=False), hub=(repo, whole.commit))

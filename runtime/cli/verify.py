@@ -96,15 +96,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     """Open the fp32 bundle of --against; None without one, or if --against names a checkpoint."""
-    from moembed.bundle.hub import is_hub_name
     from moembed.bundle.locate import open_bundle
     from moembed.bundle.manifest import MANIFEST_FILE, UNQUANTIZED
     from moembed.errors import SourceError
+    from moembed.hub.names import parse
 
     against, reference = arguments.against, None
     if against is not None and (Path(against) / MANIFEST_FILE).is_file():
         reference = open_bundle(against)
-    elif against is not None and not Path(against).exists() and is_hub_name(against):
+    elif against is not None and not Path(against).exists() and parse(against) is not None:
         with suppress(SourceError):  # not a bundle; it may be a checkpoint
             reference = open_bundle(against, local_files_only=arguments.offline)
     if reference is None:

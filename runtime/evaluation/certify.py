@@ -7,7 +7,6 @@ from pathlib import Path
 
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Quality
-from moembed.bundle.hub import is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE, UNQUANTIZED
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
@@ -16,6 +15,7 @@ from moembed.evaluation.results import MAIN_FIGURE, Result, measure
 from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant
 from moembed.files.paths import replacing_file
+from moembed.hub.cache import is_snapshot
 from moembed.verify.certificate_check import of_reference
 
 _PRECISION = "float32"

@@ -51,7 +51,7 @@ def sweep(parent: Path) -> None:
         except OSError:
             continue
         try:
-            _lock(lock)
+            try_lock(lock)
             for old in (folder / "old").glob("*"):
                 if not (parent / old.name).exists():
                     old.rename(parent / old.name)
@@ -69,7 +69,7 @@ def _owned(parent: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX, parent))
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(lock)
+            try_lock(lock)
         except BlockingIOError:
             os.close(lock)
             continue
@@ -99,7 +99,13 @@ def _age(folder: Path) -> float:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int) -> None:
+    def try_lock(file: int) -> None:
+        """Lock an open file for this process without waiting.
+
+        Raises:
+            BlockingIOError: another process holds the lock.
+            OSError: the file system does not support locks.
+        """
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         except PermissionError as error:
@@ -107,5 +113,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: int) -> None:
+    def try_lock(file: int) -> None:
+        """Lock an open file for this process without waiting.
+
+        Raises:
+            BlockingIOError: another process holds the lock.
+            OSError: the file system does not support locks.
+        """
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from support.sources import modules
 # Of these only a command may import anything, inside a function.
 BESIDE = ("moembed.export", "moembed.models", "moembed.quantize", "moembed.train")
 # What a server and an `Embedder` may load; verification and evaluation measure with the networks of `moembed.models`.
-SERVING = ("bundle", "files", "inference", "native", "search", "server", "tokenizer")
+SERVING = ("bundle", "files", "hub", "inference", "native", "search", "server", "tokenizer")
 
 
 MODULES = modules()

@@ -12,9 +12,9 @@ import pytest
 
 from moembed.bundle import bundle as bundles
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.hub import fetch
 from moembed.errors import SourceError
 from moembed.files.paths import cache_file, cache_folder
+from moembed.hub.fetch import fetch
 
 _NOBODY = 54321  # of no account
 _SCRIPT = """

@@ -1,0 +1,1 @@
+"""Model hub: names, requests, resumable downloads, and the cache that other programs share."""
