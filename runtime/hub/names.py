@@ -116,7 +116,7 @@ def _path_of(text: str) -> str | None:
         return path if slash and host.lower() in _HOSTS else None
     own, address = urlsplit(endpoint()), urlsplit(text)
     prefix = own.path.strip("/")
-    path = unquote(address.path).strip("/")
+    path = address.path.strip("/")
     if address.netloc.rpartition("@")[2].lower() == own.netloc.lower() and (f"{path}/").startswith(
         f"{prefix}/" if prefix else ""
     ):
@@ -130,7 +130,7 @@ def _path_of(text: str) -> str | None:
 
 
 def _from_address(path: str, source: str) -> tuple[str, str | None]:
-    parts = unquote(path.split("?")[0].split("#")[0]).strip("/").split("/")
+    parts = [unquote(part) for part in path.split("?")[0].split("#")[0].strip("/").split("/")]
     if parts[0] == "models" and len(parts) > 2:
         parts = parts[1:]
     if len(parts) < 2 or parts[0] in _OTHER_KINDS:

@@ -1,0 +1,433 @@
+"""Downloads that are interrupted, stalled, altered or refused (N01 to N08, N10)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from huggingface_hub import constants
+
+from moembed.errors import CheckpointError, OutputError, SourceError
+from moembed.hub import download as downloads
+from moembed.hub.client import Client, Patience
+from moembed.hub.download import Source, download
+from moembed.hub.fetch import Reporter, fetch
+from moembed.hub.transport import UnreachableError
+from moembed.hub.unfinished import PART, RECORD
+from support.hub_server import Fault, Hub, digest_of
+
+SIZE = 3_000_000
+WEIGHTS = "model.safetensors"
+# Short, so that a stall is over soon; long enough for a loaded machine to answer.
+PATIENCE = Patience(timeout=1.0, attempts=3, pause=0.01, longest_wait=3.0, enough=SIZE)
+_FETCH = """
+import sys
+from pathlib import Path
+from moembed.hub.fetch import fetch, Reporter
+fetch("acme/model", ["model.safetensors"], revision=None, into=Path(sys.argv[1]), reporter=Reporter(log=lambda line: None))
+"""
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A hub with a checkpoint whose weights are random bytes."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / WEIGHTS).write_bytes(os.urandom(SIZE))
+    (folder / "config.json").write_text('{"model_type": "nomic_bert"}\n')
+    with Hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        server.commit = server.add("acme/model", folder)
+        server.weights = folder / WEIGHTS
+        yield server
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def client(served, lines):
+    return Client(served.endpoint, None, PATIENCE, lines.append)
+
+
+@pytest.fixture
+def source(served):
+    return source_of(served)
+
+
+def source_of(hub, file=WEIGHTS, **more):
+    address = f"{hub.endpoint}/acme/model/resolve/{hub.commit}/{file}"
+    return Source(address, file, "acme/model", hub.commit, **{"size": SIZE, "sha256": digest_of(hub.weights)} | more)
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "into").mkdir()
+    return tmp_path / "into" / WEIGHTS
+
+
+def leftovers(target):
+    return sorted(path.name for path in target.parent.iterdir() if path != target)
+
+
+def ranges(hub):
+    return [request.range for request in hub.stored if request.method == "GET"]
+
+
+def stop_after(size):
+    def progress(done, _total):
+        if done >= size:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupt(client, source, target, size=1_000_000):
+    with pytest.raises(KeyboardInterrupt):
+        download(client, source, target, progress=stop_after(size))
+    return target.with_name(WEIGHTS + PART).stat().st_size
+
+
+def test_a_whole_file(served, client, source, target):
+    seen = []
+    assert download(client, source, target, progress=lambda *done: seen.append(done)) == digest_of(served.weights)
+    assert target.read_bytes() == served.weights.read_bytes()
+    assert seen[-1] == (SIZE, SIZE)
+    assert leftovers(target) == []
+    assert ranges(served) == [None]
+
+
+def test_a_killed_process_goes_on_at_its_byte(served, tmp_path):  # N01, N03
+    into = tmp_path / "into"
+    environment = os.environ | {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
+    command = [sys.executable, "-c", _FETCH, str(into)]
+    kept = 0
+    for keep in (1_200_000, 700_000):
+        served.faults[WEIGHTS] = Fault("stall", keep=keep, times=1)
+        with subprocess.Popen(command, env=environment) as process:
+            wait_for(lambda: into.exists() and size_of(into / (WEIGHTS + PART)) == kept + keep)  # noqa: B023
+            process.send_signal(signal.SIGKILL)
+        kept += keep
+        assert sorted(path.name for path in into.iterdir()) == [WEIGHTS + PART, WEIGHTS + RECORD]
+    done = subprocess.run(command, env=environment, timeout=60)
+    assert done.returncode == 0
+    assert ranges(served) == [None, "bytes=1200000-", "bytes=1900000-"]
+    assert [path.name for path in into.iterdir()] == [WEIGHTS]
+    assert digest_of(into / WEIGHTS) == digest_of(served.weights)
+
+
+def wait_for(condition):
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def size_of(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "stall"])
+def test_a_connection_that_breaks_is_made_again(served, client, source, target, lines, how):  # N04
+    served.faults[WEIGHTS] = Fault(how, keep=1_000_000, times=1)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert len(ranges(served)) == 2
+    assert ranges(served)[1] is not None
+    assert len(lines) == 1
+    assert "trying again" in lines[0]
+
+
+@pytest.mark.parametrize("how", ["stall", "trickle"])
+def test_a_transfer_that_stalls_for_good_is_an_error(served, client, source, target, how):  # N04
+    served.faults[WEIGHTS] = Fault(how, keep=100_000)
+    host = served.storage.removeprefix("http://")
+    with pytest.raises(
+        UnreachableError, match=rf"{WEIGHTS} .*{host} sent .*3,000,000 bytes are here after \d seconds; run it"
+    ):
+        download(client, source, target)
+    assert len(ranges(served)) == PATIENCE.attempts
+    served.faults.clear()
+    assert download(client, source, target) == digest_of(served.weights), "the next run goes on"
+    assert ranges(served)[-1] is not None
+
+
+def test_a_partial_that_is_too_long_is_not_used(served, client, source, target):  # N02
+    interrupt(client, source, target)
+    with target.with_name(WEIGHTS + PART).open("ab") as file:
+        file.write(bytes(SIZE))
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served)[-1] is None
+
+
+def test_416_starts_anew(served, client, target, lines):  # N02
+    source = source_of(served, size=None, sha256=None)
+    interrupt(client, source, target)
+    with served.weights.open("r+b") as file:
+        file.truncate(10_000)
+    part = target.with_name(WEIGHTS + RECORD)
+    record = json.loads(part.read_text())
+    part.write_text(json.dumps(record | {"etag": f'"{digest_of(served.weights)[:32]}"'}))
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served)[-1] is None
+    assert "status 416" in lines[0]
+
+
+def test_200_to_a_range_starts_anew(served, client, source, target):  # N02
+    assert interrupt(client, source, target) >= 1_000_000
+    served.faults[WEIGHTS] = Fault("whole", times=1)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert len(ranges(served)) == 2, "the answer is used"
+
+
+def test_206_of_another_version_starts_anew(served, client, source, target, lines):  # N02
+    interrupt(client, source, target)
+    served.faults[WEIGHTS] = Fault("other", times=1)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served)[-1] is None
+    assert "with the ETag" in lines[0]
+
+
+def test_206_of_another_version_for_ever_is_an_error(served, client, source, target):  # N02
+    interrupt(client, source, target)
+    served.faults[WEIGHTS] = Fault("close", keep=10, times=1)
+    with pytest.raises(KeyboardInterrupt):
+        download(client, source, target, progress=stop_after(1_000_000))
+    served.faults[WEIGHTS] = Fault("other", keep=10)
+    assert download(client, source, target) == digest_of(served.weights), "a whole answer is not a range"
+
+
+def test_a_version_that_changed_between_two_runs_is_not_joined(served, client, target):  # N02
+    """Neither the size nor the digest is known: the ETag decides."""
+    source = source_of(served, size=None, sha256=None)
+    interrupt(client, source, target)
+    served.weights.write_bytes(os.urandom(SIZE))
+    assert download(client, source, target) == digest_of(served.weights)
+    assert served.stored[-1].headers["if-range"], "the server was asked for the old version"
+
+
+def test_a_digest_that_changed_between_two_runs_starts_anew(served, client, source, target):  # N02
+    interrupt(client, source, target)
+    served.weights.write_bytes(os.urandom(SIZE))
+    assert download(client, source_of(served), target) == digest_of(served.weights)
+    assert ranges(served)[-1] is None
+
+
+def test_weak_etags_are_not_joined_without_a_digest(served, client, target):  # N02, N11
+    served.weak = True
+    source = source_of(served, size=None, sha256=None)
+    interrupt(client, source, target)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served) == [None, None]
+
+
+def test_weak_etags_are_joined_with_a_digest(served, client, source, target):  # N02, N11
+    served.weak = True
+    interrupt(client, source, target)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served)[-1] is not None
+
+
+def test_a_joined_file_with_a_wrong_digest_starts_anew(served, client, source, target, lines):  # N02
+    interrupt(client, source, target)
+    with target.with_name(WEIGHTS + PART).open("r+b") as file:
+        file.write(b"x" * 100)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served)[-1] is None
+    assert "sha256" in lines[0]
+
+
+def test_an_address_that_expires_is_asked_for_again(served, client, source, target):  # N02
+    interrupt(client, source, target)
+    served.faults[WEIGHTS] = Fault("expired", times=1)
+    before = len(served.requests)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert len(served.requests) - before == 2, "the hub gave another address"
+    assert ranges(served)[-1] is not None
+
+
+def test_wrong_bytes_of_the_right_size(served, client, source, target):  # N05
+    served.faults[WEIGHTS] = Fault("flip", keep=1_500_000)
+    with pytest.raises(SourceError, match=f"sha256 [0-9a-f]{{64}}, expected {digest_of(served.weights)}"):
+        download(client, source, target)
+    assert leftovers(target) == []
+    served.faults.clear()
+    assert download(client, source, target) == digest_of(served.weights), "without a delete by hand"
+
+
+def test_wrong_bytes_of_a_small_file(served, client, tmp_path):  # N05
+    """The hub's ETag of a small file is git's digest."""
+    served.faults["config.json"] = Fault("flip", keep=3, times=1)
+    with pytest.raises(SourceError, match="config.json .* has git digest"):
+        fetch("acme/model", ["config.json"], revision=None, into=tmp_path / "into")
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["config.json", WEIGHTS])
+def test_a_web_page_in_place_of_a_file(served, tmp_path, file):  # N06
+    served.faults[file] = Fault("html")
+    host = served.endpoint.removeprefix("http://")
+    with pytest.raises(SourceError, match=rf"{host} sent a web page in place of {file} of acme/model: a login page"):
+        fetch("acme/model", ["config.json", WEIGHTS], revision=None, into=tmp_path / "into", patience=PATIENCE)
+    assert [path.name for path in (tmp_path / "into").rglob("*")] == ([] if file == "config.json" else ["config.json"])
+
+
+def test_a_web_page_without_a_type(served, client, tmp_path, target):  # N06
+    served.weights.write_bytes(b"\n\n<!DOCTYPE HTML><html>log in</html>")
+    with pytest.raises(SourceError, match="sent a web page in place of"):
+        download(client, source_of(served, size=None), target)
+    assert leftovers(target) == []
+
+
+def after(seconds):
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize("wait", ["1", after, None, "soon"], ids=["seconds", "date", "none", "nonsense"])
+def test_a_rate_limit_is_waited_for(served, client, source, target, lines, wait):  # N07
+    value = wait(2) if callable(wait) else wait
+    served.faults[WEIGHTS] = Fault("status", status=429, times=2, headers={"Retry-After": value} if value else {})
+    started = time.monotonic()
+    assert download(client, source, target) == digest_of(served.weights)
+    assert len(lines) == 2
+    assert "limits the rate of requests (status 429)" in lines[0]
+    if wait == "1":
+        assert time.monotonic() - started >= 1.9
+
+
+@pytest.mark.parametrize("wait", ["3600", after], ids=["seconds", "date"])
+def test_a_long_rate_limit_is_an_error_at_once(served, client, source, target, wait):  # N07
+    served.faults[WEIGHTS] = Fault(
+        "status", status=429, headers={"Retry-After": wait(3600) if callable(wait) else wait}
+    )
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"HF_TOKEN.*HF_ENDPOINT; it asks to wait 3,[56]\d\d seconds"):
+        download(client, source, target)
+    assert time.monotonic() - started < 2
+    assert len(served.requests) == 1
+
+
+def test_a_rate_limit_for_ever_is_an_error(served, client, source, target):  # N07
+    served.faults[WEIGHTS] = Fault("status", status=429)
+    with pytest.raises(UnreachableError, match="status 429"):
+        download(client, source, target)
+    assert len(served.requests) == PATIENCE.attempts
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_busy_hub_is_asked_again(served, client, source, target, status):  # N07
+    served.faults[WEIGHTS] = Fault("status", status=status, times=1)
+    assert download(client, source, target) == digest_of(served.weights)
+
+
+def test_a_pin_that_differs_is_refused_before_the_weights_are_sent(served, tmp_path):  # N08
+    pin = "0" * 64
+    with pytest.raises(
+        CheckpointError, match=f"{WEIGHTS} .* has sha256 {digest_of(served.weights)}, expected {pin}.*revision"
+    ):
+        fetch("acme/model", [WEIGHTS], revision=served.commit, sha256={WEIGHTS: pin}, into=tmp_path / "into")
+    assert [request.method for request in served.requests] == ["HEAD"]
+    assert served.stored == []
+    assert not (tmp_path / "into").exists()
+
+
+def test_a_pinned_commit_that_is_gone(served, tmp_path):  # N08
+    with pytest.raises(SourceError, match="acme/model has no revision 1111.*pass one of its commits, tags or branches"):
+        fetch("acme/model", [WEIGHTS], revision="1" * 40, into=tmp_path / "into")
+    assert len(served.requests) == 1, "no loop"
+
+
+def test_what_is_to_be_downloaded_is_told_before(served, tmp_path):
+
+    def refuse(name, size):
+        raise OutputError(f"{name} needs {size} bytes")
+
+    with pytest.raises(OutputError, match=f"{WEIGHTS} needs {SIZE} bytes"):
+        fetch("acme/model", [WEIGHTS], revision=None, into=tmp_path, reporter=Reporter(before=refuse))
+    assert served.stored == []
+
+
+def test_a_second_process_waits_and_uses_the_first_ones_file(served, client, source, target, lines):
+    served.faults[WEIGHTS] = Fault("stall", keep=500_000, times=1)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(download(client, source, target))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [digest_of(served.weights)] * 3
+    assert len(ranges(served)) == 2, "one download, which stalled once"
+    assert sum("waiting for another process" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("broken", ["always", "ENOLCK"])
+def test_a_file_system_without_locks(served, client, source, target, monkeypatch, broken):  # N35
+    def lock(_file):
+        if broken == "ENOLCK":
+            raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("moembed.hub.unfinished.try_lock", lock)
+    checked = []
+    digest = downloads._digest_of
+    monkeypatch.setattr(downloads, "_digest_of", lambda path: checked.append(path) or digest(path))
+    assert download(client, source, target) == digest_of(served.weights)
+    assert len(checked) == 1, "what is on the disk was hashed too"
+
+
+def test_a_full_disk_keeps_what_is_there(served, client, source, target, monkeypatch):  # N38
+    write = downloads._Transfer._write
+
+    def full(self, piece):
+        if self._done > 1_000_000:
+            raise OSError(28, "No space left on device")
+        write(self, piece)
+
+    monkeypatch.setattr(downloads._Transfer, "_write", full)
+    with pytest.raises(OutputError, match="cannot write .*No space left on device; free some space, then run it again"):
+        download(client, source, target)
+    monkeypatch.undo()
+    assert download(client, source, target) == digest_of(served.weights)
+    assert ranges(served)[-1] is not None
+
+
+def test_only_one_unfinished_file_stays(served, tmp_path):  # N03
+    into = tmp_path / "into"
+    folder = served.weights.parent
+    (folder / "other.safetensors").write_bytes(os.urandom(SIZE))
+    for name in (WEIGHTS, "other.safetensors", WEIGHTS):
+        with pytest.raises(KeyboardInterrupt):
+            fetch(
+                "acme/model",
+                [name],
+                revision=None,
+                into=into,
+                reporter=Reporter(progress=lambda _name, *done: stop_after(9)(*done)),
+            )
+        assert sorted(path.name for path in into.iterdir()) == [name + PART, name + RECORD]
+    fetch("acme/model", [WEIGHTS], revision=None, into=into)
+    assert [path.name for path in into.iterdir()] == [WEIGHTS]
+
+
+def test_an_interrupt_ends_a_wait(served, client, source, target):  # N09
+    served.faults[WEIGHTS] = Fault("status", status=429, headers={"Retry-After": "2"})
+    ticks = []
+
+    def progress(done, total):
+        ticks.append(time.monotonic())
+        if len(ticks) == 2:
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        download(client, source, target, progress=progress)
+    assert time.monotonic() - started < 1
