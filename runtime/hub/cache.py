@@ -58,6 +58,12 @@ def cached(cache: Path, repo: str, commit: str, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def is_intact(path: Path) -> bool:
+    """Check whether a blob has the digest that it is named by; True for a file that has another kind of name."""
+    name = Path(os.path.realpath(path)).name
+    return _SHA256.fullmatch(name) is None or _has_digest(path, name)
+
+
 def is_known_absent(cache: Path, repo: str, commit: str, name: str) -> bool:
     """Check whether the cache remembers that a commit does not hold a file."""
     return (repository(cache, repo) / ".no_exist" / commit / name).is_file()

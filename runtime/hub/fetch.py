@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moembed.errors import CheckpointError, SourceError
 from moembed.hub.access import endpoint, offline, timeout, token
-from moembed.hub.cache import cached, commit_of, find_by_digest, is_known_absent
+from moembed.hub.cache import cached, commit_of, find_by_digest, is_intact, is_known_absent
 from moembed.hub.client import AbsentError, Client, Patience
 from moembed.hub.metadata import Metadata, list_files, look_up
 from moembed.hub.names import check_file_name, is_commit
@@ -174,7 +174,11 @@ class _Job:
             own = self.place.folder(commit) / name
             found = find_by_digest(self.repo, name, digest, self.place.folders, first=own)
         else:
-            found = next(filter(None, (cached(folder, self.repo, commit, name) for folder in self.place.folders)), None)
+            paths = (cached(folder, self.repo, commit, name) for folder in self.place.folders)
+            # A bundle in the cache is not hashed here at every start: opening it compares with its manifest.
+            found = next(
+                (path for path in paths if path and (isinstance(self.place, CachePlace) or is_intact(path))), None
+            )
         if found is not None:
             self.place.take(found, commit, name)
         elif any(is_known_absent(folder, self.repo, commit, name) for folder in self.place.folders):

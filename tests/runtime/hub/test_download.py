@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from huggingface_hub import constants
 
 from moembed.errors import CheckpointError, OutputError, SourceError
 from moembed.hub import download as downloads
@@ -20,7 +19,7 @@ from moembed.hub.download import Source, download
 from moembed.hub.fetch import Reporter, fetch
 from moembed.hub.transport import UnreachableError
 from moembed.hub.unfinished import PART, RECORD
-from support.hub_server import Fault, Hub, digest_of
+from support.hub_server import Fault, digest_of
 
 SIZE = 3_000_000
 WEIGHTS = "model.safetensors"
@@ -32,23 +31,6 @@ from pathlib import Path
 from moembed.hub.fetch import fetch, Reporter
 fetch("acme/model", ["model.safetensors"], revision=None, into=Path(sys.argv[1]), reporter=Reporter(log=lambda line: None))
 """
-
-
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A hub with a checkpoint whose weights are random bytes."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    (folder / WEIGHTS).write_bytes(os.urandom(SIZE))
-    (folder / "config.json").write_text('{"model_type": "nomic_bert"}\n')
-    with Hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        server.commit = server.add("acme/model", folder)
-        server.weights = folder / WEIGHTS
-        yield server
 
 
 @pytest.fixture
