@@ -15,7 +15,7 @@ from moembed.errors import BundleError, OutputError, VerificationError
 from moembed.export.vocabulary import write_vocabulary
 from moembed.files.paths import replacing_folder
 from moembed.models.examples import Examples
-from moembed.hub.cache import is_snapshot
+from moembed.hub.layout import is_snapshot
 from moembed.models.interop_files import copy_interop_file
 from moembed.models.spec import published_examples
 from moembed.tokenizer.native import VOCABULARY_FILE

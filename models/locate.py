@@ -97,7 +97,11 @@ def locate(
     if pinned is None:
         spec = replace(checkpoint.spec, name=name.repo.split("/")[1], repo=name.repo, revision=fetched.commit)
         return replace(checkpoint, spec=spec)
-    _check_digests(fetched.folder, pinned)
+    if checkpoint.weights_sha256 != (expected := pinned.sha256.get(WEIGHTS_FILE, checkpoint.weights_sha256)):
+        raise CheckpointError(
+            f"{WEIGHTS_FILE} in {fetched.folder} has sha256 {checkpoint.weights_sha256}, expected {expected}: the file was "
+            "altered after it was fetched; delete it and fetch it again"
+        )
     return replace(checkpoint, spec=pinned)
 
 
@@ -134,12 +138,3 @@ def _fetched(name: HubName, pinned: ModelSpec | None, where: dict[str, Any]) -> 
     if not (first.folder / WEIGHTS_FILE).is_file():
         fetch(repo, sorted(set(read_index(index).values())), revision=commit, **where)
     return first
-
-
-def _check_digests(folder: Path, pinned: ModelSpec) -> None:
-    for name, expected in pinned.sha256.items():
-        if (found := sha256_of(folder / name)) != expected:
-            raise CheckpointError(
-                f"{name} of {pinned.repo} has sha256 {found}, expected {expected}: "
-                "the download is damaged or the repository was altered; delete it from the cache and fetch it again"
-            )

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
-from moembed.hub.cache import is_snapshot
+from moembed.hub.layout import is_snapshot
 from moembed.inference.forks import PerProcess
 
 # Attributes that the bundle and the options determine; all others belong to the instance.

@@ -8,8 +8,7 @@ from moembed.arguments import flag, optional_string, path, source_name
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import SourceError
-from moembed.hub.cache import is_snapshot
-from moembed.hub.names import parse
+from moembed.hub.layout import is_snapshot
 
 DEFAULT_FOLDER = Path(__file__).parents[1] / "default"
 
@@ -43,11 +42,13 @@ def open_bundle(
     source = source_name(source)
     if os.path.exists(source):  # noqa: PTH110  (Path.exists raises if a name is too long or a folder is not readable)
         return Bundle.open(Path(source), rehash=rehash, exclusive=not is_snapshot(Path(source)))
+    # Imported here, since most calls name a folder.
+    from moembed.hub.fetch import fetch
+    from moembed.hub.names import parse
+
     found = None if isinstance(source, Path) else parse(source, revision)
     if found is None:
         raise SourceError(f"no folder {source}, and it is not a hub name of the form owner/name")
-    from moembed.hub.fetch import fetch  # imports the HTTP client
-
     repo = found.repo
     try:
         first = fetch(

@@ -15,7 +15,7 @@ from moembed.evaluation.results import MAIN_FIGURE, Result, measure
 from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant
 from moembed.files.paths import replacing_file
-from moembed.hub.cache import is_snapshot
+from moembed.hub.layout import is_snapshot
 from moembed.verify.certificate_check import of_reference
 
 _PRECISION = "float32"

@@ -11,25 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from moembed.files.untrusted import feed
+from moembed.hub.layout import repository, snapshot
 from moembed.hub.names import is_commit
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def is_snapshot(folder: Path) -> bool:
-    """Check whether a folder is a snapshot in the hub's cache, which other programs share."""
-    real = folder.resolve()
-    return real.parent.name == "snapshots" and (real.parent.parent / "blobs").is_dir()
-
-
-def repository(cache: Path, repo: str) -> Path:
-    """Return the folder of a repository in a cache; it may not exist."""
-    return cache / f"models--{repo.replace('/', '--')}"
-
-
-def snapshot(cache: Path, repo: str, commit: str) -> Path:
-    """Return the folder of a commit in a cache; it may not exist."""
-    return repository(cache, repo) / "snapshots" / commit
 
 
 def commit_of(cache: Path, repo: str, revision: str | None) -> str | None:

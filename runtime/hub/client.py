@@ -79,7 +79,7 @@ class Attempts:
 
     def succeeded(self) -> None:
         """Start to count again."""
-        self._failures = 0
+        self._failures, self._waited = 0, 0.0
 
     def after(self, error: UnreachableError) -> None:
         """Wait before the next attempt.

@@ -9,7 +9,7 @@ from moembed.errors import SourceError
 from moembed.hub.client import Answer, Client, refuse_web_page
 from moembed.hub.download import Source
 from moembed.hub.names import is_commit
-from moembed.hub.transport import header
+from moembed.hub.transport import header, origin
 
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _MAX_LISTING = 8 << 20  # bytes
@@ -49,7 +49,7 @@ def look_up(client: Client, repo: str, file: str, revision: str | None) -> Metad
     answer = client.ask("HEAD", _address(client, repo, named, file))
     status = answer.response.status
     answer.response.close()
-    if status >= 400 and status not in _NO_HEAD:
+    if status >= 400 and not _answers_no_head(client, answer):
         raise client.refusal(answer, file, repo, named)
     commit = answer.hub_headers.get("x-repo-commit", "")
     from_hub = is_commit(commit)
@@ -73,7 +73,7 @@ def look_up(client: Client, repo: str, file: str, revision: str | None) -> Metad
             file=file,
             repo=repo,
             revision=str(revision),
-            size=_size(answer) if status not in _NO_HEAD else None,
+            size=_size(answer),
             sha256=etag if from_hub and _SHA256.fullmatch(etag) else None,
             git_sha1=etag if from_hub and _SHA1.fullmatch(etag) else None,
         ),
@@ -91,6 +91,12 @@ def list_files(client: Client, repo: str, revision: str | None) -> list[str]:
         return [str(entry["path"]) for entry in found if entry["type"] == "file"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _answers_no_head(client: Client, answer: Answer) -> bool:
+    """Check whether a host refuses HEAD requests as such: a simple mirror, or a storage whose signed addresses are for GET."""
+    stored = origin(answer.address) != origin(client.endpoint) and "x-error-code" not in answer.hub_headers
+    return answer.response.status in ((403, *_NO_HEAD) if stored else _NO_HEAD)
 
 
 def _address(client: Client, repo: str, revision: str, file: str) -> str:

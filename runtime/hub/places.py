@@ -15,9 +15,10 @@ from pathlib import Path
 
 from moembed.errors import OutputError
 from moembed.hub.access import cache_folders, hub_cache
-from moembed.hub.cache import commit_of, repository, snapshot
+from moembed.hub.cache import commit_of
 from moembed.hub.client import Client
 from moembed.hub.download import Progress, download
+from moembed.hub.layout import repository, snapshot
 from moembed.hub.metadata import Metadata
 from moembed.hub.names import is_commit
 from moembed.hub.unfinished import PART, sweep

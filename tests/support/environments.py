@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,18 @@ def environment(extra: str, cache: Path) -> Path:
             _install(python, wanted)
             record.write_text(content, "utf-8")
     return python
+
+
+def overlay(requirement: str, cache: Path) -> Path:
+    """Return a folder for PYTHONPATH that holds another release of a package and of what it needs."""
+    folder = cache / re.sub(r"[^\w.]+", "-", requirement)
+    record, content = folder / "requirements.json", json.dumps([sys.version, requirement])
+    with FileLock(cache / f"{folder.name}.lock"):
+        if not record.exists() or record.read_text("utf-8") != content:
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(Path(sys.executable), ["--target", str(folder), requirement])
+            record.write_text(content, "utf-8")
+    return folder
 
 
 def _install(python: Path, wanted: list[str]) -> None:

@@ -109,6 +109,27 @@ def test_a_killed_process_goes_on_at_its_byte(served, tmp_path):  # N01, N03
     assert digest_of(into / WEIGHTS) == digest_of(served.weights)
 
 
+@pytest.mark.parametrize("reached", ["stall", "rate limit"])
+def test_a_command_that_waits_ends_at_once(served, tmp_path, reached):  # N09
+    faults = {
+        "stall": Fault("stall", keep=1000),
+        "rate limit": Fault("status", status=429, headers={"Retry-After": "60"}),
+    }
+    served.faults["config.json"] = faults[reached]
+    environment = os.environ | {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
+    (served.weights.parent / "config.json").write_text("{" + " " * 2000 + "}")
+    command = [sys.executable, "-m", "moembed", "export", "acme/model", "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: [request for request in served.requests if request.path == "config.json"])
+        time.sleep(0.3)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert time.monotonic() - started < 1
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
 def wait_for(condition):
     until = time.monotonic() + 30
     while not condition():
