@@ -61,7 +61,8 @@ class Fault:
 
     Of a GET of the content: `close` and `reset` end it after `keep` bytes, with FIN or RST; `stall` sends nothing more after
     `keep` bytes, and keeps the connection open; `trickle` goes on with a byte at a time; `flip` changes the byte at `keep`;
-    `whole` ignores the range; `other` sends the range with another ETag; `expired` is the storage's 403.
+    `whole` ignores the range; `other` sends the range with another ETag each
+    time, and only `keep` bytes if that is not 0; `expired` is the storage's 403.
     Of every request: `unavailable` is a 503, `status` a status with headers, `html` a web page.
     """
 
@@ -263,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         if how == "other":
-            headers["ETag"] = '"another-version"'
+            headers["ETag"] = f'"version-{fault.times if fault else 0}"'
         if self.hub.lengths:
             headers["Content-Length"] = str(size - start)
         self._head(206 if start else 200, requested, headers | {"Accept-Ranges": "bytes"})
@@ -273,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._body(source, how, fault.keep if fault else 0)
 
     def _body(self, source: BinaryIO, how: str, keep: int) -> None:
-        if how in ("", "whole", "other"):
+        if how in ("", "whole") or (how == "other" and not keep):
             shutil.copyfileobj(source, self.wfile, 1 << 20)
             return
         self.wfile.write(source.read(keep))

@@ -116,15 +116,20 @@ def short_copy(base):
     os.truncate(base / "snapshots" / MAIN / WEIGHTS, 1000)
 
 
-@pytest.mark.parametrize("change", [dangling, short, short_copy])
-@pytest.mark.parametrize("pinned", [True, False])
-@pytest.mark.parametrize("place", ["cache", "folder"])
+@pytest.mark.parametrize(
+    ("change", "pinned", "place"),
+    [
+        *((change, True, place) for change in (dangling, short, short_copy) for place in ("cache", "folder")),
+        (dangling, False, "cache"),
+        (dangling, False, "folder"),
+        # Blobs in the cache are not hashed at every start: opening a bundle or a checkpoint finds what is short.
+        (short, False, "folder"),
+    ],
+)
 def test_a_dangling_or_short_file_is_absent(served, cache, base, tmp_path, change, pinned, place):  # N20
     served.add("acme/model", served.weights.parent, commit=MAIN)
     change(base)
     digest = digest_of(served.weights)
-    if not pinned and (change is short_copy or (change is short and place == "cache")):
-        pytest.skip("a copy without a digest, or a blob that is not hashed at every start: opening it fails")
     options = {"sha256": {WEIGHTS: digest}} if pinned else {}
     found = fetch("acme/model", FILES, revision=MAIN, into=tmp_path / "into" if place == "folder" else None, **options)
     assert digest_of(found.folder / WEIGHTS) == digest
