@@ -44,7 +44,11 @@ def endpoint() -> str:
     """
     found = str(_constants().ENDPOINT) or DEFAULT_ENDPOINT
     address = urlsplit(found)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    try:
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # from a port that is none
+        usable = False
+    if not usable:
         raise SourceError(f"HF_ENDPOINT = {shown(found)} is not the address of a hub, such as {DEFAULT_ENDPOINT}")
     if "@" in address.netloc:
         raise SourceError(

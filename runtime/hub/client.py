@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from moembed.errors import SourceError, shown
 from moembed.hub.access import Token
@@ -16,6 +16,7 @@ from moembed.hub.transport import UnreachableError, header, host_of, origin, sen
 _MAX_REDIRECTS = 10
 _TICK = 0.2  # seconds
 _REDIRECTS = (301, 302, 303, 307, 308)
+_IN_ADDRESSES = "!#$%&'()*+,/:;=?@[]~"
 _BUSY = (408, 429, 500, 502, 503, 504)
 _WINDOW_ENDS = re.compile(r";\s*t\s*=\s*(\d+)")  # of the header RateLimit, in seconds
 _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105  (the hub's X-Error-Message)
@@ -143,7 +144,11 @@ class Client:
             if method == "HEAD" and "x-linked-size" in found:
                 break
             response.close()
-            address = urljoin(address, target)
+            try:
+                # Some hosts send bytes that an address has to quote; header values are decoded as latin-1.
+                address = urljoin(address, quote(target.encode("latin-1"), safe=_IN_ADDRESSES))
+            except ValueError:
+                raise SourceError(f"{host_of(address)} redirects to {shown(target)}, which is not an address") from None
         else:
             raise SourceError(f"{host_of(start)} redirects more than {_MAX_REDIRECTS} times: check HF_ENDPOINT")
         answer = Answer(response, address, found)

@@ -19,6 +19,7 @@ from moembed.errors import SourceError, shown
 from moembed.version import __version__
 
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_LASTING = (socket.gaierror, ConnectionRefusedError, ValueError, ssl.SSLError, http.client.InvalidURL)
 _OPENSSL_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -36,9 +37,12 @@ class UnreachableError(SourceError):
 
 
 def origin(address: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of an address; a token is sent to equal ones only."""
-    parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    """Return scheme, host and port of an address, empty ones if it is malformed; a token is sent to equal ones only."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:  # from a port or brackets that are none
+        return "", None, None
 
 
 def host_of(address: str) -> str:
@@ -59,9 +63,9 @@ def send(address: str, *, method: str, headers: dict[str, str], timeout: float) 
         UnreachableError: no connection, or no response.
         SourceError: the address, a proxy or a certificate file cannot be used.
     """
-    host = host_of(address)
     if origin(address)[0] not in ("http", "https") or not origin(address)[1]:
         raise SourceError(f"{shown(address.partition('?')[0])} is not an http or https address")
+    host = host_of(address)
     proxy, variable = _proxy(address)
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({origin(address)[0]: proxy} if proxy else {}),
@@ -95,7 +99,7 @@ def _failure(host: str, through: str, timeout: float, error: object, address: st
     if isinstance(error, TimeoutError):
         return UnreachableError(f"{host} did not answer in {timeout:g} seconds{through}", transient=True)
     # A name that is unknown and a port that is closed stay so; a connection that breaks may be made again.
-    lasting = isinstance(error, socket.gaierror | ConnectionRefusedError | ValueError | ssl.SSLError)
+    lasting = isinstance(error, _LASTING) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return UnreachableError(f"{host} was not reached{through}: {reason}", transient=not lasting)
 

@@ -12,7 +12,7 @@ from moembed.errors import SourceError
 from moembed.hub.client import Patience
 from moembed.hub.fetch import fetch
 from support.certificates import NAME
-from support.hub_server import Hub, digest_of
+from support.hub_server import Fault, Hub, digest_of
 from support.proxy import Proxy
 
 WEIGHTS = "model.safetensors"
@@ -78,6 +78,21 @@ def test_a_mirror_that_moved(served, setting, tmp_path, monkeypatch):
     assert digest_of(tmp_path / "into" / WEIGHTS) == digest_of(served.weights)
 
 
+@pytest.mark.parametrize("place", ["http://h:99999/x", "http://[", "file:///etc/passwd", "ftp://h/x"])
+def test_a_redirect_to_no_web_address_is_an_error(served, tmp_path, place):
+    served.faults["config.json"] = Fault("status", status=302, headers={"Location": place})
+    with pytest.raises(SourceError, match="is not an (http or https )?address"):
+        fetched(tmp_path)
+
+
+def test_a_redirect_with_letters_that_are_not_quoted(served, tmp_path):
+    served.weights.with_name("größe 1.json").write_text("{}")
+    place = f"{served.endpoint}/acme/model/resolve/{served.commit}/größe 1.json".encode().decode("latin-1")
+    served.faults["config.json"] = Fault("status", status=302, headers={"Location": place})
+    found = fetch("acme/model", ["config.json"], revision=None, into=tmp_path / "into", patience=PATIENCE)
+    assert (found.folder / "config.json").read_text() == "{}"
+
+
 def test_a_ring_of_redirects_is_an_error(setting, tmp_path):
     with Hub() as mirror:
         mirror.moved = mirror.endpoint
@@ -92,6 +107,7 @@ def test_a_ring_of_redirects_is_an_error(setting, tmp_path):
         ("huggingface.example", "is not the address of a hub"),
         ("ftp://huggingface.example", "is not the address of a hub"),
         ("https://", "is not the address of a hub"),
+        ("https://huggingface.example:port", "is not the address of a hub"),
         ("https://me:secret-password@huggingface.example", "user name or a password in front of huggingface.example"),
     ],
 )

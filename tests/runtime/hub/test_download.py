@@ -15,6 +15,7 @@ import pytest
 
 from moembed.errors import CheckpointError, OutputError, SourceError
 from moembed.hub import download as downloads
+from moembed.hub import unfinished
 from moembed.hub.client import Client, Patience
 from moembed.hub.download import Source, download
 from moembed.hub.fetch import Reporter, fetch
@@ -373,6 +374,25 @@ def test_a_second_process_waits_and_uses_the_first_ones_file(served, client, sou
     assert found == [digest_of(served.weights)] * 3
     assert len(ranges(served)) == 2, "one download, which stalled once"
     assert sum("waiting for another process" in line for line in lines) == 2
+
+
+def test_a_file_that_was_finished_before_the_lock_is_not_emptied(served, client, source, target, monkeypatch):
+    """Another process renames the unfinished file between this one's opening and locking it."""
+    lock = unfinished.try_lock
+
+    def late(file):
+        monkeypatch.setattr(unfinished, "try_lock", lock)
+        part = target.with_name(WEIGHTS + PART)
+        part.write_bytes(served.weights.read_bytes())
+        part.rename(target)
+        lock(file)
+        # As if the name had been free already when the second lock was tried.
+        part.touch()
+
+    monkeypatch.setattr(unfinished, "try_lock", late)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert target.read_bytes() == served.weights.read_bytes()
+    assert served.requests == []
 
 
 @pytest.mark.parametrize("broken", ["always", "ENOLCK"])
