@@ -17,7 +17,7 @@ from pathlib import Path
 _TOKENS = """
 import sys
 import moembed
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.native.loader import native_library
 from moembed.tokenizer.tokenizer import Tokenizer
 assert moembed.__file__.startswith(sys.prefix), moembed.__file__

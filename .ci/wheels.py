@@ -42,7 +42,7 @@ _IMPORT = """
 import sys
 import moembed, moembed.cli
 from moembed.native.loader import native_library
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 assert sys.argv[1] in moembed.__file__
 loaded = native_library().functions is not None

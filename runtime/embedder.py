@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moembed.arguments import array, flag, one_of, one_text, prompt_text, text_list, text_stream, whole
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.embedding import Embedding, EncodeOptions
 from moembed.errors import InputError, PromptWarning, shown, warn
 from moembed.inference.batching import pad, plan

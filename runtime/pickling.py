@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
 from moembed.hub.layout import is_snapshot
 from moembed.inference.forks import PerProcess

@@ -1,5 +1,6 @@
 """Shared fixtures: a small random checkpoint, its bundles, and the built-in model, each created once per run."""
 
+import itertools
 import os
 import shutil
 import time
@@ -23,6 +24,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+_numbers = itertools.count()
+
+
 def pytest_configure(config):
     # Not in pyproject.toml, from which pytest would import moembed before coverage starts.
     config.addinivalue_line("filterwarnings", "error::moembed.MoembedWarning")
@@ -41,8 +45,12 @@ def count(request) -> int:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Keep tests away from the user's cache."""
-    monkeypatch.setenv("MOEMBED_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    """Keep tests away from the user's cache and kept models; no test sees those of another one."""
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("MOEMBED_CACHE", str(base / "cache"))
+    (base / "data").mkdir(exist_ok=True)
+    (base / "data" / "not-empty").touch()
+    monkeypatch.setenv("MOEMBED_DATA", str(base / "data" / f"{next(_numbers)}"))
 
 
 @pytest.fixture(scope="session")

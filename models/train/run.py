@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moembed.bundle.bundle import sha256_of
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import InputError, OutputError
 from moembed.files.paths import replacing_file
 from moembed.models.config import NomicMoeConfig

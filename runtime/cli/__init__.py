@@ -17,6 +17,8 @@ from moembed.cli import (
     export,
     gather,
     info,
+    models,
+    pull,
     quantize,
     search,
     serve,
@@ -33,6 +35,7 @@ from moembed.version import __version__
 
 _COMMANDS = {
     "texts": (embed, search, similarity, serve),
+    "models": (pull, models),
     "bundles": (export, quantize, verify, evaluate, info),
     "training": (gather, train, ship, card),
     "installation": (doctor,),
@@ -44,6 +47,7 @@ _EPILOG = """exit codes:
   1    a check failed (verify, doctor)
   2    error in the arguments, the input, the model or the output
   130  interrupted (Ctrl-C)
+  143  ended by SIGTERM while a model was downloaded or converted
   141  the reader of the output exited
 """
 
@@ -93,9 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except MoembedError as error:
             log(f"moembed: error: {error}")
             return 2
-        except KeyboardInterrupt:
-            log("moembed: interrupted")
-            return 130
+        except KeyboardInterrupt as error:
+            log("; ".join(("moembed: interrupted", *map(str, error.args))))
+            return getattr(error, "exit_code", 130)
         except BrokenPipeError:
             return 141
 

@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         "int8 products": integer_products(),
         "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
         "kernels": f"of {', '.join(usable_kernels())}",
+        "data": _data_folder(),
         "cache": str(cache_folder() or "none: this user has no home folder; set MOEMBED_CACHE to a folder"),
     }
     problems = []
@@ -66,6 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         for name, value in found.items():
             emit(f"{name:<14} {'; '.join(value) or 'none' if isinstance(value, list) else value}")
     return 1 if problems else 0
+
+
+def _data_folder() -> str:
+    from moembed.store.place import VARIABLE, data_folder
+
+    try:
+        return str(data_folder() or f"none: this user has no home folder; set {VARIABLE} to a folder")
+    except MoembedError as error:
+        return f"none: {error}"
 
 
 def _version(package: str) -> str | None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.common import Subparsers, emit, emit_json
+from moembed.cli.common import Subparsers, emit, emit_json, open_source
 from moembed.errors import BundleError, shown
 from moembed.files.untrusted import parse_object, read_bounded
 
@@ -30,9 +30,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the facts of the bundle."""
-    from moembed.bundle.locate import open_bundle
-
-    bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline)
+    bundle = open_source(arguments.bundle, arguments)
     manifest = bundle.manifest
     if arguments.json:
         emit_json(manifest.to_dict())

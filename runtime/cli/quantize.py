@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from moembed.cli.common import Subparsers, emit, log
+from moembed.cli.common import Subparsers, emit, log, open_source
 from moembed.errors import InputError
 
 
@@ -34,7 +34,6 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantize the bundle."""
-    from moembed.bundle.locate import open_bundle
     from moembed.quantize.pipeline import quantize
 
     texts = None
@@ -44,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{arguments.calibrate} cannot be read as UTF-8 text: {error}") from error
     bundle = quantize(
-        open_bundle(arguments.bundle, local_files_only=arguments.offline),
+        open_source(arguments.bundle, arguments),
         arguments.output,
         recipe=arguments.recipe,
         calibration=texts,

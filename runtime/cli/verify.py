@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.common import Subparsers, emit, emit_json, log
+from moembed.cli.common import Subparsers, emit, emit_json, log, open_source
 from moembed.errors import InputError, extra
 
 if TYPE_CHECKING:
@@ -52,14 +52,13 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if all checks pass, 1 if not."""
-    from moembed.bundle.locate import open_bundle
     from moembed.verify import certificate_check as findings
     from moembed.verify.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
         raise InputError(f"--texts {arguments.texts}: expected 1 to 40")
     reference = _reference_bundle(arguments)
-    bundle = open_bundle(arguments.bundle, local_files_only=arguments.offline, rehash=True)
+    bundle = open_source(arguments.bundle, arguments, rehash=True)
     sets = _certified_sets(bundle, arguments)
     log(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
     stability = check_stability(bundle)
@@ -96,17 +95,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     """Open the fp32 bundle of --against; None without one, or if --against names a checkpoint."""
-    from moembed.bundle.locate import open_bundle
+    from moembed.bundle.bundle import Bundle
     from moembed.bundle.manifest import MANIFEST_FILE, UNQUANTIZED
     from moembed.errors import SourceError
-    from moembed.hub.names import parse
+    from moembed.pull.opening import hub_bundle, model_of
 
     against, reference = arguments.against, None
     if against is not None and (Path(against) / MANIFEST_FILE).is_file():
-        reference = open_bundle(against)
-    elif against is not None and not Path(against).exists() and parse(against) is not None:
+        reference = Bundle.open(Path(against))
+    elif against is not None and not Path(against).exists():
         with suppress(SourceError):  # not a bundle; it may be a checkpoint
-            reference = open_bundle(against, local_files_only=arguments.offline)
+            model = model_of(against, None)
+            reference = None if model is None else hub_bundle(model, None, local_files_only=arguments.offline)
     if reference is None:
         if arguments.data is not None:
             raise InputError("--data compares with an fp32 bundle: name it with --against")

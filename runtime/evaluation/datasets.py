@@ -18,7 +18,7 @@ from moembed.evaluation.pairs import SUFFIXES, pair_files, read_pairs, stem
 from moembed.evaluation.tasks import Retrieval, Task
 from moembed.files.records import read_toml
 
-ROOT_VARIABLE = "MOEMBED_DATA"
+ROOT_VARIABLE = "MOEMBED_DATASETS"
 _MIRACL = re.compile(r"miracl-(\w+)")
 
 

@@ -22,14 +22,30 @@ def cache_folder() -> Path | None:
         if own := os.environ.get("MOEMBED_CACHE"):
             return Path(own).expanduser()
         if sys.platform == "win32":
-            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "moembed"
+            return Path(os.environ.get("LOCALAPPDATA") or home_folder() / "AppData" / "Local") / "moembed"
         if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "moembed"
-        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        # The XDG specification says to ignore relative paths.
-        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "moembed"
+            return home_folder() / "Library" / "Caches" / "moembed"
+        return (xdg_folder("XDG_CACHE_HOME") or home_folder() / ".cache") / "moembed"
     except RuntimeError:
         return None
+
+
+def home_folder() -> Path:
+    """Return the user's home folder.
+
+    Raises:
+        RuntimeError: there is none, or the variable HOME is empty or relative.
+    """
+    home = Path.home()
+    if not home.is_absolute() or not os.environ.get("HOME", "x"):
+        raise RuntimeError("no home folder")
+    return home
+
+
+def xdg_folder(variable: str) -> Path | None:
+    """Return the folder that an XDG variable names; None if it is not set or relative, which the specification ignores."""
+    folder = Path(os.environ.get(variable, ""))
+    return folder if folder.is_absolute() else None
 
 
 def cache_file(*parts: str) -> Path | None:

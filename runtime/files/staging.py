@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moembed.files.locks import is_effective, try_lock
+
 _PREFIX, _SUFFIX = ".moembed-", ".partial"
 _LOCK = "lock"
 _SECONDS_TO_LOCK = 60.0
@@ -52,6 +54,8 @@ def sweep(parent: Path) -> None:
             continue
         try:
             try_lock(lock)
+            if not is_effective(folder / _LOCK):
+                continue  # the owner may be alive, and have locked it just as well
             for old in (folder / "old").glob("*"):
                 if not (parent / old.name).exists():
                     old.rename(parent / old.name)
@@ -94,30 +98,3 @@ def _age(folder: Path) -> float:
         return time.time() - folder.stat().st_mtime
     except OSError:
         return 0.0
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def try_lock(file: int) -> None:
-        """Lock an open file for this process without waiting.
-
-        Raises:
-            BlockingIOError: another process holds the lock.
-            OSError: the file system does not support locks.
-        """
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(error.errno, error.strerror) from error
-else:
-    import fcntl
-
-    def try_lock(file: int) -> None:
-        """Lock an open file for this process without waiting.
-
-        Raises:
-            BlockingIOError: another process holds the lock.
-            OSError: the file system does not support locks.
-        """
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

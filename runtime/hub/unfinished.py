@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from moembed.files.staging import try_lock
+from moembed.files.locks import try_lock
 
 PART, RECORD = ".part", ".part.json"
 _SECONDS_TO_ASK = 0.2

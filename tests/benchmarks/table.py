@@ -21,7 +21,7 @@ from blocks import PAGE, Block
 from common import SHAPES, calls, interleaved
 
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.inference.session import Session
 from moembed.verify.machine import this_machine
 

@@ -11,7 +11,7 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.double_array import double_array
 from moembed.export.vocabulary import vocabulary_of

@@ -15,7 +15,7 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import TruncationWarning
 from moembed.inference.cpu import saturates
 from moembed.inference.kernels import PORTABLE, VARIABLE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moembed.bundle.bundle import read_manifest
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import CheckpointError
 from moembed.models.config import NomicMoeConfig
 from moembed.models.interop_files import copy_interop_file, with_common_names

@@ -10,7 +10,7 @@ import pytest
 
 from emulation.processors import CORTEX_A72
 from emulation.sysroot import SysrootError
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from support.native_build import build
 from support.token_ids import VECTORS
@@ -23,7 +23,7 @@ import hashlib, json, platform, sys
 from pathlib import Path
 from moembed.native import loader as native_library
 from moembed.tokenizer import tokenizer
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 library = native_library.open_library(Path(sys.argv[1]))
 assert library.functions is not None, library.reason
 tokenizer.native_library = lambda: library

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.cli import main
 from moembed.errors import BundleError, NativeWarning
 from moembed.native import loader as library_module

@@ -14,7 +14,7 @@ import pytest
 
 from moembed import Chunk, Embedder, MoembedError, errors
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, MissingExtraError, SourceError, TextTooLongError, TruncationWarning
 from support.bundles import change_bundle
 from support.hub_server import Hub

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
 from moembed.models.roles import EMBEDDINGS, Kind, role

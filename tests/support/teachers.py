@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 
 HIDDEN, LAYERS, HEADS, FFN, POSITIONS = 64, 3, 4, 128, 512
 

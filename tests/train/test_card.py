@@ -12,7 +12,7 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.cli import main
 from moembed.errors import InputError
 from moembed.train.recipe import load_recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
 from moembed.train import precision

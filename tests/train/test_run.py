@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.cli import main
 from moembed.errors import InputError
 from moembed.export.pipeline import export

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.files.paths import replacing_folder
 from moembed.models.config import NomicMoeConfig
 from moembed.models.interop_files import with_common_names

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.apis.health import ErrorReply
 from moembed.server.engine.service import Service

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.server.engine.engine import Engine

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.inference.cpu import available_cpus
 from moembed.server.app import create_app

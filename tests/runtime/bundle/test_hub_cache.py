@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from moembed import Embedder
 from moembed.bundle.external_data import follow_links
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.errors import BundleError

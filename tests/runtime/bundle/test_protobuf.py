@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.bundle.protobuf import encoded, fields, numbers, strings, submessages
 from moembed.errors import BundleError
 

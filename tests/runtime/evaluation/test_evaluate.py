@@ -44,7 +44,7 @@ def test_the_root_from_the_environment_and_a_group_mean(cli, tmp_path, monkeypat
     (tmp_path / "t").mkdir()
     for name in ("deu-eng", "fra-eng"):
         (tmp_path / "t" / f"{name}.tsv").write_text("Brot\tbread\nKatze\tcat\n")
-    monkeypatch.setenv("MOEMBED_DATA", str(tmp_path))
+    monkeypatch.setenv("MOEMBED_DATASETS", str(tmp_path))
     code, printed, _ = cli("t", "--dim", "64")
     assert code == 0
     assert "**t, mean of 2**" in printed.splitlines()[-1]

@@ -202,7 +202,7 @@ def test_broken_pair_files(tmp_path, name, text, part):
 
 
 def test_missing_datasets_are_all_listed(cli, beir, monkeypatch):
-    monkeypatch.delenv("MOEMBED_DATA", raising=False)
+    monkeypatch.delenv("MOEMBED_DATASETS", raising=False)
     code, _, err = cli("beir", "tiny", "--data", beir.parent)
     assert code == 2
     assert err.count("no such folder or file: looked for ") == 14 + 12, "cqadupstack has twelve parts"
@@ -210,7 +210,7 @@ def test_missing_datasets_are_all_listed(cli, beir, monkeypatch):
     assert "tiny:" not in err
     _, _, err = cli("miracl-16")
     assert str(Path("miracl") / "miracl-v1.0-sw") in err
-    assert "--data FOLDER or $MOEMBED_DATA, and neither is set" in err
+    assert "--data FOLDER or $MOEMBED_DATASETS, and neither is set" in err
     assert cli("tiny:s.tsv", "--data", beir.parent)[0] == 2
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
-from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError, CheckpointError, SourceError
 from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, locate
@@ -109,7 +109,7 @@ def test_the_offline_switch_of_huggingface_hub_with_nothing_cached(used, tmp_pat
     hub = used[0]
     before = len(hub.requests)
     ran = run(
-        hub, tmp_path, "from moembed.bundle.locate import open_bundle; open_bundle('acme/bundle')", HF_HUB_OFFLINE="1"
+        hub, tmp_path, "from moembed.pull.opening import open_bundle; open_bundle('acme/bundle')", HF_HUB_OFFLINE="1"
     )
     said = ran.stderr.splitlines()[-1]
     assert said.startswith(

@@ -18,7 +18,7 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from support.bundles import change_bundle
 from support.serving import wait_until
 
@@ -27,7 +27,7 @@ TEXTS = ["hello", "a text of some more words", "x " * 40]
 PRELUDE = """
 import multiprocessing, os, sys, threading
 from moembed import Embedder
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 texts = {texts!r}
 model = Embedder(open_bundle(None), threads={threads}, spin={spin})
 def digest(part=texts): return model.encode_query(part).tobytes().hex()
@@ -197,7 +197,7 @@ def test_a_bundle_replaced_since_is_refused(tmp_path):
 
 APPLICATION = """
 from moembed import Embedder
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 model = Embedder(open_bundle(None), threads=3, spin=False)
 model.encode_query("warm")
 def app(environ, start_response):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moembed import Embedder, Routing
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.bundle.manifest import RouterOutputs
 from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.inference import routing

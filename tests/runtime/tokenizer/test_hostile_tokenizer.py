@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from moembed import Embedder
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.vocabulary import VOCABULARY_FILE
 from moembed.tokenizer.reference import ReferenceTokenizer

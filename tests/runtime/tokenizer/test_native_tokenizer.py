@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moembed.bundle.locate import DEFAULT_FOLDER, open_bundle
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.errors import InputError
 from moembed.export.vocabulary import vocabulary_of
 from moembed.native.loader import native_library

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moembed.bundle.bundle import sha256_of
-from moembed.bundle.locate import DEFAULT_FOLDER
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import BundleError, InputError
 from moembed.models.spec import known_specs
 from moembed.tokenizer.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from moembed.bundle.locate import open_bundle
+from moembed.pull.opening import open_bundle
 from moembed.native.loader import native_library
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.truncation import Chunk, windows_of

@@ -1,0 +1,1 @@
+"""Models by name: lookup, download, conversion and progress."""

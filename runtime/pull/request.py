@@ -1,0 +1,25 @@
+"""`Request`: options of a pull."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Options of a pull.
+
+    Attributes:
+        recipe: name of the recipe; None for the default one.
+        out: folder to write the bundle to, instead of keeping it in the data folder.
+        keep: keep the downloaded checkpoint in the hub's cache.
+        offline: do not use the network.
+        cache_dir: the hub's cache; None for huggingface_hub's default.
+        force: replace a bundle at `out`.
+    """
+
+    recipe: str | None = None
+    out: Path | None = None
+    keep: bool = False
+    offline: bool = False
+    cache_dir: Path | None = None
+    force: bool = False
