@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from moembed.arguments import array, flag, one_of, one_text, prompt_text, text_list, text_stream, whole
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import open_bundle
 from moembed.embedding import Embedding, EncodeOptions
 from moembed.errors import InputError, PromptWarning, shown, warn
 from moembed.inference.batching import pad, plan
@@ -20,6 +19,7 @@ from moembed.inference.session import Output, Session
 from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings
 from moembed.progress import progress
+from moembed.pull.opening import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.truncation import (
     Chunk,

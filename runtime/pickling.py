@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, SourceError
 from moembed.hub.layout import is_snapshot
 from moembed.inference.forks import PerProcess
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 
 # Attributes that the bundle and the options determine; all others belong to the instance.
 _SHARED = frozenset("bundle session tokenizer routers dim providers threads kernels _options _warn_once".split())

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moembed.bundle.bundle import sha256_of
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import InputError, OutputError
 from moembed.files.paths import replacing_file
 from moembed.models.config import NomicMoeConfig
 from moembed.models.network import NomicMoe
 from moembed.progress import progress
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train.convert import student, teacher_targets, vocabulary, warm_start
 from moembed.train.convert.conversion import Conversion
 from moembed.train.convert.teacher import Teacher, teacher_path

@@ -50,7 +50,9 @@ def add_task(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_quiet(parser: argparse._ActionsContainer) -> None:
     """Add the argument that turns progress off."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no notes and no progress of downloads and conversions")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="no notes and no progress of downloads and conversions"
+    )
 
 
 def open_embedder(arguments: argparse.Namespace) -> "Embedder":

@@ -29,7 +29,9 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         help="folder or file, by path or by name in --data; QUERIES:CORPUS runs the queries of one folder against the corpus of "
         "another with the same ids; or a group: beir, cqadupstack, miracl, miracl-16",
     )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="folder with the datasets (default: $MOEMBED_DATASETS)")
+    parser.add_argument(
+        "--data", type=Path, metavar="ROOT", help="folder with the datasets (default: $MOEMBED_DATASETS)"
+    )
     parser.add_argument("--dim", metavar="N,N", help="widths to compare (default: those the model was trained for)")
     parser.add_argument(
         "--precision",

@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 0.7  # for the removal of temporary files; what is left is removed by the next command
 
 
-class InterruptedPull(KeyboardInterrupt):  # noqa: N818  (like KeyboardInterrupt)
+class InterruptedPull(KeyboardInterrupt):
     """Interruption by a signal while a model is made.
 
     Attributes:

@@ -16,10 +16,12 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "models",
         help="list the models that are known and kept, or remove one",
-        description="Print the models that moembed knows by name, the bundles that it keeps in the data folder with their recipes "
-        "and sizes, and incomplete downloads.",
+        description="Print the models that moembed knows by name, the bundles that it keeps in the data folder with their "
+        "recipes and sizes, and incomplete downloads.",
     )
-    parser.add_argument("--remove", metavar="NAME", help="remove all bundles and downloads of a model from the data folder")
+    parser.add_argument(
+        "--remove", metavar="NAME", help="remove all bundles and downloads of a model from the data folder"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -15,8 +15,12 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         description="Download a checkpoint, convert it to a bundle, check the bundle and keep it in the data folder, from which "
         "-m NAME opens it without the network. Known models are pinned to a revision and checked against its sha256.",
     )
-    parser.add_argument("source", metavar="NAME", help="hub name such as nomic-ai/nomic-embed-text-v2-moe, or checkpoint folder")
-    parser.add_argument("--revision", help="commit, tag or branch of a hub name (default: the pinned commit of a known model)")
+    parser.add_argument(
+        "source", metavar="NAME", help="hub name such as nomic-ai/nomic-embed-text-v2-moe, or checkpoint folder"
+    )
+    parser.add_argument(
+        "--revision", help="commit, tag or branch of a hub name (default: the pinned commit of a known model)"
+    )
     parser.add_argument("--recipe", help="name of the quantization recipe (default: int8)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="write the bundle to this folder instead of the data folder"

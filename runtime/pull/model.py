@@ -14,7 +14,7 @@ from moembed.hub.names import is_commit, parse
 from moembed.models.spec import ModelSpec, known_specs
 from moembed.models.weights import find_weights
 from moembed.pull.report import Reporter
-from moembed.store.kept import candidates, indexed_revision, key_of, model_folder, parts_of
+from moembed.store.kept import candidates, indexed_revision, model_folder, parts_of
 
 DEFAULT_RECIPE = "int8"
 _VERSION_DIGITS = 8

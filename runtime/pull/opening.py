@@ -82,9 +82,7 @@ def open_bundle(
     return convert_model(model, Request(offline=local_files_only, cache_dir=cache), reporter, kept.problem)
 
 
-def pull(
-    source: str | os.PathLike[str], revision: str | None, request: "Request", reporter: "Reporter"
-) -> Bundle:
+def pull(source: str | os.PathLike[str], revision: str | None, request: "Request", reporter: "Reporter") -> Bundle:
     """Make sure that a model's bundle is kept, or write it to a folder.
 
     A branch or tag of a repository is looked up on the hub again, unless the request forbids the network.
@@ -122,6 +120,33 @@ def pull(
     return bundle if request.out is None else copy_bundle(bundle, request, reporter)
 
 
+def to_convert(source: str | os.PathLike[str] | None, *, local_files_only: bool = False) -> "Model | None":
+    """Return the model that opening a source would convert; None if there is a bundle already.
+
+    Raises:
+        MoembedError: as `open_bundle`; also if the conversion cannot begin: offline, or without the extra `convert`.
+    """
+    model = None if source is None else model_of(source, None)
+    if model is None:
+        return None
+    from moembed.hub.access import offline
+    from moembed.pull.model import look_up
+    from moembed.pull.report import Reporter
+
+    if look_up(model, None, Reporter()).bundle is not None:
+        return None
+    local_files_only = local_files_only or offline() is not None
+    if model.spec is None and model.checkpoint is None:
+        with suppress(AbsentError):
+            hub_bundle(model, None, local_files_only=local_files_only)
+            return None
+    from moembed.pull.pipeline import check_convertible
+    from moembed.pull.request import Request
+
+    check_convertible(model, Request(offline=local_files_only))
+    return model
+
+
 def model_of(source: str | os.PathLike[str], revision: str | None) -> "Model | None":
     """Return the model that a user names; None for an existing folder that is not a checkpoint.
 
@@ -145,9 +170,7 @@ def model_of(source: str | os.PathLike[str], revision: str | None) -> "Model | N
     return model
 
 
-def hub_bundle(
-    model: "Model", cache: Path | None, *, local_files_only: bool = False, rehash: bool = False
-) -> Bundle:
+def hub_bundle(model: "Model", cache: Path | None, *, local_files_only: bool = False, rehash: bool = False) -> Bundle:
     """Open a bundle on the hub, from the hub's cache.
 
     Raises:

@@ -1,5 +1,7 @@
 """`pull`: make the bundle of a model that is not kept yet, once per data folder, however many processes ask for it."""
 
+import os
+import secrets
 import shutil
 import threading
 import time
@@ -60,7 +62,10 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
             )
         if problem:
             reporter.note(f"{problem}; making the bundle of {model.name} anew")
-        checkpoint = _checkpoint(model, request, work, progress, exclusive=owner.exclusive)
+        download = work / download_name(model.revision or model.requested or "main")
+        if not owner.exclusive:  # another process may use that folder now
+            download = download.with_name(f"{download.name}-{os.getpid()}-{secrets.token_hex(2)}")
+        checkpoint = _checkpoint(model, request, download, progress)
         revision = checkpoint.spec.revision if model.checkpoint is None else checkpoint.weights_sha256
         if revision is None:
             raise SourceError(f"{model.name} has no revision: the hub did not name a commit")
@@ -70,8 +75,10 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
                 "files with a published digest"
             )
         bundle = _converted(replace(model, revision=revision), checkpoint, work, request, progress)
-        if not request.keep:
-            sweep_downloads(work, except_for=None)
+        if owner.exclusive:
+            sweep_downloads(work)
+        else:
+            shutil.rmtree(download, ignore_errors=True)
         return bundle
 
 
@@ -106,6 +113,19 @@ def copy_bundle(bundle: Bundle, request: Request, reporter: Reporter) -> Bundle:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / name, folder / name)
     return Bundle.open(out)
+
+
+def check_convertible(model: Model, request: Request) -> None:
+    """Make sure that a conversion can begin, without a request to anybody.
+
+    Raises:
+        MoembedError: as `convert_model`.
+    """
+    need_extras()
+    if request.out is None:
+        writable_data_folder()
+    if request.offline and model.checkpoint is None:
+        _cached_checkpoint(model, request)
 
 
 def need_extras() -> None:
@@ -146,12 +166,23 @@ def _made_meanwhile(model: Model, request: Request, reporter: Reporter) -> Looku
     return look_up(model, request.recipe or DEFAULT_RECIPE, reporter)
 
 
-def _checkpoint(
-    model: Model, request: Request, work: Path, progress: "_Progress", *, exclusive: bool
-) -> Checkpoint:
+def _checkpoint(model: Model, request: Request, download: Path, progress: "_Progress") -> Checkpoint:
     if model.checkpoint is not None:
         progress.step(f"reading {model.checkpoint}")
         return locate(model.checkpoint)
+    if (found := _cached_checkpoint(model, request)) is not None:
+        return found
+    revision = model.revision or model.requested or None
+    progress.step(f"downloading {model.title}")
+    return locate(model.name, revision=revision, cache_dir=request.cache_dir if request.keep else download)
+
+
+def _cached_checkpoint(model: Model, request: Request) -> Checkpoint | None:
+    """Return the checkpoint from the hub's cache; None if it is not there.
+
+    Raises:
+        SourceError: it is not there, and the request forbids the network.
+    """
     revision = model.revision or model.requested or None
     try:
         return locate(model.name, revision=revision, cache_dir=request.cache_dir, local_files_only=True)
@@ -161,14 +192,10 @@ def _checkpoint(
                 f"{model.title} is not converted yet, its checkpoint is not on this machine, and the network is not allowed: "
                 f"run moembed pull {model.name} while online"
             ) from None
-    progress.step(f"downloading {model.title}")
-    cache = request.cache_dir if request.keep else work / download_name(revision or "main")
-    return locate(model.name, revision=revision, cache_dir=cache)
+        return None
 
 
-def _converted(
-    model: Model, checkpoint: Checkpoint, work: Path, request: Request, progress: "_Progress"
-) -> Bundle:
+def _converted(model: Model, checkpoint: Checkpoint, work: Path, request: Request, progress: "_Progress") -> Bundle:
     recipe, parameters = request.recipe or DEFAULT_RECIPE, _parameters(checkpoint)
     entry = work / entry_name(model.revision or "", recipe, version_of(recipe))
     out = entry if request.out is None else Path(request.out).absolute()

@@ -28,12 +28,13 @@ from moembed.server.record import Record
 from moembed.server.settings import DEFAULT_CONNECTIONS, SPARE_CONNECTIONS, Settings
 
 
-def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]) -> ASGIApp:
+def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None], converting: bool = False) -> ASGIApp:
     """Create the application.
 
     Args:
         settings: the server's settings.
         on_failure: called if a model cannot be loaded. A single worker loads while it listens; several workers load first.
+        converting: listen first, also with several workers, because a model has to be converted.
 
     Returns:
         An ASGI application that loads the models at startup and drains at shutdown.
@@ -57,6 +58,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
     router = Starlette(routes=routes, lifespan=_lifespan, exception_handlers={HTTPException: _no_route})
     router.router.redirect_slashes = False  # AuthMiddleware normalizes paths before they are routed
     router.state.service, router.state.on_failure = service, on_failure
+    router.state.listen_first = settings.workers == 1 or converting
     app: ASGIApp = AuthMiddleware(
         router,
         hosts=HostPolicy(settings),
@@ -87,7 +89,7 @@ def _max_requests(settings: Settings) -> int:
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     service: Service = app.state.service
     loading = asyncio.create_task(_load(service, app.state.on_failure))
-    if service.settings.workers > 1:
+    if not app.state.listen_first:
         # Other workers answer in the meantime: this one listens once it has loaded.
         await loading
     try:

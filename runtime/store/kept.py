@@ -147,11 +147,10 @@ def entries() -> Iterator[Entry]:
             yield from _entries_of(folder)
 
 
-def sweep_downloads(folder: Path, *, except_for: str | None) -> None:
-    """Remove the unfinished downloads of a model but for that of one revision. The caller owns the folder."""
-    keep = None if except_for is None else download_name(except_for)
+def sweep_downloads(folder: Path) -> None:
+    """Remove the unfinished downloads of a model. The caller owns the folder."""
     for path in _children(folder):
-        if path.name.startswith(DOWNLOAD_PREFIX) and path.name != keep:
+        if path.name.startswith(DOWNLOAD_PREFIX):
             if path.is_symlink():
                 path.unlink()
             else:
@@ -217,7 +216,9 @@ def _entries_of(folder: Path) -> Iterator[Entry]:
             yield Entry(model, path, parts["revision"], size_of(path), parts["recipe"], parts["version"], problem)
         elif path.name.startswith(DOWNLOAD_PREFIX):
             revision = path.name.removeprefix(DOWNLOAD_PREFIX)
-            yield Entry(model, path, revision, size_of(path), problem="incomplete download; moembed pull goes on with it")
+            yield Entry(
+                model, path, revision, size_of(path), problem="incomplete download; moembed pull goes on with it"
+            )
         elif path.name.startswith(".moembed-"):
             status = status_of(folder)
             owner = f" by {status.owner}" if status else ""

@@ -41,7 +41,9 @@ def writable_data_folder() -> Path:
     folder = data_folder()
     if folder is None:
         raise OutputError(f"no folder to keep models in: this user has no home folder; set {VARIABLE} to a folder")
-    hint = f"set {VARIABLE} to a folder that is writable, or write the bundle elsewhere with moembed pull NAME -o FOLDER"
+    hint = (
+        f"set {VARIABLE} to a folder that is writable, or write the bundle elsewhere with moembed pull NAME -o FOLDER"
+    )
     if os.path.lexists(folder) and not folder.exists():
         raise OutputError(
             f"the data folder {folder} is a link to {os.path.realpath(folder)}, which does not exist: mount its drive or "
@@ -104,5 +106,3 @@ def _mount_points() -> list[Path]:
     for code, letter in _ESCAPES.items():
         points = [point.replace(code, letter) for point in points]
     return [Path(point) for point in points if point.startswith("/") and point != "/"]
-
-

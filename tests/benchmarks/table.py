@@ -21,8 +21,8 @@ from blocks import PAGE, Block
 from common import SHAPES, calls, interleaved
 
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.inference.session import Session
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.verify.machine import this_machine
 
 RESULT = Path(__file__).with_name("table.json")

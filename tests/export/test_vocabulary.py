@@ -11,11 +11,11 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.double_array import double_array
 from moembed.export.vocabulary import vocabulary_of
 from moembed.native.loader import native_library
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer
 from support.bundles import edit, relist

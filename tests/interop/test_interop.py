@@ -15,10 +15,10 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import TruncationWarning
 from moembed.inference.cpu import saturates
 from moembed.inference.kernels import PORTABLE, VARIABLE
+from moembed.pull.opening import DEFAULT_FOLDER
 from support.environments import environment
 from support.folders import DATA, TESTS
 from support.tolerances import INTEROP_KERNELS_MAX_ABS, INTEROP_MAX_ABS, INTEROP_SATURATED_MAX_ABS

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from moembed.bundle.bundle import read_manifest
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import CheckpointError
 from moembed.models.config import NomicMoeConfig
 from moembed.models.interop_files import copy_interop_file, with_common_names
 from moembed.models.locate import OPTIONAL_FILES
+from moembed.pull.opening import DEFAULT_FOLDER
 from support.checkpoints import PUBLISHED_CONFIG, small_config
 
 CODE = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from moembed.pull.opening import open_bundle
 from moembed.cli import main
 from moembed.errors import BundleError, NativeWarning
 from moembed.native import loader as library_module
 from moembed.native.loader import LIBRARY_FILE, NativeLibrary, native_library, open_library
+from moembed.pull.opening import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from support.folders import ROOT
 

@@ -14,8 +14,8 @@ import pytest
 
 from moembed import Chunk, Embedder, MoembedError, errors
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.errors import BundleError, MissingExtraError, SourceError, TextTooLongError, TruncationWarning
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from support.bundles import change_bundle
 from support.hub_server import Hub
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
 from moembed.models.roles import EMBEDDINGS, Kind, role
+from moembed.pull.opening import DEFAULT_FOLDER
 from support.folders import DATA
 
 PUBLISHED_CONFIG = json.loads((DATA / "published_config.json").read_text())

@@ -12,9 +12,9 @@ import pytest
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.cli import main
 from moembed.errors import InputError
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train.recipe import load_recipe
 from moembed.train.release import card
 from moembed.verify.probes import probe_texts

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import InputError
 from moembed.models.network import Attention, MoeMlp
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train import precision
 from moembed.train.convert import experts, rotary, student, teacher_targets, vocabulary
 from moembed.train.convert.conversion import position_component

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from moembed.bundle.bundle import Bundle
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.cli import main
 from moembed.errors import InputError
 from moembed.export.pipeline import export
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.quantize.pipeline import quantize
 from moembed.train.convert import rotary, warm_start
 from moembed.train.recipe import load_recipe

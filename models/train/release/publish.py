@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.files.paths import replacing_folder
 from moembed.models.config import NomicMoeConfig
 from moembed.models.interop_files import with_common_names
 from moembed.models.network import NomicMoe
 from moembed.models.weights import WEIGHTS_FILE
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train.convert.teacher import Teacher
 from moembed.train.recipe import RECIPE_FILE, Recipe
 

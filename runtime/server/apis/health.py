@@ -20,11 +20,23 @@ class Health(msgspec.Struct):
     version: str = __version__
 
 
+class Progress(msgspec.Struct):
+    """Progress of a conversion: its step, and finished and all bytes of the step (0 if it does not count them)."""
+
+    step: str
+    done: int
+    total: int
+
+
 class Ready(msgspec.Struct):
-    """Response of `GET /ready`: whether each model answered a probe; status 503 if one did not or its call is stuck."""
+    """Response of `GET /ready`: whether each model answered a probe; status 503 if one did not or its call is stuck.
+
+    `converting` has the models that are downloaded and converted, and is absent otherwise.
+    """
 
     ready: bool
     models: dict[str, bool]
+    converting: dict[str, Progress] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ErrorReply(msgspec.Struct):
@@ -40,7 +52,11 @@ async def _health(_service: Service, _body: None) -> Reply:
 async def _ready(service: Service, _body: None) -> Reply:
     models = service.ready
     ready = all(models.values())
-    return Reply(Ready(ready, models), status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+    converting = {name: Progress(found.step, found.done, found.total) for name, found in service.conversions.items()}
+    return Reply(
+        Ready(ready, models, converting or msgspec.UNSET),
+        status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
+    )
 
 
 async def _openapi(service: Service, _body: None) -> Reply:

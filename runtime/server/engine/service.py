@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from moembed.pull.opening import open_bundle
 from moembed.embedder import Embedder
 from moembed.errors import InputError
+from moembed.pull.opening import open_bundle, to_convert
+from moembed.server.engine.conversion import Conversion
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.tasks import prompt_for_task, task_suffixes
 from moembed.server.errors import InternalError, ModelNotFoundError, NotReadyError, quoted
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
+from moembed.store.ownership import Status
 
 _PROBE = "Is anybody there?"
 _STUCK_SECONDS = 120.0
@@ -48,6 +50,8 @@ class Service:
         self.names = list(sources)
         self.started = int(time.time())
         self._engines: dict[str, Engine] = {}
+        self._conversions: dict[str | None, Conversion] = {}
+        self._closed = False
         self._longest = max(map(len, self.names)) + _MAX_SUFFIX
 
     async def load(self) -> None:
@@ -87,7 +91,13 @@ class Service:
                 param="model",
             )
         if base not in self._engines:
-            raise NotReadyError(f"{base} is loading: try again in a moment")
+            status = self.conversions.get(base)
+            doing = (
+                "loading: try again in a moment"
+                if status is None
+                else f"being converted ({status.step}): try again later"
+            )
+            raise NotReadyError(f"{base} is {doing}")
         return self._engines[base], task
 
     def served_names(self) -> list[tuple[str, str]]:
@@ -110,13 +120,30 @@ class Service:
             for name in self.names
         }
 
+    @property
+    def conversions(self) -> dict[str, Status]:
+        """State of the models that are being converted, by name."""
+        return {
+            name: status
+            for name, source in self._sources.items()
+            if (conversion := self._conversions.get(source)) and (status := conversion.status)
+        }
+
     async def close(self) -> None:
         """Compute the queued rows, then close the models."""
+        self._closed = True
+        for conversion in self._conversions.values():
+            conversion.stop()
         for engine in dict.fromkeys(self._engines.values()):
             await engine.close()
 
     def _open(self, source: str | None) -> Embedder:
         settings = self.settings
+        model = to_convert(source, local_files_only=settings.offline)
+        if source is not None and model is not None and model.folder is not None and not self._closed:
+            self._conversions[source] = Conversion(source, model.folder, offline=settings.offline)
+            self._conversions[source].run()
+            del self._conversions[source]
         bundle = open_bundle(source, local_files_only=settings.offline)
         # Spinning threads would take CPU time from other processes and from the server's own event loop.
         embedder = Embedder(bundle, providers=settings.provider, threads=settings.threads, spin=False)

@@ -13,9 +13,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from moembed.pull.opening import open_bundle
 from moembed.errors import MoembedError, OutputError, ProviderError
 from moembed.inference.cpu import available_cpus
+from moembed.pull.opening import open_bundle, to_convert
 from moembed.server.app import create_app
 from moembed.server.engine.service import parse_models
 from moembed.server.http.hosts import HostPolicy, is_loopback
@@ -60,8 +60,12 @@ def serve(settings: Settings) -> None:
             message="Kubernetes sets these variables for a Service whose name starts with moembed-serve; they are not settings. "
             "Set `enableServiceLinks: false` in the pod spec to avoid them",
         )
+    converting = False
     for source in dict.fromkeys(parse_models(settings.model).values()):
-        open_bundle(source, local_files_only=settings.offline)
+        if to_convert(source, local_files_only=settings.offline) is None:
+            open_bundle(source, local_files_only=settings.offline)
+        else:
+            converting = True
     with _listen(settings) as listener:
         log(
             logging.INFO,
@@ -79,7 +83,7 @@ def serve(settings: Settings) -> None:
         if settings.workers == 1:
             _serve_in_process(settings, listener)
         else:
-            _serve_in_workers(settings, listener)
+            _serve_in_workers(settings, listener, converting=converting)
 
 
 def _serve_in_process(settings: Settings, listener: socket.socket) -> None:
@@ -97,9 +101,12 @@ def _serve_in_process(settings: Settings, listener: socket.socket) -> None:
         raise KeyboardInterrupt
 
 
-def _serve_in_workers(settings: Settings, listener: socket.socket) -> None:
+def _serve_in_workers(settings: Settings, listener: socket.socket, *, converting: bool) -> None:
     with shared_folder():
-        workers = Workers(_config(settings, functools.partial(_create_worker_app, settings)), sockets=[listener])
+        workers = Workers(
+            _config(settings, functools.partial(_create_worker_app, settings, converting=converting)),
+            sockets=[listener],
+        )
         workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         raise ProviderError("a worker could not load its models: see its last log line for the reason")
@@ -107,10 +114,10 @@ def _serve_in_workers(settings: Settings, listener: socket.socket) -> None:
         raise KeyboardInterrupt
 
 
-def _create_worker_app(settings: Settings) -> ASGIApp:
+def _create_worker_app(settings: Settings, *, converting: bool) -> ASGIApp:
     configure(settings.log_level)
     # uvicorn does not restart a worker that exits with this code.
-    return create_app(settings, on_failure=lambda _: os._exit(STARTUP_FAILURE))
+    return create_app(settings, on_failure=lambda _: os._exit(STARTUP_FAILURE), converting=converting)
 
 
 def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicorn.Config:

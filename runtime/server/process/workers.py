@@ -1,11 +1,8 @@
 """Worker processes: started, replaced and stopped together; none outlives its parent process."""
 
-import ctypes
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 from socket import socket
 from typing import Any
 
@@ -13,9 +10,9 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import Multiprocess, multiprocess
 
+from moembed.server.parent import exit_with_parent
 from moembed.server.process.uvicorn_server import Server, ignore_signals
 
-_PR_SET_PDEATHSIG = 1
 _TICK_SECONDS = 0.1
 
 
@@ -46,7 +43,7 @@ class _Worker(multiprocess.Process):
 
     def target(self, sockets: list[socket] | None = None) -> None:
         """Run the server; the main function of the process."""
-        _exit_with_parent()
+        exit_with_parent()
         super().target(sockets)
 
 
@@ -100,18 +97,3 @@ def _interrupt(process: Any) -> None:
         process.kill()
     else:
         os.kill(process.pid, signal.SIGINT)
-
-
-def _exit_with_parent() -> None:
-    """Make this worker exit as soon as its parent process has ended, for whatever reason."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()  # returns when the other end of a pipe is closed
-            os._exit(1)
-
-    threading.Thread(target=watch, name="moembed-parent", daemon=True).start()
-    if sys.platform == "linux":
-        # Works even while the GIL is held.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -12,11 +12,11 @@ from huggingface_hub import constants
 
 from moembed import Embedder
 from moembed.bundle.external_data import follow_links
-from moembed.pull.opening import open_bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli import main
 from moembed.errors import BundleError
 from moembed.export.writer import check_replaceable
+from moembed.pull.opening import open_bundle
 from moembed.train.convert.warm_start import read_model
 from support.evaluation_sets import write_beir
 from support.serving import serving

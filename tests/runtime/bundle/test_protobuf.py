@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.bundle.protobuf import encoded, fields, numbers, strings, submessages
 from moembed.errors import BundleError
+from moembed.pull.opening import DEFAULT_FOLDER
 
 GRAPH = (DEFAULT_FOLDER / "onnx" / "model_int8.onnx").read_bytes()
 

@@ -15,12 +15,12 @@ from huggingface_hub import constants
 
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
-from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError, CheckpointError, SourceError
 from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, locate
 from moembed.models.spec import known_specs
 from moembed.models.weights import WEIGHTS_FILE
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from support.folders import DATA
 from support.hub_server import Fault, Hub
 

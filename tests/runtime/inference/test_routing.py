@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from moembed import Embedder, Routing
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.bundle.manifest import RouterOutputs
 from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.inference import routing
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.inference.routing import Routers
 from moembed.models.oracle import Oracle
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.parity import graph_runner, network_runner, oracle_runner
 from moembed.verify.tolerances import FP32

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from moembed import Embedder
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import BundleError
 from moembed.export.vocabulary import VOCABULARY_FILE
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.tokenizer.reference import ReferenceTokenizer
 
 TEXTS = ["hello ☃ zz \u0301", "x" * 100, ""]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.errors import InputError
 from moembed.export.vocabulary import vocabulary_of
 from moembed.native.loader import native_library
+from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
 from moembed.tokenizer.native import NativeTokenizer
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moembed.bundle.bundle import sha256_of
-from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.errors import BundleError, InputError
 from moembed.models.spec import known_specs
+from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.tokenizer.tokenizer import Tokenizer
 from support.token_ids import PUBLISHED, VECTORS
 

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from moembed.pull.opening import open_bundle
 from moembed.native.loader import native_library
+from moembed.pull.opening import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.truncation import Chunk, windows_of
 from support.unicode_texts import ADVERSARIAL, random_texts
