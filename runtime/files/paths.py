@@ -3,6 +3,7 @@
 Nothing here imports tempfile or shutil at the top: that takes longer than opening a bundle, which usually writes nothing.
 """
 
+import errno
 import os
 import stat
 import sys
@@ -11,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from moembed.errors import MoembedError, OutputError
+
+_LAST = "moembed.json"  # the manifest of a bundle, which is complete when this is there
 
 
 def cache_folder() -> Path | None:
@@ -85,13 +88,18 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill. On success it becomes `path`; on failure it is removed.
 
-    An existing folder at `path`, or the target of a symbolic link there, is replaced, and the new one gets its mode as a file
+    A mount point cannot be renamed: there the entries take the places of the old ones, one after the other, in the order of
+    their names with the file `moembed.json` at the end. An existing folder at `path`, or the target of a symbolic link there, is replaced, and the new one gets its mode as a file
     does. The caller checks that it may be replaced.
 
     Raises:
         OutputError: the parent is missing or not writable, or the rename failed.
     """
     path = Path(os.path.realpath(path))
+    if os.path.ismount(path):
+        with _filling_mount(path) as partial:
+            yield partial
+        return
     with _staging(path, parents=True) as staging:
         partial, old = staging / "new", staging / "old" / path.name
         partial.mkdir()
@@ -109,6 +117,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def _filling_mount(path: Path) -> Iterator[Path]:
+    """Yield a new folder on the file system that is mounted at a path; on success its entries replace those of the path."""
+    with _staging(path / "new") as staging:
+        partial, old = staging / "new", staging / "before"
+        partial.mkdir()
+        yield partial
+        old.mkdir()
+        # Without its manifest, nobody takes an old bundle for a whole one while it is exchanged.
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name != _LAST):
+            if entry != staging and entry.name != "lost+found":
+                entry.rename(old / entry.name)
+        for entry in sorted(partial.iterdir(), key=lambda entry: (entry.name == _LAST, entry.name)):
+            entry.rename(path / entry.name)
+
+
+@contextmanager
 def _staging(path: Path, *, parents: bool = False) -> Iterator[Path]:
     """Yield a staging folder next to `path`; OSErrors become OutputErrors."""
     from moembed.files.staging import staging_folder
@@ -119,15 +143,19 @@ def _staging(path: Path, *, parents: bool = False) -> Iterator[Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
             staging = stack.enter_context(staging_folder(path.parent))
         except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
-            ) from error
+            raise unwritable(path, error, "; choose a folder that exists and is writable") from error
         try:
             yield staging
         except MoembedError:
             raise
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+            raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError, remedy: str = "") -> OutputError:
+    """Return the error of a path that cannot be written."""
+    length = f" ({len(path.name)} characters)" if error.errno == errno.ENAMETOOLONG else ""
+    return OutputError(f"cannot write {path}: {error.strerror or error}{length}{remedy}")
 
 
 def _file_at(path: Path) -> os.stat_result | None:

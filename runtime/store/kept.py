@@ -183,6 +183,8 @@ def remove(name: str) -> Removal | None:
             _remove_entry(path, removal)
         removal.freed += _unlinked(folder / INDEX_FILE) + _unlinked(folder / LOCK_FILE)
         _drop_folder(folder, removal)
+    except OutputError:
+        raise
     except PermissionError as error:
         in_use = os.name == "nt"
         reason = "a running process uses it: stop that first" if in_use else f"{error.strerror}: ask its owner"
