@@ -48,8 +48,6 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """Keep tests away from the user's cache and kept models; no test sees those of another one."""
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("MOEMBED_CACHE", str(base / "cache"))
-    (base / "data").mkdir(exist_ok=True)
-    (base / "data" / "not-empty").touch()
     monkeypatch.setenv("MOEMBED_DATA", str(base / "data" / f"{next(_numbers)}"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from moembed.cli.common import log
+from moembed.cli.streams import write_message
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 0.7  # for the removal of temporary files; what is left is removed by the next command
@@ -78,5 +78,5 @@ def _watch(reader: socket.socket, finished: threading.Event, hint: str) -> None:
     with suppress(OSError):
         while number := reader.recv(1):
             if number[0] in _SIGNALS and not finished.wait(_GRACE_SECONDS):
-                log(f"moembed: interrupted; {hint}")
+                write_message(f"moembed: interrupted; {hint}")
                 os._exit(128 + number[0])

@@ -99,6 +99,7 @@ def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     from moembed.bundle.manifest import MANIFEST_FILE, UNQUANTIZED
     from moembed.errors import SourceError
     from moembed.pull.opening import hub_bundle, model_of
+    from moembed.pull.report import Reporter
 
     against, reference = arguments.against, None
     if against is not None and (Path(against) / MANIFEST_FILE).is_file():
@@ -106,7 +107,9 @@ def _reference_bundle(arguments: argparse.Namespace) -> "Bundle | None":
     elif against is not None and not Path(against).exists():
         with suppress(SourceError):  # not a bundle; it may be a checkpoint
             model = model_of(against, None)
-            reference = None if model is None else hub_bundle(model, None, local_files_only=arguments.offline)
+            reference = (
+                None if model is None else hub_bundle(model, None, Reporter(), local_files_only=arguments.offline)
+            )
     if reference is None:
         if arguments.data is not None:
             raise InputError("--data compares with an fp32 bundle: name it with --against")

@@ -88,9 +88,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill. On success it becomes `path`; on failure it is removed.
 
-    A mount point cannot be renamed: there the entries take the places of the old ones, one after the other, in the order of
-    their names with the file `moembed.json` at the end. An existing folder at `path`, or the target of a symbolic link there, is replaced, and the new one gets its mode as a file
-    does. The caller checks that it may be replaced.
+    A mount point cannot be renamed: there the entries take the places of the old ones, one after the other, the manifest of a
+    bundle last. An existing folder at `path`, or the target of a symbolic link there, is replaced, and the new one gets its
+    mode as a file does. The caller checks that it may be replaced.
 
     Raises:
         OutputError: the parent is missing or not writable, or the rename failed.

@@ -47,6 +47,11 @@ class Model:
         return model_folder(self.kept_as)
 
     @property
+    def may_move(self) -> bool:
+        """True for a branch or tag of a repository, which may lead to another commit by now."""
+        return self.spec is None and self.checkpoint is None and not is_commit(self.requested)
+
+    @property
     def title(self) -> str:
         """The model in messages, with its revision if one was requested."""
         return self.name if self.checkpoint or not self.requested else f"{self.name} at revision {self.requested}"
@@ -96,13 +101,16 @@ def with_indexed_revision(model: Model) -> Model:
     return model if folder is None else replace(model, revision=indexed_revision(folder, model.requested))
 
 
-def look_up(model: Model, recipe: str | None, reporter: Reporter, *, rehash: bool = False) -> Lookup:
+def look_up(
+    model: Model, recipe: str | None, reporter: Reporter, *, current: bool = False, rehash: bool = False
+) -> Lookup:
     """Open the kept bundle of a model. Needs neither the network nor the right to write.
 
     Args:
         model: the model.
         recipe: recipe of the bundle; None for the default one, or another one if only that is kept.
         reporter: is told if the bundle is not one that this version of moembed would make.
+        current: open only a bundle that this version of moembed would make.
         rehash: hash all files.
 
     Raises:
@@ -113,7 +121,7 @@ def look_up(model: Model, recipe: str | None, reporter: Reporter, *, rehash: boo
         return Lookup()
     for path in candidates(folder, model.revision, recipe or DEFAULT_RECIPE, version_of):
         found, version = parts_of(path)
-        if recipe not in (None, found):
+        if recipe not in (None, found) or (current and version != version_of(found)):
             continue
         try:
             # A file manager or a scanner may have put files of its own into the folder.

@@ -5,16 +5,15 @@ bundle on the hub; a checkpoint on the hub. Checkpoints are converted, and the b
 """
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moembed.arguments import flag, optional_string, path, source_name
 from moembed.bundle.bundle import Bundle, read_manifest
-from moembed.bundle.hub import AbsentError, fetch, is_snapshot
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import InputError, SourceError
+from moembed.hub.cache import is_snapshot
 
 # Everything about conversion is imported when it is needed: most programs open the built-in model or a folder.
 if TYPE_CHECKING:
@@ -71,12 +70,9 @@ def open_bundle(
     if kept.bundle is not None:
         return kept.bundle
     local_files_only = local_files_only or offline() is not None
-    if model.spec is None and model.checkpoint is None:
-        try:
-            return hub_bundle(model, cache, local_files_only=local_files_only, rehash=rehash)
-        except AbsentError:
-            pass  # it may be a checkpoint
-    from moembed.pull.pipeline import convert_model
+    if (found := hub_bundle(model, cache, reporter, local_files_only=local_files_only, rehash=rehash)) is not None:
+        return found
+    from moembed.pull.conversion import convert_model
     from moembed.pull.request import Request
 
     return convert_model(model, Request(offline=local_files_only, cache_dir=cache), reporter, kept.problem)
@@ -97,8 +93,8 @@ def pull(source: str | os.PathLike[str], revision: str | None, request: "Request
         MoembedError: as `open_bundle`.
     """
     from moembed.hub.access import offline
+    from moembed.pull.conversion import convert_model, copy_bundle
     from moembed.pull.model import DEFAULT_RECIPE, look_up
-    from moembed.pull.pipeline import convert_model, copy_bundle, with_current_revision
     from moembed.quantize.recipe import load_recipe
 
     recipe = request.recipe or DEFAULT_RECIPE
@@ -107,14 +103,13 @@ def pull(source: str | os.PathLike[str], revision: str | None, request: "Request
     model = model_of(source, revision)
     if model is None:
         raise InputError(f"{source} is a bundle or a folder without a checkpoint: open a bundle with -m {source}")
-    bundle = None
-    if model.spec is None and model.checkpoint is None:
-        with suppress(AbsentError):
-            bundle = hub_bundle(model, request.cache_dir, local_files_only=request.offline)
-        if not request.offline:
-            model = with_current_revision(model, request)
-    kept = look_up(model, recipe, reporter)
-    bundle = bundle or kept.bundle
+    request = replace(request, refresh=model.may_move and not request.offline)
+    if request.refresh:
+        model = replace(model, revision=None)
+    kept = look_up(model, recipe, reporter, current=True)
+    bundle = kept.bundle
+    if bundle is None:
+        bundle = hub_bundle(model, request.cache_dir, reporter, local_files_only=request.offline)
     if bundle is None:
         return convert_model(model, request, reporter, kept.problem)
     return bundle if request.out is None else copy_bundle(bundle, request, reporter)
@@ -131,16 +126,14 @@ def to_convert(source: str | os.PathLike[str] | None, *, local_files_only: bool 
         return None
     from moembed.hub.access import offline
     from moembed.pull.model import look_up
-    from moembed.pull.report import Reporter
+    from moembed.pull.report import Reporter, default_reporter
 
     if look_up(model, None, Reporter()).bundle is not None:
         return None
     local_files_only = local_files_only or offline() is not None
-    if model.spec is None and model.checkpoint is None:
-        with suppress(AbsentError):
-            hub_bundle(model, None, local_files_only=local_files_only)
-            return None
-    from moembed.pull.pipeline import check_convertible
+    if hub_bundle(model, None, default_reporter(), local_files_only=local_files_only) is not None:
+        return None
+    from moembed.pull.conversion import check_convertible
     from moembed.pull.request import Request
 
     check_convertible(model, Request(offline=local_files_only))
@@ -170,20 +163,35 @@ def model_of(source: str | os.PathLike[str], revision: str | None) -> "Model | N
     return model
 
 
-def hub_bundle(model: "Model", cache: Path | None, *, local_files_only: bool = False, rehash: bool = False) -> Bundle:
-    """Open a bundle on the hub, from the hub's cache.
+def hub_bundle(
+    model: "Model", cache: Path | None, reporter: "Reporter", *, local_files_only: bool = False, rehash: bool = False
+) -> Bundle | None:
+    """Open a bundle on the hub, from the hub's cache; None if the model is known or its repository is not a bundle.
 
     Raises:
-        AbsentError: the repository is not a bundle.
         SourceError: a file cannot be fetched.
         BundleError: the bundle is incomplete or altered.
     """
-    revision = model.revision or model.requested or None
-    first = fetch(model.name, [MANIFEST_FILE], revision=revision, cache_dir=cache, local_files_only=local_files_only)
-    files, commit = read_manifest(first).files, first.name
+    if model.spec is not None or model.checkpoint is not None:
+        return None
+    from moembed.hub.client import AbsentError
+    from moembed.hub.fetch import Reporter as HubReporter
+    from moembed.hub.fetch import fetch
+
+    where: dict[str, Any] = {
+        "cache_dir": cache,
+        "local_files_only": local_files_only,
+        "reporter": HubReporter(log=reporter.note),
+    }
+    repo, revision = model.name, model.requested or None
     try:
-        folder = fetch(model.name, files, revision=commit, cache_dir=cache, local_files_only=local_files_only)
+        first = fetch(repo, [MANIFEST_FILE], revision=revision, **where)
+    except AbsentError:
+        return None  # it may be a checkpoint
+    files = read_manifest(first.folder).files
+    try:
+        whole = fetch(repo, files, revision=first.commit, **where)
     except AbsentError as error:
-        raise SourceError(str(error)) from error
+        raise SourceError(f"{repo} is an incomplete bundle: {error}") from error
     # Other programs share the snapshot, and may have fetched more files of the repository.
-    return replace(Bundle.open(folder, rehash=rehash, exclusive=False), hub=(model.name, commit))
+    return replace(Bundle.open(whole.folder, rehash=rehash, exclusive=False), hub=(repo, whole.commit))

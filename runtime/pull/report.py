@@ -28,7 +28,23 @@ class Reporter:
         """Take the finished bytes of the step and all of them."""
 
 
-class LineReporter(Reporter):
+class _Notes(Reporter):
+    """Reporter that writes notes as lines. A note that is repeated at once, as two requests to a hub may do, is written once."""
+
+    def __init__(self) -> None:
+        self._noted = ""
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        if text != self._noted:
+            self._noted = text
+            self._line(f"moembed: {text}")
+
+    def _line(self, text: str) -> None:
+        raise NotImplementedError
+
+
+class LineReporter(_Notes):
     """Reporter that writes a line per step, and during a step one per 10 % or 10 seconds.
 
     Args:
@@ -36,13 +52,10 @@ class LineReporter(Reporter):
     """
 
     def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        super().__init__()
         self._write = write or _to_stderr
         self._step, self._clock = "", _Clock()
         self._shown_at, self._shown = 0.0, 0
-
-    def note(self, text: str) -> None:
-        """Write a line."""
-        self._write(f"moembed: {text}")
 
     def step(self, name: str) -> None:
         """Write a line."""
@@ -59,23 +72,21 @@ class LineReporter(Reporter):
             self._shown_at, self._shown = now, done
             self._write(f"moembed: {self._step}: {self._clock.text(done, total)}")
 
+    def _line(self, text: str) -> None:
+        self._write(text)
 
-class TerminalReporter(Reporter):
+
+class TerminalReporter(_Notes):
     """Reporter that shows progress in the last line of a terminal."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._step, self._clock, self._drawn_at, self._width = "", _Clock(), 0.0, 0
-
-    def note(self, text: str) -> None:
-        """Write a line above the progress."""
-        self._draw("")
-        _to_stderr(f"moembed: {text}")
 
     def step(self, name: str) -> None:
         """Write a line."""
-        self._draw("")
         self._step, self._clock, self._drawn_at = name, _Clock(), 0.0
-        _to_stderr(f"moembed: {name}")
+        self._line(f"moembed: {name}")
 
     def progress(self, done: int, total: int) -> None:
         """Draw the progress."""
@@ -86,6 +97,11 @@ class TerminalReporter(Reporter):
         elif now - self._drawn_at >= _REDRAW_SECONDS:
             self._drawn_at = now
             self._draw(f"  {self._clock.text(done, total)}")
+
+    def _line(self, text: str) -> None:
+        """Write a line above the progress."""
+        self._draw("")
+        _to_stderr(text)
 
     def _draw(self, text: str) -> None:
         """Replace the last line; an empty text clears it."""

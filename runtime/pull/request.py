@@ -15,6 +15,7 @@ class Request:
         offline: do not use the network.
         cache_dir: the hub's cache; None for huggingface_hub's default.
         force: replace a bundle at `out`.
+        refresh: ask the hub again where a branch or tag leads.
     """
 
     recipe: str | None = None
@@ -23,3 +24,4 @@ class Request:
     offline: bool = False
     cache_dir: Path | None = None
     force: bool = False
+    refresh: bool = False

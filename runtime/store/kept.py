@@ -6,6 +6,7 @@ when another version of moembed would make another bundle of the same checkpoint
 unfinished download, and `lock` is described in `moembed.store.ownership`.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from moembed.errors import BundleError, OutputError
 from moembed.files.paths import replacing_file
 from moembed.files.staging import sweep
 from moembed.files.untrusted import parse_object, read_bounded
+from moembed.hub.names import is_commit
 from moembed.store.ownership import LOCK_FILE, is_owned, status_of
 from moembed.store.place import data_folder
 
@@ -88,8 +90,9 @@ def entry_name(revision: str, recipe: str, version: str) -> str:
 
 
 def download_name(revision: str) -> str:
-    """Return the name of an unfinished download's folder."""
-    return DOWNLOAD_PREFIX + revision[:_REVISION_DIGITS]
+    """Return the name of an unfinished download's folder, by a commit, branch or tag."""
+    digits = revision if is_commit(revision) else hashlib.sha256(revision.encode()).hexdigest()
+    return DOWNLOAD_PREFIX + digits[:_REVISION_DIGITS]
 
 
 def candidates(folder: Path, revision: str, default: str, version_of: Callable[[str], str]) -> list[Path]:

@@ -9,6 +9,7 @@ from moembed.files.paths import home_folder, xdg_folder
 
 VARIABLE = "MOEMBED_DATA"
 _APP = "moembed"
+_DRIVES = tuple(map(Path, ("/mnt", "/media", "/run/media", "/Volumes")))  # where systems mount drives
 _ESCAPES = {r"\040": " ", r"\011": "\t", r"\134": "\\"}  # of /etc/fstab
 
 
@@ -51,8 +52,8 @@ def writable_data_folder() -> Path:
         )
     if (drive := _unmounted(folder)) is not None:
         raise OutputError(
-            f"the data folder {folder} is on {drive}, which is empty and has nothing mounted on it: mount the drive, or create "
-            f"the folder yourself (mkdir -p {folder}) if it belongs there"
+            f"the data folder {folder} is on {drive}, and no drive is mounted there: mount it, or set {VARIABLE} to another folder; "
+            f"create the folder yourself (mkdir -p {folder}) if it belongs on this disk"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,19 +75,18 @@ def _absolute(text: str) -> Path:
 
 
 def _unmounted(folder: Path) -> Path | None:
-    """Return the mount point above a folder whose drive seems to be missing; None if there is none.
+    """Return the folder whose drive seems to be missing; None if there is none.
 
-    A drive is missing if a mount point of /etc/fstab is not mounted. An empty folder in which the data folder would have to be
-    created is hardly anything else, unless it is a mount point itself.
+    That is an empty mount point of /etc/fstab on which nothing is mounted, and a folder that does not exist, in a place for
+    drives, with no mount point above it.
     """
     above = [folder, *folder.parents]
     for place in _mount_points():
         if place in above and place.is_dir() and not os.path.ismount(place) and not any(_entries(place)):
             return place
-    there = next((parent for parent in above if parent.is_dir()), None)
-    if not os.environ.get(VARIABLE) or there is None or there == folder or os.path.ismount(there):
+    if folder.exists() or any(os.path.ismount(place) for place in above[:-1]):
         return None
-    return None if any(_entries(there)) or not os.access(there, os.R_OK) else there
+    return next((above[above.index(place) - 1] for place in _DRIVES if place in folder.parents), None)
 
 
 def _entries(folder: Path) -> list[str]:

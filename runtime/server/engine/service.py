@@ -10,7 +10,7 @@ import numpy as np
 from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.pull.opening import open_bundle, to_convert
-from moembed.server.engine.conversion import Conversion
+from moembed.server.engine.converting import Conversion
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.tasks import prompt_for_task, task_suffixes
 from moembed.server.errors import InternalError, ModelNotFoundError, NotReadyError, quoted

@@ -28,7 +28,6 @@ def pulled(served, tmp_path_factory):
 @pytest.fixture
 def home(served, tmp_path):
     """Empty home of one test."""
-    (tmp_path / "other").touch()  # an empty folder in front of the data folder looks like a drive that is not mounted
     return Place(tmp_path, served)
 
 

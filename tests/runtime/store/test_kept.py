@@ -144,7 +144,9 @@ def test_a_running_conversion_is_listed_and_not_removed(kept):
     with owning(kept, lambda *_: None), replacing_folder(kept / entry_name(COMMIT, "int8", "cccccccc")):
         listed = {entry.problem for entry in entries()}
         assert any(problem and problem.startswith("conversion in progress by process") for problem in listed)
-        with pytest.raises(OutputError, match=rf"acme/ft is being converted by process {os.getpid()} on .*lock\): stop it"):
+        with pytest.raises(
+            OutputError, match=rf"acme/ft is being converted by process {os.getpid()} on .*lock\): stop it"
+        ):
             remove("acme/ft")
 
 

@@ -110,9 +110,7 @@ def test_a_stopped_owner_is_not_waited_for_for_ever(holder, tmp_path, monkeypatc
         assert status_of(tmp_path).pid == os.getpid(), "the old owner leaves the new one's lock file alone"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"12345", b"\xff\x00", b"[]", b'{"pid": "x"}', b"{" * 5000], ids=str
-)
+@pytest.mark.parametrize("content", [b"", b"12345", b"\xff\x00", b"[]", b'{"pid": "x"}', b"{" * 5000], ids=str)
 def test_a_lock_file_of_another_version_is_taken_over(tmp_path, content):
     """N34"""
     (tmp_path / LOCK_FILE).write_bytes(content)

@@ -115,15 +115,19 @@ def test_a_dangling_link_is_named(monkeypatch, tmp_path):
     assert not (tmp_path / "drive").exists()
 
 
-def test_nothing_is_created_below_an_empty_mount_point(monkeypatch, tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_is_created_where_a_drive_is_not_mounted(monkeypatch, tmp_path, there):
     """N27: the models would go onto the disk of the mount point, and be hidden when the drive is mounted."""
-    (tmp_path / "mnt").mkdir()
-    monkeypatch.setenv("MOEMBED_DATA", str(tmp_path / "mnt" / "moembed"))
-    with pytest.raises(OutputError, match=r"is on .*/mnt, which is empty and has nothing mounted on it: mount the drive"):
+    monkeypatch.setattr(place, "_DRIVES", (tmp_path / "mnt",))
+    (tmp_path / "mnt" / ("big" if there else "other")).mkdir(parents=True)
+    monkeypatch.setenv("MOEMBED_DATA", str(tmp_path / "mnt" / "big" / "moembed"))
+    with pytest.raises(
+        OutputError, match=r"is on .*/mnt/big, and no drive is mounted there: mount it, or set MOEMBED_DATA"
+    ):
         writable_data_folder()
-    assert list((tmp_path / "mnt").iterdir()) == []
-    (tmp_path / "mnt" / "moembed").mkdir()
-    assert writable_data_folder() == tmp_path / "mnt" / "moembed", "as the message says"
+    assert [path.name for path in tmp_path.rglob("mnt/**/*")] == ["big" if there else "other"]
+    (tmp_path / "mnt" / "big" / "moembed").mkdir(parents=True)
+    assert writable_data_folder() == tmp_path / "mnt" / "big" / "moembed", "as the message says"
 
 
 def test_a_mount_point_of_fstab_that_is_not_mounted(monkeypatch, tmp_path):
@@ -135,13 +139,14 @@ def test_a_mount_point_of_fstab_that_is_not_mounted(monkeypatch, tmp_path):
     lines = f"# /dev/sdb1 /other\nUUID=1 / ext4\nUUID=2 {str(drive).replace(' ', chr(92) + '040')} ext4 nofail 0 2\n"
     read = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda self, *a: lines if self == Path("/etc/fstab") else read(self, *a))
-    with pytest.raises(OutputError, match=r"is on .*/my drive, which is empty and has nothing mounted"):
+    with pytest.raises(OutputError, match=r"is on .*/my drive, and no drive is mounted there"):
         writable_data_folder()
 
 
 @mounts
-def test_a_drive_that_is_mounted_and_empty_is_taken(monkeypatch, mounted):
+def test_a_drive_that_is_mounted_and_empty_is_taken(monkeypatch, mounted, tmp_path):
     """N27"""
+    monkeypatch.setattr(place, "_DRIVES", (tmp_path,))
     drive = mounted("drive")
     monkeypatch.setenv("MOEMBED_DATA", str(drive / "moembed"))
     assert writable_data_folder() == drive / "moembed"
@@ -151,7 +156,9 @@ def test_what_cannot_be_created_is_told(monkeypatch, tmp_path):
     """N25, N31"""
     (tmp_path / "file").touch()
     monkeypatch.setenv("MOEMBED_DATA", str(tmp_path / "file" / "data"))
-    with pytest.raises(OutputError, match=r"cannot be created: Not a directory; set MOEMBED_DATA .* moembed pull NAME -o"):
+    with pytest.raises(
+        OutputError, match=r"cannot be created: Not a directory; set MOEMBED_DATA .* moembed pull NAME -o"
+    ):
         writable_data_folder()
 
 

@@ -99,7 +99,7 @@ def test_a_container_is_refused_before_the_work(monkeypatch):
     """N41: 2 GB on a large host."""
     monkeypatch.setattr(room, "available_memory", lambda: (1_100_000_000, 2 * GB))
     check_memory(GB, "Converting x")
-    with pytest.raises(OutputError, match=r"needs 1\.50 GB of memory, and the control group .* allows 2\.00 GB, of which 1\.10 GB"):
+    with pytest.raises(OutputError, match=r"needs 1\.50 GB .* control group .* allows 2\.00 GB, of which 1\.10 GB"):
         check_memory(int(1.5 * GB), "Converting x")
 
 

@@ -1,0 +1,40 @@
+"""Need of a conversion: bytes on disk and of memory, by the size of the network."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from moembed.models.checkpoint import expected_tensors
+from moembed.models.config import NomicMoeConfig
+from moembed.store.room import check_disk, check_memory
+
+
+def parameters_of(config: NomicMoeConfig) -> int:
+    """Return the number of parameters of a network."""
+    return sum(math.prod(shape) for shape in expected_tensors(config).values())
+
+
+def bundle_bytes(parameters: int) -> int:
+    """Return an upper bound of the bytes of a bundle and of what is written while it is made."""
+    return int(1.3 * parameters) + (64 << 20)
+
+
+def memory_bytes(parameters: int) -> int:
+    """Return an upper bound of the bytes of memory that a conversion takes, without the page cache."""
+    return 2 * parameters + (512 << 20)
+
+
+def check_need(name: str, parameters: int, disk: Mapping[Path, int]) -> None:
+    """Make sure that there is room for a conversion.
+
+    Args:
+        name: the model.
+        parameters: number of its parameters.
+        disk: bytes to write, by folder.
+
+    Raises:
+        OutputError: there is too little memory, or a file system has too little room.
+    """
+    purpose = f"Converting {name}"
+    check_disk(disk, purpose)
+    check_memory(memory_bytes(parameters), purpose)
