@@ -47,8 +47,8 @@ _EPILOG = """exit codes:
   1    a check failed (verify, doctor)
   2    error in the arguments, the input, the model or the output
   130  interrupted (Ctrl-C)
-  143  ended by SIGTERM while a model was downloaded or converted
   141  the reader of the output exited
+  143  ended by SIGTERM while a model was downloaded or converted
 """
 
 

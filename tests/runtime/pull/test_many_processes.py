@@ -157,14 +157,14 @@ def as_user(place, uid, *command, umask=0o022, **more):
 
 
 @pytest.fixture
-def shared(pulled, request):
+def shared(pulled):
     """Home that several users reach."""
     if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv, to be several users")
     root = Path(tempfile.mkdtemp())
-    request.addfinalizer(lambda: shutil.rmtree(root))
     root.chmod(0o755)
-    return Place(root, pulled[0].hub)
+    yield Place(root, pulled[0].hub)
+    shutil.rmtree(root)
 
 
 def test_an_image_that_was_built_by_root_runs_as_anyone(shared, pulled):

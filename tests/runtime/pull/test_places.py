@@ -141,7 +141,7 @@ def test_the_checkpoint_may_be_kept(home):
     """N39: with --keep it is in the hub's cache, once; without, nothing but the bundle."""
     ran = home.run("pull", "acme/ft", "--keep", "-q")
     assert ran.returncode == 0, ran.stderr
-    assert len([path for path in (home.root / "hf").rglob(WEIGHTS)]) == 1
+    assert len(list((home.root / "hf").rglob(WEIGHTS))) == 1
     assert not list(home.data.rglob(WEIGHTS))
     place = Place(home.root, home.hub, {"MOEMBED_DATA": str(home.root / "second"), "HF_HUB_OFFLINE": "1"})
     before = len(home.hub.requests)
