@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.manifest import MANIFEST_FILE
+from moembed.convert.pipeline import convert
 from moembed.errors import OutputError
 from moembed.export.writer import check_replaceable
 from moembed.files.paths import replacing_folder
@@ -20,11 +21,13 @@ from moembed.pull.model import DEFAULT_RECIPE, Lookup, Model, look_up, version_o
 from moembed.pull.need import bundle_bytes, check_need, parameters_of
 from moembed.pull.report import Reporter
 from moembed.pull.request import Request
+from moembed.quantize.pipeline import need_packages
 from moembed.store.kept import download_name, entry_name, index_revision, key_of, sweep_downloads
 from moembed.store.ownership import Owner, Status, owning
 from moembed.store.place import VARIABLE, writable_data_folder
 from moembed.store.room import check_disk
 
+_PURPOSE = "Converting a checkpoint"
 _WAIT_NOTE_SECONDS = 0.5
 _WAIT_LINE_SECONDS = 30.0
 
@@ -45,7 +48,7 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
         VerificationError: the bundle does not compute what the checkpoint does.
         MissingExtraError: the extra `convert` is not installed.
     """
-    need_extras()
+    need_packages(_PURPOSE)
     with _work_folder(model, request) as work, owning(work, _Waiting(model, reporter)) as owner:
         progress = Progress(reporter, owner)
         if model.revision is None and not request.refresh:
@@ -74,7 +77,7 @@ def check_convertible(model: Model, request: Request) -> None:
     Raises:
         MoembedError: as `convert_model`.
     """
-    need_extras()
+    need_packages(_PURPOSE)
     if request.offline and model.checkpoint is None:
         with _work_folder(model, request) as work:
             find_checkpoint(model, request, work / download_name(model.revision or model.requested), None)
@@ -95,17 +98,6 @@ def copy_bundle(bundle: Bundle, request: Request, reporter: Reporter) -> Bundle:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / name, folder / name)
     return Bundle.open(out)
-
-
-def need_extras() -> None:
-    """Make sure that checkpoints can be converted, before anything is downloaded.
-
-    Raises:
-        MissingExtraError: a package of the extra is not installed.
-    """
-    from moembed.export.pipeline import need_extras as need
-
-    need("Converting a checkpoint")
 
 
 @contextmanager
@@ -172,23 +164,11 @@ def _converted(model: Model, checkpoint: Checkpoint, work: Path, request: Reques
     entry = work / entry_name(revision, recipe, version_of(recipe))
     out = entry if request.out is None else Path(request.out).absolute()
     check_need(model.name, parameters, {out.parent: bundle_bytes(parameters)})
-    bundle = _convert(checkpoint, out, recipe, request.force or request.out is None, progress)
+    force = request.force or request.out is None
+    bundle = convert(checkpoint, out, recipe=recipe, force=force, log=progress.step)
     if request.out is None:
         index_revision(work, model.name, model.requested, revision)
     return bundle if model.checkpoint else replace(bundle, hub=(model.name, revision))
-
-
-def _convert(checkpoint: Checkpoint, out: Path, recipe: str, force: bool, progress: Progress) -> Bundle:
-    from moembed.export.pipeline import export
-    from moembed.quantize.pipeline import quantize
-
-    fp32 = out.with_name(f"{out.name}-fp32")
-    try:
-        return quantize(
-            export(checkpoint, fp32, log=progress.step, force=True), out, recipe=recipe, force=force, log=progress.step
-        )
-    finally:
-        shutil.rmtree(fp32, ignore_errors=True)
 
 
 class _Waiting:

@@ -12,7 +12,7 @@ from moembed.hub.unfinished import PART
 from moembed.models.config import NomicMoeConfig
 from moembed.models.locate import Checkpoint, locate
 from moembed.pull.model import Model
-from moembed.pull.need import bundle_bytes, check_need, parameters_of
+from moembed.pull.need import bundle_bytes, check_graph, check_need, parameters_of
 from moembed.pull.report import Reporter
 from moembed.pull.request import Request
 from moembed.store.kept import download_name
@@ -156,7 +156,9 @@ class _Files:
         parameters, disk = size // _BYTES_PER_PARAMETER, {}
         if self._folder is not None:
             if (config := self._folder / _CONFIG).is_file():
-                parameters = parameters_of(NomicMoeConfig.from_file(config))
+                network = NomicMoeConfig.from_file(config)
+                check_graph(network)
+                parameters = parameters_of(network)
             disk[self._folder] = max(0, size - _size(self._folder / (name + PART)))
         disk[self._bundle_folder()] = bundle_bytes(parameters)
         check_need(self._model.name, parameters, disk)

@@ -17,6 +17,8 @@ from moembed.pull.report import Reporter
 from moembed.store.kept import candidates, indexed_revision, model_folder, parts_of
 
 DEFAULT_RECIPE = "int8"
+# To be increased when the same checkpoint and recipe give another bundle; tests/runtime/pull/test_version.py notices that.
+_CONVERSION = 1
 _VERSION_DIGITS = 8
 _FOLDER_FILES = ("config.json", "tokenizer.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 
@@ -149,7 +151,7 @@ def version_of(recipe: str) -> str:
         content = file.read_bytes()
     except OSError:
         content = b""  # a recipe of another version of moembed
-    return hashlib.sha256(b"%d\n%s" % (FORMAT, content)).hexdigest()[:_VERSION_DIGITS]
+    return hashlib.sha256(b"%d %d\n%s" % (FORMAT, _CONVERSION, content)).hexdigest()[:_VERSION_DIGITS]
 
 
 def _identity(folder: Path) -> str:

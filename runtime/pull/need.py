@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
+from moembed.errors import MissingExtraError
 from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
 from moembed.store.room import check_disk, check_memory
@@ -22,6 +24,22 @@ def bundle_bytes(parameters: int) -> int:
 def memory_bytes(parameters: int) -> int:
     """Return an upper bound of the bytes of memory that a conversion takes, without the page cache."""
     return 2 * parameters + (512 << 20)
+
+
+def check_graph(config: NomicMoeConfig) -> None:
+    """Make sure that there is a graph of a network: a template, or PyTorch to trace it.
+
+    Raises:
+        MissingExtraError: neither is there.
+    """
+    from moembed.export.templates import find_template  # imports onnx
+
+    if find_template(config) is None:
+        for package in ("torch", "onnxscript"):
+            if find_spec(package) is None:
+                raise MissingExtraError(
+                    package, "export", "Converting a network of a size that moembed has no template of"
+                )
 
 
 def check_need(name: str, parameters: int, disk: Mapping[Path, int]) -> None:
