@@ -96,11 +96,11 @@ class Embedder(Picklable):
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> "Embedder":
-        """Open a bundle.
+        """Open a bundle. A checkpoint that is not converted yet is downloaded, converted and kept in the data folder first.
 
         Args:
-            source: a bundle folder, a hub name `owner/name`, or None for the built-in model.
-            revision: commit, tag or branch of a hub name.
+            source: a hub name `owner/name`, the folder of a bundle or a checkpoint, or None for the built-in model.
+            revision: commit, tag or branch of a hub name; that of a known model is pinned when this is None.
             providers: `"cpu"`, `"cuda"`, or ONNX Runtime provider names in order of preference.
             threads: threads per call; None for the number of CPUs available to this process.
             spin: let idle threads spin briefly between calls: fastest on dedicated CPUs, but takes CPU time from other work.
@@ -111,6 +111,10 @@ class Embedder(Picklable):
             InputError: an argument cannot be used.
             SourceError: no such folder or hub name.
             BundleError: the bundle is incomplete, altered, or not a bundle.
+            CheckpointError: the checkpoint is not one that moembed implements, or not the pinned one.
+            OutputError: a converted bundle cannot be kept.
+            VerificationError: a converted bundle does not compute what its checkpoint does.
+            MissingExtraError: a checkpoint has to be converted, and the extra `convert` is not installed.
             ProviderError: a requested provider is not available; there is no silent fallback.
         """
         bundle = open_bundle(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,11 @@ def open_source(source: str | None, arguments: argparse.Namespace, *, rehash: bo
         arguments: parsed arguments; `offline`, and if the command has them `revision` and `quiet`, count.
         rehash: hash all files of the bundle.
     """
+    from moembed.bundle.manifest import MANIFEST_FILE
     from moembed.pull.opening import open_bundle
 
-    if source is None:
-        return open_bundle(None, rehash=rehash)
+    if source is None or os.path.isfile(os.path.join(source, MANIFEST_FILE)):  # noqa: PTH113, PTH118  (no error for any text)
+        return open_bundle(source, rehash=rehash)  # nothing that takes long
     from moembed.cli.interrupts import prompt_interrupts
 
     with prompt_interrupts(source):

@@ -27,7 +27,6 @@ from moembed.store.ownership import Owner, Status, owning
 from moembed.store.place import VARIABLE, writable_data_folder
 from moembed.store.room import check_disk
 
-_PURPOSE = "Converting a checkpoint"
 _WAIT_NOTE_SECONDS = 0.5
 _WAIT_LINE_SECONDS = 30.0
 
@@ -48,7 +47,7 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
         VerificationError: the bundle does not compute what the checkpoint does.
         MissingExtraError: the extra `convert` is not installed.
     """
-    need_packages(_PURPOSE)
+    need_packages(f"Converting {model.name}")
     with _work_folder(model, request) as work, owning(work, _Waiting(model, reporter)) as owner:
         progress = Progress(reporter, owner)
         if model.revision is None and not request.refresh:
@@ -77,7 +76,7 @@ def check_convertible(model: Model, request: Request) -> None:
     Raises:
         MoembedError: as `convert_model`.
     """
-    need_packages(_PURPOSE)
+    need_packages(f"Converting {model.name}")
     if request.offline and model.checkpoint is None:
         with _work_folder(model, request) as work:
             find_checkpoint(model, request, work / download_name(model.revision or model.requested), None)

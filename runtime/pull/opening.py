@@ -115,7 +115,9 @@ def pull(source: str | os.PathLike[str], revision: str | None, request: "Request
     return bundle if request.out is None else copy_bundle(bundle, request, reporter)
 
 
-def to_convert(source: str | os.PathLike[str] | None, *, local_files_only: bool = False) -> "Model | None":
+def to_convert(
+    source: str | os.PathLike[str] | None, reporter: "Reporter", *, local_files_only: bool = False
+) -> "Model | None":
     """Return the model that opening a source would convert; None if there is a bundle already.
 
     Raises:
@@ -126,12 +128,12 @@ def to_convert(source: str | os.PathLike[str] | None, *, local_files_only: bool 
         return None
     from moembed.hub.access import offline
     from moembed.pull.model import look_up
-    from moembed.pull.report import Reporter, default_reporter
+    from moembed.pull.report import Reporter
 
     if look_up(model, None, Reporter()).bundle is not None:
         return None
     local_files_only = local_files_only or offline() is not None
-    if hub_bundle(model, None, default_reporter(), local_files_only=local_files_only) is not None:
+    if hub_bundle(model, None, reporter, local_files_only=local_files_only) is not None:
         return None
     from moembed.pull.conversion import check_convertible
     from moembed.pull.request import Request

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from moembed.pull.report import Reporter
 from moembed.server.record import Record
 
 LOGGER = logging.getLogger("moembed.server")
@@ -49,6 +50,14 @@ def log(level: int, **fields: Any) -> None:
     """Write a log line."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, "", extra={"fields": fields})
+
+
+class LogReporter(Reporter):
+    """Reporter that writes notes about a model's download and conversion as log lines."""
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        log(logging.WARNING, event="model", message=text)
 
 
 def warn_default_task(model: str, api: str, task: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from moembed.errors import MoembedError, SourceError
 from moembed.pull.opening import open_bundle
-from moembed.pull.report import Reporter
-from moembed.server.logs import log
+from moembed.server.logs import LogReporter, configure, log
 from moembed.server.parent import exit_with_parent
+from moembed.server.settings import Settings
 from moembed.store.ownership import Status, status_of
 
 _POLL_SECONDS = 0.2
@@ -23,15 +23,15 @@ class Conversion:
     Args:
         source: name or checkpoint folder of the model.
         folder: folder of the model in the data folder.
-        offline: do not use the network.
+        settings: settings of the server.
     """
 
-    def __init__(self, source: str, folder: Path, *, offline: bool) -> None:
+    def __init__(self, source: str, folder: Path, settings: Settings) -> None:
         self._source, self._folder = source, folder
         self._ours, theirs = multiprocessing.Pipe(duplex=False)
         # Not a fork: the server has threads.
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_convert, args=(source, theirs), kwargs={"offline": offline}, name="moembed-convert", daemon=True
+            target=_convert, args=(source, theirs, settings), name="moembed-convert", daemon=True
         )
         self._theirs, self._logged = theirs, ("", 0.0)
 
@@ -84,13 +84,14 @@ class Conversion:
             )
 
 
-def _convert(source: str, result: Connection, *, offline: bool) -> None:
+def _convert(source: str, result: Connection, settings: Settings) -> None:
     """Convert a model; the main function of the process."""
     exit_with_parent()
+    configure(settings.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the server ends this one
     failure: MoembedError | None = None
     try:
-        open_bundle(source, local_files_only=offline, reporter=Reporter())
+        open_bundle(source, local_files_only=settings.offline, reporter=LogReporter())
     except MoembedError as error:
         failure = error
     except Exception as error:  # any failure: the server reports it

@@ -14,6 +14,7 @@ from moembed.server.engine.converting import Conversion
 from moembed.server.engine.engine import Engine
 from moembed.server.engine.tasks import prompt_for_task, task_suffixes
 from moembed.server.errors import InternalError, ModelNotFoundError, NotReadyError, quoted
+from moembed.server.logs import LogReporter
 from moembed.server.metrics import Metrics, QueueMetrics
 from moembed.server.settings import Settings
 from moembed.store.ownership import Status
@@ -139,12 +140,12 @@ class Service:
 
     def _open(self, source: str | None) -> Embedder:
         settings = self.settings
-        model = to_convert(source, local_files_only=settings.offline)
+        model = to_convert(source, LogReporter(), local_files_only=settings.offline)
         if source is not None and model is not None and model.folder is not None and not self._closed:
-            self._conversions[source] = Conversion(source, model.folder, offline=settings.offline)
+            self._conversions[source] = Conversion(source, model.folder, settings)
             self._conversions[source].run()
             del self._conversions[source]
-        bundle = open_bundle(source, local_files_only=settings.offline)
+        bundle = open_bundle(source, local_files_only=settings.offline, reporter=LogReporter())
         # Spinning threads would take CPU time from other processes and from the server's own event loop.
         embedder = Embedder(bundle, providers=settings.provider, threads=settings.threads, spin=False)
         if self.settings.task is not None:

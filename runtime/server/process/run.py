@@ -19,7 +19,7 @@ from moembed.pull.opening import open_bundle, to_convert
 from moembed.server.app import create_app
 from moembed.server.engine.service import parse_models
 from moembed.server.http.hosts import HostPolicy, is_loopback
-from moembed.server.logs import configure, log
+from moembed.server.logs import LogReporter, configure, log
 from moembed.server.metrics import shared_folder
 from moembed.server.process.connection_limit import (
     ACCEPTED_AT_ONCE,
@@ -62,8 +62,8 @@ def serve(settings: Settings) -> None:
         )
     converting = False
     for source in dict.fromkeys(parse_models(settings.model).values()):
-        if to_convert(source, local_files_only=settings.offline) is None:
-            open_bundle(source, local_files_only=settings.offline)
+        if to_convert(source, LogReporter(), local_files_only=settings.offline) is None:
+            open_bundle(source, local_files_only=settings.offline, reporter=LogReporter())
         else:
             converting = True
     with _listen(settings) as listener:
