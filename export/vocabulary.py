@@ -80,7 +80,7 @@ def vocabulary_of(path: Path) -> bytes | None:
     from tokenizers import Tokenizer
 
     # As `tokenizers` reads the file: with defaults filled in, and scores as its parser rounds them.
-    read = json.loads(Tokenizer.from_file(str(path)).to_str())
+    read = json.loads(Tokenizer.from_str(path.read_text("utf-8")).to_str())
     if not _is_of_family(read):
         return None
     pieces = [piece.encode() for piece, _ in read["model"]["vocab"]]

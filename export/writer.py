@@ -14,7 +14,7 @@ from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
 from moembed.export.vocabulary import write_vocabulary
 from moembed.models.examples import Examples
-from moembed.files.paths import replacing_folder, unwritable
+from moembed.files.paths import is_content, replacing_folder, unwritable
 from moembed.hub.layout import is_snapshot
 from moembed.models.interop_files import copy_interop_file
 from moembed.models.spec import published_examples
@@ -205,8 +205,7 @@ def check_replaceable(out: Path, *, force: bool) -> None:
             return
     except OSError as error:
         raise unwritable(out, error) from error
-    # ext4 has a folder lost+found on every new file system, which may be mounted there.
-    if out.is_dir() and not out.is_symlink() and all(entry.name == "lost+found" for entry in out.iterdir()):
+    if out.is_dir() and not out.is_symlink() and not any(map(is_content, out.iterdir())):
         return
     try:
         read_manifest(out)

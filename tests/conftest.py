@@ -77,6 +77,14 @@ def checkpoint(once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def template(checkpoint, once) -> Path:
+    """Folder for PYTHONPATH: processes with it have a template of the small checkpoint's network, as of a known model."""
+    from support.known_sizes import write_template
+
+    return once("template", lambda path: write_template(path, checkpoint))
+
+
+@pytest.fixture(scope="session")
 def network(checkpoint) -> "NomicMoe":
     from moembed.models.checkpoint import load_network
 

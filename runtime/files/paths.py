@@ -126,10 +126,15 @@ def _filling_mount(path: Path) -> Iterator[Path]:
         old.mkdir()
         # Without its manifest, nobody takes an old bundle for a whole one while it is exchanged.
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name != _LAST):
-            if entry != staging and entry.name != "lost+found":
+            if is_content(entry):
                 entry.rename(old / entry.name)
         for entry in sorted(partial.iterdir(), key=lambda entry: (entry.name == _LAST, entry.name)):
             entry.rename(path / entry.name)
+
+
+def is_content(entry: Path) -> bool:
+    """Check whether an entry of a folder is more than what every ext4 file system has, or a temporary folder of moembed."""
+    return entry.name != "lost+found" and not entry.name.startswith(".moembed-")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from moembed.pull.need import bundle_bytes, check_need, parameters_of
 from moembed.pull.report import Reporter
 from moembed.pull.request import Request
 from moembed.quantize.pipeline import need_packages
-from moembed.store.kept import download_name, entry_name, index_revision, key_of, sweep_downloads
+from moembed.store.kept import discard, download_name, entry_name, index_revision, key_of, sweep_downloads
 from moembed.store.ownership import Owner, Status, owning
 from moembed.store.place import VARIABLE, writable_data_folder
 from moembed.store.room import check_disk
@@ -63,10 +63,13 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
                 f"the last conversion of {model.name} was killed (process {owner.before.pid}, while {owner.before.step}); if the "
                 "kernel did it for lack of memory (dmesg names the process), it needs more"
             )
-        if problem:
-            reporter.note(f"{problem}; making the bundle of {model.name} anew")
+        anew = f"{problem}; making the bundle of {model.name} anew" if problem else ""
+        if anew and not request.offline:
+            reporter.note(anew)
         with _download_folder(model, work, owner) as download:
             checkpoint = find_checkpoint(model, request, download, progress, problem)
+            if anew and request.offline:
+                reporter.note(anew)
             return _converted(model, checkpoint, work, request, progress)
 
 
@@ -163,8 +166,12 @@ def _converted(model: Model, checkpoint: Checkpoint, work: Path, request: Reques
     entry = work / entry_name(revision, recipe, version_of(recipe))
     out = entry if request.out is None else Path(request.out).absolute()
     check_need(model.name, parameters, {out.parent: bundle_bytes(parameters)})
-    force = request.force or request.out is None
-    bundle = convert(checkpoint, out, recipe=recipe, force=force, log=progress.step)
+    if request.out is None:
+        # Without locks, another process may have been faster.
+        if (found := _current(replace(model, revision=revision), request).bundle) is not None:
+            return _kept(found, replace(model, revision=revision), request, progress)
+        discard(entry)  # a damaged one
+    bundle = convert(checkpoint, out, recipe=recipe, force=request.force or request.out is None, log=progress.step)
     if request.out is None:
         index_revision(work, model.name, model.requested, revision)
     return bundle if model.checkpoint else replace(bundle, hub=(model.name, revision))

@@ -1,5 +1,6 @@
 """Checkpoint of a model: from this machine, or downloaded after its config and the room for it were checked."""
 
+import secrets
 import shutil
 import threading
 from dataclasses import replace
@@ -73,7 +74,8 @@ def resolved(model: Model, request: Request, work: Path, progress: Progress) -> 
     Raises:
         SourceError: the hub does not answer, or does not have it.
     """
-    folder = work / download_name(model.requested)
+    # A folder of its own: without locks, another process may do the same.
+    folder = work / f"{download_name(model.requested)}-{secrets.token_hex(4)}"
     try:
         found = fetch(
             model.name,

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def remove(name: str) -> Removal | None:
     if folder is None or not os.path.lexists(folder):
         return None
     removal = Removal()
-    try:
+    with _removing():
         if folder.is_symlink():
             removal.kept.append(f"{folder.resolve()}, to which {folder} was a link")
             folder.unlink()
@@ -186,15 +187,24 @@ def remove(name: str) -> Removal | None:
             _remove_entry(path, removal)
         removal.freed += _unlinked(folder / INDEX_FILE) + _unlinked(folder / LOCK_FILE)
         _drop_folder(folder, removal)
-    except OutputError:
-        raise
-    except PermissionError as error:
-        in_use = os.name == "nt"
-        reason = "a running process uses it: stop that first" if in_use else f"{error.strerror}: ask its owner"
-        raise OutputError(f"{error.filename} cannot be removed: {reason}") from error
-    except OSError as error:
-        raise OutputError(f"{error.filename} cannot be removed: {error.strerror}") from error
     return removal
+
+
+def discard(folder: Path) -> None:
+    """Remove a kept bundle that cannot be opened, if there is one. Files that moembed did not make move to `other-NAME`.
+
+    Raises:
+        OutputError: a file cannot be removed.
+    """
+    if not os.path.lexists(folder):
+        return
+    with _removing():
+        if folder.is_symlink():
+            folder.unlink()
+            return
+        _remove_bundle(folder, Removal())
+        if folder.exists():
+            folder.rename(folder.with_name(f"other-{secrets.token_hex(2)}-{folder.name}"))
 
 
 def size_of(folder: Path) -> int:
@@ -205,6 +215,21 @@ def size_of(folder: Path) -> int:
             with suppress(OSError):
                 total += (Path(root) / name).lstat().st_size
     return total
+
+
+@contextmanager
+def _removing() -> Iterator[None]:
+    """Turn a failed removal into an error that says why."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except PermissionError as error:
+        in_use = os.name == "nt"
+        reason = "a running process uses it: stop that first" if in_use else f"{error.strerror}: ask its owner"
+        raise OutputError(f"{error.filename} cannot be removed: {reason}") from error
+    except OSError as error:
+        raise OutputError(f"{error.filename} cannot be removed: {error.strerror}") from error
 
 
 def _entries_of(folder: Path) -> Iterator[Entry]:

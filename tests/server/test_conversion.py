@@ -19,12 +19,12 @@ KEPT = 5_000_000
 
 
 @pytest.fixture
-def stalled(checkpoint, tmp_path):
+def stalled(checkpoint, template, tmp_path):
     """Home, and a hub that sends half of the weights and then nothing until it is released."""
     with Hub() as hub:
         hub.add("acme/ft", checkpoint)
         hub.faults[WEIGHTS] = Fault("stall", keep=KEPT, times=1)
-        yield Place(tmp_path, hub)
+        yield Place(tmp_path, hub, template=template)
 
 
 class Serving:

@@ -20,11 +20,13 @@ class Place:
         root: the folder.
         hub: the hub, or None.
         more: further environment variables.
+        template: from the fixture `template`; None to trace the network of a checkpoint.
     """
 
     root: Path
     hub: Hub | None = None
     more: dict[str, str] = field(default_factory=dict)
+    template: Path | None = None
 
     @property
     def data(self) -> Path:
@@ -43,6 +45,8 @@ class Place:
         }
         if self.hub is not None:
             own["HF_ENDPOINT"] = self.hub.endpoint
+        if self.template is not None:
+            own["PYTHONPATH"] = str(self.template)
         return inherited | own | self.more
 
     def start(self, *argv: object, **options: object) -> subprocess.Popen:

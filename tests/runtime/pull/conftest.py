@@ -17,18 +17,18 @@ def served(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def pulled(served, tmp_path_factory):
+def pulled(served, template, tmp_path_factory):
     """Home in which acme/ft has been pulled, what the command printed, and the requests; tests must not change it."""
-    place = Place(tmp_path_factory.mktemp("pulled"), served)
+    place = Place(tmp_path_factory.mktemp("pulled"), served, template=template)
     ran = place.run("pull", "acme/ft")
     assert ran.returncode == 0, ran.stderr
     return place, ran, list(served.requests)
 
 
 @pytest.fixture
-def home(served, tmp_path):
+def home(served, template, tmp_path):
     """Empty home of one test."""
-    return Place(tmp_path, served)
+    return Place(tmp_path, served, template=template)
 
 
 @pytest.fixture

@@ -47,12 +47,12 @@ def ended(process, number):
 
 
 @pytest.fixture
-def stalled(checkpoint, tmp_path):
+def stalled(checkpoint, template, tmp_path):
     """Home, and a hub that sends half of the weights and then nothing."""
     with Hub() as hub:
         hub.add("acme/ft", checkpoint)
         hub.faults[WEIGHTS] = Fault("stall", keep=5_000_000)
-        yield Place(tmp_path, hub)
+        yield Place(tmp_path, hub, template=template)
 
 
 def partial_of(place):
@@ -77,9 +77,9 @@ def test_a_signal_during_the_download(stalled, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_conversion(checkpoint, tmp_path, number):
+def test_a_signal_during_the_conversion(checkpoint, template, tmp_path, number):
     """N09: no half bundle."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, template=template)
     process = place.start("pull", checkpoint, "-o", tmp_path / "out", stderr=subprocess.PIPE)
     lines = []
     for line in process.stderr:

@@ -60,7 +60,7 @@ def test_four_processes_make_one_bundle(home):
     waited = [err for _, err in results if "waiting for process" in err]
     assert len(waited) == 3
     assert all("which converts acme/ft (" in err for err in waited)
-    assert sum("quantizing" in err for _, err in results) == 1, "one conversion"
+    assert sum("\nmoembed: calibrating on" in err for _, err in results) == 1, "one conversion"
 
 
 def test_four_threads_make_one_bundle(home):
@@ -163,7 +163,7 @@ def shared(pulled):
         pytest.skip("needs root and setpriv, to be several users")
     root = Path(tempfile.mkdtemp())
     root.chmod(0o755)
-    yield Place(root, pulled[0].hub)
+    yield Place(root, pulled[0].hub, template=pulled[0].template)
     shutil.rmtree(root)
 
 

@@ -1,6 +1,7 @@
 """File systems that are small, several, or have unusual names; checkpoint folders."""
 
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -42,7 +43,9 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(home, mounted
     ran = home.run("pull", "acme/ft")
     assert ran.returncode == 2
     assert ran.stderr.splitlines()[-1].startswith("moembed: error: Converting acme/ft needs ")
-    assert "its file system has 21 MB free: make room, or set MOEMBED_DATA to a folder on another disk" in ran.stderr
+    assert re.search(
+        r"its file system has \d+ MB free: make room, or set MOEMBED_DATA to a folder on another", ran.stderr
+    )
     assert sent(home.hub) == before
     assert not list(small.rglob(WEIGHTS + "*"))
 
@@ -143,7 +146,9 @@ def test_the_checkpoint_may_be_kept(home):
     assert ran.returncode == 0, ran.stderr
     assert len(list((home.root / "hf").rglob(WEIGHTS))) == 1
     assert not list(home.data.rglob(WEIGHTS))
-    place = Place(home.root, home.hub, {"MOEMBED_DATA": str(home.root / "second"), "HF_HUB_OFFLINE": "1"})
+    place = Place(
+        home.root, home.hub, {"MOEMBED_DATA": str(home.root / "second"), "HF_HUB_OFFLINE": "1"}, home.template
+    )
     before = len(home.hub.requests)
     again = place.run("pull", "acme/ft", "-q")
     assert again.returncode == 0, again.stderr
