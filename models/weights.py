@@ -125,7 +125,8 @@ class Weights:
         start, header = self._headers[path]
         entry = header[name]
         first, last = entry["data_offsets"]
-        return StoredTensor(path, start + first, last - first, entry["dtype"], tuple(entry["shape"]))
+        # Resolved: the files of a hub's cache are links, and onnx-ir refuses those out of their folder.
+        return StoredTensor(path.resolve(), start + first, last - first, entry["dtype"], tuple(entry["shape"]))
 
     def get_slice(self, name: str) -> Any:
         """Return a tensor whose parts are read by indexing."""

@@ -13,7 +13,7 @@ from moembed.arguments import flag, optional_string, path, source_name
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import InputError, SourceError
-from moembed.hub.cache import is_snapshot
+from moembed.hub.layout import is_snapshot
 
 # Everything about conversion is imported when it is needed: most programs open the built-in model or a folder.
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def open_bundle(
     local_files_only = local_files_only or offline() is not None
     if (found := hub_bundle(model, cache, reporter, local_files_only=local_files_only, rehash=rehash)) is not None:
         return found
-    from moembed.pull.conversion import convert_model
+    from moembed.pull.keeping import convert_model
     from moembed.pull.request import Request
 
     return convert_model(model, Request(offline=local_files_only, cache_dir=cache), reporter, kept.problem)
@@ -93,7 +93,7 @@ def pull(source: str | os.PathLike[str], revision: str | None, request: "Request
         MoembedError: as `open_bundle`.
     """
     from moembed.hub.access import offline
-    from moembed.pull.conversion import convert_model, copy_bundle
+    from moembed.pull.keeping import convert_model, copy_bundle
     from moembed.pull.model import DEFAULT_RECIPE, look_up
     from moembed.quantize.recipe import load_recipe
 
@@ -135,7 +135,7 @@ def to_convert(
     local_files_only = local_files_only or offline() is not None
     if hub_bundle(model, None, reporter, local_files_only=local_files_only) is not None:
         return None
-    from moembed.pull.conversion import check_convertible
+    from moembed.pull.keeping import check_convertible
     from moembed.pull.request import Request
 
     check_convertible(model, Request(offline=local_files_only))

@@ -1,7 +1,7 @@
 """Version of a conversion: it changes with whatever gives another bundle of the same checkpoint."""
 
 from moembed.bundle.bundle import Bundle
-from moembed.convert.pipeline import convert
+from moembed.convert.conversion import convert
 from moembed.models.locate import locate
 from moembed.pull import model
 from moembed.quantize.recipe import recipe_names

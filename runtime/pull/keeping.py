@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.manifest import MANIFEST_FILE
-from moembed.convert.pipeline import convert
+from moembed.convert.conversion import convert
 from moembed.errors import OutputError
 from moembed.export.writer import check_replaceable
 from moembed.files.paths import replacing_folder
