@@ -13,9 +13,9 @@ from moembed.bundle.certificate import Certificate, Reference, ReproducedExample
 from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError, VerificationError
 from moembed.export.vocabulary import write_vocabulary
-from moembed.models.examples import Examples
 from moembed.files.paths import is_content, replacing_folder, unwritable
 from moembed.hub.layout import is_snapshot
+from moembed.models.examples import Examples
 from moembed.models.interop_files import copy_interop_file
 from moembed.models.spec import published_examples
 from moembed.tokenizer.native import VOCABULARY_FILE
