@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.manifest import MANIFEST_FILE, Manifest
 from moembed.cli import main
+from moembed.convert.pipeline import convert
 from moembed.errors import CheckpointError, VerificationError
 from moembed.export.pipeline import export
 from moembed.files.records import read_record
@@ -346,6 +347,16 @@ def test_what_reproduces_the_examples_is_certified(bundles, capsys):
         assert "reproduces the 4 published examples" in capsys.readouterr().out
     stated = bundles["fp32"].manifest.certificate.examples["hidden"]
     assert stated.allowed == PUBLISHED.examples.hidden_states[0].tolerance
+
+
+def test_a_conversion_without_torch_is_held_to_them_too(bundles, weights, tmp_path, monkeypatch):
+    converted = convert(locate(weights), tmp_path / "converted").manifest.certificate.examples
+    assert converted == bundles["int8"].manifest.certificate.examples
+    other = shutil.copytree(weights, tmp_path / "other")
+    (other / "config_sentence_transformers.json").unlink()
+    with pytest.raises(VerificationError, match="expected the prompt 'passage', found the prompts: none"):
+        convert(locate(other), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_verify_repeats_the_examples(bundles, tmp_path, capsys, monkeypatch):
