@@ -19,6 +19,7 @@ from moembed.export.writer import check_replaceable, write_graph, writing_bundle
 from moembed.files.staging import staging_folder
 from moembed.models.checkpoint import open_checkpoint
 from moembed.models.locate import Checkpoint
+from moembed.models.spec import published_examples
 from moembed.quantize.pipeline import GRAPH, calibration_ids, most_sensitive, need_packages, quantized
 from moembed.quantize.recipe import load_recipe
 from moembed.tokenizer.tokenizer import Tokenizer
@@ -82,7 +83,7 @@ def convert(
             write_interop_files(writer, checkpoint)
             log("computing the reference vectors")
             with closing(Oracle(checkpoint.folder)) as oracle:
-                expected = oracle_runner(oracle, probes)
+                expected = oracle_runner(oracle, [*probes, *published_examples(checkpoint.weights_sha256).ids])
             written = writer.certify(
                 reference_of(checkpoint),
                 "the checkpoint (numpy float64)",

@@ -1,7 +1,7 @@
 """Writing of bundles: a folder that appears complete, compared with its reference and certified, or not at all."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -23,6 +23,7 @@ from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.examples import run_examples
 from moembed.verify.machine import this_machine
 from moembed.verify.stability import check_stability
+from moembed.verify.tolerances import FP32
 from moembed.version import __version__
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class BundleWriter:
         *,
         weights_sha256: str,
         prompts: Mapping[str, str],
+        near_ties: Collection[str] = (),
     ) -> Written:
         """Compare the graph with its reference and with published examples, once all other files are there.
 
@@ -123,12 +125,13 @@ class BundleWriter:
             tolerance: largest distance.
             weights_sha256: digest of the checkpoint's weights. Those of a known model must reproduce its published examples.
             prompts: prompt name -> text in front, as the manifest will have them.
+            near_ties: names of the published examples that the reference's certificate excuses.
 
         Returns:
             The manifest's fields about the files; the stability in the certificate is not yet checked.
 
         Raises:
-            VerificationError: the graph is too far from the reference, or does not reproduce a published example.
+            VerificationError: the graph is too far from the reference, or one of them does not reproduce a published example.
         """
         from moembed.verify.parity import compare, graph_runner
 
@@ -137,7 +140,10 @@ class BundleWriter:
         report = compare(name, expected, found, texts, tolerance)
         if not report.passed:
             raise VerificationError(f"the graph differs from {name}: " + "; ".join(report.problems))
-        examples = self._reproduce(published_examples(weights_sha256), prompts, found, tolerance, expected)
+        judged = {"the bundle": (found, tolerance)}
+        if not tolerance.exact:
+            judged[name] = expected, FP32  # it shows what quantization hides
+        examples = self._reproduce(published_examples(weights_sha256), prompts, judged, expected, near_ties)
         del found
         files = _file_records(self.folder)
         certificate = Certificate(
@@ -160,23 +166,27 @@ class BundleWriter:
         self,
         examples: Examples,
         prompts: Mapping[str, str],
-        found: "Runner",
-        tolerance: "Tolerance",
+        judged: "dict[str, tuple[Runner, Tolerance]]",
         reference: "Runner",
+        near_ties: Collection[str],
     ) -> dict[str, ReproducedExample] | None:
-        """Run published examples, and return their figures for the certificate; None if there are none."""
+        """Run published examples; return the figures of the first one judged for the certificate, None without examples."""
         if not examples.all:
             return None
         self.log(f"reproducing {len(examples.all)} published examples")
         tokenizer = Tokenizer(self.folder / "tokenizer.json")
-        results = run_examples(examples, prompts, tokenizer, found, tolerance, reference)
-        if failed := [str(result) for result in results if not result.passed]:
-            raise VerificationError(
-                f"the weights are those of a known model, but {len(failed)} of its {len(results)} published examples are not "
-                f"reproduced, so the bundle is not written: {'; '.join(failed)}. This is a fault of this conversion or its "
-                "environment: upgrade moembed and onnxruntime, or report it"
-            )
-        return {result.example.name: result.record() for result in results}
+        results = {
+            who: run_examples(examples, prompts, tokenizer, runner, tolerance, reference, near_ties)
+            for who, (runner, tolerance) in judged.items()
+        }
+        for who, found in results.items():
+            if failed := [str(result) for result in found if not result.passed]:
+                raise VerificationError(
+                    f"the weights are those of a known model, but {who} does not reproduce {len(failed)} of its {len(found)} "
+                    f"published examples, so no bundle is written: {'; '.join(failed)}. This is a fault of this conversion or "
+                    "its environment: upgrade moembed and onnxruntime, or report it"
+                )
+        return {result.example.name: result.record() for result in next(iter(results.values()))}
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Check whether the otherwise complete bundle is batch-invariant, add that to the certificate and write the manifest.

@@ -141,3 +141,8 @@ class Examples:
     def all(self) -> tuple[Example, ...]:
         """Every example, of each kind."""
         return (*self.similarity, *self.pooled, *self.hidden_states, *self.routing)
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """Token ids of every text, each once."""
+        return [list(ids) for ids in dict.fromkeys(text.ids for example in self.all for text in example.texts)]

@@ -87,6 +87,7 @@ def quantize(
             settings.tolerance,
             weights_sha256=bundle.manifest.source.weights_sha256,
             prompts=bundle.manifest.prompts,
+            near_ties=bundle.manifest.certificate.near_ties,
         )
         del expected
         writer.write_manifest(replace(bundle.manifest, recipe=recipe, **written))

@@ -125,3 +125,8 @@ class Certificate:
     stability: Stability = UNCHECKED
     quality: dict[str, Quality] = field(default_factory=dict)
     examples: dict[str, ReproducedExample] | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def near_ties(self) -> tuple[str, ...]:
+        """Names of the published examples that were not judged."""
+        return tuple(name for name, example in (self.examples or {}).items() if example.near_tie)

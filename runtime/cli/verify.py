@@ -2,7 +2,7 @@
 
 import argparse
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,11 +182,14 @@ def _examples(bundle: "Bundle") -> "list[ExampleResult]":
     examples = published_examples(manifest.source.weights_sha256)
     if not examples.all:
         return []
-    tolerance = tolerance_of(manifest.recipe)
-    results = run_examples(examples, manifest.prompts, Tokenizer(bundle), bundle_runner(bundle), tolerance)
-    stated = manifest.certificate.examples or {}
-    excused = {name for name, example in stated.items() if example.near_tie}
-    return [replace(result, near_tie=result.example.name in excused) for result in results]
+    return run_examples(
+        examples,
+        manifest.prompts,
+        Tokenizer(bundle),
+        bundle_runner(bundle),
+        tolerance_of(manifest.recipe),
+        excused=manifest.certificate.near_ties,
+    )
 
 
 def _texts(bundle: "Bundle") -> list[list[int]]:

@@ -21,7 +21,7 @@ class Network:
         self.config = json.loads((folder / "config.json").read_text())
         self.tensors = {name: value.astype(float) for name, value in load_file(folder / "model.safetensors").items()}
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.gelu = np.vectorize(_tanh_gelu if tanh else _erf_gelu)
+        self.gelu = tanh_gelu if tanh else _erf_gelu
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).ids
@@ -162,9 +162,11 @@ def _softmax(values: list[float]) -> list[float]:
     return [value / sum(exponentials) for value in exponentials]
 
 
+@np.vectorize
 def _erf_gelu(x: float) -> float:
     return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
 
 
-def _tanh_gelu(x: float) -> float:
+@np.vectorize
+def tanh_gelu(x: float) -> float:
     return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
