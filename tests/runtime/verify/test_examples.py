@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.manifest import MANIFEST_FILE, Manifest
 from moembed.cli import main
-from moembed.convert.pipeline import convert
+from moembed.convert.conversion import convert
 from moembed.errors import CheckpointError, VerificationError
 from moembed.export.pipeline import export
 from moembed.files.records import read_record
