@@ -128,7 +128,8 @@ def find_checkpoint(
         shutil.rmtree(download, ignore_errors=True)
         raise SourceError(
             f"{f'{problem}; ' if problem else ''}{model.title} is not converted yet, its checkpoint is not on this machine, and "
-            f"the network is not allowed: run moembed pull {model.name} while online"
+            f"the network is not allowed: run moembed pull {model.name} while online, or pass a local folder (there is no folder "
+            f"{model.name} here)"
         ) from error
 
 

@@ -200,9 +200,9 @@ def test_doctor(cli, monkeypatch, tmp_path):
     assert code == 0
     for fact in ("CPUExecutionProvider", "portable", "onnxruntime 1.", "works"):
         assert fact in out
-    from moembed.bundle import locate as sources
+    from moembed.pull import opening
 
-    monkeypatch.setattr(sources, "DEFAULT_FOLDER", tmp_path)
+    monkeypatch.setattr(opening, "DEFAULT_FOLDER", tmp_path)
     code, out, _ = cli("doctor", "--json")
     assert code == 1
     assert "not a bundle" in json.loads(out)["problems"][0]

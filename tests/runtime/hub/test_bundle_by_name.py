@@ -113,14 +113,14 @@ def test_the_offline_switch_of_huggingface_hub_with_nothing_cached(used, tmp_pat
     )
     said = ran.stderr.splitlines()[-1]
     assert said.startswith(
-        "moembed.errors.SourceError: moembed.json of acme/bundle at revision main is not in the cache"
+        "moembed.errors.SourceError: acme/bundle is not converted yet, its checkpoint is not on this machine"
     )
     assert hub.requests[before:] == []
 
 
 def test_local_files_only_with_nothing_cached(hub, repository):
     hub.add("acme/bundle", repository)
-    with pytest.raises(SourceError, match="not in the cache and the network was not allowed.*download it once"):
+    with pytest.raises(SourceError, match="acme/bundle is not converted yet, .* and the network is not allowed"):
         open_bundle("acme/bundle", local_files_only=True)
     assert hub.requests == []
 
@@ -165,15 +165,13 @@ def test_a_cache_of_the_callers_choice(hub, repository, tmp_path):
         ("acme/bundle", "v9", "acme/bundle has no revision v9: pass one of its commits, tags or branches"),
         ("acme/bundle", "0" * 40, "acme/bundle has no revision 0000"),
         ("acme/incomplete", None, "acme/incomplete at revision .* holds no tokenizer.json"),
-        ("acme/checkpoint", None, "holds no moembed.json; .* moembed export acme/checkpoint -o BUNDLE"),
         ("acme/../bundle", None, "no folder acme/../bundle, and it is not a hub name"),
         ("acme/bun--dle", None, "acme/bun--dle is not a valid hub name: .*--"),
     ],
 )
-def test_what_cannot_be_had_is_said(hub, repository, checkpoint, tmp_path, name, revision, said):
+def test_what_cannot_be_had_is_said(hub, repository, tmp_path, name, revision, said):
     hub.add("acme/bundle", repository)
     hub.add("acme/incomplete", bundle_repository(tmp_path / "incomplete", without=["tokenizer.json", WEIGHTS]))
-    hub.add("acme/checkpoint", checkpoint)
     hub.repos["acme/incomplete"].folder.joinpath(WEIGHTS).write_bytes(b"")  # listed in front of the tokenizer
     with pytest.raises(SourceError, match=said):
         open_bundle(name, revision=revision)
