@@ -163,7 +163,8 @@ class _Files:
                 check_graph(network)
                 parameters = parameters_of(network)
             disk[self._folder] = max(0, size - _size(self._folder / (name + PART)))
-        disk[self._bundle_folder()] = bundle_bytes(parameters)
+        place = self._request.place or self._model.folder or Path.cwd()
+        disk[place] = disk.get(place, 0) + bundle_bytes(parameters)
         check_need(self._model.name, parameters, disk)
 
     def progress(self, name: str, done: int, total: int | None) -> None:
@@ -174,10 +175,6 @@ class _Files:
             self._progress.progress(done, total)
         else:
             stop_with_program()
-
-    def _bundle_folder(self) -> Path:
-        folder = self._model.folder if self._request.out is None else Path(self._request.out).absolute().parent
-        return folder or Path.cwd()
 
 
 def _size(path: Path) -> int:

@@ -93,7 +93,7 @@ def copy_bundle(bundle: Bundle, request: Request, reporter: Reporter) -> Bundle:
     """
     out = Path(request.out or bundle.folder).absolute()
     check_replaceable(out, force=request.force)
-    check_disk({out.parent: bundle.size}, f"Copying {bundle.manifest.name}")
+    check_disk({request.place or out.parent: bundle.size}, f"Copying {bundle.manifest.name}")
     reporter.step(f"copying {bundle.folder} to {out}")
     with replacing_folder(out) as folder:
         for name in (*bundle.manifest.files, MANIFEST_FILE):
@@ -105,17 +105,14 @@ def copy_bundle(bundle: Bundle, request: Request, reporter: Reporter) -> Bundle:
 @contextmanager
 def _work_folder(model: Model, request: Request) -> Iterator[Path]:
     """Yield the folder of locks and downloads: that of the model in the data folder, or one beside the output."""
-    if request.out is None:
+    if request.out is None or request.place is None:
         writable_data_folder()
         folder = model.folder
         if folder is None:
             raise OutputError(f"no folder to keep {model.name} in: set {VARIABLE} to a folder")
     else:
         check_replaceable(request.out, force=request.force)
-        out = Path(request.out).absolute()
-        # A file system that is mounted at the output has its own room.
-        parent = out if os.path.ismount(out) else out.parent
-        folder = parent / f".moembed-{key_of(model.kept_as)}"
+        folder = request.place / f".moembed-{key_of(model.kept_as)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -165,7 +162,7 @@ def _converted(model: Model, checkpoint: Checkpoint, work: Path, request: Reques
     recipe, parameters = request.recipe or DEFAULT_RECIPE, parameters_of(checkpoint.config)
     entry = work / entry_name(revision, recipe, version_of(recipe))
     out = entry if request.out is None else Path(request.out).absolute()
-    check_need(model.name, parameters, {out.parent: bundle_bytes(parameters)})
+    check_need(model.name, parameters, {request.place or work: bundle_bytes(parameters)})
     if request.out is None:
         # Without locks, another process may have been faster.
         if (found := _current(replace(model, revision=revision), request).bundle) is not None:

@@ -1,5 +1,6 @@
 """`Request`: options of a pull."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,3 +26,11 @@ class Request:
     cache_dir: Path | None = None
     force: bool = False
     refresh: bool = False
+
+    @property
+    def place(self) -> Path | None:
+        """Folder on whose file system the output is written: its parent, or itself if a file system is mounted there."""
+        if self.out is None:
+            return None
+        out = self.out.absolute()
+        return out if os.path.ismount(out) else out.parent
