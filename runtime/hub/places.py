@@ -87,7 +87,7 @@ class FolderPlace(Place):
         target = self._into / found.source.file
         with _writing(self._into):
             _make_way(target)
-        sweep(target)
+        # Unfinished files of other names stay: small files are fetched again before unfinished weights are continued.
         download(client, found.source, target, progress=progress)
 
     def note_absent(self, commit: str, name: str) -> None:
