@@ -67,7 +67,7 @@ def prompt_interrupts(name: str) -> Iterator[None]:
         finished.set()
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
         writer.close()
         watcher.join()
         reader.close()

@@ -80,12 +80,13 @@ def _state(entry: "Entry") -> str:
 
 def _remove(name: str) -> int:
     from moembed.pull.opening import model_of
-    from moembed.store.kept import remove
+    from moembed.store.kept import folder_named, remove
     from moembed.store.room import in_words
 
-    model = model_of(name, None)
-    title, kept_as = (name, name) if model is None else (model.name, model.kept_as)
-    removal = remove(kept_as)
+    title, folder = name, folder_named(name)
+    if folder is None and (model := model_of(name, None)) is not None:
+        title, folder = model.name, model.folder
+    removal = remove(title, folder)
     if removal is None:
         log(f"moembed: nothing is kept of {title}")
         return 0

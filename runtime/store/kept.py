@@ -161,13 +161,23 @@ def sweep_downloads(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def remove(name: str) -> Removal | None:
+def folder_named(name: str) -> Path | None:
+    """Return the folder of the model that `moembed models` lists under a name, such as the path of a folder that is gone."""
+    data = data_folder()
+    found = [] if data is None else _children(data / _MODELS)
+    return next((folder for folder in found if _index(folder).get("model") == name), None)
+
+
+def remove(name: str, folder: Path | None) -> Removal | None:
     """Remove everything that moembed keeps of a model; None if it keeps nothing. Links are removed, never followed.
+
+    Args:
+        name: the model, for errors.
+        folder: its folder in the data folder, which may not exist; None for none.
 
     Raises:
         OutputError: a process is converting the model, or a file cannot be removed.
     """
-    folder = model_folder(name)
     if folder is None or not os.path.lexists(folder):
         return None
     removal = Removal()

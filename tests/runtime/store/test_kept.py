@@ -147,7 +147,7 @@ def test_a_running_conversion_is_listed_and_not_removed(kept):
         with pytest.raises(
             OutputError, match=rf"acme/ft is being converted by process {os.getpid()} on .*lock\): stop it"
         ):
-            remove("acme/ft")
+            remove("acme/ft", model_folder("acme/ft"))
 
 
 def test_removal(kept, capsys):
@@ -163,6 +163,15 @@ def test_removal(kept, capsys):
     assert main(["models", "--remove", "../../etc"]) == 2, "no name leaves the data folder"
 
 
+def test_removal_of_a_checkpoint_folder_that_is_gone(kept, tmp_path, capsys):
+    """N40: by the name under which it is listed."""
+    gone = str(tmp_path / "gone")
+    index_revision(kept, gone, "x", COMMIT)
+    assert main(["models", "--remove", gone]) == 0
+    assert f"removed {gone}" in capsys.readouterr().err
+    assert not kept.exists()
+
+
 def test_removal_follows_no_link(kept, int8, tmp_path):
     """N40"""
     elsewhere = shutil.copytree(int8.folder, tmp_path / "elsewhere")
@@ -171,7 +180,7 @@ def test_removal_follows_no_link(kept, int8, tmp_path):
     (kept / entry_name(COMMIT, "int8", "cccccccc")).symlink_to(elsewhere)
     (kept / download_name(COMMIT)).symlink_to(elsewhere)
     before = sorted(elsewhere.rglob("*"))
-    removal = remove("acme/ft")
+    removal = remove("acme/ft", model_folder("acme/ft"))
     assert sorted(elsewhere.rglob("*")) == before
     assert any(f"{elsewhere}, to which " in text for text in removal.kept)
 
@@ -181,7 +190,7 @@ def test_removal_of_a_link_out_of_the_data_folder(kept, int8, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     kept.rename(elsewhere)
     kept.symlink_to(elsewhere)
-    removal = remove("acme/ft")
+    removal = remove("acme/ft", model_folder("acme/ft"))
     assert not kept.is_symlink()
     assert only(elsewhere).is_dir()
     assert removal.kept == [f"{elsewhere}, to which {kept} was a link"]
@@ -195,7 +204,7 @@ def test_removal_leaves_files_of_others(kept, manifest):
     mine = [kept / "notes.txt", only(kept) / "vectors.npy", only(kept) / "onnx" / "readme"]
     for path in mine:
         path.write_text("mine")
-    removal = remove("acme/ft")
+    removal = remove("acme/ft", model_folder("acme/ft"))
     assert sorted(path for path in kept.rglob("*") if path.is_file()) == sorted(mine)
     assert removal.freed > 1_000_000
     assert any("notes.txt, which moembed did not make" in text for text in removal.kept)
@@ -205,7 +214,7 @@ def test_removal_leaves_files_of_others(kept, manifest):
 def test_a_model_whose_folder_went_meanwhile(kept):
     """N40"""
     shutil.rmtree(only(kept))
-    assert remove("acme/ft").freed < 1000
+    assert remove("acme/ft", model_folder("acme/ft")).freed < 1000
     assert not kept.exists()
 
 
@@ -214,6 +223,6 @@ def test_what_cannot_be_removed_is_told(kept):
     kept.chmod(0o500)
     try:
         with pytest.raises(OutputError, match="cannot be removed: Permission denied: ask its owner"):
-            remove("acme/ft")
+            remove("acme/ft", model_folder("acme/ft"))
     finally:
         kept.chmod(0o700)
