@@ -23,7 +23,13 @@ _BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105  (the h
 
 
 class AbsentError(SourceError):
-    """File that the repository does not have, or, without the network, the cache."""
+    """File that the repository does not have, or, without the network, the cache.
+
+    Attributes:
+        stated: the hub said so, and not only that something is missing.
+    """
+
+    stated: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,10 +189,10 @@ class Client:
         if code == "RevisionNotFound":
             return SourceError(f"{repo} has no revision {revision}: pass one of its commits, tags or branches")
         if status == 404:
-            unclear = (
-                f": {answer.host} does not say if the file, the revision or the repository is missing (status 404)"
-            )
-            return AbsentError(f"{at} holds no {file}{'' if code == 'EntryNotFound' else unclear}")
+            unclear = f": {answer.host} does not say if file, revision or repository is missing (status 404)"
+            absent = AbsentError(f"{at} holds no {file}{'' if code == 'EntryNotFound' else unclear}")
+            absent.stated = code == "EntryNotFound"
+            return absent
         said = f": {shown(message)}" if message else ""
         return SourceError(f"{file} of {at} could not be downloaded: {answer.host} answered with status {status}{said}")
 

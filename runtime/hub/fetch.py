@@ -173,6 +173,8 @@ class _Job:
         if digest:
             own = self.place.folder(commit) / name
             found = find_by_digest(self.repo, name, digest, self.place.folders, first=own)
+            if found not in (None, own):
+                self.reporter.log(f"{name} of {self.repo} is on this machine already: {found}")
         else:
             paths = (cached(folder, self.repo, commit, name) for folder in self.place.folders)
             # A bundle in the cache is not hashed here at every start: opening it compares with its manifest.
@@ -195,8 +197,8 @@ class _Job:
             if self._take_as_cached(name):
                 return
             raise self._unreachable(name, error) from error
-        except AbsentError:
-            if self.commit:
+        except AbsentError as error:
+            if self.commit and error.stated:
                 self.place.note_absent(self.commit, name)
             raise
         self.commit = found.commit

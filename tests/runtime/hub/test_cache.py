@@ -9,7 +9,7 @@ import pytest
 
 from moembed.errors import OutputError, SourceError
 from moembed.hub.cache import commit_of, find_by_digest
-from moembed.hub.fetch import fetch
+from moembed.hub.fetch import Reporter, fetch
 from support.hub_server import digest_of
 
 WEIGHTS = "model.safetensors"
@@ -89,8 +89,13 @@ def test_weights_are_found_by_their_digest_however_the_cache_was_copied(
     change(base)
     before = snapshot_of(cache)
     pin = {WEIGHTS: digest_of(served.weights)}
-    found = fetch("acme/model", FILES, revision=PIN, sha256=pin, into=tmp_path / "into")
+    lines = []
+    found = fetch(
+        "acme/model", FILES, revision=PIN, sha256=pin, into=tmp_path / "into", reporter=Reporter(log=lines.append)
+    )
     assert found.commit == PIN
+    assert [line for line in lines if "is on this machine already" in line] == lines
+    assert len(lines) == 1
     assert {request.path for request in served.requests} == {"config.json"}
     assert served.stored == []
     assert digest_of(tmp_path / "into" / WEIGHTS) == pin[WEIGHTS]
@@ -175,7 +180,13 @@ def test_unpinned_weights_are_recognized_by_the_digest_that_the_hub_states(serve
     assert digest_of(tmp_path / "into" / WEIGHTS) == digest_of(served.weights)
 
 
-def test_a_file_with_another_digest_is_not_taken(cache, base):
+def test_a_blob_that_is_named_by_another_digest_is_not_even_read(cache, base, monkeypatch):
+    monkeypatch.delattr("moembed.hub.cache._has_digest")
+    assert find_by_digest("acme/model", WEIGHTS, "0" * 64, [cache]) is None
+
+
+def test_a_copy_with_another_digest_is_not_taken(cache, base):
+    copied_without_blobs(base)
     assert find_by_digest("acme/model", WEIGHTS, "0" * 64, [cache]) is None
 
 

@@ -58,6 +58,21 @@ def test_a_pinned_model_from_a_poor_mirror(mirror, tmp_path):
     assert list((tmp_path / "2").iterdir()) == []
 
 
+def test_a_storage_that_answers_no_head_request(mirror, tmp_path):
+    """A signed address is often valid for GET alone."""
+    mirror.faults[WEIGHTS] = Fault("expired", times=1)
+    fetched(tmp_path, revision=mirror.commit, sha256={WEIGHTS: digest_of(mirror.weights)})
+    assert [request.method for request in mirror.stored] == ["HEAD", "GET"]
+
+
+def test_a_mirror_that_does_not_say_what_is_missing(mirror, tmp_path):
+    with pytest.raises(
+        SourceError, match="holds no nothing.json: .* does not say if file, revision or repository is missing"
+    ):
+        fetch("acme/model", ["nothing.json"], revision=mirror.commit, patience=PATIENCE)
+    assert not list(tmp_path.rglob(".no_exist")), "it is not remembered as absent"
+
+
 def test_a_branch_from_a_poor_mirror_is_refused(mirror, tmp_path):
     host = mirror.storage.removeprefix("http://")
     with pytest.raises(

@@ -127,7 +127,9 @@ def test_a_command_that_waits_ends_at_once(served, tmp_path, reached):  # N09
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5, (
+        "the waits are 30 and 60 seconds; alone on a machine, it takes a fraction of one"
+    )
     assert process.returncode == 130
     assert "Traceback" not in said
 
