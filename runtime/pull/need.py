@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from moembed.errors import MissingExtraError
+from moembed.errors import extra
 from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
 from moembed.store.room import check_disk, check_memory
@@ -35,11 +35,10 @@ def check_graph(config: NomicMoeConfig) -> None:
     from moembed.export.templates import find_template  # imports onnx
 
     if find_template(config) is None:
-        for package in ("torch", "onnxscript"):
-            if find_spec(package) is None:
-                raise MissingExtraError(
-                    package, "export", "Converting a network of a size that moembed has no template of"
-                )
+        with extra("export", "Converting a network of a size that moembed has no template of"):
+            for package in ("torch", "onnxscript"):
+                if find_spec(package) is None:  # to import them takes seconds
+                    raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 def check_need(name: str, parameters: int, disk: Mapping[Path, int]) -> None:
