@@ -9,10 +9,10 @@ from moembed.bundle.bundle import Bundle
 from moembed.errors import CheckpointError, MissingExtraError
 from moembed.export.contents import (
     check_tokenizer,
+    described_tensors,
     graph_properties,
     manifest_of,
     reference_of,
-    stored_dtypes,
     write_interop_files,
 )
 from moembed.export.writer import check_replaceable, write_graph, writing_bundle
@@ -70,7 +70,7 @@ def convert(
     from moembed.verify.parity import oracle_runner
 
     check_tokenizer(checkpoint)
-    log(f"reading {checkpoint.folder} (tensors: {stored_dtypes(checkpoint)})")
+    log(f"reading {checkpoint.folder} (tensors: {described_tensors(checkpoint)})")
     limit, properties = checkpoint.spec.max_tokens, graph_properties(checkpoint, recipe)
     tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
     texts, probes = calibration_ids(tokenizer, checkpoint.spec.prompts, limit), probe_ids(tokenizer, limit)

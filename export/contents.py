@@ -38,6 +38,14 @@ def stored_dtypes(checkpoint: Checkpoint) -> str:
     return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items()))
 
 
+def described_tensors(checkpoint: Checkpoint) -> str:
+    """Describe the tensors of a checkpoint, such as "148 float32, named behind 'module.'"."""
+    from moembed.models.checkpoint import name_prefix
+
+    prefix = name_prefix(checkpoint.folder)
+    return stored_dtypes(checkpoint) + (f", named behind {prefix!r}" if prefix else "")
+
+
 def graph_properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
     """Return the metadata of the graph."""
     spec = checkpoint.spec

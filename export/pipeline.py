@@ -8,10 +8,10 @@ from moembed.bundle.manifest import UNQUANTIZED
 from moembed.errors import extra
 from moembed.export.contents import (
     check_tokenizer,
+    described_tensors,
     graph_properties,
     manifest_of,
     reference_of,
-    stored_dtypes,
     write_interop_files,
 )
 from moembed.export.writer import check_replaceable, writing_bundle
@@ -55,7 +55,7 @@ def export(
     from moembed.verify.parity import network_runner
 
     check_tokenizer(checkpoint)
-    log(f"reading {checkpoint.folder} (tensors: {stored_dtypes(checkpoint)})")
+    log(f"reading {checkpoint.folder} (tensors: {described_tensors(checkpoint)})")
     network = load_network(checkpoint.folder)
     log("tracing the encoder")
     template = make_template(checkpoint.config)

@@ -100,6 +100,16 @@ def stored_dtypes(folder: Path) -> dict[str, int]:
         return dict(Counter(_DTYPES[dtype] for _, dtype in weights.shapes().values()))
 
 
+def name_prefix(folder: Path) -> str:
+    """Return what the names of all tensors begin with and are read without; often empty.
+
+    Raises:
+        CheckpointError: as `open_checkpoint`.
+    """
+    with open_checkpoint(folder, "np") as (_, weights):
+        return weights.prefix
+
+
 def load_network(folder: Path) -> "NomicMoe":
     """Load a checkpoint into the PyTorch network, in float32 and evaluation mode.
 

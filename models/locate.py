@@ -8,6 +8,7 @@ from typing import Any
 from moembed.arguments import source_name
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError, SourceError
+from moembed.files.untrusted import lfs_advice
 from moembed.hub.client import AbsentError
 from moembed.hub.fetch import Fetched, Reporter, fetch, file_names
 from moembed.hub.names import HubName, parse
@@ -115,6 +116,9 @@ def _local(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} lacks {', '.join(missing)}; a checkpoint has {required}{advice(paths_in(folder))}"
         )
+    for name in REQUIRED_FILES:
+        if advised := lfs_advice(folder / name):
+            raise CheckpointError(f"{folder / name} cannot be read{advised}")
     config = NomicMoeConfig.from_file(folder / "config.json")
     check_modules(folder)
     config_sha256, weights_sha256 = sha256_of(folder / "config.json"), weights.sha256()

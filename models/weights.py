@@ -16,11 +16,13 @@ from typing import Any
 from moembed.bundle.bundle import sha256_of
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import CheckpointError, extra, shown
+from moembed.files.untrusted import lfs_advice
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_config.json"
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors")
+_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|model\.)*")
 _PICKLE = (
     "a pickle, which is never loaded because loading one runs code: load it where you trust it and save it with "
     "save_pretrained(FOLDER, safe_serialization=True)"
@@ -97,40 +99,54 @@ class Weights:
     """Tensors of open safetensors files by name, memory-mapped.
 
     Args:
-        handles: tensor name -> path of the file that holds it, and the open file.
+        handles: tensor name in the file -> path of the file that holds it, and the open file.
+
+    Attributes:
+        prefix: what all names in the files begin with, and the names here do not: `module.` and others that wrappers of a network
+            leave; often empty.
     """
 
     def __init__(self, handles: dict[str, tuple[Path, Any]]) -> None:
-        self._handles = {name: handle for name, (_, handle) in handles.items()}
-        self._paths = {name: path for name, (path, _) in handles.items()}
+        self.prefix = _common_prefix(handles)
+        self._files = {name.removeprefix(self.prefix): place for name, place in handles.items()}
         self._headers: dict[Path, tuple[int, dict[str, Any]]] = {}
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the shape of every tensor, and its dtype by safetensors' name."""
         found = {}
-        for name in self._handles:
+        for name in self._files:
             view = self.get_slice(name)
             found[name] = (tuple(view.get_shape()), str(view.get_dtype()))
         return found
 
     def get_tensor(self, name: str) -> Any:
         """Read a whole tensor, in its stored dtype."""
-        return self._handles[name].get_tensor(name)
+        return self._files[name][1].get_tensor(self.prefix + name)
 
     def stored(self, name: str) -> StoredTensor:
         """Return the place of a tensor, for a reader that maps the file itself."""
-        path = self._paths[name]
+        path = self._files[name][0]
         if path not in self._headers:
             self._headers[path] = _read_header(path)
         start, header = self._headers[path]
-        entry = header[name]
+        entry = header[self.prefix + name]
         first, last = entry["data_offsets"]
         # Resolved: the files of a hub's cache are links, and onnx-ir refuses those out of their folder.
         return StoredTensor(path.resolve(), start + first, last - first, entry["dtype"], tuple(entry["shape"]))
 
     def get_slice(self, name: str) -> Any:
         """Return a tensor whose parts are read by indexing."""
-        return self._handles[name].get_slice(name)
+        return self._files[name][1].get_slice(self.prefix + name)
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    """Return the words in front of all names that wrappers put there: `torch.compile`, data parallelism, a task's model."""
+    listed = list(names)
+    if not listed:
+        return ""
+    found = _WRAPPERS.match(listed[0])
+    prefix = found[0] if found else ""
+    return prefix if all(name.startswith(prefix) for name in listed) else ""
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
@@ -215,7 +231,7 @@ def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
             yield Weights(place)
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path} is not a readable safetensors file ({error}): it may be truncated; copy or download it again"
+                f"{path} is not a readable safetensors file ({error}){lfs_advice(path) or ': it may be truncated; copy or download it again'}"
             ) from error
 
 

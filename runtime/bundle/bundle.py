@@ -15,7 +15,7 @@ from moembed.bundle.graph_check import check_graph
 from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from moembed.errors import BundleError, OutputError
 from moembed.files.paths import cache_file, replacing_file
-from moembed.files.untrusted import feed, read_bounded, stat_regular
+from moembed.files.untrusted import feed, lfs_advice, read_bounded, stat_regular
 
 _MAX_MANIFEST_SIZE = 4 << 20  # bytes
 _MAX_RECORDS = 64  # one is a few hundred bytes
@@ -135,8 +135,8 @@ def _identity(path: Path, name: str, record: FileRecord) -> list[int]:
         raise BundleError(f"{path} cannot be read: {error.strerror}; copy or export the bundle again") from error
     if stat.st_size != record.size:
         raise BundleError(
-            f"{path} has {stat.st_size} bytes, but {record.size} in the manifest: "
-            "the file is truncated or altered; copy or export the bundle again"
+            f"{path} has {stat.st_size} bytes, but {record.size} in the manifest"
+            f"{lfs_advice(path) or ': the file is truncated or altered; copy or export the bundle again'}"
         )
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 

@@ -22,6 +22,7 @@ _KINDS = (
 )
 # O_NONBLOCK: do not block on a FIFO that replaces the file between the two checks.
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _CHUNK = 1 << 18
 _MAX_DIGITS = 18  # any such integer fits 64 bits
 _MAX_DEPTH = 32
@@ -50,6 +51,18 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def lfs_advice(path: Path) -> str:
+    """Return the end of an error message if a file is a Git LFS pointer in place of its content; otherwise an empty string."""
+    try:
+        with open_regular(path) as file:
+            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return ""
+    return (
+        ". It is a Git LFS pointer, which names a file in place of holding it: run git lfs pull" if is_pointer else ""
+    )
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -28,7 +28,7 @@ from support.sources import modules
 every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 # Bundles that examples make or expect; the built-in model stands for them.
-PLACEHOLDERS = {"nomic-moe", "nomic-moe-int8"}
+PLACEHOLDERS = {"nomic-moe", "nomic-moe-int8", "nomic-ai/nomic-embed-text-v2-moe"}
 # Options of other programs that pages name.
 FOREIGN = {
     "--preload",

@@ -4,8 +4,12 @@ import re
 import shutil
 
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
 
-from moembed.errors import CheckpointError, SourceError
+from moembed.bundle.bundle import Bundle
+from moembed.errors import BundleError, CheckpointError, SourceError
+from moembed.export.contents import described_tensors
 from moembed.models.checkpoint import load_network
 from moembed.models.locate import locate
 from moembed.models.weights import WEIGHTS_FILE
@@ -82,3 +86,40 @@ def test_an_adapter_beside_weights_is_refused(checkpoint, tmp_path):
         CheckpointError, match="transformers would apply the adapter to them: merge it, or move it away"
     ):
         locate(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_git_lfs_pointer(name, checkpoint, tmp_path):
+    """N47: a clone without Git LFS has a text in place of a large file."""
+    folder = shutil.copytree(checkpoint, tmp_path / "clone")
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1901141\n")
+    with pytest.raises(CheckpointError, match=f"{name}.*It is a Git LFS pointer.*run git lfs pull"):
+        load_network(locate(folder).folder)
+
+
+def test_a_git_lfs_pointer_in_a_bundle(int8, tmp_path):
+    folder = shutil.copytree(int8.folder, tmp_path / "clone")
+    (folder / int8.manifest.graph).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(BundleError, match="It is a Git LFS pointer"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_names_behind_a_prefix_of_a_wrapper(prefix, checkpoint, tmp_path):
+    """N45: the prefix that all names share is taken off, and said."""
+    folder = shutil.copytree(checkpoint, tmp_path / "wrapped")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    found, expected = load_network(folder).state_dict(), load_network(checkpoint).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert described_tensors(locate(folder)) == f"{len(tensors)} float32, named behind {prefix!r}"
+    assert described_tensors(locate(checkpoint)) == f"{len(tensors)} float32"
+
+
+def test_names_behind_a_prefix_that_is_not_common(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "mixed")
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {("" if name == "emb_ln.bias" else "module.") + name: tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"unexpected: module\."):
+        load_network(folder)
