@@ -230,9 +230,8 @@ def open_weights(files: WeightFiles, framework: str) -> Iterator[Weights]:
             _compare_index(files, {name: path.name for name, (path, _) in place.items()})
             yield Weights(place)
         except SafetensorError as error:
-            raise CheckpointError(
-                f"{path} is not a readable safetensors file ({error}){lfs_advice(path) or ': it may be truncated; copy or download it again'}"
-            ) from error
+            remedy = lfs_advice(path) or ": it may be truncated; copy or download it again"
+            raise CheckpointError(f"{path} is not a readable safetensors file ({error}){remedy}") from error
 
 
 def _compare_index(files: WeightFiles, found: dict[str, str]) -> None:
