@@ -10,10 +10,11 @@ from moembed.errors import SourceError
 from moembed.hub.fetch import Reporter as HubReporter
 from moembed.hub.fetch import fetch
 from moembed.hub.unfinished import PART
+from moembed.models.checkpoint import parameter_count
 from moembed.models.config import NomicMoeConfig
 from moembed.models.locate import Checkpoint, locate
-from moembed.pull.model import Model
-from moembed.pull.need import bundle_bytes, check_graph, check_need, parameters_of
+from moembed.pull.model import DEFAULT_RECIPE, Model
+from moembed.pull.need import bundle_bytes, check_graph, check_need
 from moembed.pull.report import Reporter
 from moembed.pull.request import Request
 from moembed.store.kept import download_name
@@ -161,10 +162,10 @@ class _Files:
             if (config := self._folder / _CONFIG).is_file():
                 network = NomicMoeConfig.from_file(config)
                 check_graph(network)
-                parameters = parameters_of(network)
+                parameters = parameter_count(network)
             disk[self._folder] = max(0, size - _size(self._folder / (name + PART)))
         place = self._request.place or self._model.folder or Path.cwd()
-        disk[place] = disk.get(place, 0) + bundle_bytes(parameters)
+        disk[place] = disk.get(place, 0) + bundle_bytes(parameters, self._request.recipe or DEFAULT_RECIPE)
         check_need(self._model.name, parameters, disk)
 
     def progress(self, name: str, done: int, total: int | None) -> None:

@@ -15,10 +15,11 @@ from moembed.convert.conversion import convert
 from moembed.errors import OutputError
 from moembed.export.writer import check_replaceable
 from moembed.files.paths import replacing_folder
+from moembed.models.checkpoint import parameter_count
 from moembed.models.locate import Checkpoint
 from moembed.pull.download import Progress, find_checkpoint, resolved, stop_with_program
 from moembed.pull.model import DEFAULT_RECIPE, Lookup, Model, look_up, version_of, with_indexed_revision
-from moembed.pull.need import bundle_bytes, check_need, parameters_of
+from moembed.pull.need import bundle_bytes, check_need
 from moembed.pull.report import Reporter
 from moembed.pull.request import Request
 from moembed.quantize.pipeline import need_packages
@@ -159,10 +160,10 @@ def _converted(model: Model, checkpoint: Checkpoint, work: Path, request: Reques
             f"{model.name} is not a model that moembed knows at this revision ({revision[:12]}): nobody has compared its files "
             "with a published digest"
         )
-    recipe, parameters = request.recipe or DEFAULT_RECIPE, parameters_of(checkpoint.config)
+    recipe, parameters = request.recipe or DEFAULT_RECIPE, parameter_count(checkpoint.config)
     entry = work / entry_name(revision, recipe, version_of(recipe))
     out = entry if request.out is None else Path(request.out).absolute()
-    check_need(model.name, parameters, {request.place or work: bundle_bytes(parameters)})
+    check_need(model.name, parameters, {request.place or work: bundle_bytes(parameters, recipe)})
     if request.out is None:
         # Without locks, another process may have been faster.
         if (found := _current(replace(model, revision=revision), request).bundle) is not None:

@@ -1,24 +1,27 @@
 """Need of a conversion: bytes on disk and of memory, by the size of the network."""
 
-import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from moembed.errors import extra
-from moembed.models.checkpoint import expected_tensors
 from moembed.models.config import NomicMoeConfig
+from moembed.quantize.recipe import load_recipe
 from moembed.store.room import check_disk, check_memory
 
 
-def parameters_of(config: NomicMoeConfig) -> int:
-    """Return the number of parameters of a network."""
-    return sum(math.prod(shape) for shape in expected_tensors(config).values())
+def bundle_bytes(parameters: int, recipe: str) -> int:
+    """Return an upper bound of the bytes of a bundle and of what is written while it is made.
 
+    Args:
+        parameters: number of parameters of the network.
+        recipe: name of the recipe.
 
-def bundle_bytes(parameters: int) -> int:
-    """Return an upper bound of the bytes of a bundle and of what is written while it is made."""
-    return int(1.3 * parameters) + (64 << 20)
+    Raises:
+        InputError: there is no such recipe.
+    """
+    # A recipe that keeps layers chooses them with a float32 graph, in a folder that is removed again.
+    return int((1.3 + 4 * (load_recipe(recipe).keep > 0)) * parameters) + (64 << 20)
 
 
 def memory_bytes(parameters: int) -> int:

@@ -3,6 +3,7 @@
 import pytest
 
 from moembed.errors import MissingExtraError, OutputError
+from moembed.models.checkpoint import parameter_count
 from moembed.models.config import NomicMoeConfig
 from moembed.pull import need
 from moembed.store import room
@@ -11,10 +12,11 @@ from support.checkpoints import PUBLISHED_CONFIG, small_config
 
 def test_the_published_size_needs_less_than_the_stated_memory():
     """N41"""
-    parameters = need.parameters_of(NomicMoeConfig.from_dict(PUBLISHED_CONFIG))
+    parameters = parameter_count(NomicMoeConfig.from_dict(PUBLISHED_CONFIG))
     assert 470e6 < parameters < 480e6
     assert need.memory_bytes(parameters) < 1.5e9
-    assert need.bundle_bytes(parameters) < 0.4 * 4 * parameters
+    assert need.bundle_bytes(parameters, "int8") < 0.4 * 4 * parameters
+    assert need.bundle_bytes(parameters, "int8-wide") > need.bundle_bytes(parameters, "int8") + 4 * parameters - 1
 
 
 def test_a_network_without_a_template_needs_torch(monkeypatch):
