@@ -48,7 +48,8 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
         VerificationError: the bundle does not compute what the checkpoint does.
         MissingExtraError: the extra `convert` is not installed.
     """
-    need_packages(f"Converting {model.name}")
+    if not request.offline:
+        need_packages(f"Converting {model.name}")
     with _work_folder(model, request) as work, owning(work, _Waiting(model, reporter)) as owner:
         progress = Progress(reporter, owner)
         if model.revision is None and not request.refresh:
@@ -69,6 +70,7 @@ def convert_model(model: Model, request: Request, reporter: Reporter, problem: s
             reporter.note(anew)
         with _download_folder(model, work, owner) as download:
             checkpoint = find_checkpoint(model, request, download, progress, problem)
+            need_packages(f"Converting {model.name}")  # offline it is imported only here: the usual end comes sooner
             if anew and request.offline:
                 reporter.note(anew)
             return _converted(model, checkpoint, work, request, progress)
@@ -80,10 +82,10 @@ def check_convertible(model: Model, request: Request) -> None:
     Raises:
         MoembedError: as `convert_model`.
     """
-    need_packages(f"Converting {model.name}")
     if request.offline and model.checkpoint is None:
         with _work_folder(model, request) as work:
             find_checkpoint(model, request, work / download_name(model.revision or model.requested), None)
+    need_packages(f"Converting {model.name}")
 
 
 def copy_bundle(bundle: Bundle, request: Request, reporter: Reporter) -> Bundle:
