@@ -134,9 +134,11 @@ def _identity(path: Path, name: str, record: FileRecord) -> list[int]:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; copy or export the bundle again") from error
     if stat.st_size != record.size:
+        if advised := lfs_advice(path):
+            raise BundleError(f"{path} has {stat.st_size} bytes, but {record.size} in the manifest{advised}")
         raise BundleError(
-            f"{path} has {stat.st_size} bytes, but {record.size} in the manifest"
-            f"{lfs_advice(path) or ': the file is truncated or altered; copy or export the bundle again'}"
+            f"{path} has {stat.st_size} bytes, but {record.size} in the manifest: "
+            "the file is truncated or altered; copy or export the bundle again"
         )
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 

@@ -87,7 +87,9 @@ class FolderPlace(Place):
         target = self._into / found.source.file
         with _writing(self._into):
             _make_way(target)
-        # Unfinished files of other names stay: small files are fetched again before unfinished weights are continued.
+        if target.suffix == ".safetensors":
+            # Not for a small file: those are fetched before unfinished weights are continued.
+            sweep(target)
         download(client, found.source, target, progress=progress)
 
     def note_absent(self, commit: str, name: str) -> None:

@@ -11,7 +11,7 @@ from support.folders import ROOT
 from support.pages import page
 
 PAGE = page("docs/architecture.md")
-ROOTS = ("runtime", "export", "models", "quantize", "docs", "tests")
+ROOTS = ("runtime", "convert", "export", "models", "quantize", "docs", "tests")
 # Below these a folder has no line of its own: data, and tests that mirror the source.
 LEAVES = ("docs", "runtime/default", "tests/benchmarks", "tests/native", "tests/runtime")
 # A placeholder of a recipe, such as NAME in `isa_NAME.cpp`.

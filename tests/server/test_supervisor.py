@@ -131,10 +131,10 @@ def test_workers_exit_by_the_pipe_without_pdeathsig(scratch):
     """As on systems without PR_SET_PDEATHSIG."""
     script = (
         "import multiprocessing, os, sys, time\n"
-        "import moembed.server.process.workers as workers\n"
+        "from moembed.server.parent import exit_with_parent\n"
         "def work():\n"
         "    sys.platform = 'darwin'\n"
-        "    workers._exit_with_parent()\n"
+        "    exit_with_parent()\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"

@@ -195,7 +195,7 @@ def test_what_is_not_a_bundle(checkpoint, tmp_path):
     with pytest.raises(BundleError, match="not a bundle"):
         Embedder.from_pretrained(tmp_path)
     with pytest.raises(BundleError, match="moembed export"):
-        Embedder.from_pretrained(checkpoint)
+        Bundle.open(checkpoint)
 
 
 def test_nothing_in_the_package_can_unpickle():

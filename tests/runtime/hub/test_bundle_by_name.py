@@ -116,7 +116,7 @@ def test_the_offline_switch_of_huggingface_hub_with_nothing_cached(used, tmp_pat
         hub, tmp_path, "from moembed.pull.opening import open_bundle; open_bundle('acme/bundle')", HF_HUB_OFFLINE="1"
     )
     said = ran.stderr.splitlines()[-1]
-    assert said == f"moembed.errors.SourceError: {OFFLINE}"
+    assert said.startswith(f"moembed.errors.SourceError: {OFFLINE}")
     assert hub.requests[before:] == []
 
 

@@ -160,7 +160,13 @@ def test_removal(kept, capsys):
     assert not kept.exists()
     assert main(["models", "--remove", "acme/ft"]) == 0, "gone is success"
     assert "nothing is kept of acme/ft" in capsys.readouterr().err
-    assert main(["models", "--remove", "../../etc"]) == 2, "no name leaves the data folder"
+    outside = kept.parents[2] / "etc"
+    (outside / "int8").mkdir(parents=True)
+    for name in ("../../etc", "../etc", "a/..", str(outside)):
+        main(["models", "--remove", name])
+        said = capsys.readouterr().err
+        assert "nothing is kept of" in said or "not a hub name" in said
+    assert (outside / "int8").exists(), "no name leaves the data folder"
 
 
 def test_removal_of_a_checkpoint_folder_that_is_gone(kept, tmp_path, capsys):
