@@ -9,6 +9,7 @@ configuration alone, so a template serves every checkpoint of it. It holds the c
 import argparse
 import json
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -44,17 +45,24 @@ def config_of(template: bytes) -> NomicMoeConfig:
 
 
 def make_template(config: NomicMoeConfig) -> ir.Model:
-    """Trace a network of a configuration, whose weights take no memory; its graph has the initializers without their content.
+    """Return a model like that of a template, traced in this process.
 
     Raises:
         MissingExtraError: torch or onnxscript is not installed.
     """
+    return ir.serde.deserialize_model(onnx.ModelProto.FromString(_traced(config)))
+
+
+@cache
+def _traced(config: NomicMoeConfig) -> bytes:
+    """Trace a network of a configuration, whose weights take no memory; its graph has the initializers without their content."""
     from moembed.export.graph import finish
-    from moembed.export.trace import trace
-    from moembed.models.network import NomicMoe
 
     with extra("export", "Tracing a network"):
         import torch
+
+        from moembed.export.trace import trace
+        from moembed.models.network import NomicMoe
     with torch.device("meta"):
         network = NomicMoe(config)
     # One number of its own stands for all of a tensor's: the exporter merges equal tensors and drops biases of zeros.
@@ -70,7 +78,7 @@ def make_template(config: NomicMoeConfig) -> ir.Model:
             value.const_value = ir.ExternalTensor(
                 WITHOUT_WEIGHTS, None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(value.name)
             )
-    return model
+    return _bytes(model)
 
 
 def serialized(config: NomicMoeConfig) -> bytes:
@@ -78,6 +86,10 @@ def serialized(config: NomicMoeConfig) -> bytes:
     model = make_template(config)
     versions = {name: metadata.version(name) for name in _MAKERS}
     model.metadata_props.update({_CONFIG: json.dumps(asdict(config)), _MADE_WITH: json.dumps(versions)})
+    return _bytes(model)
+
+
+def _bytes(model: ir.Model) -> bytes:
     content: bytes = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
     return content
 
