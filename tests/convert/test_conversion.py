@@ -66,7 +66,7 @@ def test_the_bytes_are_those_of_export_and_quantize_without_torch(kernels, check
     }
 
 
-@pytest.mark.parametrize("recipe", ["int8-table4", "int8-wide"])
+@pytest.mark.parametrize("recipe", ["int8-table4", pytest.param("int8-wide", marks=pytest.mark.long)])
 def test_other_recipes(recipe, tmp_path):
     raw = small_config(n_layer=2, n_embd=64)
     checkpoint = locate(write_checkpoint(tmp_path / "checkpoint", raw))
@@ -75,7 +75,9 @@ def test_other_recipes(recipe, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "fp32", "int8", "out"]
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["F16", "BF16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(np.float16, marks=pytest.mark.long), ml_dtypes.bfloat16], ids=["F16", "BF16"]
+)
 def test_numbers_of_16_bits_are_widened_exactly(dtype, checkpoint, template_folder, tmp_path):
     """N43: one tensor of each kind stays float32, among them a norm."""
     narrow = shutil.copytree(checkpoint, tmp_path / "narrow")
@@ -97,6 +99,7 @@ def test_numbers_of_16_bits_are_widened_exactly(dtype, checkpoint, template_fold
     assert a[GRAPH[1]] == b[GRAPH[1]]
 
 
+@pytest.mark.long
 def test_shards(checkpoint, int8, template_folder, tmp_path):
     sharded = shutil.copytree(checkpoint, tmp_path / "sharded")
     tensors = load_file(sharded / "model.safetensors")
@@ -122,6 +125,7 @@ def test_nan_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
+@pytest.mark.long
 def test_an_expert_that_no_text_visits(tmp_path):
     """Its weights are rounded plainly."""
     folder = write_checkpoint(tmp_path / "checkpoint", small_config(n_layer=2))

@@ -260,6 +260,7 @@ def test_a_destination_inside_a_file_is_refused(checkpoint, tmp_path):
         export(locate(checkpoint), tmp_path / "file" / "out")
 
 
+@pytest.mark.long
 def test_a_killed_export_leaves_no_bundle(checkpoint, tmp_path):
     out = tmp_path / "out"
     script = "import sys; from moembed.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -110,7 +110,7 @@ def test_kernels_agree(bundles, monkeypatch):
 
 
 def test_a_bias_of_zeros_is_quantized(projected, changed, tmp_path):
-    """The exporter drops such a bias from the graph."""
+    """The exporter would drop such a bias if it saw it."""
     tensors = load_file(projected / "model.safetensors")
     for name in ("projection.bias", "encoder.layers.0.mlp.fc1.bias", "encoder.layers.0.mlp.fc2.bias"):
         tensors[name][:] = 0

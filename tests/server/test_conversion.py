@@ -70,7 +70,7 @@ def serve():
         server.process.wait()
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_it_listens_while_it_converts(stalled, serve, workers):
     """N37: a probe gets its answer; N33: several workers convert once."""
     server = serve(stalled, "--workers", str(workers))
@@ -102,6 +102,7 @@ def test_it_listens_while_it_converts(stalled, serve, workers):
     assert len(list((stalled.data / "models" / "acme--ft").glob("*-int8-*"))) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_conversion(stalled, serve, number):
     """N09: no process goes on, and the next one goes on with the download."""

@@ -59,7 +59,7 @@ def partial_of(place):
     return sum(path.stat().st_size for path in place.root.rglob(f"{WEIGHTS}.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_signal_during_the_download(stalled, number):
     """N09, N01: the part that was sent stays. N03: it is listed, and not as a model."""
     process = stalled.start("pull", "acme/ft")
@@ -76,6 +76,7 @@ def test_a_signal_during_the_download(stalled, number):
     assert partial_of(stalled) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_conversion(checkpoint, template, tmp_path, number):
     """N09: no half bundle."""
@@ -120,6 +121,7 @@ def test_a_signal_while_it_waits_for_another_process(tmp_path):
     holder.communicate("")
 
 
+@pytest.mark.long
 def test_three_killed_pulls_leave_one_partial(stalled):
     """N03"""
     for _ in range(3):
@@ -149,6 +151,7 @@ def test_what_a_signal_cannot_interrupt_is_ended(tmp_path):
     ended(process, signal.SIGTERM)
 
 
+@pytest.mark.long
 def test_a_thread_ends_with_the_program(stalled):
     """N09: the call is made from a thread; the interpreter would wait for it."""
     stalled.hub.faults[WEIGHTS] = Fault("trickle", keep=5_000_000)

@@ -63,6 +63,7 @@ def test_four_processes_make_one_bundle(home):
     assert sum("\nmoembed: calibrating on" in err for _, err in results) == 1, "one conversion"
 
 
+@pytest.mark.long
 def test_four_threads_make_one_bundle(home):
     """N33"""
     before = sent(home.hub)
@@ -71,6 +72,7 @@ def test_four_threads_make_one_bundle(home):
     assert sent(home.hub) - before == 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 @pytest.mark.parametrize("number", [0, 37, 38], ids=["nothing", "ENOLCK", "ENOSYS"])
 def test_locks_that_do_nothing_cost_double_work_at_most(home, number):
@@ -85,6 +87,7 @@ def test_locks_that_do_nothing_cost_double_work_at_most(home, number):
     assert not list(home.data.rglob(WEIGHTS)), "no download stays"
 
 
+@pytest.mark.long
 def test_a_bundle_in_use_is_replaced_and_removed(filled):
     """N36: the running process serves on."""
     server = subprocess.Popen(
@@ -113,7 +116,9 @@ def test_a_bundle_in_use_is_replaced_and_removed(filled):
     server.communicate("")
 
 
-@pytest.mark.parametrize("how", ["deleted", "truncated", "altered", "empty folder"])
+@pytest.mark.parametrize(
+    "how", ["deleted", *(pytest.param(how, marks=pytest.mark.long) for how in ("truncated", "altered", "empty folder"))]
+)
 def test_what_a_cleaner_took_is_made_anew(filled, how):
     """N23: with one line, not the same error at each start."""
     (folder,) = (filled.data / "models" / "acme--ft").glob("*-int8-*")
@@ -194,6 +199,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_download(shared):
     assert list(shared.data.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("umask", [0o002, 0o077])
 def test_two_users_of_one_folder(shared, checkpoint, umask):
     """N32: A pulls, B opens, B pulls another model; modes follow the umask."""

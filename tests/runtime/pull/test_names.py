@@ -114,6 +114,7 @@ def test_a_kept_model_does_not_depend_on_the_hub(filled, vector, fault):
     assert opened(filled)[0]["vector"] == vector
 
 
+@pytest.mark.long
 def test_every_command_takes_the_name(filled, tmp_path):
     text = tmp_path / "t.txt"
     text.write_text("a text\n")
@@ -143,6 +144,7 @@ def test_offline_and_not_converted(monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.long
 def test_a_quiet_pull_is_quiet(home):
     """N48"""
     ran = home.run("pull", "acme/ft", "-q", "-o", home.root / "out")

@@ -50,6 +50,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(home, mounted
     assert not list(small.rglob(WEIGHTS + "*"))
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_leaves_nothing_half_made(home, mounted, tmp_path):
     """N38: ENOSPC while the weights are written."""
     small = mounted("small", "8m")
@@ -67,6 +68,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_made(home, mounted, tmp_path):
     assert not list((small / "moembed").rglob("moembed.json"))
 
 
+@pytest.mark.long
 def test_everything_on_its_own_file_system(home, mounted, int8):
     """N28: temporaries are beside the target; the output is itself a mount."""
     out = mounted("out", "200m")
@@ -85,6 +87,7 @@ def test_everything_on_its_own_file_system(home, mounted, int8):
         assert not list(out.glob(".moembed*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_letters_beyond_ascii(home, form):
     """N29: with the C locale too."""
@@ -97,6 +100,7 @@ def test_letters_beyond_ascii(home, form):
     assert home.run("models").returncode == 0
 
 
+@pytest.mark.long
 def test_a_long_data_folder(home):
     """N10"""
     deep = home.root
@@ -107,6 +111,7 @@ def test_a_long_data_folder(home):
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.long
 def test_without_symbolic_links(home):
     """N10: Windows allows them to few users."""
     code = (
@@ -118,6 +123,7 @@ def test_without_symbolic_links(home):
     assert process.returncode == 0, err
 
 
+@pytest.mark.long
 def test_a_checkpoint_folder_is_converted_once_and_noticed_when_it_changes(checkpoint, tmp_path, monkeypatch):
     """A folder that is trained again in place gives a new bundle."""
     import shutil
@@ -139,6 +145,7 @@ def test_a_checkpoint_folder_is_converted_once_and_noticed_when_it_changes(check
     assert Path(first.folder).is_dir()
 
 
+@pytest.mark.long
 def test_the_checkpoint_may_be_kept(home):
     """N39: with --keep it is in the hub's cache, once; without, nothing but the bundle."""
     ran = home.run("pull", "acme/ft", "--keep", "-q")

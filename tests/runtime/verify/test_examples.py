@@ -352,6 +352,7 @@ def test_what_reproduces_the_examples_is_certified(bundles, capsys):
     assert stated.allowed == PUBLISHED.examples.hidden_states[0].tolerance
 
 
+@pytest.mark.long
 def test_a_conversion_without_torch_is_held_to_them_too(bundles, weights, tmp_path, monkeypatch):
     converted = convert(locate(weights), tmp_path / "converted").manifest.certificate.examples
     assert converted == bundles["int8"].manifest.certificate.examples
