@@ -8,6 +8,7 @@ wheel for: texts are only cut into tokens there, and embedding is an error that 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,8 @@ def _use(folder: Path, artifact: Path, native: bool, runtime: bool) -> None:
         subprocess.run(command, env=environment, cwd=folder, check=True)
 
     binary = ["--only-binary", ":all:"] if artifact.suffix == ".whl" else []
-    requirement = f"moembed @ {artifact.as_uri()}"
+    # At an address of its own: pip keeps wheels that it built by the address of the sdist.
+    requirement = f"moembed @ {Path(shutil.copy(artifact, folder)).as_uri()}"
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *binary, requirement)
     run(python, "-m", "pip", "check")
     run(python, "-c", _TOKENS, str(native))
