@@ -2,9 +2,9 @@
 
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from moembed.progress import is_terminal
 from moembed.store.room import in_words
@@ -60,13 +60,13 @@ class LineReporter(_Notes):
     def step(self, name: str) -> None:
         """Write a line."""
         self._step, self._clock = name, _Clock()
-        self._shown_at, self._shown = time.monotonic(), 0
+        self._shown_at, self._shown = monotonic(), 0
         self._write(f"moembed: {name}")
 
     def progress(self, done: int, total: int) -> None:
         """Write a line if the last one is long ago."""
         self._clock.take(done)
-        now = time.monotonic()
+        now = monotonic()
         far = done - self._shown >= _LINE_SHARE * total
         if far or now - self._shown_at >= _LINE_SECONDS:
             self._shown_at, self._shown = now, done
@@ -91,7 +91,7 @@ class TerminalReporter(_Notes):
     def progress(self, done: int, total: int) -> None:
         """Draw the progress."""
         self._clock.take(done)
-        now = time.monotonic()
+        now = monotonic()
         if done >= total:
             self._draw("")
         elif now - self._drawn_at >= _REDRAW_SECONDS:
@@ -119,13 +119,13 @@ class _Clock:
 
     def take(self, done: int) -> None:
         if self._first is None:
-            self._first = time.monotonic(), done
+            self._first = monotonic(), done
 
     def text(self, done: int, total: int) -> str:
         """Return the progress in words."""
         parts = [f"{in_words(done)} of {in_words(total)}", f"{100 * done // max(total, 1)} %"]
-        started, before = self._first or (time.monotonic(), done)
-        seconds = time.monotonic() - started
+        started, before = self._first or (monotonic(), done)
+        seconds = monotonic() - started
         if seconds >= _RATE_SECONDS and done > before:
             parts.append(f"{_duration((total - done) * seconds / (done - before))} left")
         return ", ".join(parts)
