@@ -1,10 +1,10 @@
 """Writing of bundles: a folder that appears complete, compared with its reference and certified, or not at all."""
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from moembed.verify.outputs import Runner
     from moembed.verify.tolerances import Tolerance
 
-_WRITERS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+# Distribution -> its module, of what may take part in writing a bundle.
+_WRITERS = {
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnx-ir": "onnx_ir",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
+    "torch": "torch",
+}
 _PAGE = 4096
 _INLINE_BYTES = 1024
 
@@ -250,5 +258,7 @@ def _file_records(folder: Path) -> dict[str, FileRecord]:
 
 
 def _writer_versions() -> dict[str, str]:
-    """Return the versions of everything that takes part in writing a bundle."""
-    return {"moembed": __version__} | {name: metadata.version(name) for name in _WRITERS}
+    """Return the versions of everything that this process has loaded to write a bundle."""
+    loaded = {name: sys.modules.get(module) for name, module in _WRITERS.items()}
+    versions = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items() if module}
+    return {"moembed": __version__} | versions

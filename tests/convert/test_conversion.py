@@ -60,7 +60,9 @@ def test_the_bytes_are_those_of_export_and_quantize_without_torch(kernels, check
     fingerprint, *modules = _converted(checkpoint, tmp_path / "out", template_folder, **variables)
     assert fingerprint == int8.fingerprint
     assert modules == []
-    files = json.loads((tmp_path / "out" / "moembed.json").read_text())["files"]
+    manifest = json.loads((tmp_path / "out" / "moembed.json").read_text())
+    assert manifest["made_with"].keys() == {"moembed", "numpy", "onnx", "onnx-ir", "onnxruntime"}
+    files = manifest["files"]
     assert {name: files[name]["sha256"] for name in files} == {
         name: record.sha256 for name, record in int8.manifest.files.items()
     }
