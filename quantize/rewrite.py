@@ -72,7 +72,7 @@ class Rewriter:
         factors: name of a norm's output -> its smoothing factors, `[hidden]`.
 
     Raises:
-        InputError: a weight does not divide into the blocks of the INT8 layout, or the table of word embeddings does not fit the
+        InputError: a weight has no bias or does not divide into the blocks of the INT8 layout, or the table of word embeddings does not fit the
             4-bit blocks of the recipe, by its width or its values.
     """
 
@@ -169,6 +169,10 @@ class Rewriter:
         self.quantized[y] = _Quantized(data, scale, _ZERO_POINT, factors)
 
     def _linear(self, gemm: ir.Node, weight: Role) -> None:
+        if len(gemm.inputs) < 3:
+            raise InputError(
+                f"{weight.name} has no bias in the graph, as development versions of moembed wrote it: export the checkpoint again"
+            )
         x, _, bias = gemm.inputs
         name, quantized = weight.name, self._quantized_input(x, gemm)
         data, scale = self.calibration.inputs(gemm, quantized.data, quantized.scale)
