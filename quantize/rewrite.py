@@ -72,8 +72,8 @@ class Rewriter:
         factors: name of a norm's output -> its smoothing factors, `[hidden]`.
 
     Raises:
-        InputError: a weight has no bias or does not divide into the blocks of the INT8 layout, or the table of word embeddings does not fit the
-            4-bit blocks of the recipe, by its width or its values.
+        InputError: a weight has no bias, or does not divide into the blocks of the INT8 layout; or the table of word embeddings does
+            not fit the 4-bit blocks of the recipe, by its width or its values.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Rewriter:
     def _linear(self, gemm: ir.Node, weight: Role) -> None:
         if len(gemm.inputs) < 3:
             raise InputError(
-                f"{weight.name} has no bias in the graph, as development versions of moembed wrote it: export the checkpoint again"
+                f"{weight.name} has no bias in the graph, as development versions of moembed wrote it: export it again"
             )
         x, _, bias = gemm.inputs
         name, quantized = weight.name, self._quantized_input(x, gemm)
