@@ -72,8 +72,8 @@ class Rewriter:
         factors: name of a norm's output -> its smoothing factors, `[hidden]`.
 
     Raises:
-        InputError: a weight has no bias, or does not divide into the blocks of the INT8 layout; or the table of word embeddings does
-            not fit the 4-bit blocks of the recipe, by its width or its values.
+        InputError: a weight has no bias, or does not divide into the blocks of the INT8 layout; or the table of word embeddings
+            does not fit the 4-bit blocks of the recipe, by its width or its values.
     """
 
     def __init__(
