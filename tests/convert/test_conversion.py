@@ -13,10 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from moembed.convert.conversion import convert
 from moembed.errors import CheckpointError
-from moembed.export import templates
 from moembed.export.pipeline import export
 from moembed.inference.kernels import PORTABLE, usable_kernels
-from moembed.models.config import NomicMoeConfig
 from moembed.models.locate import locate
 from moembed.quantize.pipeline import quantize
 from support.checkpoints import small_config, write_checkpoint
@@ -27,37 +25,30 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from moembed.convert.conversion import convert
-from moembed.export import templates
 from moembed.models.locate import locate
-templates.FOLDER = Path(sys.argv[3])
-bundle = convert(locate(sys.argv[1]), Path(sys.argv[2]), recipe=sys.argv[4])
+bundle = convert(locate(sys.argv[1]), Path(sys.argv[2]), recipe=sys.argv[3])
 print(bundle.fingerprint, *sorted({"torch", "onnxscript", "transformers"} & sys.modules.keys()))
 """
 
 
-@pytest.fixture(scope="session")
-def template_folder(checkpoint, once):
-    """Folder with the template of the small checkpoint."""
-
-    def write(folder):
-        folder.mkdir()
-        config = NomicMoeConfig.from_file(checkpoint / "config.json")
-        (folder / "small.onnx").write_bytes(templates.serialized(config))
-
-    return once("templates", write)
-
-
-def _converted(checkpoint, out, template_folder, *, recipe="int8", **variables):
-    command = [sys.executable, "-c", SCRIPT, str(checkpoint), str(out), str(template_folder), recipe]
-    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=300, check=False)
+def _converted(checkpoint, out, template, *, recipe="int8", **variables):
+    command = [sys.executable, "-c", SCRIPT, str(checkpoint), str(out), recipe]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": str(template)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
 @pytest.mark.parametrize("kernels", [name for name in usable_kernels() if name != PORTABLE])
-def test_the_bytes_are_those_of_export_and_quantize_without_torch(kernels, checkpoint, int8, template_folder, tmp_path):
+def test_the_bytes_are_those_of_export_and_quantize_without_torch(kernels, checkpoint, int8, template, tmp_path):
     variables = {"MOEMBED_KERNELS": kernels, "OMP_NUM_THREADS": "1"}
-    fingerprint, *modules = _converted(checkpoint, tmp_path / "out", template_folder, **variables)
+    fingerprint, *modules = _converted(checkpoint, tmp_path / "out", template, **variables)
     assert fingerprint == int8.fingerprint
     assert modules == []
     manifest = json.loads((tmp_path / "out" / "moembed.json").read_text())
@@ -80,7 +71,7 @@ def test_other_recipes(recipe, tmp_path):
 @pytest.mark.parametrize(
     "dtype", [pytest.param(np.float16, marks=pytest.mark.long), ml_dtypes.bfloat16], ids=["F16", "BF16"]
 )
-def test_numbers_of_16_bits_are_widened_exactly(dtype, checkpoint, template_folder, tmp_path):
+def test_numbers_of_16_bits_are_widened_exactly(dtype, checkpoint, template, tmp_path):
     """N43: one tensor of each kind stays float32, among them a norm."""
     narrow = shutil.copytree(checkpoint, tmp_path / "narrow")
     tensors = load_file(narrow / "model.safetensors")
@@ -95,14 +86,14 @@ def test_numbers_of_16_bits_are_widened_exactly(dtype, checkpoint, template_fold
         wide / "model.safetensors",
         metadata={"format": "pt"},
     )
-    _converted(narrow, tmp_path / "a", template_folder)
-    _converted(wide, tmp_path / "b", template_folder)
+    _converted(narrow, tmp_path / "a", template)
+    _converted(wide, tmp_path / "b", template)
     a, b = (json.loads((tmp_path / name / "moembed.json").read_text())["files"] for name in "ab")
     assert a[GRAPH[1]] == b[GRAPH[1]]
 
 
 @pytest.mark.long
-def test_shards(checkpoint, int8, template_folder, tmp_path):
+def test_shards(checkpoint, int8, template, tmp_path):
     sharded = shutil.copytree(checkpoint, tmp_path / "sharded")
     tensors = load_file(sharded / "model.safetensors")
     (sharded / "model.safetensors").unlink()
@@ -112,7 +103,7 @@ def test_shards(checkpoint, int8, template_folder, tmp_path):
         chosen = {name: array for name, array in tensors.items() if place[name] == part}
         save_file(chosen, sharded / part, metadata={"format": "pt"})
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": place}))
-    _converted(sharded, tmp_path / "out", template_folder)
+    _converted(sharded, tmp_path / "out", template)
     files = json.loads((tmp_path / "out" / "moembed.json").read_text())["files"]
     assert files[GRAPH[1]]["sha256"] == int8.manifest.files[GRAPH[1]].sha256
 
