@@ -34,6 +34,11 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::moembed.errors.NativeWarning")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are CPUs: many tests wait for a server, a process or a time limit."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_addoption(parser):
     parser.addoption("--count", type=int, default=20, help="number of repetitions of each test marked `long`")
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/pull.py CHECKPOINT
 
 Serves the folder on a local hub, installs this tree into a new environment, and runs `moembed embed -m NAME` twice there.
-`python tests/support/checkpoints.py FOLDER --full` makes a checkpoint of random weights. Prints a Markdown table.
+`PYTHONPATH=tests python -m support.checkpoints FOLDER --full` makes a checkpoint of random weights. Prints a Markdown table.
 """
 
 import argparse

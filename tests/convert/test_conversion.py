@@ -45,7 +45,14 @@ def _converted(checkpoint, out, template, *, recipe="int8", **variables):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("kernels", [name for name in usable_kernels() if name != PORTABLE])
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        name if name in (usable_kernels()[0], "plain") else pytest.param(name, marks=pytest.mark.long)
+        for name in usable_kernels()
+        if name != PORTABLE
+    ],
+)
 def test_the_bytes_are_those_of_export_and_quantize_without_torch(kernels, checkpoint, int8, template, tmp_path):
     variables = {"MOEMBED_KERNELS": kernels, "OMP_NUM_THREADS": "1"}
     fingerprint, *modules = _converted(checkpoint, tmp_path / "out", template, **variables)
@@ -59,7 +66,8 @@ def test_the_bytes_are_those_of_export_and_quantize_without_torch(kernels, check
     }
 
 
-@pytest.mark.parametrize("recipe", ["int8-table4", pytest.param("int8-wide", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["int8-table4", "int8-wide"])
 def test_other_recipes(recipe, tmp_path):
     raw = small_config(n_layer=2, n_embd=64)
     checkpoint = locate(write_checkpoint(tmp_path / "checkpoint", raw))

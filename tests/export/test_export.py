@@ -169,6 +169,7 @@ def test_texts_longer_than_the_traced_example_and_than_the_limit(bundle, network
         session.run("sentence_embedding", np.ones((1, 513), np.int64), np.ones((1, 513), np.int64))
 
 
+@pytest.mark.long
 def test_other_shapes_of_the_family_export(tmp_path):
     raw = small_config(n_layer=5, moe_every_n_layers=3, num_experts=3, moe_top_k=3, ffn_div=2, n_embd=30, n_head=3)
     folder = write_checkpoint(tmp_path / "other", raw, seed=5)

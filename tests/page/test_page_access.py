@@ -31,8 +31,15 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.long),
+        pytest.param(PHONE, "light", marks=pytest.mark.long),
+    ],
+)
 def test_axe_reports_no_violations(browser, server, scheme, viewport):
     with opened(browser, server, color_scheme=scheme, viewport=viewport, statuses=[400]) as page:
         page.wait_for_selector("#load td")

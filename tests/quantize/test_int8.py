@@ -112,7 +112,9 @@ def test_a_cpu_without_vnni_gives_the_same_bytes(int8, monkeypatch):
 
 
 def test_quantizing_twice_gives_the_same_bytes(int8, bundle, tmp_path):
-    assert quantize(bundle, tmp_path / "again").manifest == int8.manifest
+    again = quantize(bundle, tmp_path / "again").manifest
+    # Another process may have loaded other packages.
+    assert replace(again, made_with=int8.manifest.made_with) == int8.manifest
 
 
 def test_calibration_texts_change_the_factors(int8, bundle, tmp_path):

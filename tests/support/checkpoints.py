@@ -1,6 +1,7 @@
 """Random checkpoints in the published layout: real names, shapes and files, seeded noise as weights.
 
-`python tests/support/checkpoints.py FOLDER [--full]` writes one: a small one, or one of the published size (475 M parameters).
+`PYTHONPATH=tests python -m support.checkpoints FOLDER [--full]` writes one: a small one, or one of the published size
+(475 M parameters).
 """
 
 import argparse

@@ -267,7 +267,7 @@ def bundles(made, tmp_path_factory):
     return {name: quantize(full, folder / name, recipe=name).folder for name in ("int8", "int8-table4")}
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "int8", "int8-table4"])
+@pytest.mark.parametrize("kind", ["checkpoint", pytest.param("int8", marks=pytest.mark.long), "int8-table4"])
 def test_a_run_is_initialized_from_a_model(larger, made, bundles, tmp_path, kind):
     source = made / "distillation" if kind == "checkpoint" else bundles[kind]
     assert _train(larger, tmp_path / "out", source) == 0
@@ -280,6 +280,7 @@ def test_a_run_is_initialized_from_a_model(larger, made, bundles, tmp_path, kind
     assert load_network(tmp_path / "out" / "distillation").config.vocab_size == 6400
 
 
+@pytest.mark.long
 def test_a_run_with_pairs_alone(ingredients, made, tmp_path, capsys):
     folder = shutil.copytree(ingredients, tmp_path / "ingredients")
     recipe = folder / "small.toml"
