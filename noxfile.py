@@ -120,3 +120,9 @@ def oldest(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Open our bundles in other programs, each in an environment of its own."""
     session.run("pytest", "-m", "interop", *session.posargs)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """Run the slow tests, and those that try edges many times."""
+    session.run("pytest", "-m", "long", *session.posargs)
