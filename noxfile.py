@@ -18,7 +18,7 @@ NATIVE = ROOT / "runtime" / "native"
 DIST = ROOT / "build" / "dist"
 # The extras whose lower bounds are tested, and what their tests need besides.
 OLDEST_EXTRAS = "export,eval,serve"
-OLDEST_TOOLS = ("axe-playwright-python", "hypothesis", "pytest", "pytest-cov", "pytest-xdist")
+OLDEST_TOOLS = ("axe-playwright-python", "hypothesis", "platformdirs", "pytest", "pytest-cov", "pytest-xdist")
 OLDEST_TESTS = ("tests/export", "tests/models", "tests/quantize", "tests/runtime")
 
 nox.options.sessions = ["lint", "types", "package", "docs", "test"]

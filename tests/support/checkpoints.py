@@ -64,9 +64,9 @@ def _noise(rng: np.random.Generator, name: str, shape: tuple[int, ...], config: 
     elif kind.value.endswith("bias"):
         values *= 0.1  # large enough that a bias that is lost or added twice is detected
     elif kind is Kind.ROUTER:
-        values *= 1.5 / np.sqrt(config.hidden_size)
+        values *= np.float32(1.5 / np.sqrt(config.hidden_size))  # numpy 1 and 2 would convert differently
     elif kind not in EMBEDDINGS:
-        values /= np.sqrt(config.expert_ffn_size if kind is Kind.EXPERTS_W2 else shape[-1])
+        values /= np.float32(np.sqrt(config.expert_ffn_size if kind is Kind.EXPERTS_W2 else shape[-1]))
     return values.astype(_DTYPES[config.dtype])
 
 

@@ -5,6 +5,7 @@ import random
 import threading
 
 import pytest
+import tokenizers
 
 from moembed import Embedder
 from moembed.errors import BundleError
@@ -76,7 +77,7 @@ def test_a_tokenizer_that_fails(case, text, tmp_path):
     with pytest.raises(BundleError) as caught:
         used(path)
     assert str(path) in str(caught.value)
-    if case in PANICS:
+    if case in PANICS and tokenizers.__version__ >= "0.22":  # older releases refuse some of these themselves
         assert type(caught.value.__cause__).__name__ == "PanicException", "the panic is what was tried"
         assert not isinstance(caught.value.__cause__, Exception)
 
