@@ -30,11 +30,9 @@ Router <top_k> (x, weight) => (weights, expert_indices)
 }
 """
 
-# qkv [T,3*hidden], tokens [T], attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> y [T,hidden].
-# A pad cell holds some token's values; the mask makes it exactly zero in every sum.
-ATTENTION = """
-Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
-{
+# Queries and keys `q_rows`, `k_rows` [T,hidden], rotated, of qkv [T,3*hidden], and `cell` [T]: the tokens' places in a batch
+# whose rows are padded to whole blocks of 16.
+ROTATED = """
     axis0 = Constant <value_ints = [0]> ()
     axis12 = Constant <value_ints = [1, 2]> ()
     two = Constant <value_ints = [2]> ()
@@ -68,7 +66,10 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
     k_turned = RotaryEmbedding <num_heads: int = @num_heads> (k_one, c, s)
     q_rows = Squeeze (q_turned, axis0)
     k_rows = Squeeze (k_turned, axis0)
+"""
 
+# `places` [batch*columns]: the token of each cell; a pad cell has the first token.
+PLACES = """
     zero = Constant <value_int = 0> ()
     one = Constant <value_int = 1> ()
     total = Squeeze (count, axis0)
@@ -76,6 +77,29 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
     first_token = ConstantOfShape <value = int64[1] {0}> (cells)
     places = ScatterElements <axis = 0> (first_token, cell, ascending)
     grid_shape = Concat <axis = 0> (batch, columns, heads, head_dim)
+"""
+
+# `bias` [batch,1,1,columns]: 0 for a token and the lowest float for a pad cell; `mask` [batch,columns]: 1 or 0.
+MASK_BIAS = """
+    beyond = Sub (columns, sequence)
+    none = Constant <value_ints = [0, 0, 0]> ()
+    margins = Concat <axis = 0> (none, beyond)
+    framed = Pad (attention_mask, margins)
+    mask = CastLike (framed, qkv)
+    full = Constant <value_float = 1.0> ()
+    lowest = Constant <value_float = -3.4028234663852886e38> ()
+    absent = Sub (full, mask)
+    penalty = Mul (absent, lowest)
+    bias = Unsqueeze (penalty, axis12)
+"""
+
+# qkv [T,3*hidden], tokens [T], attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> y [T,hidden].
+# A pad cell holds some token's values; the mask makes it exactly zero in every sum.
+ATTENTION = (
+    "Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)\n{"
+    + ROTATED
+    + PLACES
+    + """
     q_cells = Gather (q_rows, places)
     k_cells = Gather (k_rows, places)
     v_cells = Gather (v_packed, places)
@@ -90,16 +114,9 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
     width = CastLike (head_dim, qkv)
     root = Sqrt (width)
     scaled = Div (raw, root)
-    beyond = Sub (columns, sequence)
-    none = Constant <value_ints = [0, 0, 0]> ()
-    margins = Concat <axis = 0> (none, beyond)
-    framed = Pad (attention_mask, margins)
-    mask = CastLike (framed, qkv)
-    full = Constant <value_float = 1.0> ()
-    lowest = Constant <value_float = -3.4028234663852886e38> ()
-    absent = Sub (full, mask)
-    penalty = Mul (absent, lowest)
-    bias = Unsqueeze (penalty, axis12)
+"""
+    + MASK_BIAS
+    + """
     scores = Add (scaled, bias)
     attended = Softmax <axis = -1> (scores)
     mixed = MatMul (attended, v)
@@ -109,6 +126,7 @@ Attention <num_heads> (qkv, tokens, attention_mask, cos, sin) => (y)
     y = Gather (out, cell)
 }
 """
+)
 
 # x [T,hidden], tokens [T], attention_mask [batch,sequence] -> y [batch,hidden]. The sum is a product with ones over rows
 # padded to a multiple of 16. Kernels pair the elements of a sum by its length: without it, one more pad token, or a batch of

@@ -10,8 +10,14 @@ unsigned bytes with a fixed zero point, the operand that CPUs multiply with sign
 
 A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Not
 `scale * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales the
-bias too.) `moembed.quantize.layout` describes the packing of weights. `one` in `_ONE` is a 1 that ONNX Runtime cannot fold, which
-lets it fuse the cast and the first product.
+bias too.) `moembed.quantize.layout` describes the packing of weights. `unit` in `_UNIT` is a 1 that ONNX Runtime cannot fold,
+which lets it fuse the cast and the first product.
+
+Attention quantizes queries, keys and values once more, with a scale for each token and head: queries to 16 bits, keys and
+values to 8. Scores are exact integer sums, rounded to float once. The largest score of a query is found over all keys before any
+power is computed, and nothing is rescaled afterwards. A power times the scale of its value, relative to the largest scale of the
+text's values, is rounded to 15 bits; the sums of these integers and the values are exact too. So the result depends on the query
+and on the keys and values of its text, and not on how a kernel divides them. Operands of 15 and 16 bits are split into bytes.
 """
 
 from functools import cache
@@ -19,9 +25,9 @@ from functools import cache
 import onnx
 from onnx import parser
 
-from moembed.export.functions import HEADER, MIXED, SORTED, expert_names
+from moembed.export.functions import HEADER, MASK_BIAS, MIXED, PLACES, ROTATED, SORTED, expert_names
 
-GELU_ZERO_POINT = 32
+SYMMETRIC_ZERO_POINT, GELU_ZERO_POINT = 128, 32
 
 _CONSTANTS = """
     axis1 = Constant <value_ints = [1]> ()
@@ -62,10 +68,10 @@ _SHAPE = """
     {p}k = Mul ({p}depth, four)
     {p}shape = Concat <axis = 0> ({p}k, {p}n)
 """
-_ONE = """
-    one_count = Shape <start = 0, end = 1> ({quantized})
-    one_yes = Equal (one_count, one_count)
-    one = Cast <to = 1> (one_yes)
+_UNIT = """
+    unit_count = Shape <start = 0, end = 1> ({quantized})
+    unit_yes = Equal (unit_count, unit_count)
+    unit = Cast <to = 1> (unit_yes)
 """
 
 # {quantized} [T,K], packed {w}, {weight_scale} [N] -> {p}scaled [T,N]; the product is that times the scale of the row
@@ -74,7 +80,7 @@ _SCALED = """
     {p}matrix = Reshape ({p}turned, {shape})
     {p}sums = MatMulInteger ({quantized}, {p}matrix, {zero_point})
     {p}wide = Cast <to = 1> ({p}sums)
-    {p}unfolded_scale = Mul (one, {weight_scale})
+    {p}unfolded_scale = Mul (unit, {weight_scale})
     {p}scaled = Mul ({p}wide, {p}unfolded_scale)
 """
 _PRODUCT = _SCALED + "    {out} = Mul ({p}scaled, {scale})\n"
@@ -83,7 +89,7 @@ _PRODUCT = _SCALED + "    {out} = Mul ({p}scaled, {scale})\n"
 def _linear(*, quantized: str, scale: str) -> str:
     names = {"quantized": quantized, "weight_scale": "weight_scale", "scale": scale, "zero_point": "zero_point8"}
     product = _PRODUCT.format(p="y_", w="weight", shape="w_shape", out="raw", **names)
-    return _SHAPE.format(p="w_", w="weight") + _ONE.format(quantized=quantized) + product
+    return _SHAPE.format(p="w_", w="weight") + _UNIT.format(quantized=quantized) + product
 
 
 # x [T,K] -> quantized [T,K] uint8, scale [T,1]
@@ -202,6 +208,167 @@ _LINEAR_GELU = (
     + "    quantized = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n    scale = Identity (h_scale)\n}"
 )
 
+# quantized [T,K], scale [T,1], w1 packed, w1_scale [ffn], b1 [ffn], w2 packed, w2_scale [N], b2 [N] -> y [T,N]: both products
+# of a feed-forward network, with GELU between them
+_FEED_FORWARD = (
+    "Int8FeedForward (quantized, scale, w1, w1_scale, b1, w2, w2_scale, b2) => (y)\n{"
+    + _CONSTANTS
+    + "    zero_point8 = Constant <value = uint8 {128}> ()\n    gelu8 = Constant <value = uint8 {32}> ()\n"
+    + _UNIT.format(quantized="quantized")
+    + _SHAPE.format(p="w1_", w="w1")
+    + _PRODUCT.format(
+        p="up_",
+        quantized="quantized",
+        w="w1",
+        shape="w1_shape",
+        zero_point="zero_point8",
+        weight_scale="w1_scale",
+        scale="scale",
+        out="raw",
+    )
+    + """
+    biased = Add (raw, b1)
+    active = Gelu (biased)
+    h_top = ReduceMax <keepdims = 1> (active, axis1)
+"""
+    + _POSITIVE.format(p="h_")
+    + "    h_quantized = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n"
+    + _SHAPE.format(p="w2_", w="w2")
+    + _PRODUCT.format(
+        p="down_",
+        quantized="h_quantized",
+        w="w2",
+        shape="w2_shape",
+        zero_point="gelu8",
+        weight_scale="w2_scale",
+        scale="h_scale",
+        out="down",
+    )
+    + "    y = Add (down, b2)\n}"
+)
+
+# {x} [T,heads,head_dim] -> {p}scale [T,heads,1] and {p}rounded, between -{range} and {range}
+_HEAD = """
+    {p}size = Abs ({x})
+    {p}top = ReduceMax <keepdims = 1> ({p}size, axis2)
+    {p}range = Constant <value_float = {range}> ()
+    {p}fair = Div ({p}top, {p}range)
+    {p}scale = Max ({p}fair, least)
+    {p}inverse = Reciprocal ({p}scale)
+    {p}unrounded = Mul ({x}, {p}inverse)
+    {p}rounded = Round ({p}unrounded)
+"""
+
+# {x}, not negative -> its {p}low and {p}high byte
+_BYTES = """
+    {p}word = Cast <to = 6> ({x})
+    {p}high_word = Div ({p}word, byte)
+    {p}whole = Mul ({p}high_word, byte)
+    {p}low_word = Sub ({p}word, {p}whole)
+    {p}high = Cast <to = 2> ({p}high_word)
+    {p}low = Cast <to = 2> ({p}low_word)
+"""
+
+# {x} [T,heads,any] -> {y} [batch,heads,columns,any], or with the last two axes exchanged
+_GRID = """
+    {y}_cells = Gather ({x}, places)
+    {y}_grid = Reshape ({y}_cells, {shape})
+    {y} = Transpose <perm = [0, 2, {perm}]> ({y}_grid)
+"""
+
+# quantized [T,K] around 128, scale [T,1], weight packed [3*hidden], weight_scale and qkv_bias [3*hidden], tokens [T],
+# attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> attended [T,hidden] around 128 and its scale [T,1]
+_ATTENTION = (
+    "Int8Attention <num_heads> (quantized, scale, weight, weight_scale, qkv_bias, tokens, attention_mask, cos, sin)"
+    " => (attended, attended_scale)\n{"
+    + _CONSTANTS
+    + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
+    + _linear(quantized="quantized", scale="scale")
+    + "    qkv = Add (raw, qkv_bias)\n"
+    + ROTATED
+    + PLACES
+    + MASK_BIAS
+    + """
+    axis2 = Constant <value_ints = [2]> ()
+    axis3 = Constant <value_ints = [3]> ()
+    least = Constant <value_float = 1.17549435e-38> ()
+    byte = Constant <value = int32 {256}> ()
+    q_offset = Constant <value_float = 32768.0> ()
+    by_head = Concat <axis = 0> (count, heads, head_dim)
+    single = Constant <value_ints = [1]> ()
+    scale_shape = Concat <axis = 0> (batch, columns, heads, single)
+    q_heads = Reshape <allowzero = 1> (q_rows, by_head)
+    k_heads = Reshape <allowzero = 1> (k_rows, by_head)
+    v_heads = Reshape <allowzero = 1> (v_packed, by_head)
+"""
+    + _HEAD.format(p="q_", x="q_heads", range="32767.0")
+    + _HEAD.format(p="k_", x="k_heads", range="127.0")
+    + _HEAD.format(p="v_", x="v_heads", range="127.0")
+    + "    q_shifted = Add (q_rounded, q_offset)\n"
+    + _BYTES.format(p="q_", x="q_shifted")
+    + """
+    k_integers = Cast <to = 3> (k_rounded)
+    v_integers = Cast <to = 3> (v_rounded)
+"""
+    + _GRID.format(x="q_low", y="ql", shape="grid_shape", perm="1, 3")
+    + _GRID.format(x="q_high", y="qh", shape="grid_shape", perm="1, 3")
+    + _GRID.format(x="q_scale", y="qs", shape="scale_shape", perm="1, 3")
+    + _GRID.format(x="k_integers", y="k", shape="grid_shape", perm="3, 1")
+    + _GRID.format(x="k_scale", y="ks", shape="scale_shape", perm="3, 1")
+    + _GRID.format(x="v_integers", y="v", shape="grid_shape", perm="1, 3")
+    + _GRID.format(x="v_scale", y="vs", shape="scale_shape", perm="3, 1")
+    + """
+    low_sums = MatMulInteger (ql, k)
+    high_sums = MatMulInteger (qh, k, zero_point8)
+    high_shifted = Mul (high_sums, byte)
+    score_sums = Add (high_shifted, low_sums)
+    score_floats = Cast <to = 1> (score_sums)
+    unmasked = Mul (score_floats, ks)
+    scores = Add (unmasked, bias)
+    largest = ReduceMax <keepdims = 1> (scores, axis3)
+    below = Sub (scores, largest)
+    width = CastLike (head_dim, qkv)
+    root = Sqrt (width)
+    log2e = Constant <value_float = 1.44269504> ()
+    per_root = Div (log2e, root)
+    factor = Mul (qs, per_root)
+    exponents = Mul (below, factor)
+    base = Constant <value_float = 2.0> ()
+    unmasked_powers = Pow (base, exponents)
+    present = Unsqueeze (mask, axis12)
+    powers = Mul (unmasked_powers, present)
+    sums = ReduceSum <keepdims = 1> (powers, axis3)
+    vs_present = Mul (vs, present)
+    vs_top = ReduceMax <keepdims = 1> (vs_present, axis3)
+    vs_most = Max (vs_top, least)
+    share_range = Constant <value_float = 32767.0> ()
+    vs_part = Div (vs_present, vs_most)
+    vs_weight = Mul (vs_part, share_range)
+    unrounded_shares = Mul (powers, vs_weight)
+    shares = Round (unrounded_shares)
+"""
+    + _BYTES.format(p="share_", x="shares")
+    + """
+    low_mixed = MatMulInteger (share_low, v)
+    high_mixed = MatMulInteger (share_high, v)
+    low_wide = Cast <to = 11> (low_mixed)
+    high_wide = Cast <to = 11> (high_mixed)
+    wide_byte = Constant <value = double {256.0}> ()
+    shifted_wide = Mul (high_wide, wide_byte)
+    mixed_wide = Add (shifted_wide, low_wide)
+    mixed_floats = Cast <to = 1> (mixed_wide)
+    share_unit = Div (vs_most, share_range)
+    mean_factor = Div (share_unit, sums)
+    mixed = Mul (mixed_floats, mean_factor)
+    rows_first = Transpose <perm = [0, 2, 1, 3]> (mixed)
+    out_shape = Concat <axis = 0> (cells, hidden)
+    out = Reshape (rows_first, out_shape)
+    y = Gather (out, cell)
+"""
+    + _SYMMETRIC.format(p="a_", x="y")
+    + "    attended = Identity (a_quantized)\n    attended_scale = Identity (a_scale)\n}"
+)
+
 # Steps that all experts share are done once for all: the time of a short text is that of the number of operators.
 _EXPERTS_HEAD = """
     zero_point8 = Constant <value = uint8 {{128}}> ()
@@ -251,7 +418,7 @@ def _experts(num_experts: int) -> str:
         _CONSTANTS,
         SORTED.format(experts=", ".join(map(str, range(num_experts)))),
         _EXPERTS_HEAD.format(rows=rows, scales=scales),
-        _ONE.format(quantized="quantized"),
+        _UNIT.format(quantized="quantized"),
         _SHAPE.format(p="up_", w="w1_0"),
         _SHAPE.format(p="down_", w="w2_0"),
     ]
@@ -279,5 +446,5 @@ def _experts(num_experts: int) -> str:
 @cache
 def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """Return the functions of an INT8 model with `num_experts` experts per MoE layer, beside Router, Attention and Pool."""
-    fixed = (_QUANTIZE, *_EMBEDDINGS, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU)
+    fixed = (_QUANTIZE, *_EMBEDDINGS, _ADD_NORM, _ADD_NORM_QUANTIZE, _LINEAR, _LINEAR_GELU, _FEED_FORWARD, _ATTENTION)
     return tuple(parser.parse_function(HEADER + text) for text in (*fixed, _experts(num_experts)))

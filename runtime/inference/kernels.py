@@ -16,6 +16,7 @@ from moembed.native.loader import LIBRARY_FILE, native_library, warn_unused
 PORTABLE = "portable"
 VARIABLE = "MOEMBED_KERNELS"
 CONFIG_ENTRY = "moembed.kernels"  # kKernelsEntry of native/ort/register.cpp
+THREADS_ENTRY = "moembed.threads"  # kThreadsEntry there
 _NAMES = (PORTABLE, "plain", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "neoni8mm")
 
 
@@ -29,8 +30,12 @@ class Kernels:
 
     name: str
 
-    def register(self, options: Any) -> None:
+    def register(self, options: Any, threads: int | None = None) -> None:
         """Add the kernels to ONNX Runtime's session options.
+
+        Args:
+            options: `onnxruntime.SessionOptions`.
+            threads: threads of a call, for which the kernels divide their work; None for the number of CPUs.
 
         Raises:
             ProviderError: this machine cannot run them.
@@ -39,6 +44,8 @@ class Kernels:
             return
         _check_usable(self.name)
         options.add_session_config_entry(CONFIG_ENTRY, self.name)
+        if threads is not None:
+            options.add_session_config_entry(THREADS_ENTRY, str(threads))
         options.register_custom_ops_library(str(LIBRARY_FILE))
 
 

@@ -133,7 +133,7 @@ def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDAr
 
 
 def _open(bundle: Bundle, kernels: Kernels, providers: tuple[str, ...], threads: int, spin: bool) -> Any:
-    options = session_options(kernels)
+    options = session_options(kernels, threads)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
@@ -155,14 +155,15 @@ def _reopen(bundle: Bundle, *arguments: Any) -> Any:
     return _open(bundle, *arguments)
 
 
-def session_options(kernels: Kernels | None = None) -> Any:
+def session_options(kernels: Kernels | None = None, threads: int | None = None) -> Any:
     """Create session options with everything that affects vectors. All sessions over a bundle's graph start from them.
 
     Args:
         kernels: kernels of the bundle's custom operators; None for the default of `Session` on the CPU.
+        threads: threads that the kernels divide their work for, at most as many as the session has; None for the number of CPUs.
     """
     options = import_onnxruntime().SessionOptions()
-    (kernels or choose_kernels()).register(options)
+    (kernels or choose_kernels()).register(options, threads)
     options.log_severity_level = 4  # errors come as exceptions; the log would repeat them
     # ONNX Runtime must not rewrite the quantize and dequantize operators of the INT8 functions.
     options.add_session_config_entry("session.disable_quant_qdq", "1")

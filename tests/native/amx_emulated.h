@@ -79,10 +79,12 @@ inline void multiply(int t, int u, int v) {
 #undef _tile_loadconfig
 #undef _tile_release
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbusd
 #define _tile_loadconfig amx_emulated::configure
 #define _tile_release amx_emulated::release
 #define _tile_loadd amx_emulated::load
+#define _tile_stream_loadd amx_emulated::load
 #define _tile_stored amx_emulated::store
 #define _tile_dpbusd amx_emulated::multiply

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "../../runtime/native/kernels/cpu.h"
@@ -51,6 +52,16 @@ struct Exact {
         }
         return *this;
     }
+};
+
+// Scratch memory: bytes that begin at a cache line, filled with a value that no kernel may rely on.
+struct Lines {
+    void* data;
+    explicit Lines(size_t n) : data(std::aligned_alloc(64, (n + 64) / 64 * 64)) {
+        std::memset(data, 0xff, (n + 64) / 64 * 64);
+    }
+    ~Lines() { std::free(data); }
+    Lines(const Lines&) = delete;
 };
 
 uint64_t hash = 1469598103934665603u;
@@ -147,21 +158,39 @@ Outputs rows(const Kernels& k, uint64_t seed) {
     return out;
 }
 
+// Rows around the sizes at which kernels divide them.
+size_t rows_of_product(Random& r) {
+    static constexpr size_t kEdges[] = {0, 1, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65};
+    return r.below(2) ? kEdges[r.below(sizeof kEdges / sizeof *kEdges)] : r.below(8) ? r.below(70) : 250 + r.below(20);
+}
+
+// A permutation of 0 to n - 1.
+std::vector<size_t> shuffled(Random& r, size_t n) {
+    std::vector<size_t> order(n);
+    for (size_t i = 0; i < n; ++i) order[i] = i;
+    for (size_t i = n; i > 1; --i) std::swap(order[i - 1], order[r.below(i)]);
+    return order;
+}
+
 Outputs products(const Kernels& k, uint64_t seed) {
     Random r{seed};
     Outputs out;
-    const size_t t = r.below(70), depth = 1 + r.below(90), blocks = 1 + r.below(5), n = 16 * blocks;
+    const size_t t = rows_of_product(r), depth = r.below(3) ? 1 + r.below(90) : 16 * (1 + r.below(6));
+    const size_t blocks = 1 + r.below(5), n = 16 * blocks;
     Exact<uint8_t> quantized(t * depth * 4);
     Exact<int8_t> weight(blocks * depth * 64);
     Exact<float> scale(t), weight_scale(n), bias(n), y(t * n);
     Exact<int32_t> sums(n);
     quantized.randomized(r), weight.randomized(r), scale.randomized(r), weight_scale.randomized(r), bias.randomized(r);
     if (r.below(4) == 0) quantized.fill(255), weight.fill(0x81);
+    const auto source = shuffled(r, t), target = shuffled(r, t);
     halves(blocks, [&](size_t a, size_t b) { k.sum_columns(weight.data, depth, a, b, sums.data); });
     for (int way = 0; way < 4; ++way) {
         Product p;
         p.quantized = quantized.data;
         p.scale = scale.data;
+        p.source = way == 3 ? source.data() : nullptr;
+        p.target = way >= 2 ? target.data() : nullptr;
         p.rows = static_cast<int>(t);
         p.depth = depth;
         p.zero_point = way & 1 ? kGeluZeroPoint : kSymmetricZeroPoint;
@@ -172,7 +201,49 @@ Outputs products(const Kernels& k, uint64_t seed) {
         p.gelu = way == 2;
         p.out = y.data;
         p.out_stride = n;
-        halves(blocks, [&](size_t a, size_t b) { k.product(p, a, b); });
+        halves(blocks, [&](size_t a, size_t b) {
+            if (a == b) return;
+            Lines scratch(k.product_scratch(p));
+            k.product(p, a, b, scratch.data);
+        });
+        out.add(y);
+    }
+    return out;
+}
+
+Outputs feed_forwards(const Kernels& k, uint64_t seed) {
+    Random r{seed};
+    Outputs out;
+    const size_t t = rows_of_product(r), hidden = 16 * (1 + r.below(9)), inner = 16 * (1 + r.below(13));
+    Exact<uint8_t> quantized(t * hidden);
+    Exact<int8_t> up_weight(inner * hidden), down_weight(inner * hidden);
+    Exact<float> scale(t), up_scale(inner), down_scale(hidden), up_bias(inner), down_bias(hidden), y(t * hidden);
+    quantized.randomized(r), up_weight.randomized(r), down_weight.randomized(r), scale.randomized(r, 0.01f);
+    up_scale.randomized(r, 0.01f), down_scale.randomized(r), up_bias.randomized(r), down_bias.randomized(r);
+    const auto source = shuffled(r, t), target = shuffled(r, t);
+    for (int way = 0; way < 2; ++way) {
+        Product up, down;
+        up.quantized = quantized.data;
+        up.scale = scale.data;
+        up.source = way ? source.data() : nullptr;
+        up.rows = down.rows = static_cast<int>(t);
+        up.depth = hidden / 4;
+        up.zero_point = kSymmetricZeroPoint;
+        up.weight = up_weight.data;
+        up.weight_scale = up_scale.data;
+        up.bias = way ? nullptr : up_bias.data;
+        up.gelu = true;
+        up.out_stride = inner;
+        down.depth = inner / 4;
+        down.zero_point = kGeluZeroPoint;
+        down.weight = down_weight.data;
+        down.weight_scale = down_scale.data;
+        down.bias = way ? nullptr : down_bias.data;
+        down.out = y.data;
+        down.target = way ? target.data() : nullptr;
+        down.out_stride = hidden;
+        Lines scratch(k.feed_forward_scratch(up, down));
+        k.feed_forward(up, down, scratch.data);
         out.add(y);
     }
     return out;
@@ -205,6 +276,50 @@ Outputs attentions(const Kernels& k, uint64_t seed) {
     return out;
 }
 
+Outputs int8_attentions(const Kernels& k, uint64_t seed) {
+    Random r{seed};
+    Outputs out;
+    const size_t heads = 1 + r.below(3), dim = r.below(2) ? 2 * (1 + r.below(40)) : 16 * (1 + r.below(5));
+    const size_t before = r.below(3), tokens = 1 + (r.below(8) ? r.below(70) : 500 + r.below(40));
+    const size_t t = before + tokens + r.below(3), positions = t + r.below(3), stride = (dim + 15) / 16 * 16;
+    const size_t places = heads * t;
+    Exact<float> x(t * 3 * heads * dim), cos(positions * dim / 2), sin(positions * dim / 2), y(t * heads * dim);
+    x.randomized(r, 2), cos.randomized(r), sin.randomized(r);
+    if (r.below(4) == 0) x.fill(0);
+    Exact<int64_t> at(t);
+    for (size_t i = 0; i < t; ++i) at.data[i] = static_cast<int64_t>(r.below(positions));
+    Exact<uint8_t> low(places * stride), high(places * stride), key(places * stride), value(places * stride);
+    Exact<float> query_scale(places), key_scale(places), value_scale(places);
+    Int8Heads a;
+    a.heads = heads;
+    a.dim = dim;
+    a.stride = stride;
+    a.tokens = t;
+    a.query_low = low.data;
+    a.query_high = high.data;
+    a.key = key.data;
+    a.value = value.data;
+    a.query_scale = query_scale.data;
+    a.key_scale = key_scale.data;
+    a.value_scale = value_scale.data;
+    a.cos = cos.data;
+    a.sin = sin.data;
+    a.positions = at.data;
+    a.y = y.data;
+    halves(t, [&](size_t first, size_t last) {
+        const size_t width = 3 * heads * dim;
+        if (first < last) k.encode_heads(a, x.data + first * width, width, 0, 3 * heads, first, last);
+    });
+    out.add(query_scale), out.add(key_scale), out.add(value_scale);
+    halves(tokens, [&](size_t first, size_t last) {
+        Lines scratch(k.int8_attention_scratch(a, tokens));
+        for (size_t head = 0; head < heads; ++head)
+            k.int8_attention(a, head, before, before + tokens, first, last, scratch.data);
+    });
+    out.add(y);
+    return out;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -217,7 +332,7 @@ int main(int count, char** arguments) {
         if (c->usable) std::printf(" %s", c->kernels->name);
     }
     std::printf("\n");
-    Outputs (*const all[])(const Kernels&, uint64_t) = {rows, products, attentions};
+    Outputs (*const all[])(const Kernels&, uint64_t) = {rows, products, feed_forwards, attentions, int8_attentions};
     for (uint64_t i = 0; i < shapes; ++i) {
         for (auto* f : all) {
             const auto expected = f(*plain, seed + i);

@@ -126,6 +126,26 @@ def test_linear_gelu(execution):
 
 
 @every_execution
+@pytest.mark.parametrize("tokens", [0, 1, 15, 33, 129])
+def test_feed_forward(execution, tokens):
+    rng = np.random.default_rng(tokens)
+    hidden, inner = 48, 80
+    x = _normal(rng, tokens, hidden)
+    quantized, scale = _symmetric(x) if tokens else (np.zeros((0, hidden), np.uint8), np.zeros((0, 1), np.float32))
+    (up, up_scale), (down, down_scale) = (
+        quantize_rows(_normal(rng, *shape) / 7) for shape in ((inner, hidden), (hidden, inner))
+    )
+    b1, b2 = _normal(rng, inner), _normal(rng, hidden)
+    (y,) = execution("Int8FeedForward", [quantized, scale, pack(up), up_scale, b1, pack(down), down_scale, b2], {})
+    assert y.shape == (tokens, hidden)
+    if tokens:
+        raw = _product(quantized, 128, scale, up, up_scale) + b1
+        active, active_scale = _positive(_gelu(raw.astype(np.float64)).astype(np.float32))
+        # One value of the inner layer may round to the next integer.
+        assert np.allclose(y, _product(active, GELU_ZERO_POINT, active_scale, down, down_scale) + b2, atol=0.03)
+
+
+@every_execution
 @pytest.mark.parametrize("choose", ["any", "all on one", "some without tokens"])
 @pytest.mark.parametrize("tokens", [0, 1, 33])
 def test_experts(execution, tokens, choose):

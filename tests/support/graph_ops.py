@@ -16,7 +16,7 @@ from moembed.quantize.functions import int8_functions
 _TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7), (np.float16, 10))}
 # Before 1.31, TopK of no rows divides by zero and ends the process. moembed never runs a batch without tokens.
 _TOPK_DIVIDES_BY_ZERO = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 31)
-_OUTPUTS = {"expert_indices": TensorProto.INT64, "quantized": TensorProto.UINT8}
+_OUTPUTS = {"expert_indices": TensorProto.INT64, "quantized": TensorProto.UINT8, "attended": TensorProto.UINT8}
 
 
 @cache

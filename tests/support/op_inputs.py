@@ -46,6 +46,13 @@ def linear(rng, tokens):
     ]
 
 
+def feed_forward(rng, tokens):
+    hidden, inner = int(rng.integers(1, 9)) * 16, int(rng.integers(1, 12)) * 16
+    up, down = quantize_rows(_normal(rng, inner, hidden) / 7), quantize_rows(_normal(rng, hidden, inner) / 6)
+    arrays = [*_quantized(rng, tokens, hidden), pack(up[0]), up[1], _normal(rng, inner)]
+    return [("Int8FeedForward", [*arrays, pack(down[0]), down[1], _normal(rng, hidden)], {})]
+
+
 def experts(rng, tokens, allowed=5, top_k=2):
     hidden, ffn, experts = int(rng.integers(1, 6)) * 16, int(rng.integers(1, 8)) * 16, 5
     expert_indices = np.array([rng.permutation(allowed)[:top_k] for _ in range(tokens)], np.int64).reshape(
@@ -69,12 +76,22 @@ def texts(rng, tokens):
     angle = np.outer(np.arange(mask.shape[1]), 100.0 ** (-np.arange(0, dim, 2) / dim))
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     x = _normal(rng, len(cells), 3 * heads * dim)
-    return [("Attention", [x, cells, mask, cos, sin], {"num_heads": heads}), ("Pool", [x, cells, mask], {})]
+    width, dim = int(rng.integers(1, 20)) * 4, 16 * int(rng.integers(1, 5))
+    half = dim // 2
+    weight, weight_scale = quantize_rows(_normal(rng, 3 * heads * dim, width) / np.sqrt(width))
+    product = [*_quantized(rng, len(cells), width), pack(weight), weight_scale, _normal(rng, 3 * heads * dim)]
+    turns = np.resize(cos, (len(cos), half)), np.resize(sin, (len(sin), half))
+    return [
+        ("Attention", [x, cells, mask, cos, sin], {"num_heads": heads}),
+        ("Int8Attention", [*product, cells, mask, *turns], {"num_heads": heads}),
+        ("Pool", [x, cells, mask], {}),
+    ]
 
 
 MAKERS = {
     "rows": rows,
     "linear": linear,
+    "feed-forward": feed_forward,
     "experts": experts,
     "all on two experts": partial(experts, allowed=2),
     "one expert each": partial(experts, allowed=1, top_k=1),

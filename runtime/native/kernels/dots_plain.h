@@ -1,26 +1,38 @@
 // Dot products of quantized rows and packed weights, in plain C++. Every dots_*.h has the same interface:
 //
 // * kRows, kBlocks: the most rows, and blocks of sixteen columns, of one call.
+// * kTaskRows: the rows of a task that computes all columns of a large product.
 // * kDotsZeroPoint: what the instructions subtract from each quantized byte: 0, or 128 where they take signed bytes.
-// * Dots()(quantized, stride, rows, weight, depth, blocks, start, out), where rows have 4 * depth bytes, computes
-// exactly
-//   out[r * 16 * kBlocks + j] = start[j] + sum over k of (quantized[r * stride + k] - kDotsZeroPoint) * weight[k][j].
-//
-// A Dots may hold processor state: construct it on the thread that uses it, for the duration of a call.
+// * Dots(rows, depth), for a product with so many rows, of which each has 4 * depth bytes; it may hold processor state:
+//   construct it on the thread that uses it, for the duration of a call, and no second one of several rows beside it.
+// * height(): the rows of a block, at most kRows. Blocks begin at its multiples.
+// * packed_bytes(rows, depth) and pack(row, column, values, count, packed): rows in the order in which they are read.
+// * depth_for(values): the depth to which an operand that a kernel packs itself is padded with zeros.
+// * dots(packed, row, rows, weight, blocks, start, out, unit, units, ahead) computes exactly
+//   out[r * 16 * kBlocks + j] = start[j] + sum over k of (packed[row + r][k] - kDotsZeroPoint) * weight[k][j],
+//   and calls unit(0) to unit(units - 1), which finish the block before, at any time. `ahead` may be fetched.
 #pragma once
 
-#include "common.h"
+#include "rows_in_place.h"
 
 namespace moembed {
 namespace {
 
 constexpr int kRows = 4;
 constexpr int kBlocks = 2;
+constexpr size_t kTaskRows = 96;
 constexpr int kDotsZeroPoint = 0;
 
-struct Dots {
-    void operator()(const uint8_t* quantized, size_t stride, int rows, const int8_t* weight, size_t depth, int blocks,
-                    const int32_t* start, int32_t* out) {
+class Dots : public RowsInPlace {
+public:
+    using RowsInPlace::RowsInPlace;
+    int height() const { return kRows; }
+
+    template <class Unit>
+    void operator()(const uint8_t* packed, int row, int rows, const int8_t* weight, int blocks, const int32_t* start,
+                    int32_t* out, const Unit& unit, int units, Ahead) const {
+        const uint8_t* quantized = row_of(packed, row);
+        const size_t stride = 4 * depth_, depth = depth_;
         for (int r = 0; r < rows; ++r) {
             for (int b = 0; b < blocks; ++b) {
                 // Unsigned, because sums of arbitrary weights may wrap.
@@ -38,6 +50,7 @@ struct Dots {
                 std::memcpy(out + r * 16 * kBlocks + 16 * b, sums, sizeof sums);
             }
         }
+        for (int i = 0; i < units; ++i) unit(i);
     }
 };
 

@@ -42,13 +42,16 @@ inline void quantize(const float* x, size_t width, size_t first, size_t last, ui
     for (size_t t = first; t < last; ++t) quantize_symmetric(x + t * width, width, quantized + t * width, scale + t);
 }
 
+// The scale of a row of which `top` is the largest value, or 0.
+inline float gelu_scale(float top) { return larger_of(top / kGeluMax, kGeluLeastScale); }
+
 inline void quantize_gelu(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
     for (size_t t = first; t < last; ++t) {
         const float* row = x + t * width;
         // Starting at 0 is right: a maximum below 0 gives the least scale.
         Lanes top = fill(0.0f);
         along(width, [&](size_t i, size_t n) { top = larger(load(row + i, n), top); });
-        scale[t] = larger_of(max_of(top) / kGeluMax, kGeluLeastScale);
+        scale[t] = gelu_scale(max_of(top));
         quantize_row(row, width, scale[t], kGeluZeroPoint, quantized + t * width);
     }
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "kernel_attention.h"
+#include "kernel_feed_forward.h"
+#include "kernel_int8_attention.h"
 #include "kernel_product.h"
 #include "kernel_router.h"
 #include "kernel_rows.h"
@@ -17,9 +19,16 @@ constexpr Kernels table_of(const char* name) noexcept {
     table.embed = embed;
     table.add_norm = add_norm;
     table.product = product;
+    table.product_scratch = product_scratch;
+    table.feed_forward = feed_forward;
+    table.feed_forward_scratch = feed_forward_scratch;
+    table.task_rows = kTaskRows;
     table.sum_columns = sum_columns;
     table.attention = attention;
     table.attention_scratch = attention_scratch;
+    table.encode_heads = encode_heads;
+    table.int8_attention = int8_attention;
+    table.int8_attention_scratch = int8_attention_scratch;
     table.route = route;
     table.combine = combine;
     table.mean = mean;

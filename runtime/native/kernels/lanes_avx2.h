@@ -33,6 +33,24 @@ inline Lanes from_ints(const int32_t* p) {
     return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))),
             _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8)))};
 }
+// 256 * high + low of sixteen pairs, rounded once: of sums that 32 bits hold, or of any.
+inline __m256 joined8(const int32_t* high, const int32_t* low) {
+    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high));
+    return _mm256_cvtepi32_ps(
+        _mm256_add_epi32(_mm256_slli_epi32(h, 8), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(low))));
+}
+inline Lanes joined(const int32_t* high, const int32_t* low) {
+    return {joined8(high, low), joined8(high + 8, low + 8)};
+}
+inline __m128 joined_wide4(const int32_t* high, const int32_t* low) {
+    const __m256d h = _mm256_cvtepi32_pd(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high)));
+    const __m256d l = _mm256_cvtepi32_pd(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low)));
+    return _mm256_cvtpd_ps(_mm256_fmadd_pd(h, _mm256_set1_pd(256.0), l));
+}
+inline Lanes joined_wide(const int32_t* high, const int32_t* low) {
+    return {_mm256_set_m128(joined_wide4(high + 4, low + 4), joined_wide4(high, low)),
+            _mm256_set_m128(joined_wide4(high + 12, low + 12), joined_wide4(high + 8, low + 8))};
+}
 inline Lanes from_bytes(const int8_t* p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
@@ -46,12 +64,40 @@ inline Lanes times_power(Lanes x, Lanes t) {
             _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x.b), m))};
 }
 
+// The lanes are combined pairwise, each with the one half as many lanes further on: in the same order on every processor.
+inline float sum_of4(__m128 x) {
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+inline float max_of4(__m128 x) {
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+inline float sum_of(Lanes x) {
+    const __m256 y = _mm256_add_ps(x.a, x.b);
+    return sum_of4(_mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
+}
+inline float max_of(Lanes x) {
+    const __m256 y = _mm256_max_ps(x.a, x.b);
+    return max_of4(_mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
+}
+
 // Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
 inline void store_bytes(uint8_t* p, Lanes x) {
     const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
     const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);  // packing works within 128-bit halves
     const __m128i low = _mm256_castsi256_si128(ordered), high = _mm256_extracti128_si256(ordered, 1);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(low, high));
+}
+
+// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
+inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
+    const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
+    const __m256i lows = _mm256_and_si256(ordered, _mm256_set1_epi16(0xff)), highs = _mm256_srli_epi16(ordered, 8);
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(lows, highs), 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm256_castsi256_si128(bytes));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm256_extracti128_si256(bytes, 1));
 }
 
 constexpr int kFloatRows = 4;

@@ -39,23 +39,6 @@ inline void along(size_t width, F&& f) {
     if (i < width) f(i, width - i);
 }
 
-// Combines the lanes pairwise, in the same order on every processor.
-template <class F>
-inline float reduce(Lanes x, F&& f) {
-    float v[16];
-    store(v, x);
-    for (int half = 8; half; half /= 2) {
-        for (int i = 0; i < half; ++i) v[i] = f(v[i], v[i + half]);
-    }
-    return v[0];
-}
-inline float sum_of(Lanes x) {
-    return reduce(x, [](float a, float b) { return a + b; });
-}
-inline float max_of(Lanes x) {
-    return reduce(x, [](float a, float b) { return a > b ? a : b; });
-}
-
 // e^x for x <= 0, within two units in the last place; e^-87 for x below -87.
 inline Lanes exp_of(Lanes x) {
     const Lanes round = fill(kRound);
@@ -69,6 +52,20 @@ inline Lanes exp_of(Lanes x) {
     p = fma(p, r, fill(0.16666577f));
     p = fma(p, r, fill(0.5f));
     p = fma(p, r * r, r) + fill(1.0f);
+    return times_power(p, t);
+}
+
+// 2^x for x <= 0, within 2e-7 of it; 2^-126 for x below -126.
+inline Lanes exp2_of(Lanes x) {
+    const Lanes round = fill(kRound);
+    x = larger(x, fill(-126.0f));
+    const Lanes t = x + round, r = x - (t - round);
+    Lanes p = fill(0.0013264727f);
+    p = fma(p, r, fill(0.009671513f));
+    p = fma(p, r, fill(0.055507336f));
+    p = fma(p, r, fill(0.24022242f));
+    p = fma(p, r, fill(0.693147f));
+    p = fma(p, r, fill(1.0f));
     return times_power(p, t);
 }
 

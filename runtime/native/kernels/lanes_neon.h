@@ -54,6 +54,20 @@ inline Lanes absolute(Lanes a) {
 inline Lanes from_ints(const int32_t* p) {
     return each([&](int i) { return vcvtq_f32_s32(vld1q_s32(p + 4 * i)); });
 }
+// 256 * high + low of sixteen pairs, rounded once: of sums that 32 bits hold, or of any.
+inline Lanes joined(const int32_t* high, const int32_t* low) {
+    return each([&](int i) {
+        return vcvtq_f32_s32(vaddq_s32(vshlq_n_s32(vld1q_s32(high + 4 * i), 8), vld1q_s32(low + 4 * i)));
+    });
+}
+inline Lanes joined_wide(const int32_t* high, const int32_t* low) {
+    return each([&](int i) {
+        const int32x4_t h = vld1q_s32(high + 4 * i), l = vld1q_s32(low + 4 * i);
+        const int64x2_t first = vaddw_s32(vshll_n_s32(vget_low_s32(h), 8), vget_low_s32(l));
+        const int64x2_t last = vaddw_s32(vshll_n_s32(vget_high_s32(h), 8), vget_high_s32(l));
+        return vcombine_f32(vcvt_f32_f64(vcvtq_f64_s64(first)), vcvt_f32_f64(vcvtq_f64_s64(last)));
+    });
+}
 inline Lanes from_bytes(const int8_t* p) {
     const int8x16_t x = vld1q_s8(p);
     const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
@@ -69,11 +83,29 @@ inline Lanes times_power(Lanes x, Lanes t) {
     });
 }
 
+// The lanes are combined pairwise, each with the one half as many lanes further on: in the same order on every processor.
+inline float sum_of(Lanes x) {
+    const float32x4_t y = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));
+    const float32x2_t z = vadd_f32(vget_low_f32(y), vget_high_f32(y));
+    return vget_lane_f32(z, 0) + vget_lane_f32(z, 1);
+}
+inline float max_of(Lanes x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.v[0], x.v[1]), vmaxq_f32(x.v[2], x.v[3]))); }
+
 // Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
 inline void store_bytes(uint8_t* p, Lanes x) {
     const uint16x8_t low = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[0])), vqmovun_s32(vcvtnq_s32_f32(x.v[1])));
     const uint16x8_t high = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[2])), vqmovun_s32(vcvtnq_s32_f32(x.v[3])));
     vst1q_u8(p, vcombine_u8(vqmovn_u16(low), vqmovn_u16(high)));
+}
+
+// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
+inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
+    uint16x8_t words[2];
+    for (int i = 0; i < 2; ++i) {
+        words[i] = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[2 * i])), vqmovun_s32(vcvtnq_s32_f32(x.v[2 * i + 1])));
+    }
+    vst1q_u8(low, vcombine_u8(vmovn_u16(words[0]), vmovn_u16(words[1])));
+    vst1q_u8(high, vcombine_u8(vshrn_n_u16(words[0], 8), vshrn_n_u16(words[1], 8)));
 }
 
 constexpr int kFloatRows = 4;

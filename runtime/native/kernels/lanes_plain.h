@@ -55,6 +55,13 @@ inline Lanes absolute(Lanes a) {
 inline Lanes from_ints(const int32_t* p) {
     return each([&](int i) { return static_cast<float>(p[i]); });
 }
+// 256 * high + low of sixteen pairs, rounded once: of sums that 32 bits hold, or of any.
+inline Lanes joined(const int32_t* high, const int32_t* low) {
+    return each([&](int i) { return static_cast<float>(256 * high[i] + low[i]); });
+}
+inline Lanes joined_wide(const int32_t* high, const int32_t* low) {
+    return each([&](int i) { return static_cast<float>(int64_t{256} * high[i] + low[i]); });
+}
 inline Lanes from_bytes(const int8_t* p) {
     return each([&](int i) { return static_cast<float>(p[i]); });
 }
@@ -72,9 +79,33 @@ inline Lanes times_power(Lanes x, Lanes t) {
     });
 }
 
+// The lanes are combined pairwise, each with the one half as many lanes further on: in the same order on every processor.
+template <class F>
+inline float reduce(Lanes x, F f) {
+    for (int half = 8; half; half /= 2) {
+        for (int i = 0; i < half; ++i) x.v[i] = f(x.v[i], x.v[i + half]);
+    }
+    return x.v[0];
+}
+inline float sum_of(Lanes x) {
+    return reduce(x, [](float a, float b) { return a + b; });
+}
+inline float max_of(Lanes x) {
+    return reduce(x, [](float a, float b) { return a > b ? a : b; });
+}
+
 // Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
 inline void store_bytes(uint8_t* p, Lanes x) {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(static_cast<int>((x.v[i] + kRound) - kRound));
+}
+
+// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
+inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
+    for (int i = 0; i < 16; ++i) {
+        const int word = static_cast<int>((x.v[i] + kRound) - kRound);
+        low[i] = static_cast<uint8_t>(word & 255);
+        high[i] = static_cast<uint8_t>(word >> 8);
+    }
 }
 
 constexpr int kFloatRows = 4;

@@ -40,8 +40,9 @@ struct Embedding {
 
 // out = (float(sum) * weight_scale) * scale + bias, then GELU, where sum = (quantized - zero_point) x weight.
 struct Product {
-    const uint8_t* quantized = nullptr;  // [rows, 4 * depth]
-    const float* scale = nullptr;        // [rows]
+    const uint8_t* quantized = nullptr;  // [any, 4 * depth]
+    const float* scale = nullptr;        // [any]
+    const size_t* source = nullptr;      // [rows]: the row of `quantized` and `scale` to read; null: row 0, 1, ...
     int rows = 0;
     size_t depth = 0;  // K / 4
     int zero_point = 0;
@@ -51,7 +52,8 @@ struct Product {
     const float* bias = nullptr;           // [N], or null
     bool gelu = false;
     float* out = nullptr;
-    size_t out_stride = 0;  // floats from row to row
+    const size_t* target = nullptr;  // [rows]: the row of `out` to write; null: row 0, 1, ...
+    size_t out_stride = 0;           // floats from row to row
 };
 
 struct Attention {
@@ -64,6 +66,21 @@ struct Attention {
     float* y = nullptr;                  // [tokens, heads * dim]
 };
 
+// Queries, keys and values of tokens, quantized for each token and head. Queries have 16 bits, keys and values 8; a
+// token's values take `stride` bytes, and bytes have the zero point kSymmetricZeroPoint.
+struct Int8Heads {
+    size_t heads = 0;
+    size_t dim = 0;     // even
+    size_t stride = 0;  // dim, rounded up to a multiple of 16
+    size_t tokens = 0;
+    uint8_t *query_low = nullptr, *query_high = nullptr, *key = nullptr, *value = nullptr;  // [heads, tokens, stride]
+    float *query_scale = nullptr, *key_scale = nullptr, *value_scale = nullptr;             // [heads, tokens]
+    const float* cos = nullptr;                                                             // [positions, dim / 2]
+    const float* sin = nullptr;                                                             // [positions, dim / 2]
+    const int64_t* positions = nullptr;                                                     // [tokens]
+    float* y = nullptr;                                                                     // [tokens, heads * dim]
+};
+
 struct Kernels {
     const char* name = nullptr;
 
@@ -74,7 +91,15 @@ struct Kernels {
     void (*embed)(const Embedding&, const Norm&, size_t first, size_t last) = nullptr;
     void (*add_norm)(const float* x, const float* residual, const Norm&, size_t first, size_t last) = nullptr;
     // Blocks `first` to `last` of sixteen columns; `out`, `weight_scale` and `bias` begin with column 0.
-    void (*product)(const Product&, size_t first, size_t last) = nullptr;
+    void (*product)(const Product&, size_t first, size_t last, void* scratch) = nullptr;
+    // Bytes of scratch memory that `product` needs, which begins at a cache line.
+    size_t (*product_scratch)(const Product&) = nullptr;
+    // Both products of a feed-forward network: the result of `up`, after GELU, is quantized and multiplied by `down`,
+    // whose `quantized`, `scale` and `source`, and the `out` and `target` of `up`, are not used.
+    void (*feed_forward)(const Product& up, const Product& down, void* scratch) = nullptr;
+    size_t (*feed_forward_scratch)(const Product& up, const Product& down) = nullptr;
+    // Rows of a task that computes all columns of a product.
+    size_t task_rows = 0;
     // Column sums of blocks `first` to `last` of a packed weight; `sums` begins with column 0.
     void (*sum_columns)(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums) = nullptr;
     // Queries `first` to `last` of one head, in the text of tokens `begin` to `end`.
@@ -82,6 +107,15 @@ struct Kernels {
                       float* scratch) = nullptr;
     // Floats of scratch memory that attention needs for a text.
     size_t (*attention_scratch)(const Attention&, size_t tokens) = nullptr;
+    // Rotates and quantizes tokens `begin` to `end`. `x` [tokens, stride] has columns of the slices `first` to `last`, of
+    // which each has the `dim` columns of one head: first of all queries, then of all keys, then of all values. It is
+    // overwritten.
+    void (*encode_heads)(const Int8Heads&, float* x, size_t stride, size_t first, size_t last, size_t begin,
+                         size_t end) = nullptr;
+    // As `attention`; `scratch` begins at a cache line and has `int8_attention_scratch` bytes.
+    void (*int8_attention)(const Int8Heads&, size_t head, size_t begin, size_t end, size_t first, size_t last,
+                           void* scratch) = nullptr;
+    size_t (*int8_attention_scratch)(const Int8Heads&, size_t tokens) = nullptr;
     // `weights` and `expert_indices` are [rows, top_k]; `scratch` has `experts` floats, rounded up to sixteen.
     void (*route)(const float* x, size_t width, const float* weight, size_t experts, size_t top_k, size_t first,
                   size_t last, float* weights, int64_t* expert_indices, float* scratch) = nullptr;

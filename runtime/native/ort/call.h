@@ -67,11 +67,12 @@ private:
 class Call {
 public:
     // `sums` has one element per input.
-    Call(const OrtApi& api, OrtKernelContext* context, const Kernels& kernels, const Attributes& attributes,
-         ColumnSums* sums)
-        : kernels(kernels), attributes(attributes), sums_(sums), api_(api), context_(context) {}
+    Call(const OrtApi& api, OrtKernelContext* context, const Kernels& kernels, size_t threads,
+         const Attributes& attributes, ColumnSums* sums)
+        : kernels(kernels), threads(threads), attributes(attributes), sums_(sums), api_(api), context_(context) {}
 
     const Kernels& kernels;
+    const size_t threads;  // that tasks are divided for; there may be fewer
     const Attributes& attributes;
 
     // Input `index`, which errors call `name`. Throws unless its shape matches `expected`.

@@ -1,6 +1,5 @@
 // The experts of a layer: tokens are grouped by expert, multiplied, and combined per token.
 #include <algorithm>
-#include <cstring>
 
 #include "ops.h"
 #include "packed.h"
@@ -10,7 +9,7 @@ namespace moembed::ort {
 namespace {
 
 constexpr size_t kFixedInputs = 7;
-constexpr size_t kRowsOfTask = 48;
+constexpr size_t kRowsOfTask = 128;
 // Up to this number of slots per expert, reading the weights takes the time: tasks divide the weights, not the rows.
 constexpr size_t kFewSlots = 24;
 constexpr size_t kBlocksOfTask = 24;
@@ -58,14 +57,16 @@ struct Experts {
 };
 
 // Slots (token * top_k + rank), grouped by expert: those of expert e are order[starts[e]] to order[starts[e + 1]].
+// `tokens` are those of the slots in `order`.
 struct Groups {
-    std::vector<size_t> order, starts;
+    std::vector<size_t> order, tokens, starts;
 
-    explicit Groups(const Experts& x) : order(x.slots), starts(x.count + 1) {
+    explicit Groups(const Experts& x) : order(x.slots), tokens(x.slots), starts(x.count + 1) {
         for (size_t i = 0; i < x.slots; ++i) ++starts[static_cast<size_t>(x.expert_indices.data[i]) + 1];
         for (size_t e = 0; e < x.count; ++e) starts[e + 1] += starts[e];
         std::vector<size_t> next(starts);
         for (size_t i = 0; i < x.slots; ++i) order[next[static_cast<size_t>(x.expert_indices.data[i])]++] = i;
+        for (size_t i = 0; i < x.slots; ++i) tokens[i] = order[i] / x.top_k;
     }
 };
 
@@ -74,86 +75,41 @@ struct Part {
     size_t expert, first, last;
 };
 
-void gather(const Experts& x, const Groups& groups, size_t first, size_t last, uint8_t* quantized, float* scale) {
-    for (size_t i = first; i < last; ++i) {
-        const size_t token = groups.order[i] / x.top_k;
-        std::memcpy(quantized + (i - first) * x.hidden, x.quantized.data + token * x.hidden, x.hidden);
-        scale[i - first] = x.scale.data[token];
-    }
-}
-
-void scatter(const Experts& x, const Groups& groups, size_t first, size_t last, const float* from, float* slots) {
-    for (size_t i = first; i < last; ++i) {
-        std::memcpy(slots + groups.order[i] * x.hidden, from + (i - first) * x.hidden, x.hidden * sizeof(float));
-    }
-}
-
-// The product of quantized rows and one matrix, except for zero point and GELU.
-Product product_with(const Packed& weight, const float* weight_scale, const uint8_t* quantized, const float* scale,
-                     size_t rows, float* out) {
-    Product p;
-    p.quantized = quantized;
-    p.scale = scale;
-    p.rows = static_cast<int>(rows);
-    p.depth = weight.depth;
-    p.weight = weight.data;
-    p.column_sums = weight.sums;
-    p.weight_scale = weight_scale;
-    p.out = out;
-    p.out_stride = weight.columns;
-    return p;
-}
-
-Product up_product(const Experts& x, size_t e, const uint8_t* quantized, const float* scale, size_t rows, float* out) {
-    Product p = product_with(x.w1[e], x.w1_scale.data + e * x.ffn, quantized, scale, rows, out);
+// Rows `first` to `last` are counted in the order of the groups.
+Product up_product(const Experts& x, const Groups& groups, size_t e, size_t first, size_t last) {
+    Product p = x.w1[e].product(x.w1_scale.data + e * x.ffn, nullptr, first, last);
+    p.quantized = x.quantized.data;
+    p.scale = x.scale.data;
+    p.source = groups.tokens.data() + first;
     p.zero_point = kSymmetricZeroPoint;
     p.gelu = true;
     return p;
 }
 
-Product down_product(const Experts& x, size_t e, const uint8_t* quantized, const float* scale, size_t rows,
-                     float* out) {
-    Product p = product_with(x.w2[e], x.w2_scale.data + e * x.hidden, quantized, scale, rows, out);
+Product down_product(const Experts& x, const Groups& groups, size_t e, size_t first, size_t last, float* slots) {
+    Product p = x.w2[e].product(x.w2_scale.data + e * x.hidden, nullptr, first, last);
     p.zero_point = kGeluZeroPoint;
+    p.out = slots;
+    p.target = groups.order.data() + first;
     return p;
 }
 
-// The working memory for a number of slots: quantized rows before each product, and floats after it.
-struct Workspace {
-    uint8_t *quantized, *inner;
-    float *scale, *inner_scale, *floats;
-
-    Workspace(const Experts& x, size_t slots, Scratch& scratch) {
-        Arrays arrays;
-        const size_t at_quantized = arrays.add<uint8_t>(slots * x.hidden), at_scale = arrays.add<float>(slots);
-        const size_t at_floats = arrays.add<float>(slots * std::max(x.ffn, x.hidden));
-        const size_t at_inner = arrays.add<uint8_t>(slots * x.ffn), at_inner_scale = arrays.add<float>(slots);
-        arrays.take(scratch);
-        quantized = arrays.at<uint8_t>(at_quantized);
-        scale = arrays.at<float>(at_scale);
-        floats = arrays.at<float>(at_floats);
-        inner = arrays.at<uint8_t>(at_inner);
-        inner_scale = arrays.at<float>(at_inner_scale);
-    }
-};
-
-// For many slots: each task computes both products of a few rows, whose floats stay in the cache.
+// For many slots: each task computes both products of some rows, and what lies between them stays in the cache.
 void by_rows(Call& call, const Experts& x, const Groups& groups, float* slots) {
     std::vector<Part> parts;
     for (size_t e = 0; e < x.count; ++e) {
-        for (size_t i = groups.starts[e]; i < groups.starts[e + 1]; i += kRowsOfTask) {
-            parts.push_back({e, i, std::min(i + kRowsOfTask, groups.starts[e + 1])});
+        const size_t size = even_part(groups.starts[e + 1] - groups.starts[e], kRowsOfTask);
+        for (size_t i = groups.starts[e]; i < groups.starts[e + 1]; i += size) {
+            parts.push_back({e, i, std::min(i + size, groups.starts[e + 1])});
         }
     }
+    // The largest first, so that all threads end at about the same time.
+    std::stable_sort(parts.begin(), parts.end(),
+                     [](const Part& a, const Part& b) { return a.last - a.first > b.last - b.first; });
     call.parallel(parts.size(), [&](size_t task) {
-        const Part part = parts[task];
-        const size_t e = part.expert, rows = part.last - part.first;
-        const Workspace w(x, rows, Scratch::of_task());
-        gather(x, groups, part.first, part.last, w.quantized, w.scale);
-        call.kernels.product(up_product(x, e, w.quantized, w.scale, rows, w.floats), 0, x.w1[e].blocks());
-        call.kernels.quantize_gelu(w.floats, x.ffn, 0, rows, w.inner, w.inner_scale);
-        call.kernels.product(down_product(x, e, w.inner, w.inner_scale, rows, w.floats), 0, x.w2[e].blocks());
-        scatter(x, groups, part.first, part.last, w.floats, slots);
+        const auto [e, first, last] = parts[task];
+        const Product up = up_product(x, groups, e, first, last), down = down_product(x, groups, e, first, last, slots);
+        call.kernels.feed_forward(up, down, Scratch::of_task().get(call.kernels.feed_forward_scratch(up, down)));
     });
 }
 
@@ -169,32 +125,26 @@ std::vector<Part> along_weights(const std::vector<Packed>& weights, const Groups
 }
 
 // For few slots: each task multiplies all rows of an expert with a part of its weights, so that every weight is read
-// once. All rows are in the task memory of the calling thread; its own tasks need none.
-void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots) {
-    const Workspace w(x, x.slots, Scratch::of_task());
-    gather(x, groups, 0, x.slots, w.quantized, w.scale);
-    const auto first_of = [&](const Part& part) { return groups.starts[part.expert]; };
-    const auto rows_of = [&](const Part& part) { return groups.starts[part.expert + 1] - first_of(part); };
+// once. What lies between the products is in the call's memory.
+void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots, float* active, uint8_t* inner,
+                float* inner_scale) {
     const auto ups = along_weights(x.w1, groups), downs = along_weights(x.w2, groups);
     call.parallel(ups.size(), [&](size_t task) {
-        const Part& part = ups[task];
-        const size_t first = first_of(part);
-        const Product up = up_product(x, part.expert, w.quantized + first * x.hidden, w.scale + first, rows_of(part),
-                                      w.floats + first * x.ffn);
-        call.kernels.product(up, part.first, part.last);
+        const auto [e, first, last] = ups[task];
+        Product up = up_product(x, groups, e, groups.starts[e], groups.starts[e + 1]);
+        up.out = active + groups.starts[e] * x.ffn;
+        multiply_part(call, up, first, last);
     });
     call.ranges(x.slots, 4, [&](size_t first, size_t last) {
-        call.kernels.quantize_gelu(w.floats, x.ffn, first, last, w.inner, w.inner_scale);
+        call.kernels.quantize_gelu(active, x.ffn, first, last, inner, inner_scale);
     });
     call.parallel(downs.size(), [&](size_t task) {
-        const Part& part = downs[task];
-        const size_t first = first_of(part);
-        const Product down = down_product(x, part.expert, w.inner + first * x.ffn, w.inner_scale + first, rows_of(part),
-                                          w.floats + first * x.hidden);
-        call.kernels.product(down, part.first, part.last);
+        const auto [e, first, last] = downs[task];
+        Product down = down_product(x, groups, e, groups.starts[e], groups.starts[e + 1], slots);
+        down.quantized = inner + groups.starts[e] * x.ffn;
+        down.scale = inner_scale + groups.starts[e];
+        multiply_part(call, down, first, last);
     });
-    scatter(x, groups, 0, x.slots, w.floats, slots);
-    Scratch::of_task().trim();
 }
 
 }  // namespace
@@ -204,9 +154,17 @@ void int8_experts(Call& call) {
     auto* y = call.output<float>(0, {x.tokens, x.hidden});
     if (!x.tokens) return;
     const Groups groups(x);
-    auto* slots = static_cast<float*>(Scratch::of_call().get(x.slots * x.hidden * sizeof(float)));
-    if (x.slots <= kFewSlots * x.count) {
-        by_weights(call, x, groups, slots);
+    const bool few = x.slots <= kFewSlots * std::max(x.count, call.threads);
+    Arrays arrays;
+    const size_t at_slots = arrays.add<float>(x.slots * x.hidden);
+    const size_t at_active = arrays.add<float>(few ? x.slots * x.ffn : 0);
+    const size_t at_inner = arrays.add<uint8_t>(few ? x.slots * x.ffn : 0);
+    const size_t at_inner_scale = arrays.add<float>(few ? x.slots : 0);
+    arrays.take(Scratch::of_call());
+    auto* slots = arrays.at<float>(at_slots);
+    if (few) {
+        by_weights(call, x, groups, slots, arrays.at<float>(at_active), arrays.at<uint8_t>(at_inner),
+                   arrays.at<float>(at_inner_scale));
     } else {
         for (size_t e = 0; e < x.count; ++e) {
             if (groups.starts[e] == groups.starts[e + 1]) continue;

@@ -1,4 +1,6 @@
 // Linear layers over quantized rows.
+#include <algorithm>
+
 #include "ops.h"
 #include "packed.h"
 #include "scratch.h"
@@ -6,7 +8,7 @@
 namespace moembed::ort {
 namespace {
 
-constexpr size_t kRowsOfTask = 48;
+constexpr size_t kRowsOfTask = 128;
 
 struct Operands {
     Tensor<uint8_t> quantized;
@@ -20,25 +22,18 @@ struct Operands {
           weight(call, 2, "weight", quantized.shape[1]),
           weight_scale(call.input<float>(3, "weight_scale", {static_cast<int64_t>(weight.columns)})),
           bias(call.input<float>(4, "bias", {static_cast<int64_t>(weight.columns)})) {
-        if (rows() >= kFewRows) weight.require_sums(call);
+        if (!few_rows(call, rows())) weight.require_sums(call);
     }
 
     size_t rows() const { return quantized[0]; }
 
     Product product(int zero_point, bool gelu, float* out) const {
-        Product p;
+        Product p = weight.product(weight_scale.data, bias.data, 0, rows());
         p.quantized = quantized.data;
         p.scale = scale.data;
-        p.rows = static_cast<int>(rows());
-        p.depth = weight.depth;
         p.zero_point = zero_point;
-        p.weight = weight.data;
-        p.column_sums = weight.sums;
-        p.weight_scale = weight_scale.data;
-        p.bias = bias.data;
         p.gelu = gelu;
         p.out = out;
-        p.out_stride = weight.columns;
         return p;
     }
 };
@@ -60,7 +55,7 @@ void int8_linear_gelu(Call& call) {
     const size_t rows = x.rows(), columns = x.weight.columns;
     auto* quantized = call.output<uint8_t>(0, {rows, columns});
     auto* scale = call.output<float>(1, {rows, 1});
-    if (rows < kFewRows) {
+    if (few_rows(call, rows)) {
         auto* active = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
         multiply(call, x.product(kSymmetricZeroPoint, true, active), rows, x.weight.blocks());
         call.ranges(rows, 4, [&](size_t first, size_t last) {
@@ -69,12 +64,18 @@ void int8_linear_gelu(Call& call) {
         return Scratch::of_call().trim();
     }
     // The floats of a few rows at a time stay in the cache.
-    call.ranges(rows, kRowsOfTask, [&](size_t first, size_t last) {
-        auto* active = static_cast<float*>(Scratch::of_task().get(kRowsOfTask * columns * sizeof(float)));
-        const Product part = row_range(x.product(kSymmetricZeroPoint, true, active), first, last);
-        call.kernels.product(part, 0, x.weight.blocks());
-        call.kernels.quantize_gelu(active, columns, 0, last - first, quantized + first * columns, scale + first);
-    });
+    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, (rows + call.threads - 1) / call.threads)),
+                [&](size_t first, size_t last) {
+                    Product part = row_range(x.product(kSymmetricZeroPoint, true, nullptr), first, last);
+                    Arrays arrays;
+                    const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(part));
+                    const size_t at_active = arrays.add<float>((last - first) * columns);
+                    arrays.take(Scratch::of_task());
+                    part.out = arrays.at<float>(at_active);
+                    call.kernels.product(part, 0, x.weight.blocks(), arrays.at<uint8_t>(at_packed));
+                    call.kernels.quantize_gelu(part.out, columns, 0, last - first, quantized + first * columns,
+                                               scale + first);
+                });
 }
 
 }  // namespace moembed::ort

@@ -24,9 +24,11 @@ void add_norm(Call&);
 void add_norm_quantize(Call&);
 void int8_linear(Call&);
 void int8_linear_gelu(Call&);
+void int8_feed_forward(Call&);
 void int8_experts(Call&);
 void router(Call&);
 void attention(Call&);
+void int8_attention(Call&);
 void pool(Call&);
 
 }  // namespace moembed::ort

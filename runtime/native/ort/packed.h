@@ -1,14 +1,18 @@
 // Packed weights [N/16][K/4][16][4], and the division of a product with them into tasks.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "call.h"
+#include "scratch.h"
 
 namespace moembed::ort {
 
-// Below this number of rows, reading the weights takes the time of a product: tasks divide the weights, not the rows.
-constexpr size_t kFewRows = 96;
+constexpr size_t kTasksOfThread = 2;
+
+// True if reading the weights takes the time of a product of so many rows, so that tasks divide the weights, not the rows.
+inline bool few_rows(const Call& call, size_t rows) { return rows < 48 * std::max<size_t>(call.threads, 2); }
 
 struct Packed {
     const int8_t* data = nullptr;
@@ -46,6 +50,19 @@ struct Packed {
 
     size_t blocks() const { return columns / 16; }
 
+    // The product with rows `first` to `last` of something, except for these.
+    Product product(const float* weight_scale, const float* bias, size_t first, size_t last) const {
+        Product p;
+        p.rows = static_cast<int>(last - first);
+        p.depth = depth;
+        p.weight = data;
+        p.column_sums = sums;
+        p.weight_scale = weight_scale;
+        p.bias = bias;
+        p.out_stride = columns;
+        return p;
+    }
+
 private:
     ColumnSums* sums_ = nullptr;
 };
@@ -58,16 +75,28 @@ inline Product row_range(Product product, size_t first, size_t last) {
     return product;
 }
 
+// Divides `count` items into parts of equal size, of at most `most` items each; returns the size.
+inline size_t even_part(size_t count, size_t most) {
+    const size_t parts = (count + most - 1) / most;
+    return parts ? (count + parts - 1) / parts : 1;
+}
+
+inline void multiply_part(Call& call, const Product& part, size_t first, size_t last) {
+    call.kernels.product(part, first, last, Scratch::of_task().get(call.kernels.product_scratch(part)));
+}
+
 inline void multiply(Call& call, const Product& whole, size_t rows, size_t blocks) {
-    constexpr size_t kRowsOfTask = 48, kFewBlocks = 12, kManyBlocks = 48;
-    const size_t height = rows < kFewRows ? rows : kRowsOfTask, width = rows < kFewRows ? kFewBlocks : kManyBlocks;
+    constexpr size_t kLeastBlocks = 4;
     if (!rows) return;
-    const size_t across = (blocks + width - 1) / width;
-    call.parallel((rows + height - 1) / height * across, [&](size_t task) {
+    // Every task packs its rows: columns are divided only as far as the threads need it.
+    const size_t height = even_part(rows, call.kernels.task_rows), down = (rows + height - 1) / height;
+    const size_t wanted = (kTasksOfThread * call.threads + down - 1) / down;
+    const size_t width = std::max(kLeastBlocks, (blocks + wanted - 1) / wanted), across = (blocks + width - 1) / width;
+    call.parallel(down * across, [&](size_t task) {
         const size_t row = task / across * height, block = task % across * width;
         Product part = row_range(whole, row, row + height < rows ? row + height : rows);
         part.out += row * whole.out_stride;
-        call.kernels.product(part, block, block + width < blocks ? block + width : blocks);
+        multiply_part(call, part, block, block + width < blocks ? block + width : blocks);
     });
 }
 

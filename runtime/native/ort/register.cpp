@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../api.h"
@@ -35,9 +36,17 @@ const std::vector<Operator>& operators() {
         {"AddNormQuantize", add_norm_quantize, {kFloat, kFloat, kFloat, kFloat, kFloat}, {kFloat, kUint8, kFloat}},
         {"Int8Linear", int8_linear, {kUint8, kFloat, kInt8, kFloat, kFloat}, {kFloat}},
         {"Int8LinearGelu", int8_linear_gelu, {kUint8, kFloat, kInt8, kFloat, kFloat}, {kUint8, kFloat}},
+        {"Int8FeedForward",
+         int8_feed_forward,
+         {kUint8, kFloat, kInt8, kFloat, kFloat, kInt8, kFloat, kFloat},
+         {kFloat}},
         {"Int8Experts", int8_experts, {kUint8, kFloat, kFloat, kInt64, kFloat, kFloat, kFloat, kInt8}, {kFloat}, true},
         {"Router", router, {kFloat, kFloat}, {kFloat, kInt64}},
         {"Attention", attention, {kFloat, kInt64, kInt64, kFloat, kFloat}, {kFloat}},
+        {"Int8Attention",
+         int8_attention,
+         {kUint8, kFloat, kInt8, kFloat, kFloat, kInt64, kInt64, kFloat, kFloat},
+         {kUint8, kFloat}},
         {"Pool", pool, {kFloat, kInt64, kInt64}, {kFloat}},
     };
     return all;
@@ -48,10 +57,20 @@ namespace {
 constexpr const char* kDomain = "moembed";
 constexpr const char* kKernelsEntry = "moembed.kernels";  // CONFIG_ENTRY of inference/kernels.py
 
+constexpr const char* kThreadsEntry = "moembed.threads";  // THREADS_ENTRY there
+
+// What the operators of a session have in common.
+struct Execution {
+    const Kernels* kernels = nullptr;
+    size_t threads = 1;  // that work is divided for
+
+    bool operator==(const Execution& other) const { return kernels == other.kernels && threads == other.threads; }
+};
+
 // An operator, computed by the kernels of one instruction set.
 struct CustomOp : OrtCustomOp {
     const Operator* op = nullptr;
-    const Kernels* kernels = nullptr;
+    Execution execution;
 };
 
 // One node of a session.
@@ -123,15 +142,16 @@ OrtStatus* compute(void* data, OrtKernelContext* context) {
     const auto& kernel = *static_cast<const Kernel*>(data);
     const Operator& op = *kernel.op.op;
     return guarded(kernel.api, std::string(kDomain) + "." + op.name, [&] {
-        Call call(kernel.api, context, *kernel.op.kernels, kernel.attributes, kernel.sums.get());
+        const Execution& execution = kernel.op.execution;
+        Call call(kernel.api, context, *execution.kernels, execution.threads, kernel.attributes, kernel.sums.get());
         op.compute(call);
     });
 }
 
-CustomOp described(const Operator& op, const Kernels* kernels) {
+CustomOp described(const Operator& op, const Execution& execution) {
     CustomOp c;
     c.op = &op;
-    c.kernels = kernels;
+    c.execution = execution;
     c.GetName = [](const OrtCustomOp* o) { return custom(o).op->name; };
     c.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
     c.GetInputType = [](const OrtCustomOp* o, size_t i) { return custom(o).op->inputs[i]; };
@@ -157,44 +177,61 @@ CustomOp described(const Operator& op, const Kernels* kernels) {
     return c;
 }
 
-// The operators of one instruction set. A session keeps pointers to them, so they live as long as the process.
+// The operators of some sessions. A session keeps pointers to them, so they live as long as the process.
 struct Domain {
-    const Kernels* kernels = nullptr;
+    Execution execution;
     std::vector<CustomOp> ops;
     OrtCustomOpDomain* domain = nullptr;
 };
 
-OrtCustomOpDomain* domain_of(const OrtApi& api, const Kernels* kernels) {
+OrtCustomOpDomain* domain_of(const OrtApi& api, const Execution& execution) {
     static std::mutex mutex;
     static auto& domains = *new std::vector<std::unique_ptr<Domain>>;
     const std::lock_guard<std::mutex> lock(mutex);
     for (const auto& known : domains) {
-        if (known->kernels == kernels) return known->domain;
+        if (known->execution == execution) return known->domain;
     }
     auto made = std::make_unique<Domain>();
-    made->kernels = kernels;
-    for (const Operator& op : operators()) made->ops.push_back(described(op, kernels));
+    made->execution = execution;
+    for (const Operator& op : operators()) made->ops.push_back(described(op, execution));
     check(api, api.CreateCustomOpDomain(kDomain, &made->domain));
     for (const CustomOp& op : made->ops) check(api, api.CustomOpDomain_Add(made->domain, &op));
     domains.push_back(std::move(made));
     return domains.back()->domain;
 }
 
+// Value of an entry of the session options; empty if it is not set, or longer than any that is valid.
+std::string entry(const OrtApi& api, const OrtSessionOptions* options, const char* key) {
+    char value[32] = {};
+    size_t size = sizeof value;
+    if (OrtStatus* status = api.GetSessionConfigEntry(options, key, value, &size)) {
+        api.ReleaseStatus(status);
+        return {};
+    }
+    return value;
+}
+
 // The kernels that the session options name.
 const Kernels* kernels_of(const OrtApi& api, const OrtSessionOptions* options) {
-    char name[32] = {};
-    size_t size = sizeof name;
-    if (OrtStatus* status = api.GetSessionConfigEntry(options, kKernelsEntry, name, &size)) {
-        api.ReleaseStatus(status);
+    const std::string name = entry(api, options, kKernelsEntry);
+    if (name.empty()) {
         throw InvalidInput(std::string("set the session config entry '") + kKernelsEntry +
                            "' to the name of the kernels before you register this library");
     }
-    const Kernels* kernels = kernels_named(name);
+    const Kernels* kernels = kernels_named(name.c_str());
     if (!kernels) {
         throw InvalidInput(std::string("session config entry '") + kKernelsEntry + "' is '" + name +
                            "', which are no kernels that this machine can run");
     }
     return kernels;
+}
+
+// The threads of the session that the options name; by default those of this process's processors.
+size_t threads_of(const OrtApi& api, const OrtSessionOptions* options) {
+    const std::string threads = entry(api, options, kThreadsEntry);
+    const long count = threads.empty() ? static_cast<long>(std::thread::hardware_concurrency())
+                                       : std::strtol(threads.c_str(), nullptr, 10);
+    return count > 1 ? static_cast<size_t>(count) : 1;
 }
 
 }  // namespace
@@ -210,7 +247,7 @@ MOEMBED_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const moemb
         return base->GetApi(1)->CreateStatus(OrtErrorCode::Fail, message.c_str());
     }
     return guarded(*api, kDomain, [&] {
-        const moembed::Kernels* kernels = kernels_of(*api, options);
-        check(*api, api->AddCustomOpDomain(options, domain_of(*api, kernels)));
+        const Execution execution{kernels_of(*api, options), threads_of(*api, options)};
+        check(*api, api->AddCustomOpDomain(options, domain_of(*api, execution)));
     });
 }

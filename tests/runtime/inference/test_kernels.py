@@ -37,7 +37,7 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
             for threads in (1, 3):
                 again = run_graph(op, arrays, attributes, kernels=name, threads=threads)
                 assert [a.tobytes() for a in again] == [a.tobytes() for a in first], (op, name, threads)
-        if op in ("Attention", "Pool") and not tokens:
+        if op in ("Attention", "Int8Attention", "Pool") and not tokens:
             continue  # the functions do not take a batch without tokens
         for found, expected in zip(first, run_graph(op, arrays, attributes), strict=True):
             assert found.shape == expected.shape
@@ -49,7 +49,7 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
                 assert apart.max(initial=0) <= 1
                 assert (apart > 0).sum() <= 1 + KERNEL_QUANTIZED_APART * apart.size
             else:
-                limit = KERNEL_EXPERT_MAX_ABS if op == "Int8Experts" else KERNEL_MAX_ABS
+                limit = KERNEL_EXPERT_MAX_ABS if op in ("Int8Experts", "Int8FeedForward") else KERNEL_MAX_ABS
                 assert apart.max(initial=0) <= limit * max(1, np.abs(expected).max(initial=0)), op
 
 
@@ -58,8 +58,15 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
 def test_weights_that_are_constant_give_the_same(tokens):
     """Their column sums are kept from the first call for many rows, for both threads that ask at once."""
     rng = np.random.default_rng(tokens)
-    for op, arrays, attributes in (*op_inputs.linear(rng, tokens), *op_inputs.experts(rng, tokens)):
-        names = ["weight"] if "Linear" in op else [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
+    for op, arrays, attributes in (
+        *op_inputs.linear(rng, tokens),
+        *op_inputs.feed_forward(rng, tokens),
+        *op_inputs.experts(rng, tokens),
+    ):
+        if op == "Int8FeedForward":
+            names = ["w1", "w2"]
+        else:
+            names = ["weight"] if "Linear" in op else [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
         expected = run_graph(op, arrays, attributes, kernels=NATIVE[0])
         for name in NATIVE:
             for _ in range(2):
@@ -75,7 +82,8 @@ def _malformed():
     rng = np.random.default_rng(0)
     (_, linear, zero_point), *_ = op_inputs.linear(rng, 5)
     ((_, experts, _),) = op_inputs.experts(rng, 9)
-    (_, text, heads), (_, pool, _) = op_inputs.texts(rng, 9)
+    ((_, network, _),) = op_inputs.feed_forward(rng, 9)
+    (_, text, heads), (_, attended, heads8), (_, pool, _) = op_inputs.texts(rng, 9)
     (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, words4, _), (_, route, top) = op_inputs.rows(rng, 4)
     far = np.full(9, 10**12, np.int64)
     return {
@@ -94,6 +102,25 @@ def _malformed():
         "tokens out of order": ("Attention", _changed(text, 1, text[1][::-1].copy()), heads, "is cell"),
         "too few positions": ("Attention", [*text[:3], text[3][:2], text[4][:2]], heads, "position . is out"),
         "heads that do not divide": ("Attention", text, {"num_heads": heads["num_heads"] + 1}, "qkv is"),
+        "integer tokens outside": ("Int8Attention", _changed(attended, 5, attended[5] + 10**6), heads8, "is cell"),
+        "integer positions": (
+            "Int8Attention",
+            [*attended[:7], attended[7][:2], attended[8][:2]],
+            heads8,
+            "position . is out",
+        ),
+        "integer heads": ("Int8Attention", attended, {"num_heads": heads8["num_heads"] + 1}, "weight has"),
+        "no heads": ("Int8Attention", attended, {"num_heads": 0}, "num_heads is 0"),
+        "biases of other columns": ("Int8Attention", _changed(attended, 4, attended[4][:-1]), heads8, "qkv_bias is"),
+        "too large heads": (
+            "Int8Attention",
+            [*attended[:7], *(np.resize(table, (len(table), 300)) for table in attended[7:])],
+            heads8,
+            "cos has 300 columns, expected at most 256",
+        ),
+        "matrices that do not follow": ("Int8FeedForward", _changed(network, 5, network[5][:, :-1]), {}, "w2 is"),
+        "inner biases too few": ("Int8FeedForward", _changed(network, 4, network[4][:-1]), {}, "b1 is"),
+        "outer biases too few": ("Int8FeedForward", _changed(network, 7, network[7][:-1]), {}, "b2 is"),
         "pooled tokens outside": ("Pool", _changed(pool, 1, far), {}, "is cell"),
         "no such word": ("Int8Embedding", _changed(words, 0, words[0] + 60), epsilon, "table size 30"),
         "no such word of 4 bits": ("Int4Embedding", _changed(words4, 0, words4[0] + 60), epsilon, "table size 30"),

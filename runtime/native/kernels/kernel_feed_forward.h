@@ -1,0 +1,105 @@
+// Both products of a feed-forward network, for the rows of a task. What lies between them stays in the cache.
+#pragma once
+
+#include "kernel_product.h"
+#include "kernel_rows.h"
+
+namespace moembed {
+namespace {
+
+// Offsets of arrays in the scratch memory, in bytes; each begins at a cache line.
+struct FeedForwardLayout {
+    size_t rows;    // packed
+    size_t active;  // [blocks of rows][panels][height][kPanel] float
+    size_t top;     // [rows][16] float: the largest value of each lane
+    size_t scale;   // [rows] float
+    size_t inner;   // packed
+    size_t all = 0;
+
+    FeedForwardLayout(const Product& up, const Product& down) {
+        const size_t count = static_cast<size_t>(up.rows) + kRows;  // whole blocks of rows
+        rows = take(Dots::packed_bytes(up.rows, up.depth));
+        active = take(count * (4 * down.depth + kPanel) * sizeof(float));
+        top = take(count * 16 * sizeof(float));
+        scale = take(count * sizeof(float));
+        inner = take(Dots::packed_bytes(up.rows, down.depth));
+    }
+
+private:
+    size_t take(size_t bytes) {
+        const size_t at = all;
+        all += (bytes + 63) / 64 * 64;
+        return at;
+    }
+};
+
+inline size_t feed_forward_scratch(const Product& up, const Product& down) { return FeedForwardLayout(up, down).all; }
+
+// Keeps the results of a row, after GELU, and the largest of each lane.
+struct ToActive {
+    const Product* a;
+    const int32_t* sums;
+    int row;
+    size_t block;
+    int blocks;
+    float *active, *top;
+
+    void operator()(int i) const {
+        const size_t r = static_cast<size_t>(row) + static_cast<size_t>(i), column = 16 * block;
+        const Lanes scale = fill(a->scale[a->source ? a->source[r] : r]);
+        Lanes largest = load(top + 16 * r);
+        for (int b = 0; b < blocks; ++b) {
+            Lanes y = scaled(sums + kPanel * i + 16 * b, a->weight_scale + column + 16 * b, scale);
+            if (a->bias) y = y + load(a->bias + column + 16 * b);
+            y = gelu_of(y);
+            store(active + kPanel * i + 16 * b, y);
+            largest = larger(y, largest);
+        }
+        store(top + 16 * r, largest);
+    }
+};
+
+inline void feed_forward(const Product& up, const Product& down, void* scratch) {
+    const FeedForwardLayout at(up, down);
+    auto* memory = static_cast<uint8_t*>(scratch);
+    auto *active = reinterpret_cast<float*>(memory + at.active), *top = reinterpret_cast<float*>(memory + at.top);
+    auto* scale = reinterpret_cast<float*>(memory + at.scale);
+    const size_t width = 4 * down.depth, blocks = width / 16, panels = (blocks + kBlocks - 1) / kBlocks;
+    int height;
+    {
+        const Dots dots(up.rows, up.depth);
+        height = dots.height();
+        const size_t area = static_cast<size_t>(height) * kPanel;
+        pack_rows(dots, up, memory + at.rows);
+        std::memset(top, 0, static_cast<size_t>(up.rows) * 16 * sizeof(float));
+        multiply(dots, memory + at.rows, up, 0, blocks, down.weight,
+                 [&](const int32_t* sums, int row, size_t block, int count) {
+                     const size_t place = static_cast<size_t>(row / height) * panels + block / kBlocks;
+                     return ToActive{&up, sums, row, block, count, active + place * area, top};
+                 });
+    }
+    const Dots dots(up.rows, down.depth);
+    for (int r = 0; r < up.rows; ++r) scale[r] = gelu_scale(max_of(load(top + 16 * r)));
+    uint8_t part[kPanel];
+    for (int row = 0; row < up.rows; row += height) {
+        const int rows = up.rows - row < height ? up.rows - row : height;
+        for (size_t panel = 0; panel < panels; ++panel) {
+            const size_t left = width - panel * kPanel, count = left < kPanel ? left : kPanel;
+            const float* x = active + (static_cast<size_t>(row / height) * panels + panel) * height * kPanel;
+            for (int r = 0; r < rows; ++r) {
+                quantize_row(x + kPanel * r, count, scale[row + r], kGeluZeroPoint, part);
+                dots.pack(row + r, panel * kPanel, part, count, memory + at.inner);
+            }
+        }
+    }
+    Product second = down;
+    second.scale = scale;
+    second.source = nullptr;
+    multiply(dots, memory + at.inner, second, 0, down.depth ? down.out_stride / 16 : 0, nullptr,
+             [&](const int32_t* sums, int row, size_t block, int count) {
+                 return ToFloats<false>{&second, sums, row, block, count};
+             });
+}
+
+}  // namespace
+}  // namespace moembed

@@ -1,0 +1,35 @@
+// Quantized rows in the order in which most instruction sets read them: one after the other.
+#pragma once
+
+#include "common.h"
+
+namespace moembed {
+namespace {
+
+// Weights that are read next, and how many cache lines of them a block of rows is to fetch.
+struct Ahead {
+    const int8_t* weight = nullptr;
+    size_t lines = 0;
+};
+
+class RowsInPlace {
+public:
+    RowsInPlace(int, size_t depth) : depth_(depth) {}
+
+    // The depth to which so many values of a row are padded with zeros.
+    static size_t depth_for(size_t values) { return (values + 3) / 4; }
+    static size_t packed_bytes(int rows, size_t depth) { return static_cast<size_t>(rows) * 4 * depth; }
+    // Stores `count` values of a row, from `column` on; both are multiples of 4.
+    void pack(int row, size_t column, const uint8_t* values, size_t count, uint8_t* packed) const {
+        std::memcpy(packed + static_cast<size_t>(row) * 4 * depth_ + column, values, count);
+    }
+
+protected:
+    const uint8_t* row_of(const uint8_t* packed, int row) const {
+        return packed + static_cast<size_t>(row) * 4 * depth_;
+    }
+    size_t depth_;
+};
+
+}  // namespace
+}  // namespace moembed

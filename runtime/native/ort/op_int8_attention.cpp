@@ -1,0 +1,126 @@
+// Attention over integers, from the product that gives queries, keys and values to the quantized result.
+#include "ops.h"
+#include "packed.h"
+#include "scratch.h"
+#include "texts.h"
+
+namespace moembed::ort {
+namespace {
+
+struct Operands {
+    Tensor<uint8_t> quantized;
+    Tensor<float> scale;
+    Packed weight;
+    Tensor<float> weight_scale, bias;
+    Tensor<int64_t> tokens, mask;
+    Tensor<float> cos, sin;
+    size_t heads, dim;
+
+    explicit Operands(Call& call)
+        : quantized(call.input<uint8_t>(0, "quantized", {kAny, kAny})),
+          scale(call.input<float>(1, "scale", {quantized.shape[0], 1})),
+          weight(call, 2, "weight", quantized.shape[1]),
+          weight_scale(call.input<float>(3, "weight_scale", {static_cast<int64_t>(weight.columns)})),
+          bias(call.input<float>(4, "qkv_bias", weight_scale.shape)),
+          tokens(call.input<int64_t>(5, "tokens", {quantized.shape[0]})),
+          mask(call.input<int64_t>(6, "attention_mask", {kAny, kAny})),
+          cos(call.input<float>(7, "cos", {kAny, kAny})),
+          sin(call.input<float>(8, "sin", cos.shape)),
+          heads(static_cast<size_t>(call.attributes.num_heads)),
+          dim(2 * cos[1]) {
+        if (call.attributes.num_heads < 1 || call.attributes.num_heads > 1 << 16) {
+            throw InvalidInput("num_heads is " + std::to_string(call.attributes.num_heads) + ", expected 1 to 65536");
+        }
+        if (!dim) throw InvalidInput("cos has no columns, expected half the size of a head");
+        if (dim > kMostDim) {
+            throw InvalidInput("cos has " + std::to_string(cos[1]) + " columns, expected at most " +
+                               std::to_string(kMostDim / 2));
+        }
+        if (weight.columns != 3 * heads * dim) {
+            throw InvalidInput("weight has " + std::to_string(weight.columns) + " columns, expected " +
+                               std::to_string(3 * heads * dim) + ", three times num_heads times the size of a head");
+        }
+        if (!few_rows(call, tokens[0])) weight.require_sums(call);
+    }
+
+private:
+    static constexpr size_t kMostDim = 512;  // sums of larger heads might not fit 32 bits
+};
+
+// Multiplies, rotates and quantizes. A task computes some heads of some tokens, whose floats stay in the cache.
+void encode(Call& call, const Operands& x, const Int8Heads& heads) {
+    const size_t rows = x.tokens[0], slices = 3 * heads.heads;
+    const size_t height = even_part(rows, call.kernels.task_rows), down = (rows + height - 1) / height;
+    const size_t wanted = (kTasksOfThread * call.threads + down - 1) / down;
+    // Only whole blocks of columns can be multiplied.
+    const size_t width = heads.dim % 16 ? slices : (slices + wanted - 1) / wanted;
+    const size_t across = (slices + width - 1) / width;
+    call.parallel(down * across, [&](size_t task) {
+        const size_t begin = task / across * height, end = begin + height < rows ? begin + height : rows;
+        const size_t first = task % across * width, last = first + width < slices ? first + width : slices;
+        Product p = x.weight.product(x.weight_scale.data, x.bias.data, begin, end);
+        p.quantized = x.quantized.data + begin * x.quantized[1];
+        p.scale = x.scale.data + begin;
+        p.zero_point = kSymmetricZeroPoint;
+        p.out_stride = (last - first) * heads.dim;
+        Arrays arrays;
+        const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(p));
+        const size_t at_floats = arrays.add<float>((end - begin) * p.out_stride);
+        arrays.take(Scratch::of_task());
+        auto* floats = arrays.at<float>(at_floats);
+        p.out = floats - first * heads.dim;
+        call.kernels.product(p, first * heads.dim / 16, last * heads.dim / 16, arrays.at<uint8_t>(at_packed));
+        call.kernels.encode_heads(heads, floats, p.out_stride, first, last, begin, end);
+    });
+}
+
+}  // namespace
+
+void int8_attention(Call& call) {
+    const Operands x(call);
+    const size_t rows = x.tokens[0], hidden = x.heads * x.dim;
+    const auto texts = texts_of(x.tokens, x.mask);
+    const auto positions = positions_of(x.tokens, x.mask, x.cos);
+    auto* quantized = call.output<uint8_t>(0, {rows, hidden});
+    auto* scale = call.output<float>(1, {rows, 1});
+    if (!rows) return;
+    Int8Heads heads;
+    heads.heads = x.heads;
+    heads.dim = x.dim;
+    heads.stride = (x.dim + 15) / 16 * 16;
+    heads.tokens = rows;
+    heads.cos = x.cos.data;
+    heads.sin = x.sin.data;
+    heads.positions = positions.data();
+    const size_t places = x.heads * rows, bytes = places * heads.stride;
+    Arrays arrays;
+    const size_t at[] = {arrays.add<uint8_t>(bytes), arrays.add<uint8_t>(bytes),      arrays.add<uint8_t>(bytes),
+                         arrays.add<uint8_t>(bytes), arrays.add<float>(places),       arrays.add<float>(places),
+                         arrays.add<float>(places),  arrays.add<float>(rows * hidden)};
+    arrays.take(Scratch::of_call());
+    heads.query_low = arrays.at<uint8_t>(at[0]);
+    heads.query_high = arrays.at<uint8_t>(at[1]);
+    heads.key = arrays.at<uint8_t>(at[2]);
+    heads.value = arrays.at<uint8_t>(at[3]);
+    heads.query_scale = arrays.at<float>(at[4]);
+    heads.key_scale = arrays.at<float>(at[5]);
+    heads.value_scale = arrays.at<float>(at[6]);
+    heads.y = arrays.at<float>(at[7]);
+    encode(call, x, heads);
+    const auto parts = head_parts(texts, x.heads);
+    // A short text takes a few microseconds: one task computes several.
+    call.ranges(parts.size(), parts.size() / 256 + 1, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; ++i) {
+            const HeadPart& p = parts[i];
+            void* scratch =
+                Scratch::of_task().get(call.kernels.int8_attention_scratch(heads, p.text->end - p.text->begin));
+            call.kernels.int8_attention(heads, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
+        }
+    });
+    call.ranges(rows, 32, [&](size_t first, size_t last) {
+        call.kernels.quantize(heads.y, hidden, first, last, quantized, scale);
+    });
+    Scratch::of_call().trim();
+}
+
+}  // namespace moembed::ort

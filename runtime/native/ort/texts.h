@@ -1,0 +1,69 @@
+// The texts of a batch, whose tokens lie one after the other without padding.
+#pragma once
+
+#include "call.h"
+
+namespace moembed::ort {
+
+struct Text {
+    size_t row, begin, end;  // row of the mask, tokens
+};
+
+// Finds the texts. A token is given as its cell of the mask, counted row by row; the tokens of one row are a text.
+inline std::vector<Text> texts_of(const Tensor<int64_t>& tokens, const Tensor<int64_t>& mask) {
+    std::vector<Text> texts;
+    const int64_t sequence = mask.shape[1], cells = mask.shape[0] * sequence;
+    int64_t before = -1;
+    for (size_t t = 0; t < tokens[0]; ++t) {
+        const int64_t cell = tokens.data[t];
+        if (cell <= before || cell >= cells) {
+            throw InvalidInput("token " + std::to_string(t) + " is cell " + std::to_string(cell) +
+                               " of the mask, expected more than " + std::to_string(before) + " and less than " +
+                               std::to_string(cells));
+        }
+        before = cell;
+        const auto row = static_cast<size_t>(cell / sequence);
+        if (texts.empty() || texts.back().row != row) texts.push_back({row, t, t});
+        texts.back().end = t + 1;
+    }
+    return texts;
+}
+
+// Finds the position of each token in its text, for which a table of rotary angles must have a row.
+inline std::vector<int64_t> positions_of(const Tensor<int64_t>& tokens, const Tensor<int64_t>& mask,
+                                         const Tensor<float>& cos) {
+    std::vector<int64_t> positions(tokens[0]);
+    for (size_t t = 0; t < positions.size(); ++t) {
+        positions[t] = tokens.data[t] % mask.shape[1];
+        if (positions[t] >= cos.shape[0]) {
+            throw InvalidInput("position " + std::to_string(positions[t]) + " is out of range (cos has " +
+                               std::to_string(cos.shape[0]) + " rows)");
+        }
+    }
+    return positions;
+}
+
+// Queries `first` to `last` of a text, for one head.
+struct HeadPart {
+    const Text* text;
+    size_t head, first, last;
+};
+
+// Divides attention into tasks. Every task prepares all keys of its text and head, so texts are divided further only if
+// there are few of both.
+inline std::vector<HeadPart> head_parts(const std::vector<Text>& texts, size_t heads) {
+    constexpr size_t kQueriesOfTask = 128, kManyTasks = 48;
+    std::vector<HeadPart> parts;
+    for (const Text& text : texts) {
+        const size_t length = text.end - text.begin;
+        const size_t size = texts.size() * heads < kManyTasks ? kQueriesOfTask : length;
+        for (size_t head = 0; head < heads; ++head) {
+            for (size_t first = 0; first < length; first += size) {
+                parts.push_back({&text, head, first, first + size < length ? first + size : length});
+            }
+        }
+    }
+    return parts;
+}
+
+}  // namespace moembed::ort
