@@ -44,6 +44,7 @@ class Recipe:
 
     Attributes:
         table: bits of a value in the table of word embeddings, 8 or 4.
+        attention: `"integer"` for queries in 16 bits, and keys and values in 8; `"float"` for float32.
         keep: share of the linear layers outside the experts that stay float32, the most sensitive first.
         smoothing: how outliers of activations are moved into weights.
         rounding: how weights are rounded.
@@ -51,6 +52,7 @@ class Recipe:
     """
 
     table: Annotated[int, Rule((4, 8).__contains__, "4 or 8")]
+    attention: Annotated[str, Rule(("integer", "float").__contains__, '"integer" or "float"')]
     keep: Share
     smoothing: Smoothing
     rounding: Rounding

@@ -14,15 +14,14 @@ from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.models.roles import Kind, Role, role
 from moembed.quantize.calibrate import Calibration
 from moembed.quantize.exact import Matrix
-from moembed.quantize.functions import EMBEDDINGS, GELU_ZERO_POINT, int8_functions
+from moembed.quantize.functions import EMBEDDINGS, GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT, int8_functions
+from moembed.quantize.fuse import fuse
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.piece import initializer_array
 from moembed.quantize.recipe import Recipe
 from moembed.quantize.rounding import rounded, second_moments
 from moembed.quantize.smoothing import smoothed_readers, smoothing_factors
 from moembed.tokenizer.tokenizer import Ids
-
-_ZERO_POINT = 128
 
 
 def integers_name(weight: str, bits: int = 8) -> str:
@@ -110,6 +109,7 @@ class Rewriter:
                 self._experts(node)
             if weight is not None and weight.kind is Kind.NORM2 and weight.layer is not None:
                 self.log(f"quantized layer {weight.layer + 1} of {self._layers}")
+        fuse(self.model, integer_attention=self.recipe.attention == "integer")
         drop_unused(self.model)
         self._replace_functions()
         return self.model
@@ -166,7 +166,7 @@ class Rewriter:
         factors = smoothing_factors(self.calibration.preview(y), readers, self.recipe)
         smooth.const_value = ir.Tensor(factors, name=smooth.name)
         self.factors[str(y.name)] = factors
-        self.quantized[y] = _Quantized(data, scale, _ZERO_POINT, factors)
+        self.quantized[y] = _Quantized(data, scale, SYMMETRIC_ZERO_POINT, factors)
 
     def _linear(self, gemm: ir.Node, weight: Role) -> None:
         if len(gemm.inputs) < 3:
@@ -220,7 +220,7 @@ class Rewriter:
             node = ir.node("Quantize", [x], domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
             node.outputs[0].name, node.outputs[1].name = f"{x.name}.quantized", f"{x.name}.scale"
             self.model.graph.insert_before(reader, node)
-            self.quantized[x] = _Quantized(node.outputs[0], node.outputs[1], _ZERO_POINT, None)
+            self.quantized[x] = _Quantized(node.outputs[0], node.outputs[1], SYMMETRIC_ZERO_POINT, None)
         return self.quantized[x]
 
     def _moments(self, data: NDArray[np.uint8], scale: NDArray[np.float32], zero_point: int) -> Matrix | None:

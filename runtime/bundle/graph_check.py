@@ -106,8 +106,8 @@ def _sizes(model: memoryview) -> tuple[dict[str, int], set[str]]:
             for name in strings(tensor, _TENSOR_NAME):
                 sizes[name] = next(numbers(tensor, _DIMS), 0)
         for node in submessages(graph, _GRAPH_NODE):
-            if strings(node, _NODE_TYPE) == ["Attention"]:
-                rotary.update(strings(node, _NODE_INPUT)[3:5])
+            if strings(node, _NODE_TYPE) in (["Attention"], ["Int8Attention"]):
+                rotary.update(strings(node, _NODE_INPUT)[-2:])
     return sizes, rotary
 
 

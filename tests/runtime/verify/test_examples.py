@@ -136,7 +136,7 @@ def _tanh_gelu(model):
 
 
 def _keys_one_position_late(model):
-    function = _function(model, "Attention")
+    function = _function(model, "Attention", "Int8Attention")
     nodes = []
     for node in function.node:
         if node.op_type == "RotaryEmbedding" and node.input[0] == "k_one":
@@ -155,7 +155,7 @@ def _keys_one_position_late(model):
 
 
 def _frequencies_shifted(model):
-    function = _function(model, "Attention")
+    function = _function(model, "Attention", "Int8Attention")
     nodes = []
     for node in function.node:
         if node.op_type == "Gather" and node.input[0] in ("cos", "sin"):
