@@ -176,7 +176,6 @@ void int8_experts(Call& call) {
     call.ranges(x.tokens, 32, [&](size_t first, size_t last) {
         call.kernels.combine(slots, x.weights.data, x.top_k, x.bias.data, x.hidden, first, last, y);
     });
-    Scratch::of_call().trim();
 }
 
 }  // namespace moembed::ort

@@ -62,7 +62,6 @@ void by_weights(Call& call, const Operands& x, float* y) {
     down.quantized = quantized;
     down.scale = scale;
     multiply(call, down, rows, x.w2.blocks());
-    Scratch::of_call().trim();
 }
 
 }  // namespace

@@ -120,7 +120,6 @@ void int8_attention(Call& call) {
     call.ranges(rows, 32, [&](size_t first, size_t last) {
         call.kernels.quantize(heads.y, hidden, first, last, quantized, scale);
     });
-    Scratch::of_call().trim();
 }
 
 }  // namespace moembed::ort

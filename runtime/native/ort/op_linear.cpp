@@ -61,7 +61,7 @@ void int8_linear_gelu(Call& call) {
         call.ranges(rows, 4, [&](size_t first, size_t last) {
             call.kernels.quantize_gelu(active, columns, first, last, quantized, scale);
         });
-        return Scratch::of_call().trim();
+        return;
     }
     // The floats of a few rows at a time stay in the cache.
     call.ranges(rows, even_part(rows, std::min(kRowsOfTask, (rows + call.threads - 1) / call.threads)),

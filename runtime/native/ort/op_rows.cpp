@@ -55,7 +55,6 @@ void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
     embedding.type = type.data;
     call.ranges(rows, kRowsOfTask,
                 [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
-    Scratch::of_call().trim();
 }
 
 }  // namespace

@@ -71,6 +71,7 @@ void pool(Call& call) {
         const float divisor = counts[row] ? static_cast<float>(counts[row]) : 1e-9f;
         call.kernels.mean(x.data, x[1], rows[row].begin, rows[row].end, divisor, y + row * x[1]);
     });
+    Scratch::of_call().trim();  // pooling is a network's last operator
 }
 
 }  // namespace moembed::ort

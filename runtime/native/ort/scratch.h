@@ -21,7 +21,8 @@ public:
         }
         return memory_.get();
     }
-    // Frees the memory if an unusually large call made it grow.
+    // Frees the memory if an unusually large call made it grow. Not after every operator: the next one of a network would
+    // have its pages zeroed again.
     void trim() {
         if (size_ > kKept) {
             memory_.reset();
