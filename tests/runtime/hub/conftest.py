@@ -5,11 +5,10 @@ import os
 import pytest
 from huggingface_hub import constants
 
+from moembed.hub.client import Client
 from support.certificates import make_certificates
+from support.downloads import PATIENCE, SIZE, WEIGHTS, source_of
 from support.hub_server import Hub
-
-SIZE = 3_000_000
-WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
@@ -61,3 +60,24 @@ def inspected(repository, setting, certificates):
         server.commit = server.add("acme/model", repository)
         server.weights = repository / WEIGHTS
         yield setting(server)
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def client(served, lines):
+    return Client(served.endpoint, None, PATIENCE, lines.append)
+
+
+@pytest.fixture
+def source(served):
+    return source_of(served)
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "into").mkdir()
+    return tmp_path / "into" / WEIGHTS
