@@ -10,7 +10,7 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +19,8 @@ import onnx
 from moembed.bundle import certificate, manifest
 from moembed.export import functions as float_functions
 from moembed.export import vocabulary
+from moembed.quantize import attention_function, layout
 from moembed.quantize import functions as int8_functions
-from moembed.quantize import layout
 
 PAGE = Path(__file__).parents[1] / "docs" / "bundle-format.md"
 _HEAD = """# Bundle format
@@ -61,9 +61,9 @@ def page() -> str:
         section("vocabulary.bin", vocabulary),
         "## Operators\n\n" + _OPERATORS.format(domain=domain, version=version, opset=opset),
         section("Operators of fp32 bundles", float_functions, level=3),
-        operators(float_functions, float_functions.functions(_EXPERTS)),
+        operators([float_functions], float_functions.functions(_EXPERTS)),
         section("Further operators of INT8 bundles", int8_functions, level=3),
-        operators(int8_functions, int8_functions.int8_functions(_EXPERTS)),
+        operators([int8_functions, attention_function], int8_functions.int8_functions(_EXPERTS)),
         section("Layout of quantized weights", layout),
     ]
     return "\n".join(part.rstrip() + "\n" for part in parts)
@@ -74,9 +74,12 @@ def section(title: str, module: ModuleType, *, level: int = 2) -> str:
     return f"{'#' * level} {title}\n\n{_reflowed(inspect.cleandoc(module.__doc__ or ''))}\n"
 
 
-def operators(module: ModuleType, functions: Iterable[onnx.FunctionProto]) -> str:
+def operators(modules: Sequence[ModuleType], functions: Iterable[onnx.FunctionProto]) -> str:
     """The signature of each function, and the comment on shapes that stands above its body in the source."""
-    shapes = _comments(inspect.getsource(module), [function.name for function in functions])
+    names = [function.name for function in functions]
+    shapes: dict[str, str] = {}
+    for module in modules:
+        shapes |= _comments(inspect.getsource(module), names)
     lines = ["| operator | attributes | inputs | outputs |", "|---|---|---|---|"]
     for function in functions:
         cells = [

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from moembed.export.functions import DOMAIN
-from moembed.quantize.functions import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
+from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 
 
 def fuse(model: ir.Model, *, integer_attention: bool) -> None:

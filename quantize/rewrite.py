@@ -14,7 +14,8 @@ from moembed.export.graph import add_initializer, consumer, drop_unused
 from moembed.models.roles import Kind, Role, role
 from moembed.quantize.calibrate import Calibration
 from moembed.quantize.exact import Matrix
-from moembed.quantize.functions import EMBEDDINGS, GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT, int8_functions
+from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
+from moembed.quantize.functions import EMBEDDINGS, int8_functions
 from moembed.quantize.fuse import fuse
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.piece import initializer_array

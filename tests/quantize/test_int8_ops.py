@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moembed.errors import InputError
 from moembed.inference.kernels import usable_kernels
-from moembed.quantize.functions import GELU_ZERO_POINT
+from moembed.quantize.function_parts import GELU_ZERO_POINT
 from moembed.quantize.layout import dequantize_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
 from support.graph_ops import run_graph
 from support.tolerances import OP_MAX_ABS, SCALE_RELATIVE

@@ -1,0 +1,126 @@
+"""Attention over integers, as an ONNX function; `moembed.quantize.functions` describes the arithmetic."""
+
+from moembed.export.functions import MASK_BIAS, PLACES, ROTATED
+from moembed.quantize.function_parts import CONSTANTS, SYMMETRIC, linear
+
+# {x} [T,heads,head_dim] -> {p}scale [T,heads,1] and {p}rounded, between -{range} and {range}
+_HEAD = """
+    {p}size = Abs ({x})
+    {p}top = ReduceMax <keepdims = 1> ({p}size, axis2)
+    {p}range = Constant <value_float = {range}> ()
+    {p}fair = Div ({p}top, {p}range)
+    {p}scale = Max ({p}fair, least)
+    {p}inverse = Reciprocal ({p}scale)
+    {p}unrounded = Mul ({x}, {p}inverse)
+    {p}rounded = Round ({p}unrounded)
+"""
+
+# {x}, not negative -> its {p}low and {p}high byte
+_BYTES = """
+    {p}word = Cast <to = 6> ({x})
+    {p}high_word = Div ({p}word, byte)
+    {p}whole = Mul ({p}high_word, byte)
+    {p}low_word = Sub ({p}word, {p}whole)
+    {p}high = Cast <to = 2> ({p}high_word)
+    {p}low = Cast <to = 2> ({p}low_word)
+"""
+
+# {x} [T,heads,any] -> {y} [batch,heads,columns,any], or with the last two axes exchanged
+_GRID = """
+    {y}_cells = Gather ({x}, places)
+    {y}_grid = Reshape ({y}_cells, {shape})
+    {y} = Transpose <perm = [0, 2, {perm}]> ({y}_grid)
+"""
+
+# quantized [T,K] around 128, scale [T,1], weight packed [3*hidden], weight_scale and qkv_bias [3*hidden], tokens [T],
+# attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> attended [T,hidden] around 128 and its scale [T,1]
+INT8_ATTENTION = (
+    "Int8Attention <num_heads> (quantized, scale, weight, weight_scale, qkv_bias, tokens, attention_mask, cos, sin)"
+    " => (attended, attended_scale)\n{"
+    + CONSTANTS
+    + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
+    + linear(quantized="quantized", scale="scale")
+    + "    qkv = Add (raw, qkv_bias)\n"
+    + ROTATED
+    + PLACES
+    + MASK_BIAS
+    + """
+    axis2 = Constant <value_ints = [2]> ()
+    axis3 = Constant <value_ints = [3]> ()
+    least = Constant <value_float = 1.17549435e-38> ()
+    byte = Constant <value = int32 {256}> ()
+    q_offset = Constant <value_float = 32768.0> ()
+    by_head = Concat <axis = 0> (count, heads, head_dim)
+    single = Constant <value_ints = [1]> ()
+    scale_shape = Concat <axis = 0> (batch, columns, heads, single)
+    q_heads = Reshape <allowzero = 1> (q_rows, by_head)
+    k_heads = Reshape <allowzero = 1> (k_rows, by_head)
+    v_heads = Reshape <allowzero = 1> (v_packed, by_head)
+"""
+    + _HEAD.format(p="q_", x="q_heads", range="32767.0")
+    + _HEAD.format(p="k_", x="k_heads", range="127.0")
+    + _HEAD.format(p="v_", x="v_heads", range="127.0")
+    + "    q_shifted = Add (q_rounded, q_offset)\n"
+    + _BYTES.format(p="q_", x="q_shifted")
+    + """
+    k_integers = Cast <to = 3> (k_rounded)
+    v_integers = Cast <to = 3> (v_rounded)
+"""
+    + _GRID.format(x="q_low", y="ql", shape="grid_shape", perm="1, 3")
+    + _GRID.format(x="q_high", y="qh", shape="grid_shape", perm="1, 3")
+    + _GRID.format(x="q_scale", y="qs", shape="scale_shape", perm="1, 3")
+    + _GRID.format(x="k_integers", y="k", shape="grid_shape", perm="3, 1")
+    + _GRID.format(x="k_scale", y="ks", shape="scale_shape", perm="3, 1")
+    + _GRID.format(x="v_integers", y="v", shape="grid_shape", perm="1, 3")
+    + _GRID.format(x="v_scale", y="vs", shape="scale_shape", perm="3, 1")
+    + """
+    low_sums = MatMulInteger (ql, k)
+    high_sums = MatMulInteger (qh, k, zero_point8)
+    high_shifted = Mul (high_sums, byte)
+    score_sums = Add (high_shifted, low_sums)
+    score_floats = Cast <to = 1> (score_sums)
+    unmasked = Mul (score_floats, ks)
+    scores = Add (unmasked, bias)
+    largest = ReduceMax <keepdims = 1> (scores, axis3)
+    below = Sub (scores, largest)
+    width = CastLike (head_dim, qkv)
+    root = Sqrt (width)
+    log2e = Constant <value_float = 1.44269504> ()
+    per_root = Div (log2e, root)
+    factor = Mul (qs, per_root)
+    exponents = Mul (below, factor)
+    base = Constant <value_float = 2.0> ()
+    unmasked_powers = Pow (base, exponents)
+    present = Unsqueeze (mask, axis12)
+    powers = Mul (unmasked_powers, present)
+    sums = ReduceSum <keepdims = 1> (powers, axis3)
+    vs_present = Mul (vs, present)
+    vs_top = ReduceMax <keepdims = 1> (vs_present, axis3)
+    vs_most = Max (vs_top, least)
+    share_range = Constant <value_float = 32767.0> ()
+    vs_part = Div (vs_present, vs_most)
+    vs_weight = Mul (vs_part, share_range)
+    unrounded_shares = Mul (powers, vs_weight)
+    shares = Round (unrounded_shares)
+"""
+    + _BYTES.format(p="share_", x="shares")
+    + """
+    low_mixed = MatMulInteger (share_low, v)
+    high_mixed = MatMulInteger (share_high, v)
+    low_wide = Cast <to = 11> (low_mixed)
+    high_wide = Cast <to = 11> (high_mixed)
+    wide_byte = Constant <value = double {256.0}> ()
+    shifted_wide = Mul (high_wide, wide_byte)
+    mixed_wide = Add (shifted_wide, low_wide)
+    mixed_floats = Cast <to = 1> (mixed_wide)
+    share_unit = Div (vs_most, share_range)
+    mean_factor = Div (share_unit, sums)
+    mixed = Mul (mixed_floats, mean_factor)
+    rows_first = Transpose <perm = [0, 2, 1, 3]> (mixed)
+    out_shape = Concat <axis = 0> (cells, hidden)
+    out = Reshape (rows_first, out_shape)
+    y = Gather (out, cell)
+"""
+    + SYMMETRIC.format(p="a_", x="y")
+    + "    attended = Identity (a_quantized)\n    attended_scale = Identity (a_scale)\n}"
+)
