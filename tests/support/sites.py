@@ -14,7 +14,8 @@ def make_site(site: Path, packages: Sequence[str] = SERVING) -> Path:
     (site / "moembed").mkdir(parents=True)
     for entry in _folder_of("moembed").iterdir():
         (site / "moembed" / entry.name).symlink_to(entry)
-    for part in ("export", "models", "quantize", "train"):  # beside the package when it is installed for editing
+    # These are beside the package when it is installed for editing.
+    for part in ("convert", "export", "models", "quantize", "train"):
         if not (site / "moembed" / part).exists():
             (site / "moembed" / part).symlink_to(_folder_of(f"moembed.{part}"))
     for package in packages:
