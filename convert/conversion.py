@@ -70,15 +70,14 @@ def convert(
     from moembed.verify.parity import oracle_runner
 
     check_tokenizer(checkpoint)
-    log(f"reading {checkpoint.folder} (tensors: {described_tensors(checkpoint)})")
-    limit, properties = checkpoint.spec.max_tokens, graph_properties(checkpoint, recipe)
-    tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
-    texts, probes = calibration_ids(tokenizer, checkpoint.spec.prompts, limit), probe_ids(tokenizer, limit)
     with open_checkpoint(checkpoint.folder, "np") as (config, weights):
+        log(f"reading {checkpoint.folder} (tensors: {described_tensors(weights)})")
+        tokenizer, limit = Tokenizer(checkpoint.folder / "tokenizer.json"), checkpoint.spec.max_tokens
+        texts, probes = calibration_ids(tokenizer, checkpoint.spec.prompts, limit), probe_ids(tokenizer, limit)
         keep = _most_sensitive(config, weights, settings, texts, probes, out.parent) if settings.keep else ()
         model = quantized(fill(_graph_of(config), config, weights), settings, texts, keep=keep, log=log)
         with writing_bundle(out, GRAPH, log) as writer:
-            writer.write_graph(model, properties)
+            writer.write_graph(model, graph_properties(checkpoint, weights, recipe))
             del model
             write_interop_files(writer, checkpoint)
             log("computing the reference vectors")

@@ -6,8 +6,10 @@ from moembed.bundle.certificate import Reference
 from moembed.bundle.manifest import Manifest, Source
 from moembed.errors import BundleError, CheckpointError
 from moembed.export.writer import BundleWriter, Written
+from moembed.models.checkpoint import stored_dtypes
 from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, Checkpoint
 from moembed.models.roles import router_outputs
+from moembed.models.weights import Weights
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.version import __version__
 
@@ -30,23 +32,12 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
         )
 
 
-def stored_dtypes(checkpoint: Checkpoint) -> str:
-    """Describe the dtypes that a checkpoint stores its tensors in, such as "148 float32"."""
-    from moembed.models import checkpoint as files
-
-    counts = files.stored_dtypes(checkpoint.folder)
-    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items()))
-
-
-def described_tensors(checkpoint: Checkpoint) -> str:
+def described_tensors(weights: Weights) -> str:
     """Describe the tensors of a checkpoint, such as "148 float32, named behind 'module.'"."""
-    from moembed.models.checkpoint import name_prefix
-
-    prefix = name_prefix(checkpoint.folder)
-    return stored_dtypes(checkpoint) + (f", named behind {prefix!r}" if prefix else "")
+    return stored_dtypes(weights) + (f", named behind {weights.prefix!r}" if weights.prefix else "")
 
 
-def graph_properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
+def graph_properties(checkpoint: Checkpoint, weights: Weights, recipe: str) -> dict[str, str]:
     """Return the metadata of the graph."""
     spec = checkpoint.spec
     return {
@@ -55,7 +46,7 @@ def graph_properties(checkpoint: Checkpoint, recipe: str) -> dict[str, str]:
         "version": __version__,
         "source": f"{spec.repo}@{spec.revision}" if spec.repo else "local",
         "weights_sha256": checkpoint.weights_sha256,
-        "weights_dtypes": stored_dtypes(checkpoint),
+        "weights_dtypes": stored_dtypes(weights),
     }
 
 

@@ -55,29 +55,27 @@ def export(
     from moembed.verify.parity import network_runner
 
     check_tokenizer(checkpoint)
-    log(f"reading {checkpoint.folder} (tensors: {described_tensors(checkpoint)})")
-    network = load_network(checkpoint.folder)
-    log("tracing the encoder")
-    template = make_template(checkpoint.config)
-    with (
-        open_checkpoint(checkpoint.folder, "np") as (config, weights),
-        writing_bundle(out, _GRAPH, log) as writer,
-    ):
-        writer.write_graph(fill(template, config, weights), graph_properties(checkpoint, UNQUANTIZED))
-        write_interop_files(writer, checkpoint)
-        texts = probe_ids(Tokenizer(writer.folder / "tokenizer.json"), checkpoint.spec.max_tokens)
-        expected = network_runner(network)
-        written = writer.certify(
-            reference_of(checkpoint),
-            "the network (torch float32)",
-            expected,
-            texts,
-            FP32,
-            weights_sha256=checkpoint.weights_sha256,
-            prompts=checkpoint.spec.prompts,
-        )
-        del network, expected  # as large as what comes next
-        writer.write_manifest(manifest_of(checkpoint, UNQUANTIZED, written))
+    with open_checkpoint(checkpoint.folder, "np") as (config, weights):
+        log(f"reading {checkpoint.folder} (tensors: {described_tensors(weights)})")
+        network = load_network(checkpoint.folder)
+        log("tracing the encoder")
+        template = make_template(config)
+        with writing_bundle(out, _GRAPH, log) as writer:
+            writer.write_graph(fill(template, config, weights), graph_properties(checkpoint, weights, UNQUANTIZED))
+            write_interop_files(writer, checkpoint)
+            texts = probe_ids(Tokenizer(writer.folder / "tokenizer.json"), checkpoint.spec.max_tokens)
+            expected = network_runner(network)
+            written = writer.certify(
+                reference_of(checkpoint),
+                "the network (torch float32)",
+                expected,
+                texts,
+                FP32,
+                weights_sha256=checkpoint.weights_sha256,
+                prompts=checkpoint.spec.prompts,
+            )
+            del network, expected  # as large as what comes next
+            writer.write_manifest(manifest_of(checkpoint, UNQUANTIZED, written))
     return Bundle.open(out)
 
 

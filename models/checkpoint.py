@@ -90,24 +90,10 @@ def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NomicMoeConf
         yield config, weights
 
 
-def stored_dtypes(folder: Path) -> dict[str, int]:
-    """Return the number of tensors that a checkpoint stores in each dtype.
-
-    Raises:
-        CheckpointError: as `open_checkpoint`.
-    """
-    with open_checkpoint(folder, "np") as (_, weights):
-        return dict(Counter(_DTYPES[dtype] for _, dtype in weights.shapes().values()))
-
-
-def name_prefix(folder: Path) -> str:
-    """Return what the names of all tensors begin with and are read without; often empty.
-
-    Raises:
-        CheckpointError: as `open_checkpoint`.
-    """
-    with open_checkpoint(folder, "np") as (_, weights):
-        return weights.prefix
+def stored_dtypes(weights: Weights) -> str:
+    """Describe the dtypes that tensors are stored in, such as "148 float32"."""
+    counts = Counter(_DTYPES[dtype] for _, dtype in weights.shapes().values())
+    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items()))
 
 
 def load_network(folder: Path) -> "NomicMoe":
