@@ -52,7 +52,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if all checks pass, 1 if not."""
-    from moembed.verify import certificate_check as findings
+    from moembed.verify import certificate_check
     from moembed.verify.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
@@ -62,17 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
     sets = _certified_sets(bundle, arguments)
     log(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
     stability = check_stability(bundle)
-    found = findings.of_bundle(bundle, stability)
+    found = certificate_check.of_bundle(bundle, stability)
     parity: list[ParityReport] = []
     if reference is not None:
-        found.append(findings.of_reference(bundle, reference))
+        found.append(certificate_check.of_reference(bundle, reference))
         parity = [_against_bundle(bundle, reference)]
     elif arguments.against:
         parity = _against_checkpoint(bundle, arguments)
     if parity:
-        found += findings.of_comparison(bundle.manifest.certificate, parity[0])
+        found += certificate_check.of_comparison(bundle.manifest.certificate, parity[0])
     examples = _examples(bundle)
-    found += findings.of_examples(bundle.manifest.certificate, examples)
+    found += certificate_check.of_examples(bundle.manifest.certificate, examples)
     if reference is not None and sets:
         found += _quality(bundle, reference, arguments.data, sets)
     report: dict[str, Any] = {
