@@ -1,6 +1,6 @@
 """Passes over a traced graph: split the weights of experts, add function bodies, remove the trace's metadata."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -94,11 +94,19 @@ def _split_experts(model: ir.Model, node: ir.Node) -> None:
             parts.append(add_initializer(model, replace(stack, expert=i).name, matrix))
     inputs = [x, weights, expert_indices, bias, *parts]
     replacement = ir.node("Experts", inputs, domain=DOMAIN, num_outputs=1, name=node.name)
-    new, old = replacement.outputs[0], node.outputs[0]
-    new.name, new.shape, new.type = old.name, old.shape, old.type
-    model.graph.insert_before(node, replacement)
-    ir.convenience.replace_all_uses_with(old, new)
-    model.graph.remove(node, safe=True)
+    substitute(model, [node], replacement)
+
+
+def substitute(model: ir.Model, old: Sequence[ir.Node], new: ir.Node) -> None:
+    """Put one node in the place of several, of which the last gives the outputs, and nothing else reads the others."""
+    last = old[-1]
+    for before, after in zip(last.outputs, new.outputs, strict=True):
+        after.name, after.shape, after.type = before.name, before.shape, before.type
+    model.graph.insert_before(last, new)
+    for before, after in zip(last.outputs, new.outputs, strict=True):
+        ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
+    for node in reversed(old):
+        model.graph.remove(node, safe=True)
 
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:

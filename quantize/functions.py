@@ -139,19 +139,25 @@ _LINEAR = (
     + "    y = Add (raw, bias)\n}"
 )
 
+# raw [T,N], {bias} [N] -> {quantized} [T,N] around 32, h_scale [T,1]: the quantized GELU of their sum
+_GELU = (
+    """
+    biased = Add (raw, {bias})
+    active = Gelu (biased)
+    h_top = ReduceMax <keepdims = 1> (active, axis1)
+"""
+    + POSITIVE.replace("{p}", "h_")
+    + "    {quantized} = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n"
+)
+
 # The same followed by GELU -> quantized around 32, and scale, for the next product
 _LINEAR_GELU = (
     "Int8LinearGelu (x_quantized, x_scale, weight, weight_scale, bias) => (quantized, scale)\n{"
     + CONSTANTS
     + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
     + linear(quantized="x_quantized", scale="x_scale")
-    + """
-    biased = Add (raw, bias)
-    active = Gelu (biased)
-    h_top = ReduceMax <keepdims = 1> (active, axis1)
-"""
-    + POSITIVE.format(p="h_")
-    + "    quantized = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n    scale = Identity (h_scale)\n}"
+    + _GELU.format(bias="bias", quantized="quantized")
+    + "    scale = Identity (h_scale)\n}"
 )
 
 # quantized [T,K], scale [T,1], w1 packed, w1_scale [ffn], b1 [ffn], w2 packed, w2_scale [N], b2 [N] -> y [T,N]: both products
@@ -172,13 +178,7 @@ _FEED_FORWARD = (
         scale="scale",
         out="raw",
     )
-    + """
-    biased = Add (raw, b1)
-    active = Gelu (biased)
-    h_top = ReduceMax <keepdims = 1> (active, axis1)
-"""
-    + POSITIVE.format(p="h_")
-    + "    h_quantized = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n"
+    + _GELU.format(bias="b1", quantized="h_quantized")
     + SHAPE.format(p="w2_", w="w2")
     + PRODUCT.format(
         p="down_",

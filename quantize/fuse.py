@@ -3,6 +3,7 @@
 import onnx_ir as ir
 
 from moembed.export.functions import DOMAIN
+from moembed.export.graph import substitute
 from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 
 
@@ -55,13 +56,5 @@ def _zero_point(linear: ir.Node) -> int:
 def _replace(
     model: ir.Model, nodes: list[ir.Node], op: str, inputs: list[ir.Value | None], attributes: dict[str, int]
 ) -> None:
-    """Put one node in the place of several, of which the last gives the outputs."""
-    last = nodes[-1]
-    node = ir.node(op, inputs, attributes, domain=DOMAIN, num_outputs=len(last.outputs), name=last.name)
-    for old, new in zip(last.outputs, node.outputs, strict=True):
-        new.name, new.shape, new.type = old.name, old.shape, old.type
-    model.graph.insert_before(last, node)
-    for old, new in zip(last.outputs, node.outputs, strict=True):
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    for old_node in reversed(nodes):
-        model.graph.remove(old_node, safe=True)
+    outputs = len(nodes[-1].outputs)
+    substitute(model, nodes, ir.node(op, inputs, attributes, domain=DOMAIN, num_outputs=outputs, name=nodes[-1].name))

@@ -41,25 +41,19 @@ inline void vnni256_tile(const uint8_t* quantized, size_t stride, const int8_t* 
     }
 }
 
-class Dots : public RowsInPlace {
-public:
-    using RowsInPlace::RowsInPlace;
-    int height() const { return kRows; }
-
-    template <class Unit>
-    void operator()(const uint8_t* packed, int row, int rows, const int8_t* weight, int blocks, const int32_t* start,
-                    int32_t* out, const Unit& unit, int units, Ahead) const {
-        const uint8_t* quantized = row_of(packed, row);
-        const size_t stride = 4 * depth_, depth = depth_;
+struct Tile {
+    static void compute(const uint8_t* quantized, size_t stride, int rows, const int8_t* weight, size_t depth,
+                        int blocks, const int32_t* start, int32_t* out) {
         with_row_count<kRows>(rows, [&](auto r) {
             for (int b = 0; b < blocks; ++b) {
                 vnni256_tile<decltype(r)::value>(quantized, stride, weight + b * depth * 64, depth, start + 16 * b,
                                                  out + 16 * b);
             }
         });
-        for (int i = 0; i < units; ++i) unit(i);
     }
 };
+
+using Dots = DotsInPlace<Tile, kRows>;
 
 }  // namespace
 }  // namespace moembed

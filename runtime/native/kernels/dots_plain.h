@@ -23,16 +23,9 @@ constexpr int kBlocks = 2;
 constexpr size_t kTaskRows = 96;
 constexpr int kDotsZeroPoint = 0;
 
-class Dots : public RowsInPlace {
-public:
-    using RowsInPlace::RowsInPlace;
-    int height() const { return kRows; }
-
-    template <class Unit>
-    void operator()(const uint8_t* packed, int row, int rows, const int8_t* weight, int blocks, const int32_t* start,
-                    int32_t* out, const Unit& unit, int units, Ahead) const {
-        const uint8_t* quantized = row_of(packed, row);
-        const size_t stride = 4 * depth_, depth = depth_;
+struct Tile {
+    static void compute(const uint8_t* quantized, size_t stride, int rows, const int8_t* weight, size_t depth,
+                        int blocks, const int32_t* start, int32_t* out) {
         for (int r = 0; r < rows; ++r) {
             for (int b = 0; b < blocks; ++b) {
                 // Unsigned, because sums of arbitrary weights may wrap.
@@ -50,9 +43,10 @@ public:
                 std::memcpy(out + r * 16 * kBlocks + 16 * b, sums, sizeof sums);
             }
         }
-        for (int i = 0; i < units; ++i) unit(i);
     }
 };
+
+using Dots = DotsInPlace<Tile, kRows>;
 
 }  // namespace
 }  // namespace moembed

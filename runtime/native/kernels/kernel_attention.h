@@ -82,18 +82,23 @@ struct AttentionLayout {
 
 inline size_t attention_scratch(const Attention& a, size_t tokens) { return AttentionLayout(a.dim, tokens).all; }
 
+// Rotates the halves of x by the angles of a position, and multiplies them by `factor`. `out` may be x.
+inline void turn(const float* x, const float* cos, const float* sin, size_t half, Lanes factor, float* out) {
+    along(half, [&](size_t i, size_t n) {
+        const Lanes c = load(cos + i, n), s = load(sin + i, n);
+        const Lanes left = load(x + i, n), right = load(x + half + i, n);
+        store(out + i, (left * c - right * s) * factor, n);
+        store(out + half + i, (left * s + right * c) * factor, n);
+    });
+}
+
 // Applies the rotary embedding of its position to a token's query
 // (part 0) or key (part 1), and multiplies it by `factor`.
 inline void rotate(const Attention& a, size_t head, size_t part, size_t token, Lanes factor, float* out) {
     const size_t hidden = a.heads * a.dim, half = a.dim / 2;
     const float* x = a.qkv + token * 3 * hidden + part * hidden + head * a.dim;
     const size_t position = static_cast<size_t>(a.positions[token]) * half;
-    along(half, [&](size_t i, size_t n) {
-        const Lanes c = load(a.cos + position + i, n), s = load(a.sin + position + i, n);
-        const Lanes left = load(x + i, n), right = load(x + half + i, n);
-        store(out + i, (left * c - right * s) * factor, n);
-        store(out + half + i, (left * s + right * c) * factor, n);
-    });
+    turn(x, a.cos + position, a.sin + position, half, factor, out);
 }
 
 // Replaces scores by exp(score - max), and computes their sum; the division comes after the product with the values.

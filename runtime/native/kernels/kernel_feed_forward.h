@@ -3,18 +3,17 @@
 
 #include "kernel_product.h"
 #include "kernel_rows.h"
+#include "layout.h"
 
 namespace moembed {
 namespace {
 
-// Offsets of arrays in the scratch memory, in bytes; each begins at a cache line.
-struct FeedForwardLayout {
+struct FeedForwardLayout : Layout {
     size_t rows;    // packed
     size_t active;  // [blocks of rows][panels][height][kPanel] float
     size_t top;     // [rows][16] float: the largest value of each lane
     size_t scale;   // [rows] float
     size_t inner;   // packed
-    size_t all = 0;
 
     FeedForwardLayout(const Product& up, const Product& down) {
         const size_t count = static_cast<size_t>(up.rows) + kRows;  // whole blocks of rows
@@ -23,13 +22,6 @@ struct FeedForwardLayout {
         top = take(count * 16 * sizeof(float));
         scale = take(count * sizeof(float));
         inner = take(Dots::packed_bytes(up.rows, down.depth));
-    }
-
-private:
-    size_t take(size_t bytes) {
-        const size_t at = all;
-        all += (bytes + 63) / 64 * 64;
-        return at;
     }
 };
 
@@ -46,12 +38,10 @@ struct ToActive {
 
     void operator()(int i) const {
         const size_t r = static_cast<size_t>(row) + static_cast<size_t>(i), column = 16 * block;
-        const Lanes scale = fill(a->scale[a->source ? a->source[r] : r]);
+        const Lanes scale = row_scale(*a, r);
         Lanes largest = load(top + 16 * r);
         for (int b = 0; b < blocks; ++b) {
-            Lanes y = scaled(sums + kPanel * i + 16 * b, a->weight_scale + column + 16 * b, scale);
-            if (a->bias) y = y + load(a->bias + column + 16 * b);
-            y = gelu_of(y);
+            const Lanes y = gelu_of(result_of(*a, sums + kPanel * i + 16 * b, column + 16 * b, scale));
             store(active + kPanel * i + 16 * b, y);
             largest = larger(y, largest);
         }

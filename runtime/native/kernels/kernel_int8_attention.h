@@ -6,6 +6,7 @@
 #include "kernel_attention.h"
 #include "kernel_product.h"
 #include "kernel_rows.h"
+#include "layout.h"
 
 namespace moembed {
 namespace {
@@ -41,14 +42,7 @@ inline void encode_heads(const Int8Heads& a, float* x, size_t stride, size_t fir
         for (size_t slice = first; slice < last; ++slice) {
             const size_t part = slice / a.heads, place = slice % a.heads * a.tokens + t;
             float* own = x + (t - begin) * stride + (slice - first) * a.dim;
-            if (part < 2) {
-                along(half, [&](size_t i, size_t n) {
-                    const Lanes c = load(a.cos + position + i, n), s = load(a.sin + position + i, n);
-                    const Lanes left = load(own + i, n), right = load(own + half + i, n);
-                    store(own + i, left * c - right * s, n);
-                    store(own + half + i, left * s + right * c, n);
-                });
-            }
+            if (part < 2) turn(own, a.cos + position, a.sin + position, half, fill(1.0f), own);
             const size_t at = place * a.stride;
             if (part == 0) {
                 a.query_scale[place] = encode_head(own, a.dim, a.query_high + at, a.query_low + at);
@@ -61,8 +55,7 @@ inline void encode_heads(const Int8Heads& a, float* x, size_t stride, size_t fir
     }
 }
 
-// Offsets of arrays in the scratch memory, in bytes; each begins at a cache line.
-struct Int8AttentionLayout {
+struct Int8AttentionLayout : Layout {
     size_t blocks, across;           // of sixteen keys; keys in whole blocks
     size_t dim_blocks;               // of sixteen values of a token
     size_t dim_depth, key_depth;     // of the two products
@@ -76,7 +69,6 @@ struct Int8AttentionLayout {
     size_t top;                      // [kInt8Queries, 16] float
     size_t low, high;                // [4 * key_depth] bytes of a row of probabilities
     size_t share_low, share_high;    // packed
-    size_t all = 0;
 
     Int8AttentionLayout(const Int8Heads& a, size_t tokens) {
         const int most = static_cast<int>(kInt8Queries) + kRows;
@@ -100,13 +92,6 @@ struct Int8AttentionLayout {
         high = take(4 * key_depth);
         share_low = take(Dots::packed_bytes(most, key_depth));
         share_high = take(Dots::packed_bytes(most, key_depth));
-    }
-
-private:
-    size_t take(size_t bytes) {
-        const size_t at = all;
-        all += (bytes + 63) / 64 * 64;
-        return at;
     }
 };
 

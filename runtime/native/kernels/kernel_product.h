@@ -89,9 +89,13 @@ inline void multiply(const Dots& dots, const uint8_t* packed, const Product& a, 
     for (int i = 0; i < units; ++i) before(i);
 }
 
-inline Lanes scaled(const int32_t* sums, const float* weight_scale, Lanes scale) {
-    return (from_ints(sums) * load(weight_scale)) * scale;
+// The results of sixteen columns of a row, before GELU.
+inline Lanes result_of(const Product& a, const int32_t* sums, size_t column, Lanes scale) {
+    const Lanes y = (from_ints(sums) * load(a.weight_scale + column)) * scale;
+    return a.bias ? y + load(a.bias + column) : y;
 }
+
+inline Lanes row_scale(const Product& a, size_t row) { return fill(a.scale[a.source ? a.source[row] : row]); }
 
 // Writes the results of a row as floats.
 template <bool Gelu>
@@ -104,13 +108,11 @@ struct ToFloats {
 
     void operator()(int i) const {
         const size_t r = static_cast<size_t>(row) + static_cast<size_t>(i), column = 16 * block;
-        const Lanes scale = fill(a->scale[a->source ? a->source[r] : r]);
+        const Lanes scale = row_scale(*a, r);
         float* out = a->out + (a->target ? a->target[r] : r) * a->out_stride + column;
         for (int b = 0; b < blocks; ++b) {
-            Lanes y = scaled(sums + kPanel * i + 16 * b, a->weight_scale + column + 16 * b, scale);
-            if (a->bias) y = y + load(a->bias + column + 16 * b);
-            if (Gelu) y = gelu_of(y);
-            store(out + 16 * b, y);
+            const Lanes y = result_of(*a, sums + kPanel * i + 16 * b, column + 16 * b, scale);
+            store(out + 16 * b, Gelu ? gelu_of(y) : y);
         }
     }
 };

@@ -12,10 +12,14 @@ struct Ahead {
     size_t lines = 0;
 };
 
-class RowsInPlace {
+// The Dots of an instruction set whose `Tile::compute(quantized, stride, rows, weight, depth, blocks, start, out)` reads
+// rows as they are, `Rows` at most.
+template <class Tile, int Rows>
+class DotsInPlace {
 public:
-    RowsInPlace(int, size_t depth) : depth_(depth) {}
+    DotsInPlace(int, size_t depth) : depth_(depth) {}
 
+    int height() const { return Rows; }
     // The depth to which so many values of a row are padded with zeros.
     static size_t depth_for(size_t values) { return (values + 3) / 4; }
     static size_t packed_bytes(int rows, size_t depth) { return static_cast<size_t>(rows) * 4 * depth; }
@@ -24,10 +28,15 @@ public:
         std::memcpy(packed + static_cast<size_t>(row) * 4 * depth_ + column, values, count);
     }
 
-protected:
-    const uint8_t* row_of(const uint8_t* packed, int row) const {
-        return packed + static_cast<size_t>(row) * 4 * depth_;
+    template <class Unit>
+    void operator()(const uint8_t* packed, int row, int rows, const int8_t* weight, int blocks, const int32_t* start,
+                    int32_t* out, const Unit& unit, int units, Ahead) const {
+        const size_t stride = 4 * depth_;
+        Tile::compute(packed + static_cast<size_t>(row) * stride, stride, rows, weight, depth_, blocks, start, out);
+        for (int i = 0; i < units; ++i) unit(i);
     }
+
+private:
     size_t depth_;
 };
 

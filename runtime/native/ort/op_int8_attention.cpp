@@ -26,11 +26,8 @@ struct Operands {
           mask(call.input<int64_t>(6, "attention_mask", {kAny, kAny})),
           cos(call.input<float>(7, "cos", {kAny, kAny})),
           sin(call.input<float>(8, "sin", cos.shape)),
-          heads(static_cast<size_t>(call.attributes.num_heads)),
+          heads(heads_of(call)),
           dim(2 * cos[1]) {
-        if (call.attributes.num_heads < 1 || call.attributes.num_heads > 1 << 16) {
-            throw InvalidInput("num_heads is " + std::to_string(call.attributes.num_heads) + ", expected 1 to 65536");
-        }
         if (!dim) throw InvalidInput("cos has no columns, expected half the size of a head");
         if (dim > kMostDim) {
             throw InvalidInput("cos has " + std::to_string(cos[1]) + " columns, expected at most " +
@@ -107,15 +104,9 @@ void int8_attention(Call& call) {
     heads.value_scale = arrays.at<float>(at[6]);
     heads.y = arrays.at<float>(at[7]);
     encode(call, x, heads);
-    const auto parts = head_parts(texts, x.heads);
-    // A short text takes a few microseconds: one task computes several.
-    call.ranges(parts.size(), parts.size() / 256 + 1, [&](size_t first, size_t last) {
-        for (size_t i = first; i < last; ++i) {
-            const HeadPart& p = parts[i];
-            void* scratch =
-                Scratch::of_task().get(call.kernels.int8_attention_scratch(heads, p.text->end - p.text->begin));
-            call.kernels.int8_attention(heads, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
-        }
+    attend(call, texts, x.heads, [&](const HeadPart& p, size_t length) {
+        void* scratch = Scratch::of_task().get(call.kernels.int8_attention_scratch(heads, length));
+        call.kernels.int8_attention(heads, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
     });
     call.ranges(rows, 32, [&](size_t first, size_t last) {
         call.kernels.quantize(heads.y, hidden, first, last, quantized, scale);

@@ -24,11 +24,8 @@ std::vector<size_t> token_counts(const Tensor<int64_t>& mask) {
 }  // namespace
 
 void attention(Call& call) {
-    const int64_t heads = call.attributes.num_heads;
     const auto cos = call.input<float>(3, "cos", {kAny, kAny}), sin = call.input<float>(4, "sin", cos.shape);
-    if (heads < 1 || heads > 1 << 16) {
-        throw InvalidInput("num_heads is " + std::to_string(heads) + ", expected 1 to 65536");
-    }
+    const auto heads = static_cast<int64_t>(heads_of(call));
     if (cos.shape[1] < 1) throw InvalidInput("cos has no columns, expected half the size of a head");
     const auto qkv = call.input<float>(0, "qkv", {kAny, 3 * heads * 2 * cos.shape[1]});
     const auto tokens = call.input<int64_t>(1, "tokens", {qkv.shape[0]});
@@ -44,17 +41,10 @@ void attention(Call& call) {
     a.positions = positions.data();
     a.y = call.output<float>(0, {qkv[0], a.heads * a.dim});
 
-    // Every task rotates the keys of its text and head.
-    const auto parts = head_parts(texts, a.heads);
-    // A short text takes a few microseconds: one task computes several.
-    const size_t together = parts.size() / 256 + 1;
-    call.ranges(parts.size(), together, [&](size_t first, size_t last) {
-        for (size_t i = first; i < last; ++i) {
-            const HeadPart& p = parts[i];
-            const size_t floats = call.kernels.attention_scratch(a, p.text->end - p.text->begin);
-            auto* scratch = static_cast<float*>(Scratch::of_task().get(floats * sizeof(float)));
-            call.kernels.attention(a, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
-        }
+    attend(call, texts, a.heads, [&](const HeadPart& p, size_t length) {
+        const size_t floats = call.kernels.attention_scratch(a, length);
+        auto* scratch = static_cast<float*>(Scratch::of_task().get(floats * sizeof(float)));
+        call.kernels.attention(a, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
     });
 }
 

@@ -66,4 +66,22 @@ inline std::vector<HeadPart> head_parts(const std::vector<Text>& texts, size_t h
     return parts;
 }
 
+// Computes attention: calls f(part, tokens) for every part, with the number of tokens of its text, on the threads of the
+// session. A short text takes a few microseconds: one task computes several parts.
+template <class F>
+void attend(Call& call, const std::vector<Text>& texts, size_t heads, F f) {
+    const auto parts = head_parts(texts, heads);
+    call.ranges(parts.size(), parts.size() / 256 + 1, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; ++i) f(parts[i], parts[i].text->end - parts[i].text->begin);
+    });
+}
+
+inline size_t heads_of(const Call& call) {
+    const int64_t heads = call.attributes.num_heads;
+    if (heads < 1 || heads > 1 << 16) {
+        throw InvalidInput("num_heads is " + std::to_string(heads) + ", expected 1 to 65536");
+    }
+    return static_cast<size_t>(heads);
+}
+
 }  // namespace moembed::ort
