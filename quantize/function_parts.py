@@ -22,6 +22,18 @@ SYMMETRIC = """
     {p}quantized = QuantizeLinear <axis = 0> ({x}, {p}scales, {p}zero_point)
 """
 
+# {x} -> {y}_capped, at most the largest float16 * 2^8, and {y}, rounded to a float16 * 2^8: what a kernel keeps between the
+# products of a feed-forward network. So activations to 16,769,024 are finite.
+HALVES = """
+    {y}_unit = Constant <value_float = 0.00390625> ()
+    {y}_most = Constant <value_float = 16769024.0> ()
+    {y}_capped = Min ({x}, {y}_most)
+    {y}_small = Mul ({y}_capped, {y}_unit)
+    {y}_half = Cast <to = 10> ({y}_small)
+    {y}_wide = Cast <to = 1> ({y}_half)
+    {y} = Div ({y}_wide, {y}_unit)
+"""
+
 # The same for the output of a GELU, around 32: from the maximum of each row, {p}top [T,1].
 POSITIVE = """
     {p}range = Constant <value_float = 223.0> ()

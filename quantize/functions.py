@@ -5,7 +5,7 @@ and integer sums do not depend on the order of summation, so the result is batch
 unsigned bytes with a fixed zero point, the operand that CPUs multiply with signed weights:
 
 * after a norm or attention, symmetric around 128: `scale = max|x| / 127`;
-* after GELU, around 32: erf GELU never falls below -0.17, so `scale = max(max x / 223, 0.17 / 32)` clips nothing there and
+* after GELU, rounded to a float16 times 2^8, around 32: erf GELU never falls below -0.17, so `scale = max(max x / 223, 0.17 / 32)` clips nothing there and
   resolves the positive side almost twice as finely.
 
 A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Not
@@ -29,6 +29,7 @@ from moembed.export.functions import HEADER, MIXED, SORTED, expert_names
 from moembed.quantize.attention_function import INT8_ATTENTION
 from moembed.quantize.function_parts import (
     CONSTANTS,
+    HALVES,
     POSITIVE,
     PRODUCT,
     SCALED,
@@ -143,9 +144,10 @@ _LINEAR = (
 _GELU = (
     """
     biased = Add (raw, {bias})
-    active = Gelu (biased)
-    h_top = ReduceMax <keepdims = 1> (active, axis1)
+    full = Gelu (biased)
 """
+    + HALVES.format(x="full", y="active")
+    + "    h_top = ReduceMax <keepdims = 1> (active_capped, axis1)\n"
     + POSITIVE.replace("{p}", "h_")
     + "    {quantized} = QuantizeLinear <axis = 0> (active, h_scales, h_zero_point)\n"
 )
@@ -206,10 +208,11 @@ _UP = """
     up{i}_index = Constant <value_int = {i}> ()
     up{i}_w1_scale = Gather <axis = 0> (w1_scale, up{i}_index)
 """
-_ACTIVE = """
-    active{i} = Gelu (raw{i})
-    top{i} = ReduceMax <keepdims = 1> (active{i}, axis1)
-"""
+_ACTIVE = (
+    "    full{i} = Gelu (raw{i})\n"
+    + HALVES.format(x="full{i}", y="active{i}")
+    + "    top{i} = ReduceMax <keepdims = 1> (active{i}_capped, axis1)\n"
+)
 _BETWEEN = (
     "    h_top = Concat <axis = 0> ({tops})\n"
     + POSITIVE.replace("{p}", "h_")

@@ -51,15 +51,20 @@ public:
     }
 
     // A tile's values lie one after the other.
-    void pack(int row, size_t column, const uint8_t* values, size_t count, uint8_t* packed) const {
+    uint8_t* place(int row, uint8_t* packed) const {
+        if (!tile_) return packed + static_cast<size_t>(row) * 4 * depth_;
+        const auto tile = static_cast<size_t>(row / tile_), height = static_cast<size_t>(tile_);
+        return packed + (tile * chunks(depth_) * height + static_cast<size_t>(row % tile_)) * 64;
+    }
+    // No part of more than 64 values begins within a tile.
+    void put(uint8_t* place, size_t column, const uint8_t* values, size_t count) const {
         if (!tile_) {
-            std::memcpy(packed + static_cast<size_t>(row) * 4 * depth_ + column, values, count);
+            std::memcpy(place + column, values, count);
             return;
         }
-        const size_t tile = static_cast<size_t>(row / tile_), height = static_cast<size_t>(tile_);
-        uint8_t* to = packed + (tile * chunks(depth_) * height + static_cast<size_t>(row % tile_)) * 64 +
-                      column / 64 * height * 64 + column % 64;
-        for (; count >= 64; values += 64, to += height * 64, count -= 64)
+        const size_t stride = static_cast<size_t>(tile_) * 64;
+        uint8_t* to = place + column / 64 * stride + column % 64;
+        for (; count >= 64; values += 64, to += stride, count -= 64)
             _mm512_storeu_si512(to, _mm512_loadu_si512(values));
         if (count) std::memcpy(to, values, count);
     }

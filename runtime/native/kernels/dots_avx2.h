@@ -46,8 +46,9 @@ public:
     static size_t depth_for(size_t values) { return (values + 3) / 4; }
     static size_t packed_bytes(int rows, size_t depth) { return static_cast<size_t>(rows) * 8 * depth; }
 
-    void pack(int row, size_t column, const uint8_t* values, size_t count, uint8_t* packed) const {
-        uint8_t* to = packed + static_cast<size_t>(row) * 8 * depth_ + 2 * column;
+    uint8_t* place(int row, uint8_t* packed) const { return packed + static_cast<size_t>(row) * 8 * depth_; }
+    void put(uint8_t* place, size_t column, const uint8_t* values, size_t count) const {
+        uint8_t* to = place + 2 * column;
         const __m256i low = _mm256_set1_epi16(0xff);
         size_t i = 0;
         for (; i + 16 <= count; i += 16) {

@@ -6,7 +6,8 @@
 // * Dots(rows, depth), for a product with so many rows, of which each has 4 * depth bytes; it may hold processor state:
 //   construct it on the thread that uses it, for the duration of a call, and no second one of several rows beside it.
 // * height(): the rows of a block, at most kRows. Blocks begin at its multiples.
-// * packed_bytes(rows, depth) and pack(row, column, values, count, packed): rows in the order in which they are read.
+// * packed_bytes(rows, depth), place(row, packed) and put(place, column, values, count): rows in the order in which they
+//   are read.
 // * depth_for(values): the depth to which an operand that a kernel packs itself is padded with zeros.
 // * dots(packed, row, rows, weight, blocks, start, out, unit, units, ahead) computes exactly
 //   out[r * 16 * kBlocks + j] = start[j] + sum over k of (packed[row + r][k] - kDotsZeroPoint) * weight[k][j],

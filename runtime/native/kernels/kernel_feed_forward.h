@@ -10,18 +10,20 @@ namespace {
 
 struct FeedForwardLayout : Layout {
     size_t rows;    // packed
-    size_t active;  // [blocks of rows][panels][height][kPanel] float
+    size_t active;  // [blocks of rows][panels][height][kPanel] float16
     size_t top;     // [rows][16] float: the largest value of each lane
     size_t scale;   // [rows] float
     size_t inner;   // packed
+    size_t places;  // [rows] pointers into it
 
     FeedForwardLayout(const Product& up, const Product& down) {
         const size_t count = static_cast<size_t>(up.rows) + kRows;  // whole blocks of rows
         rows = take(Dots::packed_bytes(up.rows, up.depth));
-        active = take(count * (4 * down.depth + kPanel) * sizeof(float));
+        active = take(count * (4 * down.depth + kPanel) * sizeof(uint16_t));
         top = take(count * 16 * sizeof(float));
         scale = take(count * sizeof(float));
         inner = take(Dots::packed_bytes(up.rows, down.depth));
+        places = take(count * sizeof(uint8_t*));
     }
 };
 
@@ -34,15 +36,16 @@ struct ToActive {
     int row;
     size_t block;
     int blocks;
-    float *active, *top;
+    uint16_t* active;
+    float* top;
 
-    void operator()(int i) const {
+    MOEMBED_INLINE void operator()(int i) const {
         const size_t r = static_cast<size_t>(row) + static_cast<size_t>(i), column = 16 * block;
         const Lanes scale = row_scale(*a, r);
         Lanes largest = load(top + 16 * r);
         for (int b = 0; b < blocks; ++b) {
-            const Lanes y = gelu_of(result_of(*a, sums + kPanel * i + 16 * b, column + 16 * b, scale));
-            store(active + kPanel * i + 16 * b, y);
+            const Lanes y = capped(gelu_of(result_of(*a, sums + kPanel * i + 16 * b, column + 16 * b, scale)));
+            store_active(active + kPanel * i + 16 * b, y);
             largest = larger(y, largest);
         }
         store(top + 16 * r, largest);
@@ -52,8 +55,10 @@ struct ToActive {
 inline void feed_forward(const Product& up, const Product& down, void* scratch) {
     const FeedForwardLayout at(up, down);
     auto* memory = static_cast<uint8_t*>(scratch);
-    auto *active = reinterpret_cast<float*>(memory + at.active), *top = reinterpret_cast<float*>(memory + at.top);
+    auto* active = reinterpret_cast<uint16_t*>(memory + at.active);
+    auto* top = reinterpret_cast<float*>(memory + at.top);
     auto* scale = reinterpret_cast<float*>(memory + at.scale);
+    auto** places = reinterpret_cast<uint8_t**>(memory + at.places);
     const size_t width = 4 * down.depth, blocks = width / 16, panels = (blocks + kBlocks - 1) / kBlocks;
     int height;
     {
@@ -69,16 +74,22 @@ inline void feed_forward(const Product& up, const Product& down, void* scratch) 
                  });
     }
     const Dots dots(up.rows, down.depth);
-    for (int r = 0; r < up.rows; ++r) scale[r] = gelu_scale(max_of(load(top + 16 * r)));
-    uint8_t part[kPanel];
+    for (int r = 0; r < up.rows; ++r) {
+        scale[r] = gelu_scale(max_of(load(top + 16 * r)));
+        places[r] = dots.place(r, memory + at.inner);
+    }
     for (int row = 0; row < up.rows; row += height) {
         const int rows = up.rows - row < height ? up.rows - row : height;
         for (size_t panel = 0; panel < panels; ++panel) {
             const size_t left = width - panel * kPanel, count = left < kPanel ? left : kPanel;
-            const float* x = active + (static_cast<size_t>(row / height) * panels + panel) * height * kPanel;
-            for (int r = 0; r < rows; ++r) {
-                quantize_row(x + kPanel * r, count, scale[row + r], kGeluZeroPoint, part);
-                dots.pack(row + r, panel * kPanel, part, count, memory + at.inner);
+            const uint16_t* x = active + (static_cast<size_t>(row / height) * panels + panel) * height * kPanel;
+            for (int r = row; r < row + rows; ++r, x += kPanel) {
+                const Lanes inverse = active_inverse(scale[r]);
+                for (size_t i = 0; i < count; i += 16) {
+                    uint8_t part[16];
+                    quantize_active(x + i, inverse, part);
+                    dots.put(places[r], panel * kPanel + i, part, 16);
+                }
             }
         }
     }

@@ -22,7 +22,8 @@ inline void sum_blocks(const int8_t* weight, size_t depth, int blocks, int32_t* 
     static constexpr size_t kPart = 64;
     alignas(64) uint8_t one[4 * kPart], packed[8 * kPart];
     std::memset(one, kDotsZeroPoint + 1, sizeof one);
-    Dots(1, kPart).pack(0, 0, one, sizeof one, packed);
+    const Dots part(1, kPart);
+    part.put(part.place(0, packed), 0, one, sizeof one);
     std::memset(sums, 0, kPanel * sizeof *sums);
     for (int b = 0; b < blocks; ++b) {
         for (size_t k = 0; k < depth; k += kPart) {
@@ -106,7 +107,7 @@ struct ToFloats {
     size_t block;
     int blocks;
 
-    void operator()(int i) const {
+    MOEMBED_INLINE void operator()(int i) const {
         const size_t r = static_cast<size_t>(row) + static_cast<size_t>(i), column = 16 * block;
         const Lanes scale = row_scale(*a, r);
         float* out = a->out + (a->target ? a->target[r] : r) * a->out_stride + column;
@@ -120,7 +121,7 @@ struct ToFloats {
 inline void pack_rows(const Dots& dots, const Product& a, uint8_t* packed) {
     for (int r = 0; r < a.rows; ++r) {
         const size_t from = a.source ? a.source[r] : static_cast<size_t>(r);
-        dots.pack(r, 0, a.quantized + from * 4 * a.depth, 4 * a.depth, packed);
+        dots.put(dots.place(r, packed), 0, a.quantized + from * 4 * a.depth, 4 * a.depth);
     }
 }
 

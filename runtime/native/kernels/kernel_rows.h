@@ -14,33 +14,61 @@ constexpr float kSymmetricLeastScale = 1.17549435e-38f;
 constexpr float kGeluMax = 255.0f - kGeluZeroPoint;
 constexpr float kGeluLeastScale = 0.0053125f;  // 0.17 / 32
 
-inline void quantize_row(const float* x, size_t width, float scale, float zero_point, uint8_t* quantized) {
-    const Lanes divisor = fill(scale), offset = fill(zero_point);
-    const Lanes low = fill(-zero_point), high = fill(255.0f - zero_point);
-    along(width, [&](size_t i, size_t n) {
-        // Clamped first: both limits are integers, so rounding cannot leave the range, and the last addition is exact.
-        const Lanes clamped = larger(smaller(load(x + i, n) / divisor, high), low);
-        const Lanes round = fill(kRound);
-        const Lanes bytes = ((clamped + round) - round) + offset;
-        if (n == 16) return store_bytes(quantized + i, bytes);
-        uint8_t part[16];
-        store_bytes(part, bytes);
-        std::memcpy(quantized + i, part, n);
-    });
-}
-
 inline float larger_of(float a, float b) { return a > b ? a : b; }
 
-inline void quantize_symmetric(const float* x, size_t width, uint8_t* quantized, float* scale) {
-    Lanes top = fill(0.0f);
-    along(width, [&](size_t i, size_t n) { top = larger(absolute(load(x + i, n)), top); });
-    *scale = larger_of(max_of(top) / kSymmetricMax, kSymmetricLeastScale);
-    quantize_row(x, width, *scale, kSymmetricZeroPoint, quantized);
+// Calls step(sums, i, n) for each sixteen values of a row as `along` does, with one of four sums after the other, so that
+// no addition waits for the one before it.
+template <class Step>
+inline void fold(size_t width, Lanes (&sums)[4], Step&& step) {
+    size_t i = 0;
+    for (; i + 64 <= width; i += 64) {
+        MOEMBED_UNROLL
+        for (size_t k = 0; k < 4; ++k) step(sums[k], i + 16 * k, size_t{16});
+    }
+    for (size_t k = 0; i < width; i += 16, ++k) step(sums[k], i, width - i < 16 ? width - i : 16);
+}
+inline float sum_of(const Lanes (&sums)[4]) { return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3])); }
+inline float max_of(const Lanes (&tops)[4]) {
+    return max_of(larger(larger(tops[0], tops[1]), larger(tops[2], tops[3])));
 }
 
-inline void quantize(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
-    for (size_t t = first; t < last; ++t) quantize_symmetric(x + t * width, width, quantized + t * width, scale + t);
+// Stores n values as bytes: x * inverse, rounded to the nearest even integer, plus `zero_point`, which is even.
+inline void store_quantized(uint8_t* quantized, Lanes x, Lanes inverse, float zero_point, size_t n) {
+    const Lanes bytes = x * inverse + fill(kRound + zero_point);
+    if (n == 16) return store_low_bytes(quantized, bytes);
+    uint8_t part[16];
+    store_low_bytes(part, bytes);
+    std::memcpy(quantized, part, n);
 }
+
+inline float symmetric_scale(float top) { return larger_of(top / kSymmetricMax, kSymmetricLeastScale); }
+
+inline void quantize(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
+    for (size_t t = first; t < last; ++t) {
+        const float* row = x + t * width;
+        Lanes tops[4] = {};
+        fold(width, tops, [&](Lanes& top, size_t i, size_t n) { top = larger(absolute(load(row + i, n)), top); });
+        scale[t] = symmetric_scale(max_of(tops));
+        const Lanes inverse = fill(1.0f / scale[t]);
+        along(width, [&](size_t i, size_t n) {
+            store_quantized(quantized + t * width + i, load(row + i, n), inverse, kSymmetricZeroPoint, n);
+        });
+    }
+}
+
+// What lies between the products of a feed-forward network has 16 bits: float16 of value * 2^-8, so that values to
+// kMostActive are finite; larger ones become that.
+constexpr float kHalfUnit = 0.00390625f;
+constexpr float kMostActive = 65504.0f / kHalfUnit;
+
+inline Lanes capped(Lanes x) { return smaller(x, fill(kMostActive)); }
+inline void store_active(uint16_t* p, Lanes x) { store_halves(p, x * fill(kHalfUnit)); }
+
+// Stores sixteen of them as bytes; `inverse` is 1 / scale / kHalfUnit.
+inline void quantize_active(const uint16_t* p, Lanes inverse, uint8_t* quantized) {
+    store_quantized(quantized, load_halves(p), inverse, kGeluZeroPoint, 16);
+}
+inline Lanes active_inverse(float scale) { return fill(1.0f / scale / kHalfUnit); }
 
 // The scale of a row of which `top` is the largest value, or 0.
 inline float gelu_scale(float top) { return larger_of(top / kGeluMax, kGeluLeastScale); }
@@ -49,93 +77,80 @@ inline void quantize_gelu(const float* x, size_t width, size_t first, size_t las
     for (size_t t = first; t < last; ++t) {
         const float* row = x + t * width;
         // Starting at 0 is right: a maximum below 0 gives the least scale.
-        Lanes top = fill(0.0f);
-        along(width, [&](size_t i, size_t n) { top = larger(load(row + i, n), top); });
-        scale[t] = gelu_scale(max_of(top));
-        quantize_row(row, width, scale[t], kGeluZeroPoint, quantized + t * width);
+        Lanes tops[4] = {};
+        fold(width, tops, [&](Lanes& top, size_t i, size_t n) { top = larger(capped(load(row + i, n)), top); });
+        scale[t] = gelu_scale(max_of(tops));
+        const Lanes inverse = active_inverse(scale[t]);
+        for (size_t i = 0; i < width; i += 16) {  // whole blocks of columns
+            uint16_t active[16];
+            store_active(active, capped(load(row + i)));
+            quantize_active(active, inverse, quantized + t * width + i);
+        }
     }
 }
 
-// Normalizes row t of y in place.
-inline void normalize(const Norm& a, size_t t) {
+// Normalizes values_at(i, n) into row t of y, and quantizes it times `smooth`, if there is a `smooth`.
+template <class ValuesAt>
+inline void normalize(const Norm& a, size_t t, ValuesAt&& values_at) {
     float* y = a.y + t * a.width;
-    Lanes total = fill(0.0f), squares = fill(0.0f);
-    along(a.width, [&](size_t i, size_t n) { total = total + load(y + i, n); });
-    const Lanes mean = fill(sum_of(total) / static_cast<float>(a.width));
-    along(a.width, [&](size_t i, size_t n) {
+    Lanes totals[4] = {}, squares[4] = {}, tops[4] = {};
+    fold(a.width, totals, [&](Lanes& total, size_t i, size_t n) {
+        const Lanes value = values_at(i, n);
+        store(y + i, value, n);
+        total = total + value;
+    });
+    const Lanes mean = fill(sum_of(totals) / static_cast<float>(a.width));
+    fold(a.width, squares, [&](Lanes& square, size_t i, size_t n) {
         const Lanes d = first(load(y + i, n) - mean, n);
-        squares = fma(d, d, squares);
+        square = fma(d, d, square);
     });
     const float variance = sum_of(squares) / static_cast<float>(a.width);
     const Lanes inverse = fill(1.0f / sqrtf(variance + a.epsilon));
-    along(a.width, [&](size_t i, size_t n) {
-        store(y + i, fma((load(y + i, n) - mean) * inverse, load(a.gamma + i, n), load(a.beta + i, n)), n);
+    fold(a.width, tops, [&](Lanes& top, size_t i, size_t n) {
+        const Lanes value = fma((load(y + i, n) - mean) * inverse, load(a.gamma + i, n), load(a.beta + i, n));
+        store(y + i, value, n);
+        if (a.smooth) top = larger(absolute(value * load(a.smooth + i, n)), top);
     });
-}
-
-// Quantizes row t of y * smooth, if there is a `smooth`.
-inline void quantize_smoothed(const Norm& a, size_t t) {
     if (!a.smooth) return;
-    const float* y = a.y + t * a.width;
-    Lanes top = fill(0.0f);
-    along(a.width, [&](size_t i, size_t n) { top = larger(absolute(load(y + i, n) * load(a.smooth + i, n)), top); });
-    const float scale = a.scale[t] = larger_of(max_of(top) / kSymmetricMax, kSymmetricLeastScale);
-    float part[16];
+    a.scale[t] = symmetric_scale(max_of(tops));
+    const Lanes unit = fill(1.0f / a.scale[t]);
     along(a.width, [&](size_t i, size_t n) {
-        store(part, load(y + i, n) * load(a.smooth + i, n));
-        quantize_row(part, n, scale, kSymmetricZeroPoint, a.quantized + t * a.width + i);
+        const Lanes smoothed = load(y + i, n) * load(a.smooth + i, n);
+        store_quantized(a.quantized + t * a.width + i, smoothed, unit, kSymmetricZeroPoint, n);
     });
 }
 
-// Converts a finite float16. Subnormals are converted as integers, so that a mode that flushes them to 0 has no effect.
-inline float from_half(uint16_t half) {
-    const uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
-    if (magnitude < 0x400) return (sign ? -1.0f : 1.0f) * static_cast<float>(magnitude) * 5.9604644775390625e-8f;
-    const uint32_t bits = sign | ((magnitude << 13) + 0x38000000u);
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+inline Lanes word8(const Embedding& e, size_t id, size_t width, size_t i, size_t n) {
+    int8_t part[16] = {};
+    std::memcpy(part, e.table8 + id * width + i, n);
+    return from_bytes(part) * fill(e.table8_scale[id]);
 }
 
-inline void embed8(const Embedding& e, size_t id, size_t width, float* y) {
-    const int8_t* word = e.table8 + id * width;
-    const Lanes scale = fill(e.table8_scale[id]);
-    along(width, [&](size_t i, size_t n) {
-        int8_t part[16] = {};
-        std::memcpy(part, word + i, n);
-        store(y + i, from_bytes(part) * scale + load(e.type + i, n), n);
-    });
-}
-
-inline void embed4(const Embedding& e, size_t id, size_t width, float* y) {
-    const uint8_t* word = e.table4 + id * width / 2;
-    const uint16_t* scales = e.table4_scale + id * width / kBlock4;
-    for (size_t i = 0; i < width; i += 16) {  // half of the values that share a scale
-        int8_t part[16];
-        for (size_t j = 0; j < 8; ++j) {
-            const uint8_t pair = word[i / 2 + j];
-            part[2 * j] = static_cast<int8_t>((pair & 15) - 8);
-            part[2 * j + 1] = static_cast<int8_t>((pair >> 4) - 8);
-        }
-        store(y + i, from_bytes(part) * fill(from_half(scales[i / kBlock4])) + load(e.type + i, 16), 16);
+inline Lanes word4(const Embedding& e, size_t id, size_t width, size_t i) {
+    const uint8_t* pairs = e.table4 + (id * width + i) / 2;
+    int8_t part[16];
+    for (size_t j = 0; j < 8; ++j) {
+        part[2 * j] = static_cast<int8_t>((pairs[j] & 15) - 8);
+        part[2 * j + 1] = static_cast<int8_t>((pairs[j] >> 4) - 8);
     }
+    return from_bytes(part) * fill(from_half(e.table4_scale[(id * width + i) / kBlock4]));
 }
 
 inline void embed(const Embedding& e, const Norm& a, size_t first, size_t last) {
     for (size_t t = first; t < last; ++t) {
-        (e.table4 ? embed4 : embed8)(e, static_cast<size_t>(e.ids[t]), a.width, a.y + t * a.width);
-        normalize(a, t);
-        quantize_smoothed(a, t);
+        const auto id = static_cast<size_t>(e.ids[t]);
+        normalize(a, t, [&](size_t i, size_t n) {
+            // Rows of 4-bit values have whole blocks.
+            const Lanes word = e.table4 ? word4(e, id, a.width, i) : word8(e, id, a.width, i, n);
+            return word + load(e.type + i, n);
+        });
     }
 }
 
 inline void add_norm(const float* x, const float* residual, const Norm& a, size_t first, size_t last) {
     for (size_t t = first; t < last; ++t) {
         const size_t row = t * a.width;
-        along(a.width,
-              [&](size_t i, size_t n) { store(a.y + row + i, load(x + row + i, n) + load(residual + row + i, n), n); });
-        normalize(a, t);
-        quantize_smoothed(a, t);
+        normalize(a, t, [&](size_t i, size_t n) { return load(x + row + i, n) + load(residual + row + i, n); });
     }
 }
 

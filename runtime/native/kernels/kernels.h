@@ -26,7 +26,10 @@ constexpr Kernels table_of(const char* name) noexcept {
     table.sum_columns = sum_columns;
     table.attention = attention;
     table.attention_scratch = attention_scratch;
-    table.encode_heads = encode_heads;
+    table.project_heads = project_heads;
+    table.project_heads_scratch = project_heads_scratch;
+    table.pack_head = pack_head;
+    table.packed_head_bytes = packed_head_bytes;
     table.int8_attention = int8_attention;
     table.int8_attention_scratch = int8_attention_scratch;
     table.route = route;

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "common.h"
+#include "bytes_sse.h"
 
 namespace moembed {
 namespace {
@@ -56,6 +56,16 @@ inline Lanes from_bytes(const int8_t* p) {
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 
+// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+inline void store_halves(uint16_t* p, Lanes x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
+inline Lanes load_halves(const uint16_t* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+
 // x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t.a), 23),
@@ -82,19 +92,25 @@ inline float max_of(Lanes x) {
     return max_of4(_mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
 }
 
-// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
-inline void store_bytes(uint8_t* p, Lanes x) {
-    const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
-    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);  // packing works within 128-bit halves
-    const __m128i low = _mm256_castsi256_si128(ordered), high = _mm256_extracti128_si256(ordered, 1);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(low, high));
+// The low words of both halves, in order.
+inline __m256i low_words(Lanes x) {
+    const __m256i mask = _mm256_set1_epi32(0xffff);
+    const __m256i words = _mm256_packus_epi32(_mm256_and_si256(_mm256_castps_si256(x.a), mask),
+                                              _mm256_and_si256(_mm256_castps_si256(x.b), mask));
+    return _mm256_permute4x64_epi64(words, 0xd8);  // packing works within 128-bit halves
 }
 
-// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
-inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
-    const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
-    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
-    const __m256i lows = _mm256_and_si256(ordered, _mm256_set1_epi16(0xff)), highs = _mm256_srli_epi16(ordered, 8);
+// Stores the low byte of each lane's bits: of a lane n + 1.5 * 2^23, the low byte of the integer n.
+inline void store_low_bytes(uint8_t* p, Lanes x) {
+    const __m256i lows = _mm256_and_si256(low_words(x), _mm256_set1_epi16(0xff));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi16(_mm256_castsi256_si128(lows), _mm256_extracti128_si256(lows, 1)));
+}
+
+// Stores the low byte of each lane's bits, and the next one.
+inline void store_two_bytes(uint8_t* low, uint8_t* high, Lanes x) {
+    const __m256i words = low_words(x);
+    const __m256i lows = _mm256_and_si256(words, _mm256_set1_epi16(0xff)), highs = _mm256_srli_epi16(words, 8);
     const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(lows, highs), 0xd8);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm256_castsi256_si128(bytes));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm256_extracti128_si256(bytes, 1));

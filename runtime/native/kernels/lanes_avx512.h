@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "common.h"
+#include "bytes_sse.h"
 
 namespace moembed {
 namespace {
@@ -41,6 +41,14 @@ inline Lanes from_bytes(const int8_t* p) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
+// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+inline void store_halves(uint16_t* p, Lanes x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline Lanes load_halves(const uint16_t* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+
 // x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
@@ -65,16 +73,16 @@ inline float max_of(Lanes x) {
     return max_of4(_mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
 }
 
-// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
-inline void store_bytes(uint8_t* p, Lanes x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.v)));
+// Stores the low byte of each lane's bits: of a lane n + 1.5 * 2^23, the low byte of the integer n.
+inline void store_low_bytes(uint8_t* p, Lanes x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_castps_si512(x.v)));
 }
 
-// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
-inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
-    const __m512i words = _mm512_cvtps_epi32(x.v);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(words));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(_mm512_srli_epi32(words, 8)));
+// Stores the low byte of each lane's bits, and the next one.
+inline void store_two_bytes(uint8_t* low, uint8_t* high, Lanes x) {
+    const __m512i bits = _mm512_castps_si512(x.v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(bits));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(_mm512_srli_epi32(bits, 8)));
 }
 
 constexpr int kFloatRows = 8;

@@ -75,6 +75,14 @@ inline Lanes from_bytes(const int8_t* p) {
              vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
 
+// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+inline void store_halves(uint16_t* p, Lanes x) {
+    for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.v[i])));
+}
+inline Lanes load_halves(const uint16_t* p) {
+    return each([&](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
+}
+
 // x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     return each([&](int i) {
@@ -91,21 +99,38 @@ inline float sum_of(Lanes x) {
 }
 inline float max_of(Lanes x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.v[0], x.v[1]), vmaxq_f32(x.v[2], x.v[3]))); }
 
-// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
-inline void store_bytes(uint8_t* p, Lanes x) {
-    const uint16x8_t low = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[0])), vqmovun_s32(vcvtnq_s32_f32(x.v[1])));
-    const uint16x8_t high = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[2])), vqmovun_s32(vcvtnq_s32_f32(x.v[3])));
-    vst1q_u8(p, vcombine_u8(vqmovn_u16(low), vqmovn_u16(high)));
+// The low words of lanes 8 * i to 8 * i + 7.
+inline uint16x8_t low_words(Lanes x, int i) {
+    return vcombine_u16(vmovn_u32(vreinterpretq_u32_f32(x.v[2 * i])), vmovn_u32(vreinterpretq_u32_f32(x.v[2 * i + 1])));
 }
 
-// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
-inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
-    uint16x8_t words[2];
+// Stores the low byte of each lane's bits: of a lane n + 1.5 * 2^23, the low byte of the integer n.
+inline void store_low_bytes(uint8_t* p, Lanes x) {
+    vst1q_u8(p, vcombine_u8(vmovn_u16(low_words(x, 0)), vmovn_u16(low_words(x, 1))));
+}
+
+// Stores the low byte of each lane's bits, and the next one.
+inline void store_two_bytes(uint8_t* low, uint8_t* high, Lanes x) {
+    store_low_bytes(low, x);
+    vst1q_u8(high, vcombine_u8(vshrn_n_u16(low_words(x, 0), 8), vshrn_n_u16(low_words(x, 1), 8)));
+}
+
+// out[64 * i + 4 * r + k] = rows[r][4 * i + k] for i, r, k < 4.
+inline void transpose_fours(const uint8_t* const rows[4], uint8_t* out) {
+    uint32x4_t x[4];
+    for (int r = 0; r < 4; ++r) x[r] = vreinterpretq_u32_u8(vld1q_u8(rows[r]));
+    const uint32x4x2_t ab = vzipq_u32(x[0], x[1]), cd = vzipq_u32(x[2], x[3]);
     for (int i = 0; i < 2; ++i) {
-        words[i] = vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(x.v[2 * i])), vqmovun_s32(vcvtnq_s32_f32(x.v[2 * i + 1])));
+        const uint32x4_t first = vcombine_u32(vget_low_u32(ab.val[i]), vget_low_u32(cd.val[i]));
+        const uint32x4_t second = vcombine_u32(vget_high_u32(ab.val[i]), vget_high_u32(cd.val[i]));
+        vst1q_u8(out + 128 * i, vreinterpretq_u8_u32(first));
+        vst1q_u8(out + 128 * i + 64, vreinterpretq_u8_u32(second));
     }
-    vst1q_u8(low, vcombine_u8(vmovn_u16(words[0]), vmovn_u16(words[1])));
-    vst1q_u8(high, vcombine_u8(vshrn_n_u16(words[0], 8), vshrn_n_u16(words[1], 8)));
+}
+
+// out[4 * i + r] = rows[r][i] for i < 16 and r < 4.
+inline void interleave(const uint8_t* const rows[4], uint8_t* out) {
+    vst4q_u8(out, {{vld1q_u8(rows[0]), vld1q_u8(rows[1]), vld1q_u8(rows[2]), vld1q_u8(rows[3])}});
 }
 
 constexpr int kFloatRows = 4;

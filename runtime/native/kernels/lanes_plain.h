@@ -66,6 +66,27 @@ inline Lanes from_bytes(const int8_t* p) {
     return each([&](int i) { return static_cast<float>(p[i]); });
 }
 
+// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+inline uint16_t to_half(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    const uint32_t sign = bits >> 16 & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits < 0x38800000u) {  // below 2^-14, the steps are those of floats from 0.5 on
+        const float shifted = fabsf(x) + 0.5f;
+        std::memcpy(&bits, &shifted, 4);
+        return static_cast<uint16_t>(sign | (bits - 0x3f000000u));
+    }
+    bits += 0xfffu + (bits >> 13 & 1);
+    return static_cast<uint16_t>(sign | (bits - 0x38000000u) >> 13);
+}
+inline void store_halves(uint16_t* p, Lanes x) {
+    for (int i = 0; i < 16; ++i) p[i] = to_half(x.v[i]);
+}
+inline Lanes load_halves(const uint16_t* p) {
+    return each([&](int i) { return from_half(p[i]); });
+}
+
 // x * 2^n, where t = n + 1.5 * 2^23, so that the low bits of t are those of n.
 inline Lanes times_power(Lanes x, Lanes t) {
     return each([&](int i) {
@@ -94,17 +115,34 @@ inline float max_of(Lanes x) {
     return reduce(x, [](float a, float b) { return a > b ? a : b; });
 }
 
-// Rounds to nearest even and stores bytes. Every rounded lane must be within 0 to 255.
-inline void store_bytes(uint8_t* p, Lanes x) {
-    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(static_cast<int>((x.v[i] + kRound) - kRound));
+// Stores the low byte of each lane's bits: of a lane n + 1.5 * 2^23, the low byte of the integer n.
+inline void store_low_bytes(uint8_t* p, Lanes x) {
+    uint32_t bits[16];
+    std::memcpy(bits, x.v, sizeof bits);
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(bits[i]);
 }
 
-// Rounds, and stores the low and the high byte of each lane, which must be within 0 to 65535.
-inline void store_halves(uint8_t* low, uint8_t* high, Lanes x) {
+// Stores the low byte of each lane's bits, and the next one.
+inline void store_two_bytes(uint8_t* low, uint8_t* high, Lanes x) {
+    uint32_t bits[16];
+    std::memcpy(bits, x.v, sizeof bits);
     for (int i = 0; i < 16; ++i) {
-        const int word = static_cast<int>((x.v[i] + kRound) - kRound);
-        low[i] = static_cast<uint8_t>(word & 255);
-        high[i] = static_cast<uint8_t>(word >> 8);
+        low[i] = static_cast<uint8_t>(bits[i]);
+        high[i] = static_cast<uint8_t>(bits[i] >> 8);
+    }
+}
+
+// out[64 * i + 4 * r + k] = rows[r][4 * i + k] for i, r, k < 4.
+inline void transpose_fours(const uint8_t* const rows[4], uint8_t* out) {
+    for (int i = 0; i < 4; ++i) {
+        for (int r = 0; r < 4; ++r) std::memcpy(out + 64 * i + 4 * r, rows[r] + 4 * i, 4);
+    }
+}
+
+// out[4 * i + r] = rows[r][i] for i < 16 and r < 4.
+inline void interleave(const uint8_t* const rows[4], uint8_t* out) {
+    for (int i = 0; i < 16; ++i) {
+        for (int r = 0; r < 4; ++r) out[4 * i + r] = rows[r][i];
     }
 }
 

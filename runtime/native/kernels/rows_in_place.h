@@ -23,9 +23,10 @@ public:
     // The depth to which so many values of a row are padded with zeros.
     static size_t depth_for(size_t values) { return (values + 3) / 4; }
     static size_t packed_bytes(int rows, size_t depth) { return static_cast<size_t>(rows) * 4 * depth; }
-    // Stores `count` values of a row, from `column` on; both are multiples of 4.
-    void pack(int row, size_t column, const uint8_t* values, size_t count, uint8_t* packed) const {
-        std::memcpy(packed + static_cast<size_t>(row) * 4 * depth_ + column, values, count);
+    // Where a row is stored, and storing `count` of its values, from `column` on; both are multiples of 4.
+    uint8_t* place(int row, uint8_t* packed) const { return packed + static_cast<size_t>(row) * 4 * depth_; }
+    void put(uint8_t* place, size_t column, const uint8_t* values, size_t count) const {
+        std::memcpy(place + column, values, count);
     }
 
     template <class Unit>

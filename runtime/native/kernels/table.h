@@ -66,8 +66,8 @@ struct Attention {
     float* y = nullptr;                  // [tokens, heads * dim]
 };
 
-// Queries, keys and values of tokens, quantized for each token and head. Queries have 16 bits, keys and values 8; a
-// token's values take `stride` bytes, and bytes have the zero point kSymmetricZeroPoint.
+// Queries, keys and values of tokens, quantized for each token and head. Queries have 16 bits around 32768, keys and
+// values 8 around 0; a token's values take `stride` bytes, of which those after the first `dim` are those of a 0.
 struct Int8Heads {
     size_t heads = 0;
     size_t dim = 0;     // even
@@ -75,10 +75,10 @@ struct Int8Heads {
     size_t tokens = 0;
     uint8_t *query_low = nullptr, *query_high = nullptr, *key = nullptr, *value = nullptr;  // [heads, tokens, stride]
     float *query_scale = nullptr, *key_scale = nullptr, *value_scale = nullptr;             // [heads, tokens]
+    int32_t* key_sum = nullptr;                                                             // [heads, tokens]
     const float* cos = nullptr;                                                             // [positions, dim / 2]
     const float* sin = nullptr;                                                             // [positions, dim / 2]
     const int64_t* positions = nullptr;                                                     // [tokens]
-    float* y = nullptr;                                                                     // [tokens, heads * dim]
 };
 
 struct Kernels {
@@ -107,14 +107,19 @@ struct Kernels {
                       float* scratch) = nullptr;
     // Floats of scratch memory that attention needs for a text.
     size_t (*attention_scratch)(const Attention&, size_t tokens) = nullptr;
-    // Rotates and quantizes tokens `begin` to `end`. `x` [tokens, stride] has columns of the slices `first` to `last`, of
-    // which each has the `dim` columns of one head: first of all queries, then of all keys, then of all values. It is
-    // overwritten.
-    void (*encode_heads)(const Int8Heads&, float* x, size_t stride, size_t first, size_t last, size_t begin,
-                         size_t end) = nullptr;
-    // As `attention`; `scratch` begins at a cache line and has `int8_attention_scratch` bytes.
-    void (*int8_attention)(const Int8Heads&, size_t head, size_t begin, size_t end, size_t first, size_t last,
-                           void* scratch) = nullptr;
+    // Multiplies, rotates and quantizes tokens from `begin` on, as many as the product has rows. Its columns are slices of
+    // the `dim` columns of one head: first of all queries, then of all keys, then of all values; `first` to `last` are
+    // computed. Columns that are not whole blocks of sixteen need all slices. `out` is not used.
+    void (*project_heads)(const Product&, const Int8Heads&, size_t first, size_t last, size_t begin,
+                          void* scratch) = nullptr;
+    size_t (*project_heads_scratch)(const Product&, const Int8Heads&, size_t first, size_t last) = nullptr;
+    // Lays out the keys and values of one head in the text of tokens `begin` to `end` for products, in so many bytes.
+    void (*pack_head)(const Int8Heads&, size_t head, size_t begin, size_t end, void* packed) = nullptr;
+    size_t (*packed_head_bytes)(const Int8Heads&, size_t tokens) = nullptr;
+    // Queries `first` to `last` of all heads in the text of tokens `begin` to `end`, whose packed heads lie one after the
+    // other; `y` is [last - first, heads * dim].
+    void (*int8_attention)(const Int8Heads&, const void* packed, size_t begin, size_t end, size_t first, size_t last,
+                           float* y, void* scratch) = nullptr;
     size_t (*int8_attention_scratch)(const Int8Heads&, size_t tokens) = nullptr;
     // `weights` and `expert_indices` are [rows, top_k]; `scratch` has `experts` floats, rounded up to sixteen.
     void (*route)(const float* x, size_t width, const float* weight, size_t experts, size_t top_k, size_t first,

@@ -9,7 +9,7 @@ namespace moembed::ort {
 namespace {
 
 constexpr size_t kFixedInputs = 7;
-constexpr size_t kRowsOfTask = 128;
+constexpr size_t kRowsOfTask = 256;
 // Up to this number of slots per expert, reading the weights takes the time: tasks divide the weights, not the rows.
 constexpr size_t kFewSlots = 24;
 constexpr size_t kBlocksOfTask = 24;

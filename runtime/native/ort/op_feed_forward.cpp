@@ -8,7 +8,7 @@
 namespace moembed::ort {
 namespace {
 
-constexpr size_t kRowsOfTask = 128;
+constexpr size_t kRowsOfTask = 256;
 
 struct Operands {
     Tensor<uint8_t> quantized;

@@ -1,4 +1,6 @@
 // Attention over integers, from the product that gives queries, keys and values to the quantized result.
+#include <algorithm>
+
 #include "ops.h"
 #include "packed.h"
 #include "scratch.h"
@@ -45,7 +47,7 @@ private:
 };
 
 // Multiplies, rotates and quantizes. A task computes some heads of some tokens, whose floats stay in the cache.
-void encode(Call& call, const Operands& x, const Int8Heads& heads) {
+void project(Call& call, const Operands& x, const Int8Heads& heads) {
     const size_t rows = x.tokens[0], slices = 3 * heads.heads;
     const size_t height = even_part(rows, call.kernels.task_rows), down = (rows + height - 1) / height;
     const size_t wanted = (kTasksOfThread * call.threads + down - 1) / down;
@@ -59,16 +61,32 @@ void encode(Call& call, const Operands& x, const Int8Heads& heads) {
         p.quantized = x.quantized.data + begin * x.quantized[1];
         p.scale = x.scale.data + begin;
         p.zero_point = kSymmetricZeroPoint;
-        p.out_stride = (last - first) * heads.dim;
-        Arrays arrays;
-        const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(p));
-        const size_t at_floats = arrays.add<float>((end - begin) * p.out_stride);
-        arrays.take(Scratch::of_task());
-        auto* floats = arrays.at<float>(at_floats);
-        p.out = floats - first * heads.dim;
-        call.kernels.product(p, first * heads.dim / 16, last * heads.dim / 16, arrays.at<uint8_t>(at_packed));
-        call.kernels.encode_heads(heads, floats, p.out_stride, first, last, begin, end);
+        void* scratch = Scratch::of_task().get(call.kernels.project_heads_scratch(p, heads, first, last));
+        call.kernels.project_heads(p, heads, first, last, begin, scratch);
     });
+}
+
+// Queries `first` to `last` of a text, of all heads.
+struct Part {
+    const Text* text;
+    const char* packed;  // the text's heads
+    size_t first, last;
+};
+
+// Divides the queries so that all threads end at about the same time; small parts multiply less than whole tiles.
+std::vector<Part> query_parts(const std::vector<Text>& texts, const std::vector<const char*>& packed, size_t tokens,
+                              size_t threads) {
+    constexpr size_t kLeast = 8, kMost = 64, kPartsOfThread = 4;
+    const size_t fair = (tokens + kPartsOfThread * threads - 1) / (kPartsOfThread * threads);
+    const size_t most = std::min(std::max(fair, kLeast), kMost);
+    std::vector<Part> parts;
+    for (size_t i = 0; i < texts.size(); ++i) {
+        const size_t length = texts[i].end - texts[i].begin, size = even_part(length, most);
+        for (size_t first = 0; first < length; first += size) {
+            parts.push_back({&texts[i], packed[i], first, std::min(first + size, length)});
+        }
+    }
+    return parts;
 }
 
 }  // namespace
@@ -89,11 +107,18 @@ void int8_attention(Call& call) {
     heads.cos = x.cos.data;
     heads.sin = x.sin.data;
     heads.positions = positions.data();
+    std::vector<size_t> starts;  // of the packed heads of each text
+    size_t all = 0, longest = 0;
+    for (const Text& text : texts) {
+        starts.push_back(all);
+        all += x.heads * call.kernels.packed_head_bytes(heads, text.end - text.begin);
+        longest = std::max(longest, text.end - text.begin);
+    }
     const size_t places = x.heads * rows, bytes = places * heads.stride;
     Arrays arrays;
-    const size_t at[] = {arrays.add<uint8_t>(bytes), arrays.add<uint8_t>(bytes),      arrays.add<uint8_t>(bytes),
-                         arrays.add<uint8_t>(bytes), arrays.add<float>(places),       arrays.add<float>(places),
-                         arrays.add<float>(places),  arrays.add<float>(rows * hidden)};
+    const size_t at[] = {arrays.add<uint8_t>(bytes), arrays.add<uint8_t>(bytes),  arrays.add<uint8_t>(bytes),
+                         arrays.add<uint8_t>(bytes), arrays.add<float>(places),   arrays.add<float>(places),
+                         arrays.add<float>(places),  arrays.add<int32_t>(places), arrays.add<char>(all)};
     arrays.take(Scratch::of_call());
     heads.query_low = arrays.at<uint8_t>(at[0]);
     heads.query_high = arrays.at<uint8_t>(at[1]);
@@ -102,14 +127,33 @@ void int8_attention(Call& call) {
     heads.query_scale = arrays.at<float>(at[4]);
     heads.key_scale = arrays.at<float>(at[5]);
     heads.value_scale = arrays.at<float>(at[6]);
-    heads.y = arrays.at<float>(at[7]);
-    encode(call, x, heads);
-    attend(call, texts, x.heads, [&](const HeadPart& p, size_t length) {
-        void* scratch = Scratch::of_task().get(call.kernels.int8_attention_scratch(heads, length));
-        call.kernels.int8_attention(heads, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
+    heads.key_sum = arrays.at<int32_t>(at[7]);
+    auto* packed = arrays.at<char>(at[8]);
+    project(call, x, heads);
+
+    constexpr size_t kKeysOfTask = 1024;
+    call.ranges(texts.size() * x.heads, kKeysOfTask / longest + 1, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; ++i) {
+            const Text& text = texts[i / x.heads];
+            const size_t head = i % x.heads, size = call.kernels.packed_head_bytes(heads, text.end - text.begin);
+            call.kernels.pack_head(heads, head, text.begin, text.end, packed + starts[i / x.heads] + head * size);
+        }
     });
-    call.ranges(rows, 32, [&](size_t first, size_t last) {
-        call.kernels.quantize(heads.y, hidden, first, last, quantized, scale);
+    std::vector<const char*> of_text;
+    for (const size_t start : starts) of_text.push_back(packed + start);
+    const auto parts = query_parts(texts, of_text, rows, call.threads);
+    call.parallel(parts.size(), [&](size_t task) {
+        const Part& part = parts[task];
+        const size_t count = part.last - part.first, row = part.text->begin + part.first;
+        Arrays own;
+        const size_t at_mixed = own.add<float>(count * hidden);
+        const size_t at_scratch =
+            own.add<char>(call.kernels.int8_attention_scratch(heads, part.text->end - part.text->begin));
+        own.take(Scratch::of_task());
+        auto* mixed = own.at<float>(at_mixed);
+        call.kernels.int8_attention(heads, part.packed, part.text->begin, part.text->end, part.first, part.last, mixed,
+                                    own.at<char>(at_scratch));
+        call.kernels.quantize(mixed, hidden, 0, count, quantized + row * hidden, scale + row);
     });
 }
 
