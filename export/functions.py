@@ -197,7 +197,7 @@ MIXED = """
     share = Unsqueeze (weights, axis2)
     shares = Mul (by_token, share)
     mixed = ReduceSum <keepdims = 0> (shares, axis1)
-    y = Add (mixed, bias)
+    {y} = Add (mixed, bias)
 """
 
 _EXPERT = """
@@ -225,7 +225,7 @@ def _experts(num_experts: int) -> str:
         f"    rows = Gather (x, tokens)\n    {rows} = Split <axis = 0> (rows, counts)",
         *(_EXPERT.format(i=i) for i in range(num_experts)),
         f"    grouped = Concat <axis = 0> ({outputs})",
-        MIXED,
+        MIXED.format(y="y"),
     ]
     return "".join(parts) + "}"
 

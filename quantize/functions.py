@@ -5,8 +5,9 @@ and integer sums do not depend on the order of summation, so the result is batch
 unsigned bytes with a fixed zero point, the operand that CPUs multiply with signed weights:
 
 * after a norm or attention, symmetric around 128: `scale = max|x| / 127`;
-* after GELU, rounded to a float16 times 2^8, around 32: erf GELU never falls below -0.17, so `scale = max(max x / 223, 0.17 / 32)` clips nothing there and
-  resolves the positive side almost twice as finely.
+* after GELU, rounded to a float16 times 2^8, around 32: erf GELU never falls below -0.17, so
+  `scale = max(max x / 223, 0.17 / 32)` clips nothing there and resolves the positive side almost twice as finely. Values are
+  capped at the largest of these, 16,769,024.
 
 A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Not
 `scale * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales the
@@ -47,11 +48,21 @@ _QUANTIZE = (
     + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
 )
 
-# x [T,hidden], smooth [hidden] -> x * smooth quantized, scale
+# y [T,hidden], smooth [hidden] -> y * smooth quantized: {p}quantized, {p}scale
 _SMOOTHED = (
     "    smoothed = Mul (y, smooth)\n"
     + SYMMETRIC.format(p="x_", x="smoothed")
-    + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
+    + "    {p}quantized = Identity (x_quantized)\n    {p}scale = Identity (x_scale)\n"
+)
+
+# x and residual [T,hidden], gamma, beta and smooth [hidden] -> y [T,hidden], and y * smooth quantized for the product that reads
+# it: {p}quantized, {p}scale
+_NORM = (
+    """
+    sum = Add (x, residual)
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gamma, beta)
+"""
+    + _SMOOTHED
 )
 
 _WORDS8 = """
@@ -99,7 +110,8 @@ def _embedding(name: str, words: str) -> str:
     typed = Add (words, type)
     y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (typed, gamma, beta)
 """
-        + _SMOOTHED
+        + _SMOOTHED.replace("{p}", "")
+        + "}"
     )
 
 
@@ -121,12 +133,13 @@ AddNorm <epsilon> (x, residual, gamma, beta) => (y)
 _ADD_NORM_QUANTIZE = (
     "AddNormQuantize <epsilon> (x, residual, gamma, beta, smooth) => (y, quantized, scale)\n{"
     + CONSTANTS
-    + """
-    sum = Add (x, residual)
-    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gamma, beta)
-"""
-    + _SMOOTHED
+    + _NORM.replace("{p}", "")
+    + "}"
 )
+
+# The inputs and outputs of an operator that ends with AddNormQuantize, whose x is its result.
+_NORM_INPUTS, _NORM_OUTPUTS = "residual, gamma, beta, smooth", "y, y_quantized, y_scale"
+_NORM_END = _NORM.replace("{p}", "y_") + "}"
 
 # quantized [T,K] with zero point `zero_point`, scale [T,1], weight packed, weight_scale [N], bias [N] -> y [T,N]
 _LINEAR = (
@@ -138,6 +151,16 @@ _LINEAR = (
 """
     + linear(quantized="quantized", scale="scale")
     + "    y = Add (raw, bias)\n}"
+)
+
+# The same with zero point 128, then AddNormQuantize
+_LINEAR_NORM = (
+    f"Int8LinearNorm <epsilon> (quantized, scale, weight, weight_scale, bias, {_NORM_INPUTS}) => ({_NORM_OUTPUTS})\n{{"
+    + CONSTANTS
+    + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
+    + linear(quantized="quantized", scale="scale")
+    + "    x = Add (raw, bias)\n"
+    + _NORM_END
 )
 
 # raw [T,N], {bias} [N] -> {quantized} [T,N] around 32, h_scale [T,1]: the quantized GELU of their sum
@@ -162,11 +185,9 @@ _LINEAR_GELU = (
     + "    scale = Identity (h_scale)\n}"
 )
 
-# quantized [T,K], scale [T,1], w1 packed, w1_scale [ffn], b1 [ffn], w2 packed, w2_scale [N], b2 [N] -> y [T,N]: both products
-# of a feed-forward network, with GELU between them
-_FEED_FORWARD = (
-    "Int8FeedForward (quantized, scale, w1, w1_scale, b1, w2, w2_scale, b2) => (y)\n{"
-    + CONSTANTS
+_FEED_FORWARD_INPUTS = "quantized, scale, w1, w1_scale, b1, w2, w2_scale, b2"
+_FEED_FORWARD_BODY = (
+    CONSTANTS
     + "    zero_point8 = Constant <value = uint8 {128}> ()\n    gelu8 = Constant <value = uint8 {32}> ()\n"
     + UNIT.format(quantized="quantized")
     + SHAPE.format(p="w1_", w="w1")
@@ -192,7 +213,18 @@ _FEED_FORWARD = (
         scale="h_scale",
         out="down",
     )
-    + "    y = Add (down, b2)\n}"
+)
+
+# quantized [T,K], scale [T,1], w1 packed, w1_scale [ffn], b1 [ffn], w2 packed, w2_scale [N], b2 [N] -> y [T,N]: both products
+# of a feed-forward network, with GELU between them
+_FEED_FORWARD = f"Int8FeedForward ({_FEED_FORWARD_INPUTS}) => (y)\n{{{_FEED_FORWARD_BODY}    y = Add (down, b2)\n}}"
+
+# The same, then AddNormQuantize
+_FEED_FORWARD_NORM = (
+    f"Int8FeedForwardNorm <epsilon> ({_FEED_FORWARD_INPUTS}, {_NORM_INPUTS}) => ({_NORM_OUTPUTS})\n{{"
+    + _FEED_FORWARD_BODY
+    + "    x = Add (down, b2)\n"
+    + _NORM_END
 )
 
 # Steps that all experts share are done once for all: the time of a short text is that of the number of operators.
@@ -231,17 +263,20 @@ _OUT = """
 """
 
 
-def _experts(num_experts: int) -> str:
+def _experts(num_experts: int, *, norm: bool) -> str:
     """Return the function for a number of experts.
 
     quantized [T,hidden], scale [T,1], weights [T,top_k], expert_indices [T,top_k], bias [hidden], w1_scale [experts,ffn],
-    w2_scale [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden].
+    w2_scale [experts,hidden], then every expert's packed w1 and every expert's packed w2 -> y [T,hidden]. With `norm`,
+    AddNormQuantize follows; its other inputs come before the weights of the experts.
     """
     w1, w2, rows, scales, tops, h_scales, h_zero_points = expert_names(
         num_experts, "w1_", "w2_", "rows", "scales", "top", "h_scales", "h_zero_points"
     )
+    name, further, results = ("Norm <epsilon>", f"{_NORM_INPUTS}, ", _NORM_OUTPUTS) if norm else ("", "", "y")
     parts = [
-        f"Int8Experts (quantized, scale, weights, expert_indices, bias, w1_scale, w2_scale, {w1}, {w2}) => (y)\n{{",
+        f"Int8Experts{name} (quantized, scale, weights, expert_indices, bias, w1_scale, w2_scale, {further}{w1}, {w2})"
+        f" => ({results})\n{{",
         CONSTANTS,
         SORTED.format(experts=", ".join(map(str, range(num_experts)))),
         _EXPERTS_HEAD.format(rows=rows, scales=scales),
@@ -267,7 +302,8 @@ def _experts(num_experts: int) -> str:
         }
         parts += [_DOWN.format(i=i), SCALED.format(**down, weight_scale=f"down{i}_w2_scale")]
     scaled = ", ".join(f"down{i}_scaled" for i in range(num_experts))
-    return "".join(parts) + _OUT.format(scaled=scaled) + MIXED + "}"
+    parts += [_OUT.format(scaled=scaled), MIXED.format(y="x" if norm else "y"), _NORM_END if norm else "}"]
+    return "".join(parts)
 
 
 @cache
@@ -279,8 +315,11 @@ def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
         _ADD_NORM,
         _ADD_NORM_QUANTIZE,
         _LINEAR,
+        _LINEAR_NORM,
         _LINEAR_GELU,
         _FEED_FORWARD,
+        _FEED_FORWARD_NORM,
         INT8_ATTENTION,
+        *(_experts(num_experts, norm=norm) for norm in (False, True)),
     )
-    return tuple(parser.parse_function(HEADER + text) for text in (*fixed, _experts(num_experts)))
+    return tuple(parser.parse_function(HEADER + text) for text in fixed)

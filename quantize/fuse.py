@@ -6,12 +6,16 @@ from moembed.export.functions import DOMAIN
 from moembed.export.graph import substitute
 from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 
+# Operators that have a variant with a norm, and the number of their inputs before those of the norm.
+_WITH_NORM = {"Int8Linear": 5, "Int8FeedForward": 8, "Int8Experts": 7}
+
 
 def fuse(model: ir.Model, *, integer_attention: bool) -> None:
     """Fuse the nodes of a quantized model in place.
 
     `Int8LinearGelu` and the `Int8Linear` that reads it become `Int8FeedForward`. With `integer_attention`, `Int8Linear`,
-    `Attention` and `Quantize` become `Int8Attention`. Nodes whose values something else reads too stay as they are.
+    `Attention` and `Quantize` become `Int8Attention`. Then `AddNormQuantize` joins the `Int8Linear`, `Int8FeedForward` or
+    `Int8Experts` whose result it adds: `Int8LinearNorm` and so on. Nodes whose values something else reads too stay as they are.
     """
     for node in list(model.graph):
         if node.domain != DOMAIN:
@@ -20,6 +24,9 @@ def fuse(model: ir.Model, *, integer_attention: bool) -> None:
             _feed_forward(model, node)
         elif node.op_type == "Attention" and integer_attention:
             _attention(model, node)
+    for node in list(model.graph):
+        if node.domain == DOMAIN and node.op_type == "AddNormQuantize":
+            _norm(model, node)
 
 
 def _feed_forward(model: ir.Model, up: ir.Node) -> None:
@@ -41,6 +48,22 @@ def _attention(model: ir.Model, attention: ir.Node) -> None:
     _replace(model, [product, attention, quantize], "Int8Attention", inputs, {"num_heads": heads})
 
 
+def _norm(model: ir.Model, norm: ir.Node) -> None:
+    x, residual, *others = norm.inputs
+    for value, other in ((x, residual), (residual, x)):
+        node = value.producer() if value is not None else None
+        if node is None or node.domain != DOMAIN or _only_reader(node) is not norm or other is value:
+            continue
+        if node.op_type == "Int8Linear" and _zero_point(node) != SYMMETRIC_ZERO_POINT:
+            continue
+        if node.op_type not in _WITH_NORM:
+            continue
+        at = _WITH_NORM[node.op_type]
+        inputs = [*node.inputs[:at], other, *others, *node.inputs[at:]]
+        _replace(model, [node, norm], f"{node.op_type}Norm", inputs, {"epsilon": norm.attributes["epsilon"].as_float()})
+        return
+
+
 def _only_reader(node: ir.Node) -> ir.Node | None:
     """Return the node that reads all outputs of a node, if it is the only one."""
     readers = {use.node for value in node.outputs for use in value.uses()}
@@ -54,7 +77,7 @@ def _zero_point(linear: ir.Node) -> int:
 
 
 def _replace(
-    model: ir.Model, nodes: list[ir.Node], op: str, inputs: list[ir.Value | None], attributes: dict[str, int]
+    model: ir.Model, nodes: list[ir.Node], op: str, inputs: list[ir.Value | None], attributes: dict[str, int | float]
 ) -> None:
     outputs = len(nodes[-1].outputs)
     substitute(model, nodes, ir.node(op, inputs, attributes, domain=DOMAIN, num_outputs=outputs, name=nodes[-1].name))

@@ -18,6 +18,7 @@ from moembed.bundle.external_data import follow_links, has_links, read_graph
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.bundle.protobuf import encoded
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError, shown
+from moembed.inference.batching import TOKENS_PER_CALL
 from moembed.inference.cpu import available_cpus, saturates
 from moembed.inference.forks import PerProcess
 from moembed.inference.kernels import PORTABLE, Kernels, choose_kernels
@@ -98,6 +99,16 @@ class Session:
             BundleError: ONNX Runtime failed on these ids.
         """
         _check_batch(ids, mask)
+        rows = len(ids)
+        if self.kernels != PORTABLE and ids.shape[1]:
+            # Beyond that, activations leave the cache; no row depends on the others.
+            rows = max(TOKENS_PER_CALL // ids.shape[1], 1)
+        if rows >= len(ids):
+            return self._run(output, ids, mask)
+        parts = range(0, len(ids), rows)
+        return np.concatenate([self._run(output, ids[i : i + rows], mask[i : i + rows]) for i in parts])
+
+    def _run(self, output: Output, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         shape = (len(ids), self._hidden) if output == Output.EMBEDDING else (*ids.shape, self._hidden)
         if not mask.any():
             return np.zeros(shape, np.float32)

@@ -16,7 +16,12 @@ from moembed.quantize.functions import int8_functions
 _TYPES = {np.dtype(t): k for t, k in ((np.float32, 1), (np.uint8, 2), (np.int8, 3), (np.int64, 7), (np.float16, 10))}
 # Before 1.31, TopK of no rows divides by zero and ends the process. moembed never runs a batch without tokens.
 _TOPK_DIVIDES_BY_ZERO = tuple(map(int, ort.__version__.split(".")[:2])) < (1, 31)
-_OUTPUTS = {"expert_indices": TensorProto.INT64, "quantized": TensorProto.UINT8, "attended": TensorProto.UINT8}
+_OUTPUTS = {
+    "expert_indices": TensorProto.INT64,
+    "quantized": TensorProto.UINT8,
+    "y_quantized": TensorProto.UINT8,
+    "attended": TensorProto.UINT8,
+}
 
 
 @cache
@@ -51,7 +56,9 @@ def run_graph(name, arrays, attributes, settings=(), constants=None, *, kernels=
     if _TOPK_DIVIDES_BY_ZERO and (name, kernels) == ("Router", PORTABLE) and not arrays[0].size:
         pytest.skip(f"TopK of no rows ends the process in onnxruntime {ort.__version__}")
     kinds = tuple((_TYPES[a.dtype], a.ndim) for a in arrays)
-    experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7}.get(name, 2) // 2
+    experts = {"Experts": len(arrays) - 4, "Int8Experts": len(arrays) - 7, "Int8ExpertsNorm": len(arrays) - 11}.get(
+        name, 2
+    ) // 2
     names = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name).input
     values = dict(zip(names, arrays, strict=True))
     if constants is None:

@@ -15,6 +15,12 @@ def _quantized(rng, tokens, width):
     return rng.integers(0, 256, (tokens, width)).astype(np.uint8), rng.random((tokens, 1), np.float32) / 40
 
 
+def norm(rng, tokens, width):
+    """Return the inputs of a norm that follows, and its attributes."""
+    residual, gamma, beta = (_normal(rng, *shape) for shape in ((tokens, width), (width,), (width,)))
+    return [residual, gamma, beta, rng.random(width, np.float32) + 0.5], {"epsilon": 1e-5}
+
+
 def rows(rng, tokens):
     width = int(rng.integers(1, 40)) * 4
     x, residual, gamma, beta = (_normal(rng, *shape) for shape in ((tokens, width),) * 2 + ((width,),) * 2)
@@ -43,14 +49,21 @@ def linear(rng, tokens):
         ("Int8Linear", arrays, {"zero_point": 128}),
         ("Int8Linear", arrays, {"zero_point": 32}),
         ("Int8LinearGelu", arrays, {}),
+        _followed("Int8Linear", arrays, *norm(rng, tokens, out)),
     ]
+
+
+def _followed(op, arrays, norm, attributes, at=None):
+    at = len(arrays) if at is None else at
+    return f"{op}Norm", [*arrays[:at], *norm, *arrays[at:]], attributes
 
 
 def feed_forward(rng, tokens):
     hidden, inner = int(rng.integers(1, 9)) * 16, int(rng.integers(1, 12)) * 16
     up, down = quantize_rows(_normal(rng, inner, hidden) / 7), quantize_rows(_normal(rng, hidden, inner) / 6)
     arrays = [*_quantized(rng, tokens, hidden), pack(up[0]), up[1], _normal(rng, inner)]
-    return [("Int8FeedForward", [*arrays, pack(down[0]), down[1], _normal(rng, hidden)], {})]
+    arrays += [pack(down[0]), down[1], _normal(rng, hidden)]
+    return [("Int8FeedForward", arrays, {}), _followed("Int8FeedForward", arrays, *norm(rng, tokens, hidden))]
 
 
 def experts(rng, tokens, allowed=5, top_k=2):
@@ -63,7 +76,8 @@ def experts(rng, tokens, allowed=5, top_k=2):
     scales = [np.stack([s for _, s in part]) for part in (up, down)]
     weights = rng.random((tokens, top_k), np.float32)
     arrays = [*_quantized(rng, tokens, hidden), weights, expert_indices, _normal(rng, hidden), *scales]
-    return [("Int8Experts", [*arrays, *(pack(m) for m, _ in up + down)], {})]
+    arrays += [pack(m) for m, _ in up + down]
+    return [("Int8Experts", arrays, {}), _followed("Int8Experts", arrays, *norm(rng, tokens, hidden), at=7)]
 
 
 def texts(rng, tokens):

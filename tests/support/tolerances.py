@@ -35,6 +35,8 @@ PROCESSORS_MIN_COSINE = 0.999
 KERNEL_MAX_ABS = 1e-5
 # The same where a value may round to the next integer: the share of such values, and the change of an expert's result.
 KERNEL_QUANTIZED_APART = 1e-3
+# The same after a GELU: the least step of a quantized GELU is 200 times its error.
+KERNEL_GELU_APART = 1e-2
 KERNEL_EXPERT_MAX_ABS = 0.03
 # Whole vectors by kernels and by the functions.
 KERNEL_MIN_COSINE = 0.9995

@@ -128,7 +128,7 @@ private:
     struct Weaver {
         const Unit& unit;
         int units, next = 0;
-        void operator()() {
+        MOEMBED_INLINE void operator()() {
             if (next < units) unit(next++);
         }
     };

@@ -10,7 +10,7 @@ namespace {
 
 struct FeedForwardLayout : Layout {
     size_t rows;    // packed
-    size_t active;  // [blocks of rows][panels][height][kPanel] float16
+    size_t active;  // [blocks of rows][panels][height][kPanel] float16; then the result
     size_t top;     // [rows][16] float: the largest value of each lane
     size_t scale;   // [rows] float
     size_t inner;   // packed
@@ -19,7 +19,9 @@ struct FeedForwardLayout : Layout {
     FeedForwardLayout(const Product& up, const Product& down) {
         const size_t count = static_cast<size_t>(up.rows) + kRows;  // whole blocks of rows
         rows = take(Dots::packed_bytes(up.rows, up.depth));
-        active = take(count * (4 * down.depth + kPanel) * sizeof(uint16_t));
+        const size_t most = count * (4 * down.depth + kPanel) * sizeof(uint16_t);
+        const size_t result = static_cast<size_t>(up.rows) * down.out_stride * sizeof(float);
+        active = take(most > result ? most : result);
         top = take(count * 16 * sizeof(float));
         scale = take(count * sizeof(float));
         inner = take(Dots::packed_bytes(up.rows, down.depth));
@@ -52,7 +54,7 @@ struct ToActive {
     }
 };
 
-inline void feed_forward(const Product& up, const Product& down, void* scratch) {
+inline float* feed_forward(const Product& up, const Product& down, void* scratch) {
     const FeedForwardLayout at(up, down);
     auto* memory = static_cast<uint8_t*>(scratch);
     auto* active = reinterpret_cast<uint16_t*>(memory + at.active);
@@ -96,10 +98,12 @@ inline void feed_forward(const Product& up, const Product& down, void* scratch) 
     Product second = down;
     second.scale = scale;
     second.source = nullptr;
+    if (!second.out) second.out = reinterpret_cast<float*>(memory + at.active);
     multiply(dots, memory + at.inner, second, 0, down.depth ? down.out_stride / 16 : 0, nullptr,
              [&](const int32_t* sums, int row, size_t block, int count) {
                  return ToFloats<false>{&second, sums, row, block, count};
              });
+    return second.out;
 }
 
 }  // namespace

@@ -95,8 +95,9 @@ struct Kernels {
     // Bytes of scratch memory that `product` needs, which begins at a cache line.
     size_t (*product_scratch)(const Product&) = nullptr;
     // Both products of a feed-forward network: the result of `up`, after GELU, is quantized and multiplied by `down`,
-    // whose `quantized`, `scale` and `source`, and the `out` and `target` of `up`, are not used.
-    void (*feed_forward)(const Product& up, const Product& down, void* scratch) = nullptr;
+    // whose `quantized`, `scale` and `source`, and the `out` and `target` of `up`, are not used. Without an `out`, the
+    // result is in the scratch memory. Returns the result.
+    float* (*feed_forward)(const Product& up, const Product& down, void* scratch) = nullptr;
     size_t (*feed_forward_scratch)(const Product& up, const Product& down) = nullptr;
     // Rows of a task that computes all columns of a product.
     size_t task_rows = 0;

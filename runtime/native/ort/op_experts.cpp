@@ -1,6 +1,7 @@
 // The experts of a layer: tokens are grouped by expert, multiplied, and combined per token.
 #include <algorithm>
 
+#include "norm.h"
 #include "ops.h"
 #include "packed.h"
 #include "scratch.h"
@@ -8,7 +9,7 @@
 namespace moembed::ort {
 namespace {
 
-constexpr size_t kFixedInputs = 7;
+constexpr size_t kFixedInputs = 7, kNormInputs = 4;
 constexpr size_t kRowsOfTask = 256;
 // Up to this number of slots per expert, reading the weights takes the time: tasks divide the weights, not the rows.
 constexpr size_t kFewSlots = 24;
@@ -22,7 +23,8 @@ struct Experts {
     std::vector<Packed> w1, w2;
     size_t tokens, hidden, ffn, count, top_k, slots;
 
-    explicit Experts(Call& call)
+    // The weights come after `fixed` other inputs.
+    Experts(Call& call, size_t fixed)
         : quantized(call.input<uint8_t>(0, "quantized", {kAny, kAny})),
           scale(call.input<float>(1, "scale", {quantized.shape[0], 1})),
           weights(call.input<float>(2, "weights", {quantized.shape[0], kAny})),
@@ -37,15 +39,15 @@ struct Experts {
           top_k(weights[1]),
           slots(tokens * top_k) {
         if (!top_k) throw InvalidInput("weights has no columns, expected one per expert of a token");
-        if (call.inputs() != kFixedInputs + 2 * count) {
-            throw InvalidInput(std::to_string(call.inputs() - kFixedInputs) + " matrices for " + std::to_string(count) +
+        if (call.inputs() != fixed + 2 * count) {
+            throw InvalidInput(std::to_string(call.inputs() - fixed) + " matrices for " + std::to_string(count) +
                                " experts, expected " + std::to_string(2 * count));
         }
         for (size_t e = 0; e < count; ++e) {
-            w1.emplace_back(call, kFixedInputs + e, "w1", w2_scale.shape[1], w1_scale.shape[1]);
+            w1.emplace_back(call, fixed + e, "w1", w2_scale.shape[1], w1_scale.shape[1]);
         }
         for (size_t e = 0; e < count; ++e) {
-            w2.emplace_back(call, kFixedInputs + count + e, "w2", w1_scale.shape[1], w2_scale.shape[1]);
+            w2.emplace_back(call, fixed + count + e, "w2", w1_scale.shape[1], w2_scale.shape[1]);
         }
         for (size_t i = 0; i < slots; ++i) {
             if (expert_indices.data[i] < 0 || expert_indices.data[i] >= w1_scale.shape[0]) {
@@ -147,11 +149,9 @@ void by_weights(Call& call, const Experts& x, const Groups& groups, float* slots
     });
 }
 
-}  // namespace
-
-void int8_experts(Call& call) {
-    Experts x(call);
-    auto* y = call.output<float>(0, {x.tokens, x.hidden});
+// Calls finish(first, last, combine) for parts of the tokens, where combine(y) mixes the results of their experts.
+template <class Finish>
+void compute(Call& call, Experts& x, Finish finish) {
     if (!x.tokens) return;
     const Groups groups(x);
     const bool few = x.slots <= kFewSlots * std::max(x.count, call.threads);
@@ -173,8 +173,30 @@ void int8_experts(Call& call) {
         }
         by_rows(call, x, groups, slots);
     }
-    call.ranges(x.tokens, 32, [&](size_t first, size_t last) {
-        call.kernels.combine(slots, x.weights.data, x.top_k, x.bias.data, x.hidden, first, last, y);
+    call.ranges(x.tokens, std::min<size_t>(32, (x.tokens + call.threads - 1) / call.threads),
+                [&](size_t first, size_t last) {
+                    finish(first, last, [&](float* y) {
+                        call.kernels.combine(slots + first * x.top_k * x.hidden, x.weights.data + first * x.top_k,
+                                             x.top_k, x.bias.data, x.hidden, 0, last - first, y);
+                    });
+                });
+}
+
+}  // namespace
+
+void int8_experts(Call& call) {
+    Experts x(call, kFixedInputs);
+    auto* y = call.output<float>(0, {x.tokens, x.hidden});
+    compute(call, x, [&](size_t first, size_t, const auto& combine) { combine(y + first * x.hidden); });
+}
+
+void int8_experts_norm(Call& call) {
+    Experts x(call, kFixedInputs + kNormInputs);
+    const FollowingNorm norm(call, kFixedInputs, x.tokens, x.hidden);
+    compute(call, x, [&](size_t first, size_t last, const auto& combine) {
+        auto* y = static_cast<float*>(Scratch::of_task().get((last - first) * x.hidden * sizeof(float)));
+        combine(y);
+        norm(y, first, last);
     });
 }
 

@@ -1,6 +1,7 @@
 // The feed-forward network of a layer without experts.
 #include <algorithm>
 
+#include "norm.h"
 #include "ops.h"
 #include "packed.h"
 #include "scratch.h"
@@ -39,18 +40,21 @@ struct Operands {
     Product down(size_t first, size_t last, float* y) const {
         Product p = w2.product(w2_scale.data, b2.data, first, last);
         p.zero_point = kGeluZeroPoint;
-        p.out = y + first * w2.columns;
+        p.out = y ? y + first * w2.columns : nullptr;
         return p;
     }
 };
 
-// For few rows: each task multiplies all of them with a part of the weights, so that every weight is read once.
-void by_weights(Call& call, const Operands& x, float* y) {
+// For few rows: each task multiplies all of them with a part of the weights, so that every weight is read once. Without
+// `y`, the result is in the call's memory, and returned.
+float* by_weights(Call& call, const Operands& x, float* y) {
     const size_t rows = x.rows(), inner = x.w1.columns;
     Arrays arrays;
+    const size_t at_y = arrays.add<float>(y ? 0 : rows * x.w2.columns);
     const size_t at_active = arrays.add<float>(rows * inner), at_quantized = arrays.add<uint8_t>(rows * inner);
     const size_t at_scale = arrays.add<float>(rows);
     arrays.take(Scratch::of_call());
+    if (!y) y = arrays.at<float>(at_y);
     auto *active = arrays.at<float>(at_active), *scale = arrays.at<float>(at_scale);
     auto* quantized = arrays.at<uint8_t>(at_quantized);
     Product up = x.up(0, rows), down = x.down(0, rows, y);
@@ -62,6 +66,20 @@ void by_weights(Call& call, const Operands& x, float* y) {
     down.quantized = quantized;
     down.scale = scale;
     multiply(call, down, rows, x.w2.blocks());
+    return y;
+}
+
+// For many rows: calls f(result, first, last) for each part, whose result is in `y` or, without it, in the task's memory.
+template <class F>
+void by_rows(Call& call, Operands& x, float* y, F f) {
+    const size_t rows = x.rows();
+    x.w1.require_sums(call);
+    x.w2.require_sums(call);
+    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, rows / call.threads)), [&](size_t first, size_t last) {
+        const Product up = x.up(first, last), down = x.down(first, last, y);
+        void* scratch = Scratch::of_task().get(call.kernels.feed_forward_scratch(up, down));
+        f(call.kernels.feed_forward(up, down, scratch), first, last);
+    });
 }
 
 }  // namespace
@@ -71,13 +89,23 @@ void int8_feed_forward(Call& call) {
     const size_t rows = x.rows();
     auto* y = call.output<float>(0, {rows, x.w2.columns});
     if (!rows) return;
-    if (few_rows(call, rows)) return by_weights(call, x, y);
-    x.w1.require_sums(call);
-    x.w2.require_sums(call);
-    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, rows / call.threads)), [&](size_t first, size_t last) {
-        const Product up = x.up(first, last), down = x.down(first, last, y);
-        call.kernels.feed_forward(up, down, Scratch::of_task().get(call.kernels.feed_forward_scratch(up, down)));
-    });
+    if (few_rows(call, rows)) {
+        by_weights(call, x, y);
+    } else {
+        by_rows(call, x, y, [](const float*, size_t, size_t) {});
+    }
+}
+
+void int8_feed_forward_norm(Call& call) {
+    Operands x(call);
+    const size_t rows = x.rows(), columns = x.w2.columns;
+    const FollowingNorm norm(call, 8, rows, columns);
+    if (few_rows(call, rows)) {
+        const float* y = by_weights(call, x, nullptr);
+        call.ranges(rows, 4, [&](size_t first, size_t last) { norm(y + first * columns, first, last); });
+    } else {
+        by_rows(call, x, nullptr, norm);
+    }
 }
 
 }  // namespace moembed::ort

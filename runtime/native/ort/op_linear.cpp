@@ -1,6 +1,7 @@
 // Linear layers over quantized rows.
 #include <algorithm>
 
+#include "norm.h"
 #include "ops.h"
 #include "packed.h"
 #include "scratch.h"
@@ -48,6 +49,29 @@ void int8_linear(Call& call) {
     }
     auto* y = call.output<float>(0, {x.rows(), x.weight.columns});
     multiply(call, x.product(static_cast<int>(zero_point), false, y), x.rows(), x.weight.blocks());
+}
+
+void int8_linear_norm(Call& call) {
+    const Operands x(call);
+    const size_t rows = x.rows(), columns = x.weight.columns;
+    const FollowingNorm norm(call, 5, rows, columns);
+    if (few_rows(call, rows)) {
+        auto* y = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
+        multiply(call, x.product(kSymmetricZeroPoint, false, y), rows, x.weight.blocks());
+        call.ranges(rows, 4, [&](size_t first, size_t last) { norm(y + first * columns, first, last); });
+        return;
+    }
+    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, (rows + call.threads - 1) / call.threads)),
+                [&](size_t first, size_t last) {
+                    Product part = row_range(x.product(kSymmetricZeroPoint, false, nullptr), first, last);
+                    Arrays arrays;
+                    const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(part));
+                    const size_t at_y = arrays.add<float>((last - first) * columns);
+                    arrays.take(Scratch::of_task());
+                    part.out = arrays.at<float>(at_y);
+                    call.kernels.product(part, 0, x.weight.blocks(), arrays.at<uint8_t>(at_packed));
+                    norm(part.out, first, last);
+                });
 }
 
 void int8_linear_gelu(Call& call) {

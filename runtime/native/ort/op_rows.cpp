@@ -1,4 +1,5 @@
 // Operators that compute each row by itself: quantization, norms, the embedding and the router.
+#include "norm.h"
 #include "ops.h"
 #include "scratch.h"
 
@@ -7,27 +8,13 @@ namespace {
 
 constexpr size_t kRowsOfTask = 32;
 
-Norm norm_of(const Call& call, size_t width, const Tensor<float>& gamma, const Tensor<float>& beta, float* y) {
-    Norm norm;
-    norm.width = width;
-    norm.epsilon = call.attributes.epsilon;
-    norm.gamma = gamma.data;
-    norm.beta = beta.data;
-    norm.y = y;
-    return norm;
-}
-
 void add_norm(Call& call, bool quantize) {
     const auto x = call.input<float>(0, "x", {kAny, kAny});
     const auto residual = call.input<float>(1, "residual", x.shape);
     const size_t rows = x[0], width = x[1];
     const auto gamma = call.input<float>(2, "gamma", {x.shape[1]}), beta = call.input<float>(3, "beta", {x.shape[1]});
     Norm norm = norm_of(call, width, gamma, beta, call.output<float>(0, {rows, width}));
-    if (quantize) {
-        norm.smooth = call.input<float>(4, "smooth", {x.shape[1]}).data;
-        norm.quantized = call.output<uint8_t>(1, {rows, width});
-        norm.scale = call.output<float>(2, {rows, 1});
-    }
+    if (quantize) quantize_into(call, norm, call.input<float>(4, "smooth", {x.shape[1]}), rows);
     call.ranges(rows, kRowsOfTask,
                 [&](size_t first, size_t last) { call.kernels.add_norm(x.data, residual.data, norm, first, last); });
 }
@@ -48,9 +35,7 @@ void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
         }
     }
     Norm norm = norm_of(call, values, gamma, beta, call.output<float>(0, {rows, values}));
-    norm.smooth = smooth.data;
-    norm.quantized = call.output<uint8_t>(1, {rows, values});
-    norm.scale = call.output<float>(2, {rows, 1});
+    quantize_into(call, norm, smooth, rows);
     embedding.ids = places;
     embedding.type = type.data;
     call.ranges(rows, kRowsOfTask,

@@ -34,6 +34,7 @@ struct Packed {
         data = tensor.data;
         columns = tensor[0] * 16;
         depth = tensor[1];
+        if (!depth) throw InvalidInput(std::string(name) + " has a depth of 0, expected at least 1");
         sums_ = &call.sums(index);
         sums = sums_->get();
     }
