@@ -13,5 +13,5 @@ void moembed_cpu(const char** name, const char** flags) {
 int32_t moembed_kernels_usable(int32_t index, const char** name) {
     const moembed::Choice& choice = moembed::choices()[index];
     *name = choice.kernels ? choice.kernels->name : nullptr;
-    return choice.usable;
+    return choice.support.usable;
 }

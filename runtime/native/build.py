@@ -19,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,9 @@ def build(folder: Path, target: Target | None = None, *, sanitize: bool = False)
     return _build(sources, folder / target.library, toolchain.compile, toolchain.link)
 
 
-def build_program(main: Path, out: Path, target: Target | None = None, flags: Sequence[str] = ()) -> Path:
+def build_program(
+    main: Path, out: Path, target: Target | None = None, flags: Sequence[str] = (), *, only: Collection[str] = ()
+) -> Path:
     """Compile and link a program that calls the kernels directly, with the library's own flags (gcc and clang only).
 
     Args:
@@ -112,6 +114,7 @@ def build_program(main: Path, out: Path, target: Target | None = None, flags: Se
         out: where to put the program.
         target: its platform, which the compiler must support; None for this machine.
         flags: further flags of the compiler and linker.
+        only: names of the sources that the program needs, without suffix; empty for all kernels.
 
     Returns:
         `out`.
@@ -122,6 +125,7 @@ def build_program(main: Path, out: Path, target: Target | None = None, flags: Se
     target = target or Target.of()
     toolchain = _toolchain(target, flags)
     kernels = [found for found in sources_of(toolchain.recipe, target.machine) if found[0].parent.name == "kernels"]
+    kernels = [found for found in kernels if not only or found[0].stem in only]
     return _build([(main, {}), *kernels], out, toolchain.compile, toolchain.link_program)
 
 

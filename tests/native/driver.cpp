@@ -329,7 +329,7 @@ int main(int count, char** arguments) {
     std::printf("cpu: %s: %s\n", cpu().name, cpu().flags);
     std::printf("tables:");
     for (const Choice* c = choices(); c->kernels; ++c) {
-        if (c->usable) std::printf(" %s", c->kernels->name);
+        if (c->support.usable) std::printf(" %s", c->kernels->name);
     }
     std::printf("\n");
     Outputs (*const all[])(const Kernels&, uint64_t) = {rows, products, feed_forwards, attentions, int8_attentions};
@@ -340,7 +340,7 @@ int main(int count, char** arguments) {
                 for (char byte : part) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211u;
             }
             for (const Choice* c = choices(); c->kernels; ++c) {
-                if (!c->usable || c->kernels == plain) continue;
+                if (!c->support.usable || c->kernels == plain) continue;
                 const auto found = f(*c->kernels, seed + i);
                 for (size_t part = 0; part < expected.all.size(); ++part) {
                     if (found.all[part] == expected.all[part]) continue;

@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <initializer_list>
+
+#include "x86.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define MOEMBED_X86 1
@@ -19,6 +20,11 @@
 #elif defined(__aarch64__) && defined(__linux__)
 #define MOEMBED_ARM_LINUX 1
 #include <sys/auxv.h>
+#elif (defined(__aarch64__) || defined(_M_ARM64)) && defined(_WIN32)
+#define MOEMBED_ARM_WINDOWS 1
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
 #endif
 
 namespace moembed {
@@ -26,12 +32,8 @@ namespace {
 
 #if defined(MOEMBED_X86)
 
-struct Registers {
-    uint32_t a = 0, b = 0, c = 0, d = 0;
-};
-
-Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
-    Registers r;
+CpuidLeaf cpuid(uint32_t leaf, uint32_t subleaf = 0) {
+    CpuidLeaf r;
 #if defined(_MSC_VER)
     int out[4];
     __cpuid(out, static_cast<int>(leaf & 0x80000000u));  // the highest leaf of this range
@@ -45,7 +47,7 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
     return r;
 }
 
-// The register state that the operating system saves when it switches threads (XCR0).
+// XCR0; 0 if the operating system does not offer it.
 uint64_t saved_state() {
     if (!(cpuid(1).c >> 27 & 1)) return 0;
 #if defined(_MSC_VER)
@@ -57,25 +59,17 @@ uint64_t saved_state() {
 #endif
 }
 
-bool has(uint32_t bits, std::initializer_list<int> wanted) {
-    for (const int bit : wanted) {
-        if (!(bits >> bit & 1)) return false;
-    }
-    return true;
-}
-
 void identify(Cpu& cpu) {
-    const Registers one = cpuid(1), seven = cpuid(7, 0), more = cpuid(7, 1);
-    const uint64_t saved = saved_state();
-    cpu.avx2 = (saved & 0x6) == 0x6 && has(one.c, {12, 28}) && has(seven.b, {5});  // with FMA and AVX
-    cpu.avxvnni = cpu.avx2 && has(more.a, {4});
-    cpu.avx512f = cpu.avx2 && (saved & 0xe6) == 0xe6 && has(seven.b, {16});
-    cpu.avx512vnni = cpu.avx512f && has(seven.b, {17, 30, 31}) && has(seven.c, {11});  // with DQ, BW and VL
-    cpu.amx = cpu.avx512vnni && (saved & 0x60000) == 0x60000 && has(seven.d, {24, 25});
+    const X86Features found = x86_features({cpuid(1), cpuid(7), cpuid(7, 1), cpuid(0x1d, 1), saved_state()});
+    cpu.avx2 = found.avx2;
+    cpu.avxvnni = found.avxvnni;
+    cpu.avx512f = found.avx512f;
+    cpu.avx512vnni = found.avx512vnni;
+    cpu.amx = found.amx;
     // The brand string: 48 characters in three leaves, often padded with spaces.
     char brand[49] = {};
     for (uint32_t leaf = 0; leaf < 3; ++leaf) {
-        const Registers r = cpuid(0x80000002u + leaf);
+        const CpuidLeaf r = cpuid(0x80000002u + leaf);
         std::memcpy(brand + 16 * leaf, &r, sizeof r);
     }
     const char* start = brand;
@@ -93,8 +87,8 @@ bool flag(const char* name) {
 }
 
 void identify(Cpu& cpu) {
-    cpu.dotprod = flag("hw.optional.arm.FEAT_DotProd");
-    cpu.i8mm = cpu.dotprod && flag("hw.optional.arm.FEAT_I8MM");
+    cpu.dotprod.usable = flag("hw.optional.arm.FEAT_DotProd");
+    cpu.i8mm.usable = cpu.dotprod.usable && flag("hw.optional.arm.FEAT_I8MM");
     size_t size = sizeof cpu.name;
     if (sysctlbyname("machdep.cpu.brand_string", cpu.name, &size, nullptr, 0) != 0) cpu.name[0] = 0;
 }
@@ -115,8 +109,8 @@ constexpr Part kParts[] = {{0xd03, "Cortex-A53"},  {0xd07, "Cortex-A57"},  {0xd0
 
 void identify(Cpu& cpu) {
     const unsigned long capabilities = getauxval(AT_HWCAP);
-    cpu.dotprod = capabilities >> kHwcapDotprod & 1;
-    cpu.i8mm = cpu.dotprod && (getauxval(26 /* AT_HWCAP2 */) >> kHwcap2I8mm & 1);
+    cpu.dotprod.usable = capabilities >> kHwcapDotprod & 1;
+    cpu.i8mm.usable = cpu.dotprod.usable && (getauxval(26 /* AT_HWCAP2 */) >> kHwcap2I8mm & 1);
     if (!(capabilities >> kHwcapCpuid & 1)) return;
     uint64_t id;  // MIDR_EL1, which Linux emulates for programs
     __asm__("mrs %0, MIDR_EL1" : "=r"(id));
@@ -125,6 +119,16 @@ void identify(Cpu& cpu) {
     for (const Part& part : kParts) {
         if (implementer == 0x41 && part.number == number) std::snprintf(cpu.name, sizeof cpu.name, "%s", part.name);
     }
+}
+
+#elif defined(MOEMBED_ARM_WINDOWS)
+
+// PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE and PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE, which older headers do not have.
+constexpr DWORD kDotprodPresent = 43, kI8mmPresent = 66;
+
+void identify(Cpu& cpu) {
+    cpu.dotprod.usable = IsProcessorFeaturePresent(kDotprodPresent);
+    cpu.i8mm.usable = cpu.dotprod.usable && IsProcessorFeaturePresent(kI8mmPresent);
 }
 
 #else
@@ -137,14 +141,14 @@ Cpu identified() {
     Cpu cpu;
     identify(cpu);
     const struct {
-        bool present;
+        Support support;
         const char* name;
     } flags[] = {
         {cpu.avx2, "avx2"},    {cpu.avxvnni, "avx_vnni"}, {cpu.avx512f, "avx512f"}, {cpu.avx512vnni, "avx512_vnni"},
         {cpu.amx, "amx_int8"}, {cpu.dotprod, "asimddp"},  {cpu.i8mm, "i8mm"}};
     size_t size = 0;
     for (const auto& flag : flags) {
-        if (!flag.present) continue;
+        if (!flag.support.usable) continue;
         size += static_cast<size_t>(
             std::snprintf(cpu.flags + size, sizeof cpu.flags - size, size ? " %s" : "%s", flag.name));
     }

@@ -1,8 +1,9 @@
 #include "select.h"
 
+#include <cerrno>
 #include <cstring>
 
-#include "cpu.h"
+#include "x86.h"
 
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -12,21 +13,21 @@
 namespace moembed {
 namespace {
 
-// Requests the permission to use AMX tiles, which Linux grants to a whole process.
-[[maybe_unused]] bool tiles_granted() {
+// Requests the permission to use AMX tiles, which Linux grants to a whole process. Forked children inherit it.
+[[maybe_unused]] Support request_tiles() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
     constexpr int kRequestPermission = 0x1023, kTileData = 18;
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    return tiles_answer(syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 ? 0 : errno);
 #else
-    return false;
+    return Support::no("AMX is used on Linux only");
 #endif
 }
 
-[[maybe_unused]] bool amx_usable() {
+[[maybe_unused]] Support amx() {
 #if defined(MOEMBED_AMX_EMULATED)
     return cpu().avx512vnni;
 #else
-    return cpu().amx && tiles_granted();
+    return cpu().amx.usable ? request_tiles() : cpu().amx;
 #endif
 }
 
@@ -34,23 +35,20 @@ namespace {
 
 const Choice* choices() {
 #if defined(__x86_64__) || defined(_M_X64)
-    static const Choice all[] = {{&kAmx, amx_usable()},
-                                 {&kAvx512Vnni, cpu().avx512vnni},
-                                 {&kAvxVnni, cpu().avxvnni},
-                                 {&kAvx2, cpu().avx2},
-                                 {&kPlain, true},
-                                 {nullptr, false}};
+    static const Choice all[] = {{&kAmx, amx()},       {&kAvx512Vnni, cpu().avx512vnni}, {&kAvxVnni, cpu().avxvnni},
+                                 {&kAvx2, cpu().avx2}, {&kPlain, Support::yes()},        {nullptr, {}}};
 #elif defined(__aarch64__) || defined(_M_ARM64)
-    static const Choice all[] = {{&kNeonI8mm, cpu().i8mm}, {&kNeon, cpu().dotprod}, {&kPlain, true}, {nullptr, false}};
+    static const Choice all[] = {
+        {&kNeonI8mm, cpu().i8mm}, {&kNeon, cpu().dotprod}, {&kPlain, Support::yes()}, {nullptr, {}}};
 #else
-    static const Choice all[] = {{&kPlain, true}, {nullptr, false}};
+    static const Choice all[] = {{&kPlain, Support::yes()}, {nullptr, {}}};
 #endif
     return all;
 }
 
 const Kernels* kernels_named(const char* name) {
     for (const Choice* choice = choices(); choice->kernels; ++choice) {
-        if (choice->usable && !std::strcmp(choice->kernels->name, name)) return choice->kernels;
+        if (choice->support.usable && !std::strcmp(choice->kernels->name, name)) return choice->kernels;
     }
     return nullptr;
 }

@@ -1,6 +1,7 @@
 // The tables of kernels in this library, and which of them this machine can run.
 #pragma once
 
+#include "cpu.h"
 #include "table.h"
 
 namespace moembed {
@@ -9,7 +10,7 @@ extern const Kernels kPlain, kAvx2, kAvxVnni, kAvx512Vnni, kAmx, kNeon, kNeonI8m
 
 struct Choice {
     const Kernels* kernels;
-    bool usable;
+    Support support;
 };
 
 // The tables for this kind of processor, best first. The last one, "plain", is always usable; after it comes a null.
