@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the report; exit code 0 if the built-in model embeds a text, 1 if not."""
     from moembed.files.paths import cache_folder
     from moembed.inference.cpu import available_cpus, instruction_sets, integer_products
-    from moembed.inference.kernels import usable_kernels
+    from moembed.inference.kernels import refused_kernels, usable_kernels
     from moembed.inference.wheels import conflict, installed_wheels
     from moembed.native.loader import LIBRARY_FILE, native_library
 
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         "int8 products": integer_products(),
         "native library": str(LIBRARY_FILE) if library.functions else f"not used: {library.reason}",
         "kernels": f"of {', '.join(usable_kernels())}",
+        "refused": [f"{name}: {reason}" for name, reason in refused_kernels().items()],
         "data": _data_folder(),
         "cache": str(cache_folder() or "none: this user has no home folder; set MOEMBED_CACHE to a folder"),
     }

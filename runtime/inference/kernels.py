@@ -6,17 +6,19 @@ per instruction set, and every set gives the same bytes. The environment variabl
 
 import ctypes
 import os
+import threading
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from moembed.errors import InputError, ProviderError
+from moembed.errors import InputError, NativeWarning, ProviderError, warn
 from moembed.native.loader import LIBRARY_FILE, native_library, warn_unused
 
 PORTABLE = "portable"
 VARIABLE = "MOEMBED_KERNELS"
 CONFIG_ENTRY = "moembed.kernels"  # kKernelsEntry of native/ort/register.cpp
 THREADS_ENTRY = "moembed.threads"  # kThreadsEntry there
+_warn_once = threading.Lock()
 _NAMES = (PORTABLE, "plain", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "neoni8mm")
 
 
@@ -49,20 +51,35 @@ class Kernels:
         options.register_custom_ops_library(str(LIBRARY_FILE))
 
 
+class _Table(NamedTuple):
+    name: str
+    usable: bool
+    refused_here: bool  # to this process; another one may have it
+    reason: str  # why not, although the processor has the instructions
+
+
 @cache
-def usable_kernels() -> tuple[str, ...]:
-    """Names of the kernels that this machine can run, best first; `"portable"` is always the last."""
+def _tables() -> tuple[_Table, ...]:
+    """The native kernels for this kind of processor, best first."""
     functions = native_library().functions
-    if functions is None:
-        return (PORTABLE,)
-    found, name = [], ctypes.c_char_p()
-    for index in range(len(_NAMES)):
-        usable = functions.moembed_kernels_usable(index, ctypes.byref(name))
+    found: list[_Table] = []
+    name, reason = ctypes.c_char_p(), ctypes.c_char_p()
+    for index in range(len(_NAMES) if functions else 0):
+        usable = functions.moembed_kernels_usable(index, ctypes.byref(name), ctypes.byref(reason))
         if name.value is None:
             break
-        if usable:
-            found.append(name.value.decode())
-    return (*found, PORTABLE)
+        found.append(_Table(name.value.decode(), usable == 1, usable < 0, (reason.value or b"").decode()))
+    return tuple(found)
+
+
+def usable_kernels() -> tuple[str, ...]:
+    """Names of the kernels that this machine can run, best first; `"portable"` is always the last."""
+    return (*(table.name for table in _tables() if table.usable), PORTABLE)
+
+
+def refused_kernels() -> dict[str, str]:
+    """Kernels whose instructions the processor has, but the system or a sandbox does not let this process use: name -> reason."""
+    return {table.name: table.reason for table in _tables() if table.reason}
 
 
 def choose_kernels(wanted: str | None = None) -> Kernels:
@@ -79,15 +96,25 @@ def choose_kernels(wanted: str | None = None) -> Kernels:
     if wanted is None:
         if reason := native_library().reason:
             warn_unused(reason)
-        return Kernels(usable_kernels()[0])
+        best = usable_kernels()[0]
+        _warn_refused(best)
+        return Kernels(best)
     if wanted not in _NAMES:
         raise InputError(f"{VARIABLE} is {wanted!r}; expected one of {', '.join(_NAMES)}")
     _check_usable(wanted)
     return Kernels(wanted)
 
 
+def _warn_refused(best: str) -> None:
+    """Warn, once per process, of kernels that the next process may have: `moembed doctor` there would not show it."""
+    for table in _tables():
+        if table.refused_here and _warn_once.acquire(blocking=False):
+            message = f"kernels {table.name!r} are refused to this process, so embedding is slower: {table.reason}. "
+            warn(NativeWarning(f"{message}{VARIABLE}={best} selects the next best without this warning"))
+
+
 def _check_usable(name: str) -> None:
     usable = usable_kernels()
     if name not in usable:
-        reason = native_library().reason or "this CPU does not support them"
+        reason = native_library().reason or refused_kernels().get(name) or "this CPU does not support them"
         raise ProviderError(f"kernels {name!r} cannot be used, only {', '.join(usable)}: {reason}")

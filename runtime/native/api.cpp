@@ -10,8 +10,9 @@ void moembed_cpu(const char** name, const char** flags) {
     *flags = moembed::cpu().flags;
 }
 
-int32_t moembed_kernels_usable(int32_t index, const char** name) {
+int32_t moembed_kernels_usable(int32_t index, const char** name, const char** reason) {
     const moembed::Choice& choice = moembed::choices()[index];
     *name = choice.kernels ? choice.kernels->name : nullptr;
-    return choice.support.usable;
+    *reason = choice.support.reason;
+    return choice.support.usable ? 1 : choice.support.refused_here ? -1 : 0;
 }

@@ -12,7 +12,7 @@
 #endif
 
 namespace moembed {
-constexpr int32_t kAbi = 4;
+constexpr int32_t kAbi = 5;
 }
 
 struct moembed_tokenizer;
@@ -37,10 +37,11 @@ MOEMBED_API int32_t moembed_abi();
 MOEMBED_API void moembed_cpu(const char** name, const char** flags);
 
 // Kernels for ONNX Runtime, one table per instruction set of this kind of processor, best first. Returns whether this
-// machine can run table `index`, and stores its name, or null after the last table, which every machine can run. A
-// session uses the table that its config entry "moembed.kernels"
-// names when the library is registered with RegisterCustomOps.
-MOEMBED_API int32_t moembed_kernels_usable(int32_t index, const char** name);
+// process can run table `index`: 1 for yes, 0 for no, -1 if the system refused it to this process, although another one
+// may have it. Stores the table's name, or null after the last table, which every machine can run; and if the processor
+// has the instructions but they cannot be used, why not, otherwise null. A session uses the table that its config entry
+// "moembed.kernels" names when the library is registered with RegisterCustomOps.
+MOEMBED_API int32_t moembed_kernels_usable(int32_t index, const char** name, const char** reason);
 
 // Opens a vocabulary. `file` must stay mapped until the tokenizer is
 // closed. Returns null on failure, with a static text in `reason`.

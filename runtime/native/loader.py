@@ -15,7 +15,7 @@ from typing import Any
 
 from moembed.errors import NativeWarning, warn
 
-ABI = 4  # kAbi of native/api.h
+ABI = 5  # kAbi of native/api.h
 _NAMES = {"win32": "moembed_native.dll", "darwin": "libmoembed_native.dylib"}
 LIBRARY_FILE = Path(__file__).parent / _NAMES.get(sys.platform, "libmoembed_native.so")
 _warn_once = threading.Lock()
@@ -37,7 +37,7 @@ class Tokens(ctypes.Structure):
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "moembed_abi": (c_int32, []),
     "moembed_cpu": (None, [POINTER(c_char_p), POINTER(c_char_p)]),
-    "moembed_kernels_usable": (c_int32, [c_int32, POINTER(c_char_p)]),
+    "moembed_kernels_usable": (c_int32, [c_int32, POINTER(c_char_p), POINTER(c_char_p)]),
     "moembed_tokenizer_open": (c_void_p, [c_void_p, c_uint64, POINTER(c_char_p)]),
     "moembed_tokenizer_close": (None, [c_void_p]),
     "moembed_tokenizer_special": (None, [c_void_p, POINTER(Special)]),

@@ -253,9 +253,9 @@ def without(monkeypatch):
     monkeypatch.setattr(kernels_module, "native_library", lambda: NativeLibrary(None, "no reason at all"))
     monkeypatch.setattr(library_module, "_warn_once", threading.Lock())
     monkeypatch.delenv(VARIABLE, raising=False)
-    usable_kernels.cache_clear()
+    kernels_module._tables.cache_clear()
     yield
-    usable_kernels.cache_clear()
+    kernels_module._tables.cache_clear()
 
 
 def test_without_the_library_functions_run_and_one_warning_says_so(int8, without):
