@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moembed.arguments import array, one_of
 from moembed.errors import InputError
+from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
@@ -28,6 +29,7 @@ class QuantizedEmbeddings(NamedTuple):
     scales: NDArray[np.float32]
 
 
+@DEFAULT_FLOAT_MODE
 def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> QuantizedEmbeddings:
     """Quantize float vectors.
 
@@ -60,6 +62,7 @@ def quantize_embeddings(embeddings: NDArray[Any], precision: Precision) -> Quant
     return QuantizedEmbeddings(packed, np.abs(vectors).mean(axis=-1, dtype=np.float32))
 
 
+@DEFAULT_FLOAT_MODE
 def dequantize_embeddings(
     codes: NDArray[Any], precision: Precision, scales: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:

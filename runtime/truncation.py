@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from moembed.arguments import flag, whole
 from moembed.errors import InputError, TextTooLongError, TruncationWarning, shown, warn
+from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
 from moembed.precision import normalized, shortened
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
@@ -176,6 +177,7 @@ def warn_if_truncated(windows: Sequence[Window], count: int, limit: int) -> None
         warn(TruncationWarning(f"cut to {limit} tokens: {len(cut)} of {count} texts (index {indices})", cut))
 
 
+@DEFAULT_FLOAT_MODE
 def finish(
     windows: Sequence[Window], vectors: NDArray[np.float32], count: int, dim: int, *, normalize: bool
 ) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from moembed.bundle.protobuf import encoded
 from moembed.errors import BundleError, InputError, MissingExtraError, ProviderError, shown
 from moembed.inference.batching import TOKENS_PER_CALL
 from moembed.inference.cpu import available_cpus, saturates
+from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
 from moembed.inference.forks import PerProcess
 from moembed.inference.kernels import PORTABLE, Kernels, choose_kernels
 from moembed.inference.native_calls import CALLS
@@ -136,7 +137,7 @@ def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDAr
     """
     feed = dict(zip(_INPUTS, (ids, mask), strict=True))
     options = CALLS.run_options(import_onnxruntime())
-    with CALLS:
+    with CALLS, DEFAULT_FLOAT_MODE:
         try:
             return session.run(outputs, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
@@ -220,7 +221,7 @@ def open_graph(model: str | bytes, name: str, options: Any, providers: Sequence[
     """
     ort = import_onnxruntime()
     try:
-        with CALLS:
+        with CALLS, DEFAULT_FLOAT_MODE:  # the session's threads inherit it
             # The fallback would load the graph again with other providers, and print to stdout.
             return ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class

@@ -1,5 +1,6 @@
 #include "api.h"
 
+#include "float_mode.h"
 #include "kernels/cpu.h"
 #include "kernels/select.h"
 
@@ -16,3 +17,11 @@ int32_t moembed_kernels_usable(int32_t index, const char** name, const char** re
     *reason = choice.support.reason;
     return choice.support.usable ? 1 : choice.support.refused_here ? -1 : 0;
 }
+
+uint64_t moembed_float_mode_enter() {
+    const uint64_t before = moembed::float_mode();
+    moembed::set_float_mode(moembed::kDefaultFloatMode);
+    return before;
+}
+
+void moembed_float_mode_leave(uint64_t mode) { moembed::set_float_mode(mode); }

@@ -43,6 +43,11 @@ MOEMBED_API void moembed_cpu(const char** name, const char** flags);
 // "moembed.kernels" names when the library is registered with RegisterCustomOps.
 MOEMBED_API int32_t moembed_kernels_usable(int32_t index, const char** name, const char** reason);
 
+// Sets the default floating-point mode in the calling thread (round to nearest, keep denormals) and returns the mode that it
+// had, for `leave`, which sets that again.
+MOEMBED_API uint64_t moembed_float_mode_enter();
+MOEMBED_API void moembed_float_mode_leave(uint64_t mode);
+
 // Opens a vocabulary. `file` must stay mapped until the tokenizer is
 // closed. Returns null on failure, with a static text in `reason`.
 MOEMBED_API moembed_tokenizer* moembed_tokenizer_open(const uint8_t* file, uint64_t size, const char** reason);

@@ -38,6 +38,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "moembed_abi": (c_int32, []),
     "moembed_cpu": (None, [POINTER(c_char_p), POINTER(c_char_p)]),
     "moembed_kernels_usable": (c_int32, [c_int32, POINTER(c_char_p), POINTER(c_char_p)]),
+    "moembed_float_mode_enter": (c_uint64, []),
+    "moembed_float_mode_leave": (None, [c_uint64]),
     "moembed_tokenizer_open": (c_void_p, [c_void_p, c_uint64, POINTER(c_char_p)]),
     "moembed_tokenizer_close": (None, [c_void_p]),
     "moembed_tokenizer_special": (None, [c_void_p, POINTER(Special)]),

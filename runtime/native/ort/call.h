@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../float_mode.h"
 #include "../kernels/table.h"
 #include "abi.h"
 
@@ -101,6 +102,7 @@ public:
         } shared{&f, {false}, nullptr};
         auto task = [](void* data, size_t i) {
             auto& s = *static_cast<Shared*>(data);
+            const DefaultFloatMode mode;  // of a thread of the pool, whose options may count denormals as zero
             try {
                 (*s.f)(i);
             } catch (...) {  // an exception must not reach the thread pool

@@ -154,6 +154,7 @@ OrtStatus* create(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo*
 OrtStatus* compute(void* data, OrtKernelContext* context) {
     const auto& kernel = *static_cast<const Kernel*>(data);
     const Operator& op = *kernel.op.op;
+    const DefaultFloatMode mode;
     return guarded(kernel.api, std::string(kDomain) + "." + op.name, [&] {
         const Execution& execution = kernel.op.execution;
         Call call(kernel.api, context, *execution.kernels, execution.threads, kernel.attributes, kernel.sums.get());

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../api.h"
+#include "../float_mode.h"
 #include "encoder.h"
 #include "vocabulary.h"
 
@@ -51,6 +52,7 @@ uint32_t moembed_tokenizer_piece(const moembed_tokenizer* tokenizer, int64_t id,
 const moembed_tokens* moembed_tokenizer_encode(const moembed_tokenizer* tokenizer, const uint8_t* texts,
                                                const int64_t* starts, int64_t count, int32_t spans, int64_t most,
                                                int32_t last) try {
+    const moembed::DefaultFloatMode mode;  // sums of scores decide between segmentations
     moembed::Wanted wanted;
     if (most >= 0) wanted = {static_cast<size_t>(most), last != 0};
     auto tokens = std::make_unique<OwnedTokens>();
