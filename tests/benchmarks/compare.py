@@ -6,70 +6,52 @@
     python tests/benchmarks/compare.py full full-int8 --fp32 full-fp32 -o compared [--corpus TEXTS] [--publish]
 
 Each contestant has a process of its own and must first give the vectors of the torch network, as closely as `contestants.py`
-says. Then they take turns, after one call that does not count and with a pause before each, since threads spin for a while.
-Shapes are random ids without padding; the corpus is real text in batches as `Embedder` plans them, the same batches for all.
-Load time and memory are of fresh processes with files in the page cache. The limit of a shape is the larger of two times:
-its weights through memory, or its products at the rate of a loop out of registers that does nothing else.
+says. Then they take turns. A turn is a pause, since threads of the one before spin for a while, then one to three calls that do
+not count (until half a second is over), and then the call that is timed: what is compared is a stream of calls. Pages of memory
+and caches that were not used for a second are slow at first, on a guest above all, and every contestant waits for its turn longer
+than that. The first call that does not count is kept as the first call after a pause.
+
+Shapes are random ids without padding. `mixed` is real text in mixed lengths, sorted by length, each contestant with the batches
+that suit it best: of 1, 4, 16 or 32 texts, or as `Embedder` plans them. Load time and memory are of fresh processes with files
+in the page cache. The limit of a shape is the larger of two times: its weights through memory, or its products at the rate of a
+product of matrices from the cache (`limits.cpp`).
 
 What is measured is kept in `compare.json` at once. `--seconds` ends the run early, with exit code 3; the same command goes on.
 Delete that file to begin anew.
+
+llama.cpp crashes in its AMX code with this network in some releases. Build it without then:
+`CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON" pip install
+--no-binary llama-cpp-python llama-cpp-python`.
 """
 
 import argparse
-import gzip
 import importlib
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from common import SPINNING_SECONDS
 from contestants import CONTESTANTS, EXACT, MODULES, NATIVE, Batches, Contestant, Worker, missing, workers
-from limits import limits, work
+from limits import limits_of, measured, unit_of, weights_of, work
+from mixed import MIXED, TOKENS, batches_of, measure_mixed, rows_of
 from published import publish
-from report import GROWING, markdown, plot
+from report import GROWING, LENGTHS, markdown, plot
+from state import State
 
 from moembed.bundle.bundle import Bundle
-from moembed.inference.batching import plan
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.machine import this_machine
-from moembed.verify.probes import probe_texts
 
 SHAPES = ("1x16", "1x32", "1x128", "1x512", "8x128", "32x128", "8x512")
-CORPUS_TOKENS = 4096
 PROBES = (1, 9, 40, 130, 64)
 STARTS = 3
 
 
-class State:
-    """`compare.json`: what has been measured, written after every step."""
-
-    def __init__(self, path: Path, seconds: float) -> None:
-        self._path, self._end = path, time.monotonic() + seconds
-        self.values: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-    def at(self, *keys: str) -> dict[str, Any]:
-        """The dictionary under these keys, made if need be."""
-        found = self.values
-        for key in keys:
-            found = found.setdefault(key, {})
-        return found
-
-    def save(self) -> None:
-        """Write, and end the program if its time is over."""
-        self._path.write_text(json.dumps(self.values, indent=1) + "\n", "utf-8")
-        if time.monotonic() > self._end:
-            print("Not all is measured: the same command goes on from here.", file=sys.stderr)
-            sys.exit(3)
-
-
-def rounds_of(tokens: int) -> int:
-    """More of what is short."""
-    return min(15, max(3, 6000 // tokens))
+def rounds_of(tokens: int, most: int) -> int:
+    """More of what is short, but not more than `most`."""
+    return min(most, 15, max(3, 6000 // tokens))
 
 
 def random_batch(shape: str) -> Batches:
@@ -78,43 +60,26 @@ def random_batch(shape: str) -> Batches:
     return [np.random.default_rng(0).integers(5, 40_000, (batch, length)).tolist()]
 
 
-def corpus_batches(path: Path | None, tokenizer: Tokenizer) -> Batches:
-    """Batches of `CORPUS_TOKENS` tokens or a little more, of texts drawn from a file with a text, or JSON with one, a line."""
-    texts = probe_texts() if path is None else list(_texts(path))
-    order = np.random.default_rng(0).permutation(len(texts))
-    rows: list[list[int]] = []
-    for index in order:
-        (ids,) = tokenizer.encode([texts[index]])
-        rows.append(ids[:512].tolist())
-        if sum(map(len, rows)) >= CORPUS_TOKENS:
-            break
-    return [[rows[i] for i in part] for part in plan([len(row) for row in rows], batch_size=64)]
-
-
-def _texts(path: Path) -> Iterator[str]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("{"):
-                one = json.loads(line)
-                yield one.get("text") or one["t"]
-            elif line.strip():
-                yield line.strip()
-
-
-def prepare(sources: dict[str, Path], state: State, wanted: list[str]) -> list[Contestant]:
+def prepare(sources: dict[str, Path], state: State, wanted: list[str], without: list[str]) -> list[Contestant]:
     """Let every module write what it reads; those who can take part."""
     why = {}
     for module in MODULES:
         why[module] = missing(module) if module in wanted else "not asked for"
         peer = None if why[module] else importlib.import_module(f"peers.{module}")
         if peer and hasattr(peer, "prepare"):
+            source = getattr(peer, "SOURCE", "checkpoint")
+            if source not in sources:
+                why[module] = "no bundle given"
+                continue
             folder = sources["prepared"] / module
             folder.mkdir(parents=True, exist_ok=True)
-            peer.prepare(sources["checkpoint"], folder)
+            peer.prepare(sources[source], folder)
+            state.save()
     able = []
     for one in CONTESTANTS:
         entry = state.at("contestants", one.name)
         absent = why[one.module] or ("no bundle given" if one.source == "fp32" and "fp32" not in sources else "")
+        absent = absent or ("left out" if one.name in without else "")
         if absent:
             entry["absent"] = absent
         elif "refused" not in entry:
@@ -169,31 +134,34 @@ def measure_load(able: list[Contestant], sources: dict[str, Path], state: State)
 
 
 def measure_times(
-    able: list[Contestant], sources: dict[str, Path], state: State, batches: dict[str, Batches], threads: int
+    able: list[Contestant], sources: dict[str, Path], state: State, shapes: list[str], threads: int, most: int
 ) -> None:
     """Rounds of all shapes for a number of threads."""
-    counts = {name: sum(len(text) for part in parts for text in part) for name, parts in batches.items()}
-    times = state.at("times", str(threads))
-    if all(len(times.get(name, {}).get(NATIVE, [])) >= rounds_of(counts[name]) for name in batches):
+    times, first = state.at("times", str(threads)), state.at("first", str(threads))
+    left = {}
+    for shape in shapes:
+        wanted = rounds_of(sum(map(len, random_batch(shape)[0])), most)
+        left[shape] = wanted - min(len(times.get(shape, {}).get(one.name, [])) for one in able)
+    if not any(count > 0 for count in left.values()):
         return
-    state.at("limits").setdefault(str(threads), []).append(limits(threads))
     with workers(able, sources, threads, sources["logs"]) as started:
-        for name, parts in batches.items():
-            found = times.setdefault(name, {})
-            missing_rounds = rounds_of(counts[name]) - len(found.get(NATIVE, []))
-            for number in range(missing_rounds + 1 if missing_rounds > 0 else 0):
+        for shape in shapes:
+            found, found_first = times.setdefault(shape, {}), first.setdefault(shape, {})
+            parts = random_batch(shape)
+            for number in range(left[shape] + 1 if left[shape] > 0 else 0):
                 before = time.perf_counter(), *_processor_seconds(started)
                 one_round = {}
                 for contestant, worker in started.items():
                     time.sleep(SPINNING_SECONDS)
                     one_round[contestant] = worker.milliseconds(parts)
-                if not number:
+                if not number:  # of a new process, or the first of a shape: other memory is taken
                     continue
-                for contestant, ms in one_round.items():
+                for contestant, (waited, ms) in one_round.items():
+                    found_first.setdefault(contestant, []).append(round(waited, 3))
                     found.setdefault(contestant, []).append(round(ms, 3))
-                state.at("others", str(threads)).setdefault(name, []).append(_others(before, started))
+                state.at("others", str(threads)).setdefault(shape, []).append(_others(before, started))
                 state.save()
-            print(threads, name, {k: round(float(np.median(v)), 1) for k, v in found.items()}, file=sys.stderr)
+            print(threads, shape, {k: round(float(np.median(v)), 1) for k, v in found.items()}, file=sys.stderr)
 
 
 def _processor_seconds(started: dict[str, Worker]) -> tuple[float, float]:
@@ -216,18 +184,35 @@ def _others(before: tuple[float, float, float], started: dict[str, Worker]) -> f
     return round((everyone - own) / seconds / (os.cpu_count() or 1), 3)
 
 
-def measure_growth(able: list[Contestant], sources: dict[str, Path], state: State) -> None:
-    """Microseconds per token of ever larger calls of texts of 128 tokens, in turn; ours alone."""
-    found = state.at("growing")
-    if len(found.get(str(GROWING[0]), [])) >= 5:
+def measure_growth(able: list[Contestant], sources: dict[str, Path], state: State, limit: int) -> None:
+    """Microseconds per token of ever larger calls of texts of 128 tokens, and of ever longer texts, in turn; ours alone."""
+    shapes = {
+        "growing": {str(n): f"{n}x128" for n in GROWING},
+        "lengths": {str(n): f"1x{n}" for n in LENGTHS if n <= limit},
+    }
+    if all(len(state.at(kind).get(key, [])) >= 5 for kind, found in shapes.items() for key in found):
         return
     with workers([one for one in able if one.name == NATIVE], sources, 2, sources["logs"]) as started:
-        for number in range(6):
-            for texts in GROWING:
-                time.sleep(SPINNING_SECONDS)
-                ms = started[NATIVE].milliseconds(random_batch(f"{texts}x128"))
-                if number:
-                    found.setdefault(str(texts), []).append(round(1e3 * ms / texts / 128, 2))
+        for kind, of_kind in shapes.items():
+            found: dict[str, list[float]] = {}
+            for number in range(6):
+                for key, shape in of_kind.items():
+                    time.sleep(SPINNING_SECONDS)
+                    batches = random_batch(shape)
+                    _, ms = started[NATIVE].milliseconds(batches)
+                    if number:
+                        found.setdefault(key, []).append(round(1e3 * ms / sum(map(len, batches[0])), 2))
+            state.at(kind).update(found)
+    state.save()
+
+
+def measure_limits(state: State, bundle: Bundle, threads: int) -> None:
+    """What the machine can do with so many threads, before and after the rounds: the best of all counts."""
+    kernels = state.values["machine"]["kernels"]
+    found = measured(threads, weights_of(bundle))
+    state.values["unit"] = unit_of(found, kernels)
+    state.at("limits").setdefault(str(threads), []).append(limits_of(found, kernels))
+    state.at("units").setdefault(str(threads), []).append(found)
     state.save()
 
 
@@ -241,7 +226,10 @@ def main() -> None:
         "-o", "--output", type=Path, required=True, help="a folder; what peers read is kept there too"
     )
     arguments.add_argument("--corpus", type=Path, help="real text, a line each, or JSONL with text or t; .gz may be")
+    arguments.add_argument("--texts", type=int, default=2000, help="so many texts of it (default: 2000)")
+    arguments.add_argument("--rounds", type=int, default=15, help="at most so many rounds (default: 15)")
     arguments.add_argument("--peers", nargs="+", choices=MODULES, default=MODULES, help="leave out all others")
+    arguments.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave out these contestants")
     arguments.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     arguments.add_argument("--shapes", nargs="+", default=SHAPES, metavar="BATCHxTOKENS")
     arguments.add_argument(
@@ -261,17 +249,26 @@ def main() -> None:
     state = State(chosen.output / "compare.json", chosen.seconds)
     bundle, machine = Bundle.open(chosen.int8), this_machine()
     state.values["machine"] = {"cpu": machine.cpu, "kernels": machine.kernels, "instructions": machine.instructions}
-    batches = {shape: random_batch(shape) for shape in chosen.shapes}
-    batches["corpus"] = corpus_batches(chosen.corpus, Tokenizer(bundle))
-    state.values["work"] = {k: [work(bundle, [len(t) for t in b]) for b in parts] for k, parts in batches.items()}
-    state.values["tokens"] = {k: [len(t) for b in parts for t in b] for k, parts in batches.items()}
+    state.values["protocol"] = 2
+    shapes = list(chosen.shapes)
+    rows = rows_of(chosen.corpus, chosen.texts, Tokenizer(bundle), bundle.manifest.max_tokens)
+    batches = {shape: random_batch(shape) for shape in shapes} | {MIXED: batches_of(rows, TOKENS)}
+    for name, parts in batches.items():
+        if name not in state.at("work"):
+            state.at("work")[name] = [work(bundle, part) for part in parts]
+            state.at("tokens")[name] = [len(text) for part in parts for text in part]
     try:
-        able = verify(prepare(sources, state, chosen.peers), sources, state)
+        able = verify(prepare(sources, state, chosen.peers, chosen.without), sources, state)
         measure_load(able, sources, state)
-        measure_times(able, sources, state, batches, chosen.threads[0])
-        measure_growth(able, sources, state)
-        for threads in chosen.threads[1:]:
-            measure_times(able, sources, state, batches, threads)
+        for threads in chosen.threads:
+            if str(threads) not in state.at("limits"):
+                measure_limits(state, bundle, threads)
+            measure_times(able, sources, state, shapes, threads, chosen.rounds)
+            if threads == chosen.threads[0]:
+                measure_mixed(able, sources, state, rows, threads, min(3, chosen.rounds))
+                measure_growth(able, sources, state, bundle.manifest.max_tokens)
+            if len(state.at("limits")[str(threads)]) < 2:
+                measure_limits(state, bundle, threads)
         state.save()
     finally:
         if state.values.get("times"):

@@ -28,7 +28,7 @@ class Contestant:
         mode: what its module's `load` is given.
         reference: the torch network that its vectors are compared with.
         at_least: the least mean cosine to that network, over the probe texts, with which it may take part.
-        rival: `"openvino"` or `"llama.cpp"` where a bar of speed is about it.
+        peer: the program that this is a mode of; empty for moembed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Contestant:
     mode: str
     reference: str = EXACT
     at_least: float = 0.99
-    rival: str = ""
+    peer: str = ""
 
 
 NATIVE, PORTABLE = "moembed int8", "moembed int8, portable"
@@ -46,20 +46,27 @@ CONTESTANTS = (
     Contestant(NATIVE, "bundle", "int8", ""),
     Contestant(PORTABLE, "bundle", "int8", "portable"),
     Contestant("moembed fp32", "bundle", "fp32", "", at_least=0.9999),
-    Contestant("torch fp32", "torch", "checkpoint", "float32", at_least=0.9999),
-    Contestant("torch bf16", "torch", "checkpoint", "bfloat16"),
-    Contestant("OpenVINO bf16", "openvino", "prepared", "network", rival="openvino"),
-    Contestant("OpenVINO int8 weights", "openvino", "prepared", "network-int8", rival="openvino"),
+    Contestant("torch fp32", "torch", "checkpoint", "float32", at_least=0.9999, peer="torch"),
+    Contestant("torch bf16", "torch", "checkpoint", "bfloat16", peer="torch"),
+    Contestant("torch bf16, compiled", "torch", "checkpoint", "bfloat16,compile", peer="torch"),
+    Contestant("torch int8", "torch", "checkpoint", "int8", peer="torch"),
+    Contestant("OpenVINO bf16", "openvino", "prepared", "network", peer="OpenVINO"),
+    Contestant("OpenVINO int8 weights", "openvino", "prepared", "network-int8", peer="OpenVINO"),
     Contestant(
         "OpenVINO int8 weights, dynamic int8",
         "openvino",
         "prepared",
         "network-int8,DYNAMIC_QUANTIZATION_GROUP_SIZE=768",
-        rival="openvino",
+        peer="OpenVINO",
     ),
-    Contestant(LLAMA, "llamacpp", "prepared", "Q8_0", reference=WITHOUT_BIAS, rival="llama.cpp"),
-    Contestant("llama.cpp Q4_K_M", "llamacpp", "prepared", "Q4_K_M", reference=WITHOUT_BIAS, at_least=0.9),
+    Contestant("OpenVINO int8 by NNCF", "openvino", "prepared", "network-nncf", peer="OpenVINO"),
+    Contestant("ONNX Runtime dynamic int8", "onnxruntime", "prepared", "dynamic", peer="ONNX Runtime"),
+    Contestant(LLAMA, "llamacpp", "prepared", "Q8_0", reference=WITHOUT_BIAS, peer="llama.cpp"),
+    Contestant(
+        "llama.cpp Q4_K_M", "llamacpp", "prepared", "Q4_K_M", reference=WITHOUT_BIAS, at_least=0.9, peer="llama.cpp"
+    ),
 )
+PEER_OF = {one.name: one.peer for one in CONTESTANTS}
 MODULES = tuple(dict.fromkeys(one.module for one in CONTESTANTS))
 
 
@@ -93,9 +100,10 @@ class Worker:
         self.pid = self._process.pid
         self.started: dict[str, Any] = self._answer()
 
-    def milliseconds(self, batches: Batches) -> float:
-        """How long it takes for the batches, one after the other."""
-        return float(self._ask({"ask": "time", "batches": batches})["ms"])
+    def milliseconds(self, batches: Batches) -> tuple[float, float]:
+        """Time of the first batch, right after a pause, and then of all batches one after the other."""
+        answer = self._ask({"ask": "time", "batches": batches})
+        return float(answer["first_ms"]), float(answer["ms"])
 
     def vectors(self, batches: Batches) -> NDArray[np.float32]:
         """`[texts, hidden]`."""

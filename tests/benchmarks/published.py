@@ -11,15 +11,14 @@ import statistics
 from pathlib import Path
 
 from blocks import PAGE, README, Block
-from contestants import LLAMA, NATIVE
-from report import Values, growth, heading, machine_limits, medians, table
+from contestants import NATIVE, PEER_OF
+from report import Values, first_calls, growth, heading, machine_limits, medians, peers_line, streams, table
 
 COMPARED = Path(__file__).with_name("compared")
 PLOTS = PAGE.with_name("benchmarks")
 PEERS = Block(PAGE, "peers", "python tests/benchmarks/compare.py --publish")
 SHORT = Block(README, "peers", "python tests/benchmarks/compare.py --publish")
-# The lines and columns of README's table.
-_LINES = (NATIVE, "OpenVINO int8 weights, dynamic int8", "torch bf16", "torch fp32", LLAMA)
+# The columns of README's table.
 _SHAPES = {"1x16": "one text of 16 tokens", "1x128": "one of 128", "8x128": "8 of 128"}
 
 
@@ -41,21 +40,24 @@ def page_block(found: dict[str, Values]) -> str:
     parts = []
     for kind, values in found.items():
         parts += [f"### {values['machine']['cpu']}, kernels {values['machine']['kernels']}\n", heading(values)]
-        parts += [table(values, "2", ranges=False), machine_limits(values, "2"), growth(values)]
+        parts += [table(values, "2", ranges=False), peers_line(values, "2"), machine_limits(values, "2")]
+        parts += [part for part in (first_calls(values, "2"), streams(values), growth(values)) if part]
         parts.append(
-            f"![Tokens per second of each contestant, for every shape, and the limit of the machine](benchmarks/{kind}.png)\n"
+            f"![Milliseconds of each contestant, for every shape, and the limit of the machine](benchmarks/{kind}.png)\n"
         )
         parts.append(f"Ranges, and the same with one thread: `tests/benchmarks/compared/{kind}.md`.\n")
     return "\n".join(parts)
 
 
 def short_block(found: dict[str, Values]) -> str:
-    """What README shows: five contestants on the fastest machine."""
+    """What README shows: ours and the fastest mode of each peer, on the fastest machine."""
     values = next(iter(found.values()))
     times = {shape: medians(values, "2", shape) for shape in _SHAPES}
     head = [f"{values['machine']['cpu']}, 2 threads; ms", *_SHAPES.values(), "load, s", "private MB", "cosine to fp32"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name in _LINES:
+    fastest = sorted(times["8x128"], key=lambda name: times["8x128"][name])
+    modes = {PEER_OF[name]: name for name in reversed(fastest) if PEER_OF[name]}
+    for name in (NATIVE, *sorted(modes.values(), key=fastest.index)):
         entry = values["contestants"][name]
         cells = [f"{times[shape][name]:.0f}" for shape in _SHAPES]
         cells += [f"{statistics.median(one['load_s'] for one in entry['loads']):.2f}"]

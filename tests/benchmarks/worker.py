@@ -38,6 +38,11 @@ def main() -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
+    def timed(batches: list[list[np.ndarray]]) -> tuple[float, list[np.ndarray]]:
+        start = time.perf_counter()
+        vectors = [embed(batch) for batch in batches]
+        return 1e3 * (time.perf_counter() - start), vectors
+
     say({"version": peer.version(), "load_s": loaded} | memory())
     for line in sys.stdin:
         question = json.loads(line)
@@ -45,10 +50,15 @@ def main() -> None:
             say(memory())
             continue
         batches = [[np.asarray(text, np.int64) for text in batch] for batch in question["batches"]]
-        start = time.perf_counter()
-        vectors = [embed(batch) for batch in batches]
-        spent = time.perf_counter() - start
-        say({"ms": 1e3 * spent} if question["ask"] == "time" else np.concatenate(vectors).tolist())
+        if question["ask"] == "time":
+            # After a pause, mapped pages make a short call slow more than once: 340, 45, 17 and 15 ms were seen.
+            untimed = [timed(batches[:1])[0]]
+            while len(untimed) < 3 and sum(untimed) < 500:
+                untimed.append(timed(batches[:1])[0])
+            first, (spent, _) = untimed[0], timed(batches)
+            say({"first_ms": first, "ms": spent})
+        else:
+            say(np.concatenate(timed(batches)[1]).tolist())
 
 
 if __name__ == "__main__":
