@@ -9,11 +9,11 @@ from support.native_build import build
 
 CHECK = ROOT / "tests" / "native" / "x86_check.cpp"
 # Sapphire Rapids with Linux: CPUID leaves 1 (ecx), 7 (ebx, ecx, edx), 7.1 (eax) and 0x1d.1 (ebx, ecx), and XCR0.
-OSXSAVE, AVX = 1 << 27, 1 << 28
+FMA, OSXSAVE, AVX, F16C = 1 << 12, 1 << 27, 1 << 28, 1 << 29
 AVX512F, AVX512DQ, AVX512BW, AVX512VL = 1 << 16, 1 << 17, 1 << 30, 1 << 31
 AMX_TILE, AMX_INT8 = 1 << 24, 1 << 25
 WHOLE = {
-    "one_c": 1 << 12 | OSXSAVE | AVX,
+    "one_c": FMA | OSXSAVE | AVX | F16C,
     "seven_b": 1 << 5 | AVX512F | AVX512DQ | AVX512BW | AVX512VL,
     "seven_c": 1 << 11,
     "seven_d": AMX_TILE | AMX_INT8,
@@ -49,12 +49,13 @@ CASES = {
         {"saved": 0x3}, (), {"avx2": NO_AVX, "avxvnni": NO_AVX, "avx512f": NO_512, "avx512vnni": NO_512, "amx": NO_TILES}
     ),
     "a system without XCR0": (
-        {"one_c": 1 << 12 | AVX}, (),
+        {"one_c": FMA | AVX | F16C}, (),
         {"avx2": NO_AVX, "avxvnni": NO_AVX, "avx512f": NO_512, "avx512vnni": NO_512, "amx": NO_TILES},
     ),
     "CPUID hides AVX-512, not AMX": ({"seven_b": 1 << 5}, SETS[:2], {"amx": "need AVX512-VNNI"}),
-    "CPUID hides AVX": ({"one_c": 1 << 12 | OSXSAVE}, (), {"amx": "need AVX512-VNNI"}),
-    "no FMA": ({"one_c": OSXSAVE | AVX, "seven_d": 0}, (), {}),
+    "CPUID hides AVX": ({"one_c": FMA | OSXSAVE | F16C}, (), {"amx": "need AVX512-VNNI"}),
+    "no FMA": ({"one_c": OSXSAVE | AVX | F16C, "seven_d": 0}, (), {}),
+    "no F16C": ({"one_c": FMA | OSXSAVE | AVX, "seven_d": 0}, (), {}),
     "Skylake-X": ({"seven_c": 0, "seven_d": 0, "seven_more_a": 0, "tiles_b": 0}, ("avx2", "avx512f"), {}),
     "without 256-bit forms": ({"seven_b": WHOLE["seven_b"] & ~AVX512VL, "seven_d": 0}, SETS[:3], {}),
     "Alder Lake": ({"seven_b": 1 << 5, "seven_c": 0, "seven_d": 0, "saved": 0x207}, SETS[:2], {}),
