@@ -62,9 +62,11 @@ class _Table(NamedTuple):
 def _tables() -> tuple[_Table, ...]:
     """The native kernels for this kind of processor, best first."""
     functions = native_library().functions
+    if functions is None:
+        return ()
     found: list[_Table] = []
     name, reason = ctypes.c_char_p(), ctypes.c_char_p()
-    for index in range(len(_NAMES) if functions else 0):
+    for index in range(len(_NAMES)):
         usable = functions.moembed_kernels_usable(index, ctypes.byref(name), ctypes.byref(reason))
         if name.value is None:
             break

@@ -30,7 +30,7 @@ bool has_tiles(const CpuidLeaf& palette) {
 
 X86Features x86_features(const X86Registers& r) {
     constexpr uint64_t kVectors = 0x6, kMasks = 0xe0, kTiles = 0x60000;
-    const uint64_t state = has(r.one.c, {27}) ? r.saved : 0;          // the system offers XCR0
+    const uint64_t state = has(r.one.c, {27}) ? r.saved : 0;              // the system offers XCR0
     const bool avx2 = has(r.one.c, {12, 28, 29}) && has(r.seven.b, {5});  // with FMA, AVX and F16C
     const bool avx512f = avx2 && has(r.seven.b, {16});
     const bool avx512vnni = avx512f && has(r.seven.b, {17, 30, 31}) && has(r.seven.c, {11});  // with DQ, BW and VL

@@ -135,7 +135,12 @@ def _malformed():
         "matrices that do not follow": ("Int8FeedForward", _changed(network, 5, network[5][:, :-1]), {}, "w2 is"),
         "inner biases too few": ("Int8FeedForward", _changed(network, 4, network[4][:-1]), {}, "b1 is"),
         "outer biases too few": ("Int8FeedForward", _changed(network, 7, network[7][:-1]), {}, "b2 is"),
-        "beta of another width": ("Int8ExpertsNorm", _changed(experts_norm, 9, experts_norm[9][:-1]), epsilon, "beta is"),
+        "beta of another width": (
+            "Int8ExpertsNorm",
+            _changed(experts_norm, 9, experts_norm[9][:-1]),
+            epsilon,
+            "beta is",
+        ),
         "residual of fewer rows": (
             "Int8LinearNorm",
             _changed(linear_norm, 5, linear_norm[5][:-1]),
