@@ -160,12 +160,13 @@ inline void pack_head(const Int8Heads& a, size_t head, size_t begin, size_t end,
         }
     }
     // Dots takes kDotsZeroPoint off each byte.
-    int32_t *low = integers(at.low_start), *high = integers(at.high_start), *start = integers(at.value_start);
+    int32_t *low = integers(at.low_start), *high = integers(at.high_start);
     for (size_t j = 0; j < tokens; ++j) {
         low[j] = a.key_sum[place + j] * kDotsZeroPoint;
         high[j] = a.key_sum[place + j] * (kDotsZeroPoint - kSymmetricZeroPoint);
     }
-    if (kDotsZeroPoint) {
+    if constexpr (kDotsZeroPoint != 0) {
+        int32_t* start = integers(at.value_start);
         sum_columns(reinterpret_cast<const int8_t*>(values), at.key_depth, 0, at.dim_blocks, start);
         for (size_t d = 0; d < a.stride; ++d) start[d] *= kDotsZeroPoint;
     }

@@ -140,6 +140,7 @@ void int8_attention(Call& call) {
         }
     });
     std::vector<const char*> of_text;
+    of_text.reserve(starts.size());
     for (const size_t start : starts) of_text.push_back(packed + start);
     const auto parts = query_parts(texts, of_text, rows, call.threads);
     call.parallel(parts.size(), [&](size_t task) {
