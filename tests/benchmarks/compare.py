@@ -6,7 +6,7 @@
     python tests/benchmarks/compare.py full full-int8 --fp32 full-fp32 -o compared [--corpus TEXTS] [--publish]
 
 Each contestant has a process of its own and must first give the vectors of the torch network, as closely as `contestants.py`
-says. Then they take turns. A turn is a pause, since threads of the one before spin for a while, then one to three calls that do
+says. Then they take turns. A turn is a pause, since threads of the one before spin for a while, then one to ten calls that do
 not count (until half a second is over), and then the call that is timed: what is compared is a stream of calls. Pages of memory
 and caches that were not used for a second are slow at first, on a guest above all, and every contestant waits for its turn longer
 than that. The first call that does not count is kept as the first call after a pause.

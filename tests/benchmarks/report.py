@@ -66,7 +66,7 @@ def heading(values: Values) -> str:
     versions = dict.fromkeys(one["version"] for one in values["contestants"].values() if "version" in one)
     (stream,) = (name for name in STREAMS if name in values["tokens"])
     tokens = values["tokens"][stream]
-    warm = "after one to three that do not count" if values.get("protocol") == 2 else "each right after a pause"
+    warm = "after up to ten that do not count" if values.get("protocol") == 2 else "each right after a pause"
     return (
         f"{machine['cpu']} ({', '.join(machine['instructions'])}), kernels {machine['kernels']}; {', '.join(versions)}.\n"
         f"Milliseconds of one call, batch x tokens, {warm}; {stream}: {len(tokens)} texts of {min(tokens)} to {max(tokens)} "
