@@ -81,7 +81,7 @@ def table(values: Values, threads: str, *, ranges: bool) -> str:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, entry in values["contestants"].items():
         if why := entry.get("absent") or entry.get("refused"):
-            lines.append(f"| {name} | {why} |{' |' * (len(head) - 2)}")
+            lines.append(f"| {name} | {' '.join(why.split())} |{' |' * (len(head) - 2)}")
             continue
         cells = []
         for shape in shapes:
