@@ -273,9 +273,11 @@ def _experts(num_experts: int, *, norm: bool) -> str:
     w1, w2, rows, scales, tops, h_scales, h_zero_points = expert_names(
         num_experts, "w1_", "w2_", "rows", "scales", "top", "h_scales", "h_zero_points"
     )
-    name, further, results = ("Norm <epsilon>", f"{_NORM_INPUTS}, ", _NORM_OUTPUTS) if norm else ("", "", "y")
+    name, further, results = "Int8Experts", "", "y"
+    if norm:
+        name, further, results = "Int8ExpertsNorm <epsilon>", f"{_NORM_INPUTS}, ", _NORM_OUTPUTS
     parts = [
-        f"Int8Experts{name} (quantized, scale, weights, expert_indices, bias, w1_scale, w2_scale, {further}{w1}, {w2})"
+        f"{name} (quantized, scale, weights, expert_indices, bias, w1_scale, w2_scale, {further}{w1}, {w2})"
         f" => ({results})\n{{",
         CONSTANTS,
         SORTED.format(experts=", ".join(map(str, range(num_experts)))),

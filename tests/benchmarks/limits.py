@@ -25,13 +25,13 @@ UNITS = Path(__file__).with_name("units")
 KERNELS = Path(__file__).parents[2] / "runtime" / "native" / "kernels"
 STATES = ("alone", "between", "shared", "disturbed")  # the best first
 # Flags of each source of `units`, by machine.
-_AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
+_AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
 _FLAGS = {
     "x86_64": {
         "amx": [*_AVX512, "-mamx-tile", "-mamx-int8"],
         "avx512": _AVX512,
-        "avxvnni": ["-mavx2", "-mfma", "-mavxvnni"],
-        "avx2": ["-mavx2", "-mfma"],
+        "avxvnni": ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
+        "avx2": ["-mavx2", "-mfma", "-mf16c"],
     },
     "aarch64": {"neon": ["-mcpu=generic+dotprod"], "neon_i8mm": ["-mcpu=generic+dotprod+i8mm"]},
 }
@@ -49,7 +49,7 @@ def compile_limits(folder: Path, machine: str | None = None, flags: Sequence[str
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     name = machine or platform.machine().lower()
     units = _FLAGS[{"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)]
-    sources: dict[Path, list[str]] = {UNITS.parent / "limits.cpp": [], KERNELS / "cpu.cpp": []}
+    sources: dict[Path, list[str]] = {UNITS.parent / "limits.cpp": [], KERNELS / "cpu.cpp": [], KERNELS / "x86.cpp": []}
     sources |= {UNITS / f"{name}.cpp": flags_of for name, flags_of in units.items()}
     objects = []
     for source, own in sources.items():

@@ -32,7 +32,7 @@ void configure() {
 bool usable() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
     constexpr int kRequestPermission = 0x1023, kTileData = 18;
-    return cpu().amx && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    return cpu().amx.usable && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
     return false;
 #endif

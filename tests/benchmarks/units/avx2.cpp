@@ -7,7 +7,7 @@
 namespace moembed::limits {
 namespace {
 
-bool usable() { return cpu().avx2; }
+bool usable() { return cpu().avx2.usable; }
 
 // A product and its addition to one of six sums.
 #define PAIR(to, sum) "vpmaddwd %[a], %[b], %%ymm" #to "\nvpaddd %%ymm" #to ", %%ymm" #sum ", %%ymm" #sum "\n"

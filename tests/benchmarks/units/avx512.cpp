@@ -7,8 +7,8 @@
 namespace moembed::limits {
 namespace {
 
-bool has_vnni() { return cpu().avx512vnni; }
-bool has_floats() { return cpu().avx512f; }
+bool has_vnni() { return cpu().avx512vnni.usable; }
+bool has_floats() { return cpu().avx512f.usable; }
 
 // Twelve sums in turn hide the latency of an instruction on every processor.
 #define TWELVE(op)                                                                                                   \

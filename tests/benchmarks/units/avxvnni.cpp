@@ -7,7 +7,7 @@
 namespace moembed::limits {
 namespace {
 
-bool usable() { return cpu().avxvnni; }
+bool usable() { return cpu().avxvnni.usable; }
 
 double registers(long rounds) {
     const __m256i a = _mm256_setzero_si256(), b = a;

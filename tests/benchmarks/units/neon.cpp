@@ -7,7 +7,7 @@
 namespace moembed::limits {
 namespace {
 
-bool usable() { return cpu().dotprod; }
+bool usable() { return cpu().dotprod.usable; }
 bool always() { return true; }
 
 // Twelve sums in turn hide the latency of an instruction.

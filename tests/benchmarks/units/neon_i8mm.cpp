@@ -7,7 +7,7 @@
 namespace moembed::limits {
 namespace {
 
-bool usable() { return cpu().i8mm; }
+bool usable() { return cpu().i8mm.usable; }
 
 #define USMMLA(sum) "usmmla v" #sum ".4s, %[a].16b, %[b].16b\n"
 
