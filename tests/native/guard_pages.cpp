@@ -1,0 +1,234 @@
+// Runs the products, feed-forward networks and integer attention of every table that this machine can run, with a page
+// without access right behind each buffer, or right before it: sanitizers do not see what AMX tiles load and store. Also
+// compares the results with those of the plain table, and checks that no tiles are left configured. Prints the tables.
+// test_guard_pages.py compiles it.
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "../../runtime/native/kernels/cpu.h"
+#include "../../runtime/native/kernels/select.h"
+
+using namespace moembed;
+
+namespace {
+
+enum class Guard { Behind, Before };
+
+Guard side;
+char current[200];
+
+void faulted(int) {
+    const ssize_t written = write(1, current, std::strlen(current));
+    _exit(written > 0 ? 1 : 2);
+}
+
+// A buffer of n elements whose last byte is the last, or whose first byte is the first, that may be touched.
+template <class T>
+class Guarded {
+public:
+    explicit Guarded(size_t n, size_t alignment = alignof(T)) : size(n) {
+        const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), bytes = n * sizeof(T);
+        length_ = (bytes + page - 1) / page * page + 2 * page;
+        base_ = static_cast<char*>(mmap(nullptr, length_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        if (length_ > 2 * page) mprotect(base_ + page, length_ - 2 * page, PROT_READ | PROT_WRITE);
+        char* end = base_ + length_ - page;
+        data = reinterpret_cast<T*>(side == Guard::Behind ? end - (bytes + alignment - 1) / alignment * alignment
+                                                          : base_ + page);
+    }
+    ~Guarded() { munmap(base_, length_); }
+    Guarded(const Guarded&) = delete;
+    Guarded& operator=(const Guarded&) = delete;
+
+    // Values from a generator that knows no library, so that they are the same everywhere.
+    void fill(uint64_t seed, float scale = 1) {
+        for (size_t i = 0; i < size; ++i) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            const auto bits = static_cast<uint32_t>(seed >> 33);
+            if constexpr (sizeof(T) == 1) {
+                data[i] = static_cast<T>(bits);
+            } else {
+                data[i] = (static_cast<float>(bits) / 1073741824.0f - 1.0f) * scale;
+            }
+        }
+    }
+    std::string bytes() const { return {reinterpret_cast<const char*>(data), size * sizeof(T)}; }
+
+    T* data;
+    size_t size;
+
+private:
+    char* base_;
+    size_t length_;
+};
+
+using Scratch = Guarded<uint8_t>;
+constexpr size_t kLine = 64;
+
+// The tiles that this thread has in use, as bits of XINUSE.
+uint64_t tiles_in_use() {
+#if defined(__x86_64__) && !defined(MOEMBED_AMX_EMULATED)
+    if (!cpu().amx.usable) return 0;
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+    return low & 0x60000;
+#else
+    return 0;
+#endif
+}
+
+std::string product(const Kernels& k, size_t rows, size_t depth, size_t blocks, bool listed) {
+    const size_t n = 16 * blocks;
+    Guarded<uint8_t> quantized(rows * depth * 4);
+    Guarded<int8_t> weight(n * depth * 4);
+    Guarded<float> scale(rows), weight_scale(n), bias(n), y(rows * n);
+    Guarded<int32_t> sums(n);
+    Guarded<size_t> source(rows), target(rows);
+    quantized.fill(1), weight.fill(2), scale.fill(3), weight_scale.fill(4), bias.fill(5);
+    for (size_t i = 0; i < rows; ++i) source.data[i] = rows - 1 - i, target.data[i] = (i + 1) % rows;
+    Product p;
+    p.quantized = quantized.data;
+    p.scale = scale.data;
+    p.source = listed ? source.data : nullptr;
+    p.target = listed ? target.data : nullptr;
+    p.rows = static_cast<int>(rows);
+    p.depth = depth;
+    p.zero_point = listed ? kGeluZeroPoint : kSymmetricZeroPoint;
+    p.weight = weight.data;
+    p.weight_scale = weight_scale.data;
+    p.bias = bias.data;
+    p.gelu = listed;
+    p.out = y.data;
+    p.out_stride = n;
+    if (listed) {
+        k.sum_columns(weight.data, depth, 0, blocks, sums.data);
+        p.column_sums = sums.data;
+    }
+    Scratch scratch(k.product_scratch(p), kLine);
+    k.product(p, 0, blocks, scratch.data);
+    return y.bytes();
+}
+
+std::string feed_forward(const Kernels& k, size_t rows, size_t hidden, size_t inner) {
+    Guarded<uint8_t> quantized(rows * hidden);
+    Guarded<int8_t> up_weight(inner * hidden), down_weight(inner * hidden);
+    Guarded<float> scale(rows), up_scale(inner), down_scale(hidden), up_bias(inner), down_bias(hidden),
+        y(rows * hidden);
+    quantized.fill(1), up_weight.fill(2), down_weight.fill(3), scale.fill(4, 0.01f), up_scale.fill(5, 0.01f);
+    down_scale.fill(6), up_bias.fill(7), down_bias.fill(8);
+    Product up, down;
+    up.quantized = quantized.data;
+    up.scale = scale.data;
+    up.rows = down.rows = static_cast<int>(rows);
+    up.depth = hidden / 4;
+    up.zero_point = kSymmetricZeroPoint;
+    up.weight = up_weight.data;
+    up.weight_scale = up_scale.data;
+    up.bias = up_bias.data;
+    up.gelu = true;
+    up.out_stride = inner;
+    down.depth = inner / 4;
+    down.zero_point = kGeluZeroPoint;
+    down.weight = down_weight.data;
+    down.weight_scale = down_scale.data;
+    down.bias = down_bias.data;
+    down.out = y.data;
+    down.out_stride = hidden;
+    Scratch scratch(k.feed_forward_scratch(up, down), kLine);
+    k.feed_forward(up, down, scratch.data);
+    return y.bytes();
+}
+
+std::string int8_attention(const Kernels& k, size_t tokens, size_t dim) {
+    const size_t heads = 2, stride = (dim + 15) / 16 * 16, places = heads * tokens, width = 3 * heads * dim;
+    Guarded<float> x(tokens * width), cos(tokens * dim / 2), sin(tokens * dim / 2), y(tokens * heads * dim);
+    Guarded<int64_t> positions(tokens);
+    Guarded<uint8_t> low(places * stride), high(places * stride), key(places * stride), value(places * stride);
+    Guarded<float> query_scale(places), key_scale(places), value_scale(places);
+    x.fill(1, 2), cos.fill(2), sin.fill(3);
+    for (size_t i = 0; i < tokens; ++i) positions.data[i] = static_cast<int64_t>(i);
+    Int8Heads a;
+    a.heads = heads;
+    a.dim = dim;
+    a.stride = stride;
+    a.tokens = tokens;
+    a.query_low = low.data;
+    a.query_high = high.data;
+    a.key = key.data;
+    a.value = value.data;
+    a.query_scale = query_scale.data;
+    a.key_scale = key_scale.data;
+    a.value_scale = value_scale.data;
+    a.cos = cos.data;
+    a.sin = sin.data;
+    a.positions = positions.data;
+    a.y = y.data;
+    if (tokens) k.encode_heads(a, x.data, width, 0, 3 * heads, 0, tokens);
+    Scratch scratch(k.int8_attention_scratch(a, tokens), kLine);
+    for (size_t head = 0; head < heads && tokens; ++head) {
+        k.int8_attention(a, head, 0, tokens, 0, tokens / 2, scratch.data);
+        k.int8_attention(a, head, 0, tokens, tokens / 2, tokens, scratch.data);
+    }
+    return y.bytes();
+}
+
+// All results of a table for a number of rows.
+std::vector<std::string> results(const Kernels& k, size_t rows) {
+    std::vector<std::string> all;
+    const auto add = [&](const char* what, size_t a, size_t b, auto compute) {
+        std::snprintf(current, sizeof current, "%s: %s of %zu rows, %zu x %zu, guard %s\n", k.name, what, rows, a, b,
+                      side == Guard::Behind ? "behind" : "before");
+        all.push_back(compute());
+        if (tiles_in_use()) {
+            std::printf("tiles are left configured: %s", current);
+            std::exit(1);
+        }
+    };
+    for (const size_t depth : {1, 15, 16, 24, 96}) {
+        for (const size_t blocks : {1, 2, 3}) {
+            for (const bool listed : {false, true})
+                add("product", 4 * depth, 16 * blocks, [&] { return product(k, rows, depth, blocks, listed); });
+        }
+    }
+    for (const size_t hidden : {16, 48, 128}) {
+        for (const size_t inner : {16, 80, 192})
+            add("feed_forward", hidden, inner, [&] { return feed_forward(k, rows, hidden, inner); });
+    }
+    for (const size_t dim : {2, 16, 24, 64})
+        add("int8_attention", dim, 2, [&] { return int8_attention(k, rows, dim); });
+    return all;
+}
+
+}  // namespace
+
+int main() {
+    struct sigaction action = {};
+    action.sa_handler = faulted;
+    sigaction(SIGSEGV, &action, nullptr);
+    sigaction(SIGBUS, &action, nullptr);
+    for (const size_t rows : {0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 257}) {
+        side = Guard::Behind;
+        const auto expected = results(*kernels_named("plain"), rows);
+        for (const Choice* c = choices(); c->kernels; ++c) {
+            if (!c->support.usable) continue;
+            for (const Guard guard : {Guard::Behind, Guard::Before}) {
+                side = guard;
+                if (results(*c->kernels, rows) == expected) continue;
+                std::printf("%s differs from plain: %zu rows\n", c->kernels->name, rows);
+                return 1;
+            }
+        }
+    }
+    for (const Choice* c = choices(); c->kernels; ++c) {
+        if (c->support.usable) std::printf("%s ", c->kernels->name);
+    }
+    std::printf("\n");
+    return 0;
+}
