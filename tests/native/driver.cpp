@@ -101,8 +101,14 @@ Outputs rows(const Kernels& k, uint64_t seed) {
     smooth.randomized(r);
     halves(t, [&](size_t a, size_t b) { k.quantize(x.data, width, a, b, quantized.data, scale.data); });
     out.add(quantized), out.add(scale);
-    halves(t, [&](size_t a, size_t b) { k.quantize_gelu(x.data, width, a, b, quantized.data, scale.data); });
-    out.add(quantized), out.add(scale);
+    const size_t inner = 16 * (1 + r.below(12));  // whole blocks of a product's columns
+    Exact<float> active(t * inner);
+    Exact<uint8_t> quantized_active(t * inner);
+    active.randomized(r);
+    if (t) active.data[0] = 3e38f, active.data[t * inner - 1] = 6e-6f;  // beyond float16, and subnormal in it
+    halves(t,
+           [&](size_t a, size_t b) { k.quantize_gelu(active.data, inner, a, b, quantized_active.data, scale.data); });
+    out.add(quantized_active), out.add(scale);
     Norm norm;
     norm.width = width;
     norm.epsilon = 1e-5f;
@@ -279,17 +285,25 @@ Outputs attentions(const Kernels& k, uint64_t seed) {
 Outputs int8_attentions(const Kernels& k, uint64_t seed) {
     Random r{seed};
     Outputs out;
-    const size_t heads = 1 + r.below(3), dim = r.below(2) ? 2 * (1 + r.below(40)) : 16 * (1 + r.below(5));
+    const size_t dim = r.below(2) ? 2 * (1 + r.below(40)) : 16 * (1 + r.below(5));
+    const size_t heads = dim % 16 ? 8 : 1 + r.below(3);  // so that all columns are whole blocks
     const size_t before = r.below(3), tokens = 1 + (r.below(8) ? r.below(70) : 500 + r.below(40));
     const size_t t = before + tokens + r.below(3), positions = t + r.below(3), stride = (dim + 15) / 16 * 16;
     const size_t places = heads * t;
-    Exact<float> x(t * 3 * heads * dim), cos(positions * dim / 2), sin(positions * dim / 2), y(t * heads * dim);
-    x.randomized(r, 2), cos.randomized(r), sin.randomized(r);
-    if (r.below(4) == 0) x.fill(0);
+    const size_t depth = 1 + r.below(20), columns = 3 * heads * dim;
+    Exact<uint8_t> quantized(t * 4 * depth);
+    Exact<int8_t> weight(4 * depth * columns);
+    Exact<float> scale(t), weight_scale(columns), bias(columns);
+    Exact<float> cos(positions * dim / 2), sin(positions * dim / 2), y(tokens * heads * dim);
+    quantized.randomized(r), weight.randomized(r), scale.randomized(r), weight_scale.randomized(r),
+        bias.randomized(r, 2);
+    cos.randomized(r), sin.randomized(r);
+    if (r.below(4) == 0) weight.fill(0);
     Exact<int64_t> at(t);
     for (size_t i = 0; i < t; ++i) at.data[i] = static_cast<int64_t>(r.below(positions));
     Exact<uint8_t> low(places * stride), high(places * stride), key(places * stride), value(places * stride);
     Exact<float> query_scale(places), key_scale(places), value_scale(places);
+    Exact<int32_t> key_sum(places);
     Int8Heads a;
     a.heads = heads;
     a.dim = dim;
@@ -305,16 +319,34 @@ Outputs int8_attentions(const Kernels& k, uint64_t seed) {
     a.cos = cos.data;
     a.sin = sin.data;
     a.positions = at.data;
-    a.y = y.data;
+    a.key_sum = key_sum.data;
+    const size_t split = dim % 16 ? 3 * heads : 1 + r.below(3 * heads);  // slices of two tasks
     halves(t, [&](size_t first, size_t last) {
-        const size_t width = 3 * heads * dim;
-        if (first < last) k.encode_heads(a, x.data + first * width, width, 0, 3 * heads, first, last);
+        Product p;
+        p.quantized = quantized.data + first * 4 * depth;
+        p.scale = scale.data + first;
+        p.rows = static_cast<int>(last - first);
+        p.depth = depth;
+        p.zero_point = kSymmetricZeroPoint;
+        p.weight = weight.data;
+        p.weight_scale = weight_scale.data;
+        p.bias = bias.data;
+        for (const size_t slice : {size_t{0}, split}) {
+            const size_t after = slice ? 3 * heads : split;
+            if (slice == after) continue;
+            Lines scratch(k.project_heads_scratch(p, a, slice, after));
+            k.project_heads(p, a, slice, after, first, scratch.data);
+        }
     });
-    out.add(query_scale), out.add(key_scale), out.add(value_scale);
+    out.add(query_scale), out.add(key_scale), out.add(value_scale), out.add(key_sum);
+    const size_t size = k.packed_head_bytes(a, tokens);
+    Lines packed(heads * size);
+    for (size_t head = 0; head < heads; ++head)
+        k.pack_head(a, head, before, before + tokens, static_cast<char*>(packed.data) + head * size);
     halves(tokens, [&](size_t first, size_t last) {
         Lines scratch(k.int8_attention_scratch(a, tokens));
-        for (size_t head = 0; head < heads; ++head)
-            k.int8_attention(a, head, before, before + tokens, first, last, scratch.data);
+        k.int8_attention(a, packed.data, before, before + tokens, first, last, y.data + first * heads * dim,
+                         scratch.data);
     });
     out.add(y);
     return out;

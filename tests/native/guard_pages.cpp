@@ -147,12 +147,18 @@ std::string feed_forward(const Kernels& k, size_t rows, size_t hidden, size_t in
 }
 
 std::string int8_attention(const Kernels& k, size_t tokens, size_t dim) {
-    const size_t heads = 2, stride = (dim + 15) / 16 * 16, places = heads * tokens, width = 3 * heads * dim;
-    Guarded<float> x(tokens * width), cos(tokens * dim / 2), sin(tokens * dim / 2), y(tokens * heads * dim);
+    const size_t heads = dim % 16 ? 8 : 2, stride = (dim + 15) / 16 * 16, places = heads * tokens;
+    const size_t columns = 3 * heads * dim, depth = 12;
+    Guarded<uint8_t> quantized(tokens * 4 * depth);
+    Guarded<int8_t> weight(columns * 4 * depth);
+    Guarded<float> scale(tokens), weight_scale(columns), bias(columns);
+    Guarded<float> cos(tokens * dim / 2), sin(tokens * dim / 2), y(tokens * heads * dim);
+    quantized.fill(1), weight.fill(4), scale.fill(5), weight_scale.fill(6), bias.fill(7);
     Guarded<int64_t> positions(tokens);
     Guarded<uint8_t> low(places * stride), high(places * stride), key(places * stride), value(places * stride);
     Guarded<float> query_scale(places), key_scale(places), value_scale(places);
-    x.fill(1, 2), cos.fill(2), sin.fill(3);
+    Guarded<int32_t> key_sum(places);
+    cos.fill(2), sin.fill(3);
     for (size_t i = 0; i < tokens; ++i) positions.data[i] = static_cast<int64_t>(i);
     Int8Heads a;
     a.heads = heads;
@@ -169,13 +175,27 @@ std::string int8_attention(const Kernels& k, size_t tokens, size_t dim) {
     a.cos = cos.data;
     a.sin = sin.data;
     a.positions = positions.data;
-    a.y = y.data;
-    if (tokens) k.encode_heads(a, x.data, width, 0, 3 * heads, 0, tokens);
-    Scratch scratch(k.int8_attention_scratch(a, tokens), kLine);
-    for (size_t head = 0; head < heads && tokens; ++head) {
-        k.int8_attention(a, head, 0, tokens, 0, tokens / 2, scratch.data);
-        k.int8_attention(a, head, 0, tokens, tokens / 2, tokens, scratch.data);
+    a.key_sum = key_sum.data;
+    if (!tokens) return {};
+    Product p;
+    p.quantized = quantized.data;
+    p.scale = scale.data;
+    p.rows = static_cast<int>(tokens);
+    p.depth = depth;
+    p.zero_point = kSymmetricZeroPoint;
+    p.weight = weight.data;
+    p.weight_scale = weight_scale.data;
+    p.bias = bias.data;
+    {
+        Scratch scratch(k.project_heads_scratch(p, a, 0, 3 * heads), kLine);
+        k.project_heads(p, a, 0, 3 * heads, 0, scratch.data);
     }
+    const size_t size = k.packed_head_bytes(a, tokens);
+    Scratch packed(heads * size, kLine), scratch(k.int8_attention_scratch(a, tokens), kLine);
+    for (size_t head = 0; head < heads; ++head) k.pack_head(a, head, 0, tokens, packed.data + head * size);
+    const size_t half = tokens / 2;
+    k.int8_attention(a, packed.data, 0, tokens, 0, half, y.data, scratch.data);
+    k.int8_attention(a, packed.data, 0, tokens, half, tokens, y.data + half * heads * dim, scratch.data);
     return y.bytes();
 }
 
