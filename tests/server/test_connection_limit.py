@@ -139,7 +139,7 @@ def test_connection_with_an_unsent_response_is_not_idle():
     """A response that is written but not completely sent must not be cut off."""
     with running("--threads", "1", "--max-connections", "20") as server, server.connect() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        texts = json.dumps({"inputs": ["a"] * 800, "prompt_name": "query"}).encode()
+        texts = json.dumps({"inputs": ["a"] * 1100, "prompt_name": "query"}).encode()
         reader.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(texts), texts))
         answer = reader.recv(1000)
         flood = [server.connect() for _ in range(60)]

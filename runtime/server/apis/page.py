@@ -1,12 +1,13 @@
 """Page at `/`, and the endpoints that only the page needs: the models served, and the routing of a text's tokens."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from moembed.pull.opening import DEFAULT_FOLDER
+from moembed.server.apis.digits import json_list
 from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.apis.health import ErrorReply
 from moembed.server.engine.service import Service
@@ -118,7 +119,7 @@ async def _routing(service: Service, body: RoutingRequest) -> Reply:
     engine, suffix = service.engine(body.model)
     routing = await engine.routing(body.input, task=requested_task(body.input_type, None, suffix))
     rows = zip(routing.layers, routing.experts, routing.weights, routing.load.tolist(), strict=True)
-    layers = [Layer(layer, experts.tolist(), weights.tolist(), load) for layer, experts, weights, load in rows]
+    layers = [Layer(layer, experts.tolist(), json_list(weights), load) for layer, experts, weights, load in rows]
     reply = RoutingReply(engine.name, routing.num_experts, list(routing.tokens), layers)
     return Reply(reply, model=engine.name, texts=1, tokens=len(routing.tokens))
 
@@ -127,7 +128,7 @@ def _error_body(error: ApiError) -> ErrorReply:
     return ErrorReply(error.message)
 
 
-def _file(path: Path) -> Callable[[Service, Any], Awaitable[Reply]]:
+def _file(path: Path) -> Callable[[Service, Any], Coroutine[Any, Any, Reply]]:
     content, headers = path.read_bytes(), _HEADERS | {"content-type": _TYPES[path.suffix]}
 
     async def handle(_service: Service, _body: None) -> Reply:
