@@ -200,3 +200,22 @@ def test_close_drains_and_then_rejects():
             await scheduler.submit(rows(1), RowOutput.EMBEDDING)
 
     scheduled(doubled(0.02), scenario, call_tokens=20)
+
+
+def test_clients_that_ask_again_share_a_call():
+    clients, times = 8, 20
+
+    async def scenario(scheduler, observer):
+        async def client(number):
+            for _ in range(times):
+                (found,) = await scheduler.submit(rows(number), RowOutput.EMBEDDING)
+                assert found == [2.0 * number]
+
+        await asyncio.gather(*map(client, range(clients)))
+        return observer.calls
+
+    calls = scheduled(doubled(0.02), scenario)
+    assert sum(calls) == clients * times
+    # Two for each turn, if a call took its rows before the results of the last one are delivered.
+    assert len(calls) < 1.5 * times
+    assert max(calls) == clients
