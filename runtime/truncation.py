@@ -109,8 +109,7 @@ def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy) -
     Raises:
         InputError: the prompt is too long.
     """
-    (framed,) = tokenizer.encode([""], prefix=prompt)
-    _room(len(framed) - 2, limit, policy)
+    _room(tokenizer.count_prefix(prompt), limit, policy)
 
 
 def windows_of(

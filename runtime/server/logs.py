@@ -17,6 +17,8 @@ LOGGER = logging.getLogger("moembed.server")
 # Seconds between two warnings about a kind of requests.
 _WARNING_SECONDS = 3600.0
 
+# `json.dumps` with arguments makes an encoder for each line.
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _warned: dict[tuple[str, str], float] = {}
 
 
@@ -32,7 +34,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0]:
             frames = traceback.extract_tb(record.exc_info[2])
             line["failure"] = [record.exc_info[0].__name__, *(f"{f.filename}:{f.lineno}" for f in frames)]
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _encode(line)
 
 
 def configure(level: str) -> None:
@@ -49,7 +51,8 @@ def configure(level: str) -> None:
 def log(level: int, **fields: Any) -> None:
     """Write a log line."""
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "", extra={"fields": fields})
+        # Not `LOGGER.log`, which walks up the stack for the caller's name, which no line shows.
+        LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, "", 0, "", (), None, extra={"fields": fields}))
 
 
 class LogReporter(Reporter):

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -27,6 +28,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"moembed_{name}", text, labels, registry=registry)
@@ -64,14 +66,21 @@ class Metrics:
     def observe(self, record: Record, seconds: float) -> None:
         """Count a finished request."""
         api, endpoint = record.api or "none", record.endpoint or "none"
-        self.requests.labels(api, endpoint, str(record.status)).inc()
-        self.seconds.labels(endpoint).observe(seconds)
+        self._child(self.requests, api, endpoint, str(record.status)).inc()
+        self._child(self.seconds, endpoint).observe(seconds)
         if record.refused:
-            self.refused.labels(api, record.refused).inc()
-        if record.reply.model:
-            self.texts.labels(record.reply.model).inc(record.reply.texts)
-            self.tokens.labels(record.reply.model).inc(record.reply.tokens)
-            self.truncated.labels(record.reply.model, api).inc(len(record.reply.truncated))
+            self._child(self.refused, api, record.refused).inc()
+        if model := record.reply.model:
+            self._child(self.texts, model).inc(record.reply.texts)
+            self._child(self.tokens, model).inc(record.reply.tokens)
+            self._child(self.truncated, model, api).inc(len(record.reply.truncated))
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """Return a metric with labels; `labels` of prometheus_client takes a lock and checks them each time."""
+        child = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
 
     def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format."""

@@ -21,12 +21,16 @@ class Tracing:
             self._trace, self._propagate = trace, propagate
             self._tracer = trace.get_tracer("moembed")
 
+    @property
+    def enabled(self) -> bool:
+        """Whether spans go anywhere: OpenTelemetry is installed, and has a provider; one may be set at any time."""
+        return self._trace is not None and not isinstance(
+            self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider
+        )
+
     @contextlib.contextmanager
     def span(self, scope: Scope, record: Record) -> Iterator[None]:
-        """Trace a request. The record's final values become attributes; none contains text of a user."""
-        if self._trace is None:
-            yield
-            return
+        """Trace a request, if `enabled`. The record's final values become attributes; none contains text of a user."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         context = self._propagate.extract(headers)
         with self._tracer.start_as_current_span(scope["method"], context, kind=self._trace.SpanKind.SERVER) as span:

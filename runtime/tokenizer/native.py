@@ -6,10 +6,10 @@ It gives the ids and spans of `tokenizers`, for one family of tokenizers; `moemb
 import ctypes
 import mmap
 import weakref
+from array import array
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,27 +91,32 @@ class NativeTokenizer:
         self, texts: Sequence[str], *, spans: bool, most: int | None, last: bool = False
     ) -> tuple[list[int], NDArray[np.int32], NDArray[np.int64]]:
         encoded = [text.encode() for text in texts]
-        starts = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(text) for text in encoded], out=starts[1:])
+        # An array's address takes a third of the time that NumPy takes for that of its own.
+        starts = array("q", accumulate(map(len, encoded), initial=0))
         found = self._library.moembed_tokenizer_encode(
-            self._handle, b"".join(encoded), starts.ctypes.data, len(texts), spans, -1 if most is None else most, last
+            self._handle,
+            b"".join(encoded),
+            starts.buffer_info()[0],
+            len(texts),
+            spans,
+            -1 if most is None else most,
+            last,
         )
         if not found:
             raise MemoryError(f"no memory to tokenize {starts[-1]} bytes of text")
         try:
             tokens = found.contents
-            rows = _copied(tokens.rows, np.empty(len(texts) + 1, np.int64))
-            ids = _copied(tokens.ids, np.empty(rows[-1], np.int32))
-            where = _copied(tokens.spans, np.empty((rows[-1] if spans else 0, 2), np.int64))
+            rows: list[int] = memoryview(_copied(tokens.rows, 8 * (len(texts) + 1))).cast("q").tolist()
+            ids = np.frombuffer(_copied(tokens.ids, 4 * rows[-1]), np.int32)
+            where = np.frombuffer(_copied(tokens.spans, 16 * rows[-1] if spans else 0), np.int64).reshape(-1, 2)
         finally:
             self._library.moembed_tokens_free(found)
-        return rows.tolist(), ids, where
+        return rows, ids, where
 
 
-def _copied(pointer: int | None, target: NDArray[Any]) -> NDArray[Any]:
-    if target.nbytes:
-        ctypes.memmove(target.ctypes.data, pointer or 0, target.nbytes)
-    return target
+def _copied(pointer: int | None, size: int) -> bytearray:
+    """Return a copy of the library's memory, which can be written to."""
+    return bytearray(ctypes.string_at(pointer or 0, size)) if size else bytearray()
 
 
 def _close(library: ctypes.CDLL, handle: int, file: NDArray[np.uint8]) -> None:

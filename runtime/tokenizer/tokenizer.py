@@ -20,6 +20,8 @@ from moembed.tokenizer.native import VOCABULARY_FILE, NativeTokenizer
 Ids = NDArray[np.int32]
 Backend = Literal["auto", "native", "tokenizers"]
 _BATCH_SIZE = 1024
+# Callers may put any text in front: only some short ones are kept.
+_MAX_KEPT_PREFIX, _MAX_KEPT_PREFIXES = 256, 64
 _JSON = "tokenizer.json"
 
 
@@ -82,6 +84,7 @@ class Tokenizer:
         native = None if backend == "tokenizers" else _native(bundle, required=backend == "native")
         self.backend = "native" if native else "tokenizers"
         self._implementation = native or _reference(bundle)
+        self._prefixes: dict[str, int] = {}  # tokens of the prompts, which every call counts
         self.bos, self.eos, self.pad = (getattr(self._implementation, name) for name in ("bos", "eos", "pad"))
 
     def encode(
@@ -106,6 +109,16 @@ class Tokenizer:
                 _refuse(batch, first + start)
                 raise
             yield from found
+
+    def count_prefix(self, prefix: str) -> int:
+        """Return the number of tokens of a text in front of others, by itself and without special tokens."""
+        count = self._prefixes.get(prefix)
+        if count is None:
+            (framed,) = self.encode([""], prefix=prefix)
+            count = len(framed) - 2
+            if len(prefix) <= _MAX_KEPT_PREFIX and len(self._prefixes) < _MAX_KEPT_PREFIXES:
+                self._prefixes[prefix] = count
+        return count
 
     def encode_with_offsets(
         self, text: str, *, prefix: str = "", max_tokens: int | None = None

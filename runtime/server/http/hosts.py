@@ -7,6 +7,7 @@ Origin.
 
 import re
 import socket
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from starlette.types import Scope
@@ -21,6 +22,7 @@ _PATTERN = re.compile(rf"\*|\*?\.[0-9a-z_.-]+|{_HOST}|[0-9a-f:.]+", re.ASCII)
 # The last two are the names of the host machine inside a container.
 _LOCAL_NAMES = ("localhost", ".localhost", "host.docker.internal", "host.containers.internal")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
+_MAX_KEPT = 64
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -111,6 +113,12 @@ def _canonical(host: str) -> str:
 
 
 def _address(name: str) -> IPv4Address | IPv6Address | None:
+    # Longer names are not kept: clients choose them.
+    return _parse_address(name) if len(name) <= _MAX_KEPT else _parse_address.__wrapped__(name)
+
+
+@lru_cache(256)
+def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(name)
     except ValueError:

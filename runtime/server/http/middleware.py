@@ -2,8 +2,8 @@
 
 import hashlib
 import hmac
+import random
 import time
-import uuid
 from collections.abc import Collection, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,7 +51,10 @@ class ObservabilityMiddleware:
         self._active += 1
         self._metrics.active.set(self._active)
         try:
-            with self._tracing.span(scope, record):
+            if self._tracing.enabled:
+                with self._tracing.span(scope, record):
+                    await self._app(scope, receive, send_with_id)
+            else:
                 await self._app(scope, receive, send_with_id)
         finally:
             self._active -= 1
@@ -142,12 +145,12 @@ class AuthMiddleware:
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
-    value: bytes = dict(scope["headers"]).get(name, b"")
-    return value
+    # The last one counts.
+    return next((value for given, value in reversed(scope["headers"]) if given == name), b"")
 
 
 def _request_id(given: bytes) -> str:
     text = given.decode("ascii", "replace")
     if 0 < len(text) <= _MAX_REQUEST_ID and text.isprintable() and text.isascii():
         return text
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(128):032x}"  # an id, not a secret

@@ -8,6 +8,8 @@ from moembed.server.apis.endpoint import Endpoint
 from moembed.server.apis.registry import APIS
 
 _ENDPOINTS: tuple[Endpoint, ...] = tuple(endpoint for api in APIS for endpoint in api.endpoints)
+# Paths that are canonical already: those of nearly all requests.
+_PATHS = frozenset(endpoint.path for endpoint in _ENDPOINTS if not endpoint.parameter)
 # Prefixes that clients add by mistake: the base URL of this or another API, or the full URL of an endpoint.
 _BASES = ("/v1", "/v2", "/api", *(e.path for e in _ENDPOINTS if e.method == "POST" and e.path != "/"))
 # The base of OpenAI clients. It may be missing: TEI serves /embeddings, too.
@@ -21,6 +23,8 @@ def normalize_path(scope: Scope) -> None:
     An absolute form is `GET http://host/path` (RFC 9112, section 3.2.2).
     """
     path: str = scope["path"]
+    if path in _PATHS:
+        return
     if absolute := _ABSOLUTE.match(path):
         path = path[absolute.end() :]
         others = [(name, value) for name, value in scope["headers"] if name != b"host"]
