@@ -2,14 +2,17 @@
 
     python tests/benchmarks/serve_load.py [BUNDLE ...] [-o RESULT]
 
-For the built-in model, or for each bundle, it measures: the time from the start of the process until it is ready, and the memory
-then; closed-loop clients that send one text at a time; the same without batching (`--call-tokens 1`: one text per model call);
-and a client with short queries beside one with documents in bulk. Prints a Markdown table and writes it to RESULT.md, with all
-values in RESULT.json. `--publish` puts both beside this file, and a summary into `docs/benchmarks.md`.
+For the built-in model, or for each bundle, it measures: the time that the server adds to a short query, and the share of the rate
+of batches that its clients get (both against an embedder in a process of its own, in turns); the time from the start of the
+process until it is ready, and the memory then; closed-loop clients that send one text at a time; the same without batching
+(`--call-tokens 1`: one text per model call); and a client with short queries beside one with documents in bulk. Prints a
+Markdown table and writes it to RESULT.md, with all values in RESULT.json. `--publish` puts both beside this file, and a
+summary into `docs/benchmarks.md`.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import time
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks import PAGE, Block
+from direct import Direct
 from load import Outcome, in_turn, percentile
 from processes import Process, running
 from serve_texts import embed, requests_of, texts_of
@@ -26,6 +30,7 @@ from moembed import Embedder
 from moembed.verify.machine import this_machine
 
 CLIENTS = (1, 8, 64)
+MANY = 32  # clients whose rate is compared with that of batches
 HERE = Path(__file__).with_suffix("")
 BLOCK = Block(PAGE, "server", "python tests/benchmarks/serve_load.py [BUNDLE ...] --publish")
 # Documents per request of a client that builds an index.
@@ -78,9 +83,48 @@ def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
         ]
         found["beside"] = beside(server, requests, seconds)
         found["after_mb"] = server.memory()
+    with running(*flags) as server, Direct(bundle, texts_of(requests["query"])) as direct:
+        found["overhead"] = overhead(server, direct, requests["query"], seconds)
     with running(*flags, "--call-tokens", "1") as server:
         found["one_by_one"] = [row(server, requests["query"], "query", clients, seconds) for clients in CLIENTS]
     return found
+
+
+def overhead(server: Process, direct: Direct, requests: list[bytes], seconds: float) -> dict[str, float]:
+    """Compare the server with the embedder, in turns of a second: one client's median, and the rate of many clients."""
+    found: dict[str, list[float]] = {name: [] for name in ("call_ms", "request_ms", "texts_per_s", "requests_per_s")}
+    for ask in (lambda: one_by_one(server, requests, 0.5), direct.median_ms, direct.texts_per_s):
+        ask()  # warm-up
+    for _ in range(max(3, round(seconds))):
+        found["call_ms"].append(direct.median_ms())
+        found["request_ms"].append(one_by_one(server, requests, 1))
+        found["texts_per_s"].append(direct.texts_per_s())
+        start = time.perf_counter()
+        outcomes = asyncio.run(in_turn(server.address, requests, clients=MANY, seconds=1))
+        found["requests_per_s"].append(len(outcomes) / (time.perf_counter() - start))
+    more = [request - call for request, call in zip(found["request_ms"], found["call_ms"], strict=True)]
+    share = [a / b for a, b in zip(found["requests_per_s"], found["texts_per_s"], strict=True)]
+    result = {name: round(statistics.median(values), 2) for name, values in found.items()}
+    return result | {"more_ms": round(statistics.median(more), 2), "share": round(statistics.median(share), 3)}
+
+
+def one_by_one(server: Process, requests: list[bytes], seconds: float) -> float:
+    """Return the median time of requests over one connection, in ms; the client blocks, as `ab` and most clients do."""
+    times = []
+    with server.connect() as connection:
+        end = time.perf_counter() + seconds
+        for raw in itertools.cycle(requests):
+            start = time.perf_counter()
+            connection.sendall(raw)
+            answer = connection.recv(2**16)
+            head, _, body = answer.partition(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            while len(body) < length:
+                body += connection.recv(2**16)
+            times.append(1e3 * (time.perf_counter() - start))
+            if start > end:
+                return statistics.median(times)
+    raise AssertionError
 
 
 def started(flags: tuple[str, ...]) -> float:
@@ -161,6 +205,16 @@ def summary(result: dict[str, Any]) -> str:
             cells = [clients, query["per_s"], f"{query['p50_ms']}, {query['p99_ms']}", alone[clients]["per_s"]]
             cells += [document["per_s"], f"{document['p50_ms']}, {document['p99_ms']}"]
             lines.append(f"| {name if clients == CLIENTS[0] else ''} | {' | '.join(map(str, cells))} |")
+    lines += [
+        "",
+        f"|  | `encode_query`, ms | 1 client, ms | more, ms | batches, texts/s | requests/s, {MANY} clients | share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in result["models"].items():
+        way = found["overhead"]
+        cells = [way[key] for key in ("call_ms", "request_ms", "more_ms")]
+        cells += [round(way["texts_per_s"]), round(way["requests_per_s"]), way["share"]]
+        lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     lines.append("")
     for name, found in result["models"].items():
         idle, ready = found["idle_mb"], statistics.median(found["ready_s"])
@@ -188,6 +242,13 @@ def markdown(result: dict[str, Any]) -> list[str]:
                 f"{r['p50_ms']} | {r['p99_ms']} | {r['texts_per_call']} | {r['server_cpus']}, {r['client_cpus']} |"
                 for r in rows
             ]
+        way = found["overhead"]
+        lines += [
+            "",
+            f"A short query takes {way['call_ms']} ms in `encode_query` and {way['request_ms']} ms as a request of one client: "
+            f"{way['more_ms']} ms more. {MANY} clients get {way['requests_per_s']:.0f} requests/s, {way['share']} of the "
+            f"{way['texts_per_s']:.0f} texts/s in batches.",
+        ]
         lines += ["", "| a short query beside | p50 ms | p99 ms |", "|---|---|---|"]
         lines += [f"| {kind} | {r['p50_ms']} | {r['p99_ms']} |" for kind, r in found["beside"].items()]
         lines.append("")
