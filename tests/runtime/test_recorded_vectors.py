@@ -14,9 +14,9 @@ from moembed.inference.kernels import PORTABLE
 from support.folders import DATA
 
 TEXTS = [line for line in (DATA / "sentences.txt").read_text("utf-8").splitlines() if line][::4]
-STATES = "78b4cc6cda2f151c2754b8319dd588ec338404e3a7ce5fb91d18c81b058d868f"
-VECTORS = "09ada5c5ffdc13860182050a76d92498a0b9c02863db03e267f53052a6b9d575"
-SHORT = "6b204a73857ae31c39c7c78ea11b4858d4d3d1745613950c6f56e576b5dcb4cb"
+STATES = "aef1659b707faf682a5521e7581c47c93527bb21d34ffe4c47002bba889862a9"
+VECTORS = "7c71f8c9b96d347fc333a88eed87cdfdee5ff09aef7e9e7681da43a302b5f532"
+SHORT = "bc30d417a4312f3d0f1f514412ecd4717392991cb3f372e0ef096dc04a1030cc"
 
 
 @pytest.fixture(scope="module")
