@@ -130,7 +130,8 @@ inline void transpose_fours(const uint8_t* const rows[4], uint8_t* out) {
 
 // out[4 * i + r] = rows[r][i] for i < 16 and r < 4.
 inline void interleave(const uint8_t* const rows[4], uint8_t* out) {
-    vst4q_u8(out, {{vld1q_u8(rows[0]), vld1q_u8(rows[1]), vld1q_u8(rows[2]), vld1q_u8(rows[3])}});
+    const uint8x16x4_t all = {{vld1q_u8(rows[0]), vld1q_u8(rows[1]), vld1q_u8(rows[2]), vld1q_u8(rows[3])}};
+    vst4q_u8(out, all);  // a macro in clang, whose argument may not be a list
 }
 
 constexpr int kFloatRows = 4;
