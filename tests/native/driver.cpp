@@ -188,7 +188,10 @@ Outputs products(const Kernels& k, uint64_t seed) {
     Exact<float> scale(t), weight_scale(n), bias(n), y(t * n);
     Exact<int32_t> sums(n);
     quantized.randomized(r), weight.randomized(r), scale.randomized(r), weight_scale.randomized(r), bias.randomized(r);
-    if (r.below(4) == 0) quantized.fill(255), weight.fill(0x81);
+    // Pairs of these overflow 16 bits: all of one sign, or of both.
+    const size_t extreme = r.below(4);
+    if (extreme < 2) quantized.fill(255), weight.fill(0x81);
+    for (size_t i = 0; extreme == 1 && i < weight.size; ++i) weight.data[i] = r.below(2) ? 127 : -127;
     const auto source = shuffled(r, t), target = shuffled(r, t);
     halves(blocks, [&](size_t a, size_t b) { k.sum_columns(weight.data, depth, a, b, sums.data); });
     for (int way = 0; way < 4; ++way) {

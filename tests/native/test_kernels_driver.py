@@ -67,3 +67,14 @@ def test_aarch64_gives_the_same_bytes(tmp_path, monkeypatch):
         found = ran(["qemu-aarch64", "-cpu", processor, there], shapes=60)
         assert found[1:] == (tables, expected)
         assert cpu in (found[0], None)
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize(("processor", "tables"), [("Nehalem", ["plain"]), ("Haswell", ["avx2", "plain"])])
+def test_old_x86_gives_the_same_bytes(tmp_path, processor, tables):
+    """K06 and K09: also what runs amd64 images on other processors, which often have no AVX."""
+    if build.Target.of().machine != "x86_64" or not shutil.which("qemu-x86_64"):
+        pytest.skip("needs x86-64 and qemu-user: apt-get install qemu-user")
+    driver = compiled(tmp_path)
+    *_, expected = ran([driver], shapes=20)
+    assert ran(["qemu-x86_64", "-cpu", processor, driver], shapes=20)[1:] == (tables, expected)
