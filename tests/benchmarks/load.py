@@ -96,7 +96,8 @@ class Connection(asyncio.Protocol):
         for line in head.split(b"\r\n")[1:]:
             name, _, value = line.partition(b":")
             fields[bytes(name).lower()] = bytes(value).strip()
-        if len(rest) < int(fields.get(b"content-length", b"0")):
+        chunked = fields.get(b"transfer-encoding") == b"chunked"
+        if not rest.endswith(b"\r\n0\r\n\r\n") if chunked else len(rest) < int(fields.get(b"content-length", b"0")):
             return
         self._buffer.clear()
         self.closing = fields.get(b"connection") == b"close"
