@@ -205,13 +205,15 @@ def summary(result: dict[str, Any]) -> str:
             cells = [clients, query["per_s"], f"{query['p50_ms']}, {query['p99_ms']}", alone[clients]["per_s"]]
             cells += [document["per_s"], f"{document['p50_ms']}, {document['p99_ms']}"]
             lines.append(f"| {name if clients == CLIENTS[0] else ''} | {' | '.join(map(str, cells))} |")
-    lines += [
-        "",
-        f"|  | `encode_query`, ms | 1 client, ms | more, ms | batches, texts/s | requests/s, {MANY} clients | share |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, found in result["models"].items():
-        way = found["overhead"]
+    # Measurements from before this was measured are shown without it.
+    ways = {name: found["overhead"] for name, found in result["models"].items() if "overhead" in found}
+    if ways:
+        lines += [
+            "",
+            f"|  | `encode_query`, ms | 1 client, ms | more, ms | batches, texts/s | requests/s, {MANY} clients | share |",
+            "|---|---|---|---|---|---|---|",
+        ]
+    for name, way in ways.items():
         cells = [way[key] for key in ("call_ms", "request_ms", "more_ms")]
         cells += [round(way["texts_per_s"]), round(way["requests_per_s"]), way["share"]]
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
@@ -242,13 +244,13 @@ def markdown(result: dict[str, Any]) -> list[str]:
                 f"{r['p50_ms']} | {r['p99_ms']} | {r['texts_per_call']} | {r['server_cpus']}, {r['client_cpus']} |"
                 for r in rows
             ]
-        way = found["overhead"]
-        lines += [
-            "",
-            f"A short query takes {way['call_ms']} ms in `encode_query` and {way['request_ms']} ms as a request of one client: "
-            f"{way['more_ms']} ms more. {MANY} clients get {way['requests_per_s']:.0f} requests/s, {way['share']} of the "
-            f"{way['texts_per_s']:.0f} texts/s in batches.",
-        ]
+        if way := found.get("overhead"):
+            lines += [
+                "",
+                f"A short query takes {way['call_ms']} ms in `encode_query` and {way['request_ms']} ms as a request of one "
+                f"client: {way['more_ms']} ms more. {MANY} clients get {way['requests_per_s']:.0f} requests/s, {way['share']} "
+                f"of the {way['texts_per_s']:.0f} texts/s in batches.",
+            ]
         lines += ["", "| a short query beside | p50 ms | p99 ms |", "|---|---|---|"]
         lines += [f"| {kind} | {r['p50_ms']} | {r['p99_ms']} |" for kind, r in found["beside"].items()]
         lines.append("")
