@@ -54,9 +54,9 @@ def _norm(model: ir.Model, norm: ir.Node) -> None:
         node = value.producer() if value is not None else None
         if node is None or node.domain != DOMAIN or _only_reader(node) is not norm or other is value:
             continue
-        if node.op_type == "Int8Linear" and _zero_point(node) != SYMMETRIC_ZERO_POINT:
-            continue
         if node.op_type not in _WITH_NORM:
+            continue
+        if node.op_type == "Int8Linear" and _zero_point(node) != SYMMETRIC_ZERO_POINT:
             continue
         at = _WITH_NORM[node.op_type]
         inputs = [*node.inputs[:at], other, *others, *node.inputs[at:]]

@@ -110,8 +110,8 @@ class Rewriter:
                 self._experts(node)
             if weight is not None and weight.kind is Kind.NORM2 and weight.layer is not None:
                 self.log(f"quantized layer {weight.layer + 1} of {self._layers}")
+        drop_unused(self.model)  # first: float nodes that nothing needs any more still read values that are to be fused
         fuse(self.model, integer_attention=self.recipe.attention == "integer")
-        drop_unused(self.model)
         self._replace_functions()
         return self.model
 

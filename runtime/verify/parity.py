@@ -18,8 +18,6 @@ from moembed.verify.tolerances import Tolerance
 if TYPE_CHECKING:
     from moembed.models.network import NomicMoe
 
-# The ops that output hidden states, in a float32 graph and in an INT8 one.
-_NORMS = ("LayerNormalization", "AddNorm", "AddNormQuantize", "Int8Embedding", "Int4Embedding")
 _NEIGHBOURS = 10
 
 
@@ -188,7 +186,8 @@ def graph_runner(path: Path) -> Runner:
     routers: dict[int, list[str]] = {}
     for node in model.graph.node:
         roles = [found for name in node.input if (found := role(name)) is not None]
-        if node.op_type in _NORMS and any(found.kind in (Kind.EMBEDDING_NORM, Kind.NORM2) for found in roles):
+        # Whatever reads a layer's last norm computes it, perhaps at the end of an operator that does more.
+        if any(found.kind in (Kind.EMBEDDING_NORM, Kind.NORM2) for found in roles):
             states.append(node.output[0])
         elif node.op_type == "Router":
             routers.update({found.layer: list(node.output) for found in roles if found.layer is not None})

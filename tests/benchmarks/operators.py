@@ -49,9 +49,14 @@ def events(bundle: Bundle, ids: np.ndarray, threads: int) -> list[Event]:
     return with_experts(nodes, experts_in_use(bundle, ids.tolist()))
 
 
+def kind_of(event: Event) -> str:
+    """The operator without the norm that it may end with: a norm adds no products."""
+    return str(event["args"]["op_name"]).removesuffix("Norm")
+
+
 def with_experts(nodes: list[Event], used: Sequence[int]) -> list[Event]:
     """Give each `Int8Experts` the number of experts in use of its layer, in the order of the layers."""
-    layers = [event for event in nodes if event["args"]["op_name"] == "Int8Experts"]
+    layers = [event for event in nodes if kind_of(event) == "Int8Experts"]
     for number, event in enumerate(layers):
         event["experts"] = used[number % len(used)]
     return nodes
@@ -61,7 +66,7 @@ def work_of(event: Event) -> dict[str, float]:
     """What an operator has to do, as `limits.work` gives it for a whole call."""
     inputs = [next(iter(one.values())) for one in event["args"]["input_type_shape"]]
     done = {"bytes": 0.0, "int8": 0.0, "float32": 0.0, "attention16": 0.0}
-    match event["args"]["op_name"]:
+    match kind_of(event):
         case "Int8Linear" | "Int8LinearGelu":
             done["bytes"] = float(np.prod(inputs[2]))
             done["int8"] = 2 * inputs[0][0] * done["bytes"]
@@ -70,7 +75,7 @@ def work_of(event: Event) -> dict[str, float]:
             done["int8"] = 2 * inputs[0][0] * done["bytes"]
         case "Int8Experts":
             (tokens, _), top_k = inputs[0], inputs[2][1]
-            weights = 2.0 * np.prod(inputs[7])
+            weights = 2.0 * np.prod(inputs[-1])  # the matrices of experts come last
             done["bytes"] = weights * event["experts"]
             done["int8"] = 2 * tokens * top_k * weights
         case "Int8Attention":
@@ -109,7 +114,7 @@ def _row(name: str, ms: float, total: float, limit: float) -> str:
 
 def products(found: list[Event], names: Sequence[str], best: dict[str, float]) -> tuple[float, float, float]:
     """Of the products of a call in operators of some kinds: 10^9 operations, milliseconds, and their share of the limit."""
-    events_of = [event for event in found if event["args"]["op_name"] in names]
+    events_of = [event for event in found if kind_of(event) in names]
     operations = sum(work_of(event)["int8"] for event in events_of) / CALLS
     spent = sum(event["dur"] for event in events_of) / 1e3 / CALLS
     return operations / 1e9, spent, operations / best["product_tops"] / 1e9 / spent if spent else 0.0

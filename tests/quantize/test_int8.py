@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.cli import main
 from moembed.errors import InputError, OutputError, VerificationError
+from moembed.export.functions import DOMAIN
 from moembed.export.pipeline import export
 from moembed.export.writer import write_graph
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
@@ -40,6 +42,24 @@ def _normal(rng, *shape):
 @pytest.fixture(scope="module")
 def int8_model(int8):
     return Embedder(int8, threads=2)
+
+
+def test_a_layer_is_a_few_operators(int8, network):
+    """Attention, what follows it, and the feed-forward network or the experts, each with its norm; the last norm stays alone."""
+    nodes = [
+        node.op_type for node in onnx.load(int8.graph, load_external_data=False).graph.node if node.domain == DOMAIN
+    ]
+    layers, sparse = network.config.num_layers, len(network.config.moe_layers)
+    expected = {
+        "Int8Attention": layers,
+        "Int8LinearNorm": layers,
+        "Int8FeedForwardNorm": layers - sparse,
+        "Router": sparse,
+    }
+    last_is_sparse = layers - 1 in network.config.moe_layers
+    assert last_is_sparse
+    expected |= {"Int8ExpertsNorm": sparse - 1, "Int8Experts": 1, "AddNorm": 1, "Int8Embedding": 1, "Pool": 1}
+    assert Counter(nodes) == expected
 
 
 def test_weights_are_quantized_by_role_in_the_layout(int8, network):
@@ -215,7 +235,8 @@ def test_the_recipes_differ_as_described():
     assert len(set(map(repr, recipes.values()))) == len(recipes) >= 3
     int8 = recipes["int8"]
     assert int8.smoothing.attention == 1.0
-    assert replace(recipes["int8-wide"], keep=0.0) == int8
+    assert (int8.attention, recipes["int8-wide"].attention) == ("integer", "float")
+    assert replace(recipes["int8-wide"], keep=0.0, attention="integer") == int8
     assert replace(recipes["int8-table4"], table=8, tolerance=int8.tolerance) == int8
     assert (tolerance_of("fp32"), tolerance_of("int8")) == (FP32, int8.tolerance)
 
