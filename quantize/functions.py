@@ -9,6 +9,9 @@ unsigned bytes with a fixed zero point, the operand that CPUs multiply with sign
   `scale = max(max x / 223, 0.17 / 32)` clips nothing there and resolves the positive side almost twice as finely. Values are
   capped at the largest of these, 16,769,024.
 
+A kernel multiplies by the reciprocal of a scale where `QuantizeLinear` divides, and its GELU is a polynomial: a value between two
+integers may become either. The kernels agree with each other to the bit.
+
 A product is `(float(sum) * weight_scale) * scale + bias`, in this order and without fused operations. (Not
 `scale * weight_scale` first: ONNX Runtime 1.31 fuses that with the bias into MatMulIntegerToFloat, which then scales the
 bias too.) `moembed.quantize.layout` describes the packing of weights. `unit` in the bodies is a 1 that ONNX Runtime cannot fold,

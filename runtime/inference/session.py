@@ -33,8 +33,7 @@ _INPUTS = ("input_ids", "attention_mask")
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime 1.32 reads this entry; older versions ignore it, and spin for tens of milliseconds. The steps of a call follow each
-# other within microseconds. Longer spinning helps only calls with a pause before them, and takes a CPU from others: with shared
-# CPUs, a short query takes 7.5 ms with 50 us, 8.7 ms with 200 us and 9.2 ms without a limit.
+# other within microseconds. Longer spinning helps only calls with a pause before them, and takes a CPU from others.
 _SPIN_DURATION = "session.intra_op.spin_duration_us"
 _SPIN_MICROSECONDS = {True: 200, False: 50}  # by `spin`: the CPUs are ours alone, or shared
 _GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ONNX's ModelProto, GraphProto and ValueInfoProto

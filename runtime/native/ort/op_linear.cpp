@@ -39,6 +39,30 @@ struct Operands {
     }
 };
 
+// Multiplies, and calls finish(result, first, last) for parts of the rows; `result` begins with row `first`. The floats of a
+// few rows at a time stay in the cache.
+template <class Finish>
+void multiply_and(Call& call, const Operands& x, bool gelu, Finish finish) {
+    const size_t rows = x.rows(), columns = x.weight.columns;
+    if (few_rows(call, rows)) {
+        auto* y = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
+        multiply(call, x.product(kSymmetricZeroPoint, gelu, y), rows, x.weight.blocks());
+        call.ranges(rows, 4, [&](size_t first, size_t last) { finish(y + first * columns, first, last); });
+        return;
+    }
+    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, (rows + call.threads - 1) / call.threads)),
+                [&](size_t first, size_t last) {
+                    Product part = row_range(x.product(kSymmetricZeroPoint, gelu, nullptr), first, last);
+                    Arrays arrays;
+                    const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(part));
+                    const size_t at_y = arrays.add<float>((last - first) * columns);
+                    arrays.take(Scratch::of_task());
+                    part.out = arrays.at<float>(at_y);
+                    call.kernels.product(part, 0, x.weight.blocks(), arrays.at<uint8_t>(at_packed));
+                    finish(part.out, first, last);
+                });
+}
+
 }  // namespace
 
 void int8_linear(Call& call) {
@@ -53,25 +77,7 @@ void int8_linear(Call& call) {
 
 void int8_linear_norm(Call& call) {
     const Operands x(call);
-    const size_t rows = x.rows(), columns = x.weight.columns;
-    const FollowingNorm norm(call, 5, rows, columns);
-    if (few_rows(call, rows)) {
-        auto* y = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
-        multiply(call, x.product(kSymmetricZeroPoint, false, y), rows, x.weight.blocks());
-        call.ranges(rows, 4, [&](size_t first, size_t last) { norm(y + first * columns, first, last); });
-        return;
-    }
-    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, (rows + call.threads - 1) / call.threads)),
-                [&](size_t first, size_t last) {
-                    Product part = row_range(x.product(kSymmetricZeroPoint, false, nullptr), first, last);
-                    Arrays arrays;
-                    const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(part));
-                    const size_t at_y = arrays.add<float>((last - first) * columns);
-                    arrays.take(Scratch::of_task());
-                    part.out = arrays.at<float>(at_y);
-                    call.kernels.product(part, 0, x.weight.blocks(), arrays.at<uint8_t>(at_packed));
-                    norm(part.out, first, last);
-                });
+    multiply_and(call, x, false, FollowingNorm(call, 5, x.rows(), x.weight.columns));
 }
 
 void int8_linear_gelu(Call& call) {
@@ -79,27 +85,9 @@ void int8_linear_gelu(Call& call) {
     const size_t rows = x.rows(), columns = x.weight.columns;
     auto* quantized = call.output<uint8_t>(0, {rows, columns});
     auto* scale = call.output<float>(1, {rows, 1});
-    if (few_rows(call, rows)) {
-        auto* active = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
-        multiply(call, x.product(kSymmetricZeroPoint, true, active), rows, x.weight.blocks());
-        call.ranges(rows, 4, [&](size_t first, size_t last) {
-            call.kernels.quantize_gelu(active, columns, first, last, quantized, scale);
-        });
-        return;
-    }
-    // The floats of a few rows at a time stay in the cache.
-    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, (rows + call.threads - 1) / call.threads)),
-                [&](size_t first, size_t last) {
-                    Product part = row_range(x.product(kSymmetricZeroPoint, true, nullptr), first, last);
-                    Arrays arrays;
-                    const size_t at_packed = arrays.add<uint8_t>(call.kernels.product_scratch(part));
-                    const size_t at_active = arrays.add<float>((last - first) * columns);
-                    arrays.take(Scratch::of_task());
-                    part.out = arrays.at<float>(at_active);
-                    call.kernels.product(part, 0, x.weight.blocks(), arrays.at<uint8_t>(at_packed));
-                    call.kernels.quantize_gelu(part.out, columns, 0, last - first, quantized + first * columns,
-                                               scale + first);
-                });
+    multiply_and(call, x, true, [&](const float* active, size_t first, size_t last) {
+        call.kernels.quantize_gelu(active, columns, 0, last - first, quantized + first * columns, scale + first);
+    });
 }
 
 }  // namespace moembed::ort

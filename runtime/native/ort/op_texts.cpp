@@ -21,6 +21,29 @@ std::vector<size_t> token_counts(const Tensor<int64_t>& mask) {
     return counts;
 }
 
+// Queries `first` to `last` of a text, for one head.
+struct HeadPart {
+    const Text* text;
+    size_t head, first, last;
+};
+
+// Divides attention into tasks. Every task prepares all keys of its text and head, so texts are divided further only if
+// there are few of both.
+std::vector<HeadPart> head_parts(const std::vector<Text>& texts, size_t heads) {
+    constexpr size_t kQueriesOfTask = 128, kManyTasks = 48;
+    std::vector<HeadPart> parts;
+    for (const Text& text : texts) {
+        const size_t length = text.end - text.begin;
+        const size_t size = texts.size() * heads < kManyTasks ? kQueriesOfTask : length;
+        for (size_t head = 0; head < heads; ++head) {
+            for (size_t first = 0; first < length; first += size) {
+                parts.push_back({&text, head, first, first + size < length ? first + size : length});
+            }
+        }
+    }
+    return parts;
+}
+
 }  // namespace
 
 void attention(Call& call) {
@@ -41,10 +64,15 @@ void attention(Call& call) {
     a.positions = positions.data();
     a.y = call.output<float>(0, {qkv[0], a.heads * a.dim});
 
-    attend(call, texts, a.heads, [&](const HeadPart& p, size_t length) {
-        const size_t floats = call.kernels.attention_scratch(a, length);
-        auto* scratch = static_cast<float*>(Scratch::of_task().get(floats * sizeof(float)));
-        call.kernels.attention(a, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
+    const auto parts = head_parts(texts, a.heads);
+    // A short text takes a few microseconds: one task computes several parts.
+    call.ranges(parts.size(), parts.size() / 256 + 1, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; ++i) {
+            const HeadPart& p = parts[i];
+            const size_t floats = call.kernels.attention_scratch(a, p.text->end - p.text->begin);
+            auto* scratch = static_cast<float*>(Scratch::of_task().get(floats * sizeof(float)));
+            call.kernels.attention(a, p.head, p.text->begin, p.text->end, p.first, p.last, scratch);
+        }
     });
 }
 

@@ -43,39 +43,6 @@ inline std::vector<int64_t> positions_of(const Tensor<int64_t>& tokens, const Te
     return positions;
 }
 
-// Queries `first` to `last` of a text, for one head.
-struct HeadPart {
-    const Text* text;
-    size_t head, first, last;
-};
-
-// Divides attention into tasks. Every task prepares all keys of its text and head, so texts are divided further only if
-// there are few of both.
-inline std::vector<HeadPart> head_parts(const std::vector<Text>& texts, size_t heads) {
-    constexpr size_t kQueriesOfTask = 128, kManyTasks = 48;
-    std::vector<HeadPart> parts;
-    for (const Text& text : texts) {
-        const size_t length = text.end - text.begin;
-        const size_t size = texts.size() * heads < kManyTasks ? kQueriesOfTask : length;
-        for (size_t head = 0; head < heads; ++head) {
-            for (size_t first = 0; first < length; first += size) {
-                parts.push_back({&text, head, first, first + size < length ? first + size : length});
-            }
-        }
-    }
-    return parts;
-}
-
-// Computes attention: calls f(part, tokens) for every part, with the number of tokens of its text, on the threads of the
-// session. A short text takes a few microseconds: one task computes several parts.
-template <class F>
-void attend(Call& call, const std::vector<Text>& texts, size_t heads, F f) {
-    const auto parts = head_parts(texts, heads);
-    call.ranges(parts.size(), parts.size() / 256 + 1, [&](size_t first, size_t last) {
-        for (size_t i = first; i < last; ++i) f(parts[i], parts[i].text->end - parts[i].text->begin);
-    });
-}
-
 inline size_t heads_of(const Call& call) {
     const int64_t heads = call.attributes.num_heads;
     if (heads < 1 || heads > 1 << 16) {
