@@ -1,9 +1,7 @@
 """The limits of the machine: they are measured, belong to the unit that the kernels use, and bound what a call has to do."""
 
-import importlib.util
 import json
 import subprocess
-import sys
 
 import limits
 import numpy as np
@@ -11,7 +9,7 @@ import operators
 import pytest
 
 from moembed.inference.kernels import usable_kernels
-from support.native_build import build
+from support.native_build import build, compile_for_aarch64
 
 FOUND = {
     "units": {
@@ -112,9 +110,7 @@ def test_the_line_about_products():
 
 @pytest.mark.emulation
 def test_limits_of_arm(tmp_path, monkeypatch):
-    if importlib.util.find_spec("ziglang") is None:
-        pytest.skip("needs ziglang: pip install ziglang")
-    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang c++ -target aarch64-linux-musl")
+    compile_for_aarch64(monkeypatch)
     program = limits.compile_limits(tmp_path, "aarch64", ["-static"])
     for processor, names in (
         ("max", {"neoni8mm", "neon", "float32"}),

@@ -5,7 +5,6 @@ kernels of every instruction set of this machine.
 """
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed.inference.kernels import usable_kernels
 from moembed.models import ops
-from support.graph_ops import run_graph
+from support.graph_ops import GRAPHS, every_graph
 from support.tolerances import OP_MAX_ABS
 
 
@@ -30,10 +28,8 @@ def _torch(name, arrays, attributes):
     return [o.numpy() for o in (out if isinstance(out, tuple) else (out,))]
 
 
-GRAPHS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
 EXECUTIONS = {"torch": _torch, **GRAPHS}
 every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
-every_graph = pytest.mark.parametrize("execution", GRAPHS.values(), ids=GRAPHS)
 
 
 def _normal(rng, *shape):

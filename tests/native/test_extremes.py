@@ -1,21 +1,14 @@
 """Values and numbers of rows at which kernels of others went wrong, for every table that this machine can run."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
-from moembed.inference.kernels import usable_kernels
 from moembed.quantize.function_parts import GELU_ZERO_POINT
 from moembed.quantize.layout import pack
 from support import op_inputs
-from support.graph_ops import run_graph
+from support.graph_ops import NATIVE, every_graph, needs_native, run_graph
 from support.tolerances import KERNEL_EXPERT_MAX_ABS
 
-NATIVE = usable_kernels()[:-1]
-EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
-every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
-needs_native = pytest.mark.skipif(not NATIVE, reason="the native library was not compiled")
 EDGES = (0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 257)
 
 
@@ -26,7 +19,7 @@ def _halves(rows, width, most, rng):
     return x.astype(np.float32)
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("rows", [1, 5, 33])
 def test_halves_are_rounded_to_even(execution, rows):
     """K17: in the vectors of a row and in what is left of it."""
@@ -79,7 +72,7 @@ def _attention_of_halves(lengths):
     return [*product, np.flatnonzero(mask), mask, *turns], {"num_heads": heads}, double[:, 2 * width // 3 :] / 2
 
 
-@every_execution
+@every_graph
 def test_halves_of_values_are_rounded_to_even(execution):
     """K17: attention of a text of one token is its value, as it was quantized."""
     arrays, attributes, values = _attention_of_halves([1] * 40)
@@ -109,7 +102,7 @@ def _patterns(width):
     return np.array(rows, np.int8)
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("zero_point", [128, GELU_ZERO_POINT])
 @pytest.mark.parametrize("tokens", [1, 4, 5, 17, 33])
 def test_largest_values_do_not_saturate_in_any_position(execution, tokens, zero_point):

@@ -7,10 +7,8 @@ in the thread that calls. K16: another rounding moved vectors by 1e-2.
 import contextlib
 import ctypes
 import hashlib
-import importlib.util
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +24,7 @@ from moembed.tokenizer.tokenizer import Tokenizer
 from support import op_inputs
 from support.folders import ROOT, TESTS
 from support.graph_ops import run_graph
-from support.native_build import build
+from support.native_build import build, compile_for_aarch64, compiled
 
 CHECK = ROOT / "tests" / "native" / "float_mode_check.cpp"
 NATIVE = usable_kernels()[:-1]
@@ -63,13 +61,8 @@ def mode(bits):
     assert found == 0x1F80 | bits
 
 
-def _compiled(folder, *flags, target=None):
-    try:
-        return build.build_program(CHECK, folder / "check", target, ["-O2", *flags], only={"x86"})
-    except build.BuildError as error:
-        if "no C++ compiler" in str(error):
-            pytest.skip(str(error))
-        raise
+def _compiled(folder, *flags, **options):
+    return compiled(CHECK, folder / "check", "-O2", *flags, only={"x86"}, **options)
 
 
 def test_the_mode_is_set_and_restored(tmp_path):
@@ -78,9 +71,7 @@ def test_the_mode_is_set_and_restored(tmp_path):
 
 @pytest.mark.emulation
 def test_the_mode_is_set_and_restored_on_aarch64(tmp_path, monkeypatch):
-    if importlib.util.find_spec("ziglang") is None or not shutil.which("qemu-aarch64"):
-        pytest.skip("needs ziglang and qemu-user: pip install ziglang; apt-get install qemu-user")
-    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang c++ -target aarch64-linux-musl")
+    compile_for_aarch64(monkeypatch)
     program = _compiled(tmp_path, "-static", target=build.Target("linux", "aarch64"))
     done = subprocess.run(["qemu-aarch64", program], capture_output=True, text=True, check=False)
     assert done.stdout == "ok\n"

@@ -7,7 +7,7 @@ import pytest
 
 from moembed.inference.kernels import usable_kernels
 from support.folders import ROOT
-from support.native_build import build
+from support.native_build import compiled
 
 DRIVER = ROOT / "tests" / "native" / "guard_pages.cpp"
 
@@ -16,12 +16,7 @@ DRIVER = ROOT / "tests" / "native" / "guard_pages.cpp"
 def driver(tmp_path_factory):
     if sys.platform == "win32":
         pytest.skip("needs mmap")
-    try:
-        return build.build_program(DRIVER, tmp_path_factory.mktemp("guard") / "driver")
-    except build.BuildError as error:
-        if "no C++ compiler" in str(error):
-            pytest.skip(str(error))
-        raise
+    return compiled(DRIVER, tmp_path_factory.mktemp("guard") / "driver")
 
 
 def test_no_byte_outside_a_buffer_and_no_tiles_left(driver):

@@ -3,28 +3,17 @@
 `native/driver.cpp` compares each instruction set's bytes with those of plain C++ and prints a hash of them.
 """
 
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from support.folders import ROOT
-from support.native_build import build
+from support.native_build import build, compile_for_aarch64, compiled
 
 DRIVER = ROOT / "tests" / "native" / "driver.cpp"
 EMULATED_TILES = ["-include", str(ROOT / "tests" / "native" / "amx_emulated.h"), "-DMOEMBED_AMX_EMULATED"]
-
-
-def compiled(folder, *flags, target=None):
-    try:
-        return build.build_program(DRIVER, folder / "driver", target, ["-g", *flags])
-    except build.BuildError as error:
-        if "no C++ compiler" in str(error):
-            pytest.skip(str(error))
-        raise
 
 
 def ran(command, *, shapes):
@@ -44,7 +33,7 @@ def ran(command, *, shapes):
 def test_kernels_pass_the_sanitizers(tmp_path, checks):
     flags = ["-O1", f"-fsanitize={checks}", "-fno-sanitize-recover=all"]
     flags += EMULATED_TILES if build.Target.of().machine == "x86_64" else []
-    driver = compiled(tmp_path, *flags)
+    driver = compiled(DRIVER, tmp_path / "driver", "-g", *flags)
     _, tables, _ = ran([driver], shapes=400 if checks != "thread" else 100)
     print(f"{checks}: {', '.join(tables)}")
     assert "plain" in tables
@@ -53,11 +42,10 @@ def test_kernels_pass_the_sanitizers(tmp_path, checks):
 @pytest.mark.emulation
 def test_aarch64_gives_the_same_bytes(tmp_path, monkeypatch):
     """NEON with and without matrix products of bytes, and plain C++ there, against this machine."""
-    if importlib.util.find_spec("ziglang") is None or not shutil.which("qemu-aarch64"):
-        pytest.skip("needs ziglang and qemu-user: pip install ziglang; apt-get install qemu-user")
-    here = compiled(tmp_path / "here")
-    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang c++ -target aarch64-linux-musl")
-    there = compiled(tmp_path / "there", "-static", target=build.Target("linux", "aarch64"))
+    here = compiled(DRIVER, tmp_path / "here" / "driver", "-g")
+    compile_for_aarch64(monkeypatch)
+    target = build.Target("linux", "aarch64")
+    there = compiled(DRIVER, tmp_path / "there" / "driver", "-g", "-static", target=target)
     *_, expected = ran([here], shapes=60)
     for processor, cpu, tables in (
         ("max", None, ["neoni8mm", "neon", "plain"]),
@@ -75,6 +63,6 @@ def test_old_x86_gives_the_same_bytes(tmp_path, processor, tables):
     """K06 and K09: also what runs amd64 images on other processors, which often have no AVX."""
     if build.Target.of().machine != "x86_64" or not shutil.which("qemu-x86_64"):
         pytest.skip("needs x86-64 and qemu-user: apt-get install qemu-user")
-    driver = compiled(tmp_path)
+    driver = compiled(DRIVER, tmp_path / "driver", "-g")
     *_, expected = ran([driver], shapes=20)
     assert ran(["qemu-x86_64", "-cpu", processor, driver], shapes=20)[1:] == (tables, expected)

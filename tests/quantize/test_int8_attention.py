@@ -1,17 +1,11 @@
 """Integer attention: the operator against its arithmetic in numpy, float attention, and what must hold of every softmax."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
-from moembed.inference.kernels import PORTABLE, usable_kernels
 from moembed.quantize.layout import pack
-from support.graph_ops import run_graph
+from support.graph_ops import NATIVE, every_graph, run_graph
 
-NATIVE = [name for name in usable_kernels() if name != PORTABLE]
-EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
-every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
 TINY = np.finfo(np.float32).tiny
 HEADS, DIM = 3, 32
 # Two powers of 2 that differ by an ulp may round to two integers; the sum of a few of these moves a mean by so much.
@@ -114,7 +108,7 @@ def values(quantized, scale):
     return (quantized.astype(np.float32) - 128) * scale
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("sink", [0.0, 3.0])
 @pytest.mark.parametrize("lengths", [(1,), (15, 17), (64, 1, 33), (130,)])
 def test_it_is_its_arithmetic(execution, lengths, sink):
@@ -149,7 +143,7 @@ def test_texts_do_not_see_each_other(kernels):
             assert np.array_equal(mine, ours[part])
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("length", [1, 16, 77])
 def test_a_constant_value_is_its_own_mean(execution, length):
     texts = Texts((length,))
@@ -160,7 +154,7 @@ def test_a_constant_value_is_its_own_mean(execution, length):
     assert np.allclose(scale, 0.02, rtol=SHARES_RELATIVE)
 
 
-@every_execution
+@every_graph
 def test_equal_keys_give_the_mean_of_the_values(execution):
     texts = Texts((50,))
     hidden = HEADS * DIM
@@ -181,7 +175,7 @@ def test_thousands_of_equal_keys(kernels):
     assert np.allclose(scale, 0.02, rtol=SHARES_RELATIVE)
 
 
-@every_execution
+@every_graph
 def test_rows_of_zeros(execution):
     texts = Texts((9,))
     texts.rows[:] = 128

@@ -1,7 +1,6 @@
 """INT8: layouts, and ops against exact integer arithmetic."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -9,14 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moembed.errors import InputError
-from moembed.inference.kernels import usable_kernels
 from moembed.quantize.function_parts import GELU_ZERO_POINT
 from moembed.quantize.layout import dequantize_blocks, fits, pack, quantize_blocks, quantize_rows, unpack
-from support.graph_ops import run_graph
+from support.graph_ops import every_graph, run_graph
 from support.tolerances import OP_MAX_ABS, SCALE_RELATIVE
-
-EXECUTIONS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
-every_execution = pytest.mark.parametrize("execution", EXECUTIONS.values(), ids=EXECUTIONS)
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -64,7 +59,7 @@ def test_fits(shape, whole):
     assert fits(shape) is whole
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("tokens", [0, 1, 15, 17])
 def test_quantize(execution, tokens):
     x = _normal(np.random.default_rng(tokens), tokens, 48) * 3
@@ -78,7 +73,7 @@ def test_quantize(execution, tokens):
     assert tokens < 2 or (quantized[1] == 128).all(), "a row of zeros is the zero point"
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("zero_point", [128, GELU_ZERO_POINT])
 @pytest.mark.parametrize(
     ("tokens", "width", "out"), [(0, 8, 16), (1, 48, 32), (15, 4, 16), (17, 80, 48), (97, 772, 80), (513, 64, 16)]
@@ -110,7 +105,7 @@ def test_no_saturation_at_the_extremes(extreme):
         assert (y == (extreme - 128) * -127 * 256).all()
 
 
-@every_execution
+@every_graph
 def test_linear_gelu(execution):
     rng = np.random.default_rng(3)
     x = _normal(rng, 20, 48)
@@ -127,7 +122,7 @@ def test_linear_gelu(execution):
     assert np.abs((out.astype(np.float32) - GELU_ZERO_POINT) * out_scale - active).max() <= scales.max()
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("tokens", [0, 1, 15, 33, 129])
 def test_feed_forward(execution, tokens):
     rng = np.random.default_rng(tokens)
@@ -147,7 +142,7 @@ def test_feed_forward(execution, tokens):
         assert np.allclose(y, _product(active, GELU_ZERO_POINT, active_scale, down, down_scale) + b2, atol=0.03)
 
 
-@every_execution
+@every_graph
 @pytest.mark.parametrize("choose", ["any", "all on one", "some without tokens"])
 @pytest.mark.parametrize("tokens", [0, 1, 33])
 def test_experts(execution, tokens, choose):
@@ -178,7 +173,7 @@ def test_experts(execution, tokens, choose):
         assert np.allclose(y[token], expected, atol=0.03)
 
 
-@every_execution
+@every_graph
 def test_norms_and_embedding(execution):
     rng = np.random.default_rng(0)
     x, residual = _normal(rng, 9, 48), _normal(rng, 9, 48)

@@ -1,6 +1,6 @@
 """Execution of one op of domain `moembed` in ONNX Runtime, by its function or by native kernels."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from moembed.export.functions import DOMAIN, IR_VERSION, OPSET, VERSION, functions
-from moembed.inference.kernels import PORTABLE, Kernels
+from moembed.inference.kernels import PORTABLE, Kernels, usable_kernels
 from moembed.inference.session import session_options
 from moembed.quantize.functions import int8_functions
 
@@ -66,3 +66,10 @@ def run_graph(name, arrays, attributes, settings=(), constants=None, *, kernels=
     fixed = tuple((n, values[n].tobytes(), values[n].dtype.str, values[n].shape) for n in constants)
     session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed, kernels, threads)
     return session.run(None, {i.name: values[i.name] for i in session.get_inputs()})
+
+
+# The functions and every table of native kernels that this machine can run: run_graph for each.
+GRAPHS = {name: partial(run_graph, kernels=name) for name in usable_kernels()}
+NATIVE = tuple(name for name in GRAPHS if name != PORTABLE)
+every_graph = pytest.mark.parametrize("execution", GRAPHS.values(), ids=GRAPHS)
+needs_native = pytest.mark.skipif(not NATIVE, reason="the native library was not compiled")

@@ -1,7 +1,10 @@
 """The program that compiles the native library, which installed packages do not contain."""
 
 import importlib.util
+import shutil
 import sys
+
+import pytest
 
 from support.folders import ROOT
 
@@ -9,3 +12,20 @@ NATIVE = ROOT / "runtime" / "native"
 _spec = importlib.util.spec_from_file_location("moembed_native_build", NATIVE / "build.py")
 build = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
+
+
+def compiled(main, out, *flags, **options):
+    """Compile a program that calls the kernels, as `build.build_program`; the test is skipped without a compiler."""
+    try:
+        return build.build_program(main, out, flags=flags, **options)
+    except build.BuildError as error:
+        if "no C++ compiler" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+def compile_for_aarch64(monkeypatch):
+    """Let programs be compiled for aarch64 and run by `qemu-aarch64`; the test is skipped without both."""
+    if importlib.util.find_spec("ziglang") is None or not shutil.which("qemu-aarch64"):
+        pytest.skip("needs ziglang and qemu-user: pip install ziglang; apt-get install qemu-user")
+    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang c++ -target aarch64-linux-musl")

@@ -17,7 +17,7 @@ from moembed.native import loader as library_module
 from moembed.native.loader import LIBRARY_FILE, NativeLibrary
 from moembed.verify.stability import check_stability
 from support import op_inputs
-from support.graph_ops import run_graph
+from support.graph_ops import NATIVE, needs_native, run_graph
 from support.op_inputs import MAKERS
 from support.tolerances import (
     KERNEL_EXPERT_MAX_ABS,
@@ -27,8 +27,6 @@ from support.tolerances import (
     KERNEL_QUANTIZED_APART,
 )
 
-NATIVE = usable_kernels()[:-1]
-needs_native = pytest.mark.skipif(not NATIVE, reason="the native library was not compiled")
 every_native = pytest.mark.parametrize("name", NATIVE)
 TOKENS = (0, 1, 15, 17, 513)
 
