@@ -16,6 +16,7 @@
 
 #include "../../runtime/native/kernels/cpu.h"
 #include "../../runtime/native/kernels/select.h"
+#include "heads.h"
 
 using namespace moembed;
 
@@ -291,49 +292,19 @@ Outputs int8_attentions(const Kernels& k, uint64_t seed) {
     const size_t dim = r.below(2) ? 2 * (1 + r.below(40)) : 16 * (1 + r.below(5));
     const size_t heads = dim % 16 ? 8 : 1 + r.below(3);  // so that all columns are whole blocks
     const size_t before = r.below(3), tokens = 1 + (r.below(8) ? r.below(70) : 500 + r.below(40));
-    const size_t t = before + tokens + r.below(3), positions = t + r.below(3), stride = (dim + 15) / 16 * 16;
-    const size_t places = heads * t;
-    const size_t depth = 1 + r.below(20), columns = 3 * heads * dim;
-    Exact<uint8_t> quantized(t * 4 * depth);
-    Exact<int8_t> weight(4 * depth * columns);
-    Exact<float> scale(t), weight_scale(columns), bias(columns);
+    const size_t t = before + tokens + r.below(3), positions = t + r.below(3);
+    HeadProduct<Exact> x(t, 1 + r.below(20), 3 * heads * dim);
     Exact<float> cos(positions * dim / 2), sin(positions * dim / 2), y(tokens * heads * dim);
-    quantized.randomized(r), weight.randomized(r), scale.randomized(r), weight_scale.randomized(r),
-        bias.randomized(r, 2);
-    cos.randomized(r), sin.randomized(r);
-    if (r.below(4) == 0) weight.fill(0);
+    x.quantized.randomized(r), x.weight.randomized(r), x.scale.randomized(r), x.weight_scale.randomized(r);
+    x.bias.randomized(r, 2), cos.randomized(r), sin.randomized(r);
+    if (r.below(4) == 0) x.weight.fill(0);
     Exact<int64_t> at(t);
     for (size_t i = 0; i < t; ++i) at.data[i] = static_cast<int64_t>(r.below(positions));
-    Exact<uint8_t> low(places * stride), high(places * stride), key(places * stride), value(places * stride);
-    Exact<float> query_scale(places), key_scale(places), value_scale(places);
-    Exact<int32_t> key_sum(places);
-    Int8Heads a;
-    a.heads = heads;
-    a.dim = dim;
-    a.stride = stride;
-    a.tokens = t;
-    a.query_low = low.data;
-    a.query_high = high.data;
-    a.key = key.data;
-    a.value = value.data;
-    a.query_scale = query_scale.data;
-    a.key_scale = key_scale.data;
-    a.value_scale = value_scale.data;
-    a.cos = cos.data;
-    a.sin = sin.data;
-    a.positions = at.data;
-    a.key_sum = key_sum.data;
+    const HeadArrays<Exact> memory(heads, dim, t, cos, sin, at);
+    const Int8Heads& a = memory.heads;
     const size_t split = dim % 16 ? 3 * heads : 1 + r.below(3 * heads);  // slices of two tasks
     halves(t, [&](size_t first, size_t last) {
-        Product p;
-        p.quantized = quantized.data + first * 4 * depth;
-        p.scale = scale.data + first;
-        p.rows = static_cast<int>(last - first);
-        p.depth = depth;
-        p.zero_point = kSymmetricZeroPoint;
-        p.weight = weight.data;
-        p.weight_scale = weight_scale.data;
-        p.bias = bias.data;
+        const Product p = x.of(first, last);
         for (const size_t slice : {size_t{0}, split}) {
             const size_t after = slice ? 3 * heads : split;
             if (slice == after) continue;
@@ -341,7 +312,7 @@ Outputs int8_attentions(const Kernels& k, uint64_t seed) {
             k.project_heads(p, a, slice, after, first, scratch.data);
         }
     });
-    out.add(query_scale), out.add(key_scale), out.add(value_scale), out.add(key_sum);
+    out.add(memory.query_scale), out.add(memory.key_scale), out.add(memory.value_scale), out.add(memory.key_sum);
     const size_t size = k.packed_head_bytes(a, tokens);
     Lines packed(heads * size);
     for (size_t head = 0; head < heads; ++head)

@@ -15,6 +15,7 @@
 
 #include "../../runtime/native/kernels/cpu.h"
 #include "../../runtime/native/kernels/select.h"
+#include "heads.h"
 
 using namespace moembed;
 
@@ -147,45 +148,17 @@ std::string feed_forward(const Kernels& k, size_t rows, size_t hidden, size_t in
 }
 
 std::string int8_attention(const Kernels& k, size_t tokens, size_t dim) {
-    const size_t heads = dim % 16 ? 8 : 2, stride = (dim + 15) / 16 * 16, places = heads * tokens;
-    const size_t columns = 3 * heads * dim, depth = 12;
-    Guarded<uint8_t> quantized(tokens * 4 * depth);
-    Guarded<int8_t> weight(columns * 4 * depth);
-    Guarded<float> scale(tokens), weight_scale(columns), bias(columns);
+    const size_t heads = dim % 16 ? 8 : 2;
+    HeadProduct<Guarded> x(tokens, 12, 3 * heads * dim);
     Guarded<float> cos(tokens * dim / 2), sin(tokens * dim / 2), y(tokens * heads * dim);
-    quantized.fill(1), weight.fill(4), scale.fill(5), weight_scale.fill(6), bias.fill(7);
     Guarded<int64_t> positions(tokens);
-    Guarded<uint8_t> low(places * stride), high(places * stride), key(places * stride), value(places * stride);
-    Guarded<float> query_scale(places), key_scale(places), value_scale(places);
-    Guarded<int32_t> key_sum(places);
+    x.quantized.fill(1), x.weight.fill(4), x.scale.fill(5), x.weight_scale.fill(6), x.bias.fill(7);
     cos.fill(2), sin.fill(3);
     for (size_t i = 0; i < tokens; ++i) positions.data[i] = static_cast<int64_t>(i);
-    Int8Heads a;
-    a.heads = heads;
-    a.dim = dim;
-    a.stride = stride;
-    a.tokens = tokens;
-    a.query_low = low.data;
-    a.query_high = high.data;
-    a.key = key.data;
-    a.value = value.data;
-    a.query_scale = query_scale.data;
-    a.key_scale = key_scale.data;
-    a.value_scale = value_scale.data;
-    a.cos = cos.data;
-    a.sin = sin.data;
-    a.positions = positions.data;
-    a.key_sum = key_sum.data;
+    const HeadArrays<Guarded> memory(heads, dim, tokens, cos, sin, positions);
+    const Int8Heads& a = memory.heads;
     if (!tokens) return {};
-    Product p;
-    p.quantized = quantized.data;
-    p.scale = scale.data;
-    p.rows = static_cast<int>(tokens);
-    p.depth = depth;
-    p.zero_point = kSymmetricZeroPoint;
-    p.weight = weight.data;
-    p.weight_scale = weight_scale.data;
-    p.bias = bias.data;
+    const Product p = x.of(0, tokens);
     {
         Scratch scratch(k.project_heads_scratch(p, a, 0, 3 * heads), kLine);
         k.project_heads(p, a, 0, 3 * heads, 0, scratch.data);
