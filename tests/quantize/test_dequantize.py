@@ -38,6 +38,7 @@ def test_what_rounding_lost_is_all_that_is_lost(made, recipe):
     for name, tensor in tensors.items():
         assert parameters[name].shape == tensor.shape
         assert parameters[name].dtype == np.float32
+        assert parameters[name].flags.c_contiguous, "safetensors would write another order"
         bound = _INT4 if load_recipe(recipe).table == 4 and "word_embeddings" in name else _INT8
         error = np.linalg.norm(parameters[name] - tensor) / np.linalg.norm(tensor)
         assert error <= bound, name

@@ -27,6 +27,7 @@ from moembed.train.recipe import RECIPE_FILE, Recipe
 
 CARD_FILE, PLOT_FILE = "CARD.md", "routing.png"
 TEXTS_PER_LANGUAGE = 40
+_QUALITY_HEADER = "| set | figure | value | INT8 |\n|---|---|---|---|\n"
 _PROMPT_NAMES = {"q": "query", "d": "passage"}
 Loads = dict[str, NDArray[np.int64]]
 
@@ -138,6 +139,25 @@ def render(bundle: Bundle, report: TrainingReport, loads: Loads, layers: Sequenc
         routing="\n".join(_routing_rows(loads, layers)),
         plot=PLOT_FILE,
     )
+
+
+def renew_quality(card_dir: Path, bundle: Bundle) -> None:
+    """Write the quality of a bundle into the card, in place of the rows that it has.
+
+    Raises:
+        InputError: the card has no table of quality.
+        OutputError: the card cannot be written.
+    """
+    path = card_dir / CARD_FILE
+    try:
+        before, header, rest = path.read_text("utf-8").partition(_QUALITY_HEADER)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name the folder of the card") from error
+    if not header:
+        raise InputError(f"{path} has no table that begins with {_QUALITY_HEADER.splitlines()[0]}: name another card")
+    rows = "\n".join(_quality_rows(bundle.manifest.certificate.quality))
+    with replacing_file(path) as partial:
+        partial.write_text(before + header + rows + rest[rest.index("\n\n") :], "utf-8")
 
 
 def _file_rows(report: TrainingReport) -> Iterator[str]:

@@ -21,6 +21,7 @@ from moembed.quantize.pipeline import quantize
 from moembed.train.data import corpus
 from moembed.train.recipe import Prompts, Recipe
 from moembed.train.release import card
+from moembed.train.release.zeroed import zero_outputs_of_checkpoint
 
 MAX_BYTES = 40_000_000  # of the bundle, tokenizer included
 
@@ -64,11 +65,11 @@ def ship(
         from moembed.evaluation.certify import certify_sets
     recipe = card.read_report(checkpoint).recipe
     try:
-        fp32, int8 = _build(checkpoint, texts, recipe, quantization, work, log)
+        named, fp32, int8 = _build(checkpoint, texts, recipe, quantization, work, log)
         certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
     except MoembedError as error:
         raise InputError(f"{error}: nothing was replaced") from error
-    card.write_card(int8.folder, checkpoint, texts, card_dir, texts=card.TEXTS_PER_LANGUAGE)
+    card.write_card(int8.folder, named, texts, card_dir, texts=card.TEXTS_PER_LANGUAGE)
     with replacing_folder(bundle) as partial:
         shutil.copytree(int8.folder, partial, dirs_exist_ok=True)
     return Bundle.open(bundle)
@@ -76,20 +77,21 @@ def ship(
 
 def _build(
     checkpoint: Path, texts: Sequence[Path], recipe: Recipe, quantization: str, work: Path, log: Callable[[str], None]
-) -> tuple[Bundle, Bundle]:
-    """Return the fp32 bundle and the INT8 bundle, made in the work folder; the latter is small enough for a wheel."""
+) -> tuple[Path, Bundle, Bundle]:
+    """Return what the work folder has then: the released checkpoint, its fp32 bundle and an INT8 bundle small enough for a wheel."""
     named = work / recipe.name
     try:
         shutil.copytree(checkpoint, named, dirs_exist_ok=True)  # a bundle has the name of its checkpoint's folder
     except OSError as error:
         raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
+    zero_outputs_of_checkpoint(named, recipe.projection.zeroed_outputs)
     fp32 = export(locate(named), work / f"{recipe.name}-fp32", force=True, log=log)
     calibration = _calibration_texts(named, texts, recipe)
     out = work / f"{recipe.name}-int8"
     int8 = quantize(fp32, out, recipe=quantization, calibration=calibration, force=True, log=log)
     if int8.size > MAX_BYTES:
         raise InputError(f"{out} has {int8.size:,} bytes, more than the {MAX_BYTES:,} for a wheel")
-    return fp32, int8
+    return named, fp32, int8
 
 
 def _calibration_texts(checkpoint: Path, texts: Sequence[Path], recipe: Recipe) -> list[str]:

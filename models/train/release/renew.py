@@ -1,0 +1,152 @@
+"""Renewal of the built-in bundle from its own integers: the operators of this version, and the recipe's zeroed outputs.
+
+The fp32 checkpoint that it was made from is not kept. So the certificate compares with the fp32 bundle of the values that the
+integers stand for. The command writes that one to its work folder, and anybody can write it again:
+
+    python -m moembed.train.release.renew --data EVALUATION_SETS --work build
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from safetensors.numpy import save_file
+
+from moembed.bundle.bundle import Bundle
+from moembed.bundle.certificate import Reference
+from moembed.cli.common import log as log_line
+from moembed.embedder import Embedder
+from moembed.evaluation.certify import certify_sets
+from moembed.export.functions import functions
+from moembed.export.pipeline import export
+from moembed.export.writer import writing_bundle
+from moembed.files.paths import replacing_folder
+from moembed.models.locate import locate
+from moembed.models.roles import Kind
+from moembed.models.weights import WEIGHTS_FILE
+from moembed.quantize.dequantize import dequantize
+from moembed.quantize.functions import int8_functions
+from moembed.quantize.fuse import finish
+from moembed.quantize.layout import pack, unpack
+from moembed.quantize.pipeline import GRAPH, read_model
+from moembed.quantize.recipe import load_recipe as load_quantization
+from moembed.quantize.rewrite import integers_name
+from moembed.tokenizer.tokenizer import Tokenizer
+from moembed.train.recipe import Recipe, load_recipe
+from moembed.train.release import card
+from moembed.train.release.zeroed import zero_outputs
+from moembed.verify.parity import graph_runner
+from moembed.verify.probes import probe_ids
+
+Log = Callable[[str], None]
+
+
+def renew(bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: Path, log: Log) -> Bundle:
+    """Write the bundle and the figures of its card again; both are replaced when everything has succeeded.
+
+    Args:
+        bundle: an INT8 bundle with a certificate on evaluation sets, which are measured again.
+        recipe: that it was trained by.
+        data: folder of the evaluation sets.
+        work: folder for intermediate results, which are overwritten.
+        card_dir: folder of the card.
+        log: called with progress.
+
+    Returns:
+        The new bundle in its place.
+
+    Raises:
+        InputError: a set is missing, or the recipe does not fit the bundle.
+        OutputError: a file cannot be written.
+        VerificationError: the new graph is too far from the fp32 bundle.
+    """
+    name, outputs = bundle.manifest.name, recipe.projection.zeroed_outputs
+    fp32 = _fp32_bundle(bundle, outputs, work / name, work / f"{name}-fp32", log)
+    int8 = _int8_bundle(bundle, outputs, fp32, work / f"{name}-int8", log)
+    sets = list(bundle.manifest.certificate.quality)
+    certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
+    card.renew_quality(card_dir, Bundle.open(int8.folder))
+    with replacing_folder(bundle.folder) as partial:
+        shutil.copytree(int8.folder, partial, dirs_exist_ok=True)
+    return Bundle.open(bundle.folder)
+
+
+def _fp32_bundle(bundle: Bundle, outputs: tuple[int, ...], checkpoint: Path, out: Path, log: Log) -> Bundle:
+    """Write the values of the integers as a checkpoint in float32, and export it."""
+    parameters = dequantize(bundle.folder)
+    zero_outputs(parameters, outputs)
+    with replacing_folder(checkpoint) as partial:
+        for file in bundle.manifest.files:
+            if not file.startswith("onnx/"):
+                (partial / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(bundle.folder / file, partial / file)
+        config = json.loads((partial / "config.json").read_text("utf-8")) | {"torch_dtype": "float32"}
+        (partial / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+        save_file(parameters, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+    return export(locate(checkpoint), out, force=True, log=log)
+
+
+def _int8_bundle(bundle: Bundle, outputs: tuple[int, ...], fp32: Bundle, out: Path, log: Log) -> Bundle:
+    """Write the bundle's graph with this version's operators, and compare it with the fp32 bundle."""
+    manifest, settings = bundle.manifest, load_quantization(bundle.manifest.recipe)
+    model = read_model(bundle.graph)
+    _zero_outputs(model, outputs)
+    bodies = [*functions(manifest.num_experts), *int8_functions(manifest.num_experts)]
+    finish(model, bodies, integer_attention=settings.attention == "integer")
+    with writing_bundle(out, GRAPH, log) as writer:
+        writer.write_graph(model, {"recipe": manifest.recipe})
+        del model
+        writer.copy_interop_files(bundle.folder, [name for name in manifest.files if not name.startswith("onnx/")])
+        written = writer.certify(
+            Reference(kind="bundle", sha256=fp32.fingerprint, size=fp32.size),
+            "the fp32 bundle",
+            graph_runner(fp32.graph),
+            probe_ids(Tokenizer(bundle), manifest.max_tokens),
+            settings.tolerance,
+            weights_sha256=manifest.source.weights_sha256,
+            prompts=manifest.prompts,
+        )
+        writer.write_manifest(replace(manifest, **written))
+    return Bundle.open(out)
+
+
+def _zero_outputs(model: ir.Model, outputs: tuple[int, ...]) -> None:
+    weight = model.graph.initializers[integers_name(Kind.PROJECTION.value)]
+    bias = model.graph.initializers[Kind.PROJECTION_BIAS.value]
+    parameters = {Kind.PROJECTION.value: unpack(_array(weight)), Kind.PROJECTION_BIAS.value: _array(bias)}
+    zero_outputs(parameters, outputs)
+    weight.const_value = ir.tensor(pack(parameters[Kind.PROJECTION.value]), name=weight.name)
+    bias.const_value = ir.tensor(parameters[Kind.PROJECTION_BIAS.value], name=bias.name)
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    return np.array(value.const_value.numpy())
+
+
+def main() -> None:
+    """Renew a bundle from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the evaluation sets")
+    parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="folder for intermediate results")
+    parser.add_argument("--bundle", type=Path, default=Path("runtime/default"), help="(default: %(default)s)")
+    parser.add_argument("--recipe", default="default", help="that it was trained by (default: %(default)s)")
+    parser.add_argument("--card", type=Path, default=Path("models"), help="folder of the card (default: %(default)s)")
+    chosen = parser.parse_args()
+    renewed = renew(
+        Bundle.open(chosen.bundle),
+        load_recipe(chosen.recipe),
+        data=chosen.data,
+        work=chosen.work,
+        card_dir=chosen.card,
+        log=log_line,
+    )
+    log_line(f"{renewed.manifest.name}, {renewed.manifest.recipe}, {renewed.size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
