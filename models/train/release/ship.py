@@ -78,7 +78,7 @@ def ship(
 def _build(
     checkpoint: Path, texts: Sequence[Path], recipe: Recipe, quantization: str, work: Path, log: Callable[[str], None]
 ) -> tuple[Path, Bundle, Bundle]:
-    """Return what the work folder has then: the released checkpoint, its fp32 bundle and an INT8 bundle small enough for a wheel."""
+    """Return the released checkpoint, its fp32 bundle and its INT8 bundle (fit for a wheel), made in the work folder."""
     named = work / recipe.name
     try:
         shutil.copytree(checkpoint, named, dirs_exist_ok=True)  # a bundle has the name of its checkpoint's folder

@@ -1,0 +1,1 @@
+"""Stamps: what decides the bytes of vectors, kept with them."""
