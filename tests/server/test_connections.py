@@ -77,8 +77,10 @@ ACCEPTED = {
 HEADS = {
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20 + b"\r\n\r\n", (400,)),
     "no version": (b"GET /health\r\n\r\n", (400,)),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (404, 400)),
-    "HTTP/9.9": (b"GET /health HTTP/9.9\r\nhost: localhost\r\n\r\n", (200,)),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400,)),
+    "HTTP/9.9": (b"GET /health HTTP/9.9\r\nhost: localhost\r\n\r\n", (400,)),
+    "HTTP/0.9": (b"GET /health\r\n\r\n", (400,)),
+    "two hosts": (b"GET /health HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n", (400,)),
     "no host": (b"GET /health HTTP/1.1\r\n\r\n", (400,)),
     "a header that is folded": (b"GET /health HTTP/1.1\r\nhost: localhost\r\na: b\r\n\0c\r\n\r\n", (400,)),
     "two lengths": (post(GOOD, "content-length: 3"), (400,)),
@@ -86,8 +88,8 @@ HEADS = {
     "a negative length": (post(GOOD, length=-5), (400,)),
     "a length in hexadecimal": (post(GOOD, length="0x10"), (400,)),
     "a length of 10,000 digits": (post(GOOD, length="9" * 10_000), (400,)),
-    "a length of 2**64": (post(GOOD, length=2**64), (413,)),
-    "length and chunks": (post(b"5\r\nhello\r\n0\r\n\r\n", "transfer-encoding: chunked", length=3), (422,)),
+    "a length of 2**64": (post(GOOD, length=2**64), (400,)),
+    "length and chunks": (post(b"5\r\nhello\r\n0\r\n\r\n", "transfer-encoding: chunked", length=3), (400,)),
     "an encoding of our own": (post(GOOD, "transfer-encoding: gzip"), (400,)),
     "a chunk of no size": (
         b"POST /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nx\r\n",
@@ -95,11 +97,11 @@ HEADS = {
     ),
     "a chunk of 2**70": (
         b"POST /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" + b"f" * 18 + b"\r\nx",
-        (408,),
+        (400,),
     ),
-    "a method of our own": (b"EMBED /embed HTTP/1.1\r\nhost: localhost\r\n\r\n", (405,)),
+    "a method of our own": (b"EMBED /embed HTTP/1.1\r\nhost: localhost\r\n\r\n", (400,)),
     "DELETE": (b"DELETE /embed HTTP/1.1\r\nhost: localhost\r\n\r\n", (405,)),
-    "CONNECT": (b"CONNECT example.com:443 HTTP/1.1\r\nhost: localhost\r\n\r\n", (404,)),
+    "CONNECT": (b"CONNECT example.com:443 HTTP/1.1\r\nhost: localhost\r\n\r\n", (400,)),
     "a path upwards": (b"GET /../../etc/passwd HTTP/1.1\r\nhost: localhost\r\n\r\n", (404,)),
     "a path that is not UTF-8": (b"GET /%ff%fe%00 HTTP/1.1\r\nhost: localhost\r\n\r\n", (404,)),
     "an address of another": (b"GET http://example.com/latest HTTP/1.1\r\nhost: example.com\r\n\r\n", (403,)),
@@ -315,3 +317,16 @@ def test_recovers_from_more_connections_than_files():
         assert process.get("/ready")[0] == 200
         for connection in silent:
             connection.close()
+
+
+def test_a_client_of_http_1_0_keeps_its_connection_if_it_asks(server):
+    request = b"GET /health HTTP/1.0\r\n%b\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=3) as raw, raw.makefile("rb") as answers:
+        for _ in range(2):
+            raw.sendall(request % b"connection: keep-alive\r\n")
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            headers = dict(line.rstrip().lower().split(b": ", 1) for line in iter(answers.readline, b"\r\n"))
+            assert headers[b"connection"] == b"keep-alive"
+            answers.read(int(headers[b"content-length"]))
+        raw.sendall(request % b"")
+        assert b"connection: close" in answers.read().lower()

@@ -66,7 +66,7 @@ def test_errors_quote_only_the_start_of_long_values(server, path, field, others)
 def test_long_paths_and_methods_are_clipped(server):
     for method, path in (("GET", "/v1/" + "x" * 20_000), ("G" * 20_000, "/embed"), ("GET", "/" + "%01" * 10_000)):
         answer = server.ask(method, path)
-        assert answer.status in (404, 405)
+        assert answer.status in (400, 404)
         assert len(answer.body) < 2000
         assert len(str(answer.headers)) < 2000
 

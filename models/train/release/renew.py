@@ -17,8 +17,9 @@ import numpy as np
 import onnx_ir as ir
 from safetensors.numpy import save_file
 
-from moembed.bundle.bundle import Bundle
+from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Reference
+from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.cli.common import log as log_line
 from moembed.embedder import Embedder
 from moembed.evaluation.certify import certify_sets
@@ -49,11 +50,13 @@ Log = Callable[[str], None]
 def renew(bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: Path, log: Log) -> Bundle:
     """Write the bundle and the figures of its card again; both are replaced when everything has succeeded.
 
+    A run that was interrupted keeps the figures that it had, if the same command gives the same files.
+
     Args:
         bundle: an INT8 bundle with a certificate on evaluation sets, which are measured again.
         recipe: that it was trained by.
         data: folder of the evaluation sets.
-        work: folder for intermediate results, which are overwritten.
+        work: folder for intermediate results.
         card_dir: folder of the card.
         log: called with progress.
 
@@ -65,11 +68,16 @@ def renew(bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: P
         OutputError: a file cannot be written.
         VerificationError: the new graph is too far from the fp32 bundle.
     """
-    name, outputs = bundle.manifest.name, recipe.projection.zeroed_outputs
+    name, outputs, out = bundle.manifest.name, recipe.projection.zeroed_outputs, work / f"{bundle.manifest.name}-int8"
+    before = read_manifest(out) if (out / MANIFEST_FILE).exists() else None
     fp32 = _fp32_bundle(bundle, outputs, work / name, work / f"{name}-fp32", log)
-    int8 = _int8_bundle(bundle, outputs, fp32, work / f"{name}-int8", log)
-    sets = list(bundle.manifest.certificate.quality)
-    certify_sets(sets, data, Embedder(int8), Embedder(fp32), log=log)
+    int8 = _int8_bundle(bundle, outputs, fp32, out, log)
+    if before and before.files == int8.manifest.files:  # a run that was interrupted: its figures hold
+        certificate = replace(int8.manifest.certificate, quality=before.certificate.quality)
+        (out / MANIFEST_FILE).write_text(replace(int8.manifest, certificate=certificate).to_json(), "utf-8")
+        int8 = Bundle.open(out)
+    sets = bundle.manifest.certificate.quality.keys() - int8.manifest.certificate.quality.keys()
+    certify_sets(sorted(sets), data, Embedder(int8), Embedder(fp32), log=log)
     card.renew_quality(card_dir, Bundle.open(int8.folder))
     with replacing_folder(bundle.folder) as partial:
         shutil.copytree(int8.folder, partial, dirs_exist_ok=True)

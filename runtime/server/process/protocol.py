@@ -2,18 +2,23 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from moembed.server.process.connection_limit import ConnectionLimit
 
-_CONNECTION_CLOSE = (b"connection", b"close")
+_CONNECTION_CLOSE, _KEEP_ALIVE = (b"connection", b"close"), (b"connection", b"keep-alive")
+_MAX_HEAD_BYTES = 65536
 # Time in which a stopping server still accepts requests that clients sent before they could know of the shutdown.
 _SHUTDOWN_GRACE_SECONDS = 1.0
 
 
-class HttpProtocol(H11Protocol):
-    """HTTP/1.1 protocol with timeouts. uvicorn itself only limits the idle time between two requests.
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 protocol with timeouts and a largest head; uvicorn itself only limits the idle time between two requests.
+
+    Connections of HTTP/1.0 clients that ask for it are kept open too: some load generators and proxies know no later version.
 
     Args:
         arguments: arguments from uvicorn.
@@ -27,6 +32,7 @@ class HttpProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self._timeout, self._limit = timeout, limit
         self._last_activity = 0.0
+        self._head_bytes: int | None = None  # received of an incomplete head, after the read that it began in
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -42,12 +48,64 @@ class HttpProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         self._last_activity = self.loop.time()
-        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._head_bytes is not None and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The head of the request is longer than {_MAX_HEAD_BYTES} bytes.")
         self._update_head_timer()
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            # An offer of another protocol may be ignored (RFC 9110, section 7.8), but the parser stops behind it.
+            head = self._head_without_offer()
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(head + data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def on_message_begin(self) -> None:
+        """Handle the beginning of a head; called by the parser."""
+        super().on_message_begin()
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Handle a complete head; called by the parser.
+
+        Raises:
+            ValueError: the request has another version than 1.0 and 1.1, not one host, or is for a proxy (CONNECT). The parser
+                turns it into its own error.
+        """
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return
+        version, target = self.parser.get_http_version(), self.url
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if (
+            version not in ("1.0", "1.1")
+            or hosts > 1
+            or (version == "1.1" and not hosts)
+            or self.parser.should_upgrade()
+        ):
+            raise ValueError("not a request of HTTP/1.0 or 1.1 to an origin server")
+        self._head_bytes = None
+        self.url = b"/"  # uvicorn refuses targets that belong to another program, such as those of a proxy
+        super().on_headers_complete()
+        raw_path, _, self.scope["query_string"] = target.partition(b"?")
+        self.scope["raw_path"], self.scope["path"] = raw_path, unquote(raw_path.decode("ascii"))
+        if version == "1.0" and self.parser.should_keep_alive():
+            self.cycle.keep_alive = True
+            self.cycle.default_headers = [*self.cycle.default_headers, _KEEP_ALIVE]
+
+    def _head_without_offer(self) -> bytes:
+        start = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([start, *lines, b"", b""])
+
     def _should_upgrade(self) -> bool:
-        # The offer of another protocol (h2c, websocket) may be ignored (RFC 9110, section 7.8); uvicorn would log a warning.
-        return False
+        return True  # whatever the parser reports; uvicorn then waits for the request without the offer
 
     def pause_writing(self) -> None:
         """Start the write timeout when the client reads too slowly; called by asyncio."""
