@@ -14,9 +14,9 @@ from moembed.inference.kernels import PORTABLE
 from support.folders import DATA
 
 TEXTS = [line for line in (DATA / "sentences.txt").read_text("utf-8").splitlines() if line][::4]
-STATES = "aef1659b707faf682a5521e7581c47c93527bb21d34ffe4c47002bba889862a9"
-VECTORS = "7c71f8c9b96d347fc333a88eed87cdfdee5ff09aef7e9e7681da43a302b5f532"
-SHORT = "bc30d417a4312f3d0f1f514412ecd4717392991cb3f372e0ef096dc04a1030cc"
+STATES = "b9b8a58a1acf56a10ab53441dfd7f8e6b2d388c2be59a1b472baf6a239ee3807"
+VECTORS = "91d7c540f388d0f87ed9b493b5c94b1e069833ccbe3185e049aa2592f97af985"
+SHORT = "74b525549235f89c41a01521b4fe85ec15242e6941ec1e73736aeccd543a6833"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ integers stand for. The command writes that one to its work folder, and anybody 
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from safetensors.numpy import save_file
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Reference
 from moembed.bundle.manifest import MANIFEST_FILE
-from moembed.cli.common import log as log_line
 from moembed.embedder import Embedder
 from moembed.evaluation.certify import certify_sets
 from moembed.export.functions import functions
@@ -136,6 +136,10 @@ def _array(value: ir.Value) -> np.ndarray:
     return np.array(value.const_value.numpy())
 
 
+def _log(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def main() -> None:
     """Renew a bundle from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,9 +155,9 @@ def main() -> None:
         data=chosen.data,
         work=chosen.work,
         card_dir=chosen.card,
-        log=log_line,
+        log=_log,
     )
-    log_line(f"{renewed.manifest.name}, {renewed.manifest.recipe}, {renewed.size / 1e6:.1f} MB")
+    _log(f"{renewed.manifest.name}, {renewed.manifest.recipe}, {renewed.size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
