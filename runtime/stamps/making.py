@@ -1,6 +1,8 @@
 """Stamps of the vectors that an `Embedder` computes."""
 
-from moembed.embedder import Embedder
+from typing import Protocol
+
+from moembed.bundle.bundle import Bundle
 from moembed.inference.cpu import cpu_name
 from moembed.inference.kernels import PORTABLE
 from moembed.stamps.stamp import Stamp
@@ -11,8 +13,21 @@ from moembed.version import __version__
 _INTEGER_RECIPES = frozenset({"int8", "int8-table4"})
 
 
+class Model(Protocol):
+    """Part of an `Embedder` that decides the bytes of vectors; its attributes are described there."""
+
+    @property
+    def bundle(self) -> Bundle: ...  # noqa: D102
+    @property
+    def max_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def kernels(self) -> str: ...  # noqa: D102
+    @property
+    def providers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
 def stamp_of(
-    embedder: Embedder,
+    embedder: Model,
     prompt: str,
     width: int,
     precision: str,
@@ -65,7 +80,7 @@ def overlong_name(overlong: Overlong) -> str:
     return name if policy.overlap == Chunk().overlap else f"{name}, overlap {policy.overlap}"
 
 
-def kernel_family(embedder: Embedder) -> str:
+def kernel_family(embedder: Model) -> str:
     """Return the family of kernels, and the processor if the bytes depend on it too: `native`, or `portable on <processor>`."""
     family = "portable" if embedder.kernels == PORTABLE else "native"
     if embedder.providers != ("CPUExecutionProvider",):
