@@ -2,9 +2,11 @@
 
 from typing import Protocol
 
+from moembed.arguments import one_of
 from moembed.bundle.bundle import Bundle
 from moembed.inference.cpu import cpu_name
 from moembed.inference.kernels import PORTABLE
+from moembed.precision import PRECISIONS, Precision
 from moembed.stamps.stamp import Stamp
 from moembed.truncation import Chunk, Overlong, policy_of
 from moembed.version import __version__
@@ -29,26 +31,26 @@ class Model(Protocol):
 def stamp_of(
     embedder: Model,
     prompt: str,
-    width: int,
-    precision: str,
-    overlong: Overlong,
+    width: int | None = None,
+    precision: Precision = "float32",
+    overlong: Overlong = "error",
     *,
     scale: float | None = None,
     normalized: bool = True,
 ) -> Stamp:
-    """Return the stamp of vectors that `embedder` computes.
+    """Return the stamp of vectors that an `Embedder` computes.
 
     Args:
         embedder: the model.
-        prompt: text in front of every text.
-        width: number of components of a vector.
+        prompt: text in front of every text, such as `embedder.prompt_for("document")`.
+        width: number of components of a vector; None for all.
         precision: as for `quantize_embeddings`.
         overlong: as for `Embedder.embed`.
         scale: of codes that share one scale.
         normalized: True if vectors have unit length before they are quantized.
 
     Raises:
-        InputError: unknown policy.
+        InputError: unknown precision or policy.
     """
     bundle = embedder.bundle
     return Stamp(
@@ -56,8 +58,8 @@ def stamp_of(
         revision=bundle.hub[1] if bundle.hub else None,
         fingerprint=bundle.fingerprint,
         prompt=prompt,
-        width=width,
-        precision=precision,
+        width=bundle.manifest.hidden_size if width is None else width,
+        precision=one_of("precision", precision, PRECISIONS),
         scale=scale,
         normalized=normalized,
         overlong=overlong_name(overlong),

@@ -65,11 +65,11 @@ class Stamp:
 
 
 # Fields that say where vectors came from, but not what their bytes are.
-_INFORMATION = frozenset({"model", "revision", "moembed"})
+INFORMATION = ("model", "revision", "moembed")
 
 
 def differences(one: Stamp, other: Stamp) -> list[str]:
     """Return a line for every field that decides bytes and differs, such as `width: 384, and 256`."""
-    names = [field.name for field in fields(Stamp) if field.name not in _INFORMATION]
+    names = [field.name for field in fields(Stamp) if field.name not in INFORMATION]
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in names]
     return [f"{name}: {first!r}, and {second!r}" for name, first, second in pairs if first != second]
