@@ -24,7 +24,13 @@ def test_one_file(model, stamped, tmp_path, capsys):
     assert main(["stamp", save(tmp_path / "a.parquet", stamped)]) == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[0] == str(tmp_path / "a.parquet")
-    for line in ("prompt       'passage: '", "width        384", "normalized   yes", model.bundle.fingerprint, "1 file"):
+    for line in (
+        "prompt       'passage: '",
+        "width        384",
+        "normalized   yes",
+        model.bundle.fingerprint,
+        "1 file",
+    ):
         assert line in shown
 
 
