@@ -4,11 +4,13 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
 from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, RecordId, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
+from moembed.errors import OutputError
 from moembed.precision import PRECISIONS
 from moembed.progress import is_terminal, progress
 from moembed.truncation import OVERLONG_NAMES
@@ -67,6 +69,10 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed the texts and write their vectors."""
+    from moembed.files.destination import is_file
+    from moembed.stamps.making import stamp_of
+    from moembed.stamps.sidecar import write_sidecar
+
     output = None if arguments.output == STDOUT else arguments.output
     form = format_of(output, arguments.format)
     embedder = open_embedder(arguments)
@@ -78,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
             ids.append(record.id)
             yield record.text
 
-    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt_of(arguments, embedder), **options)
+    prompt = prompt_of(arguments, embedder)
+    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt, **options)
     truncated = 0
     show = None if output else False  # no progress bar between the lines of the output
 
@@ -94,6 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
                 yield record_id, result
 
     write(output, form, rows(), empty=embedder.encode([], prompt="", **options))
+    if output is not None and is_file(output):
+        stamp = stamp_of(embedder, prompt, arguments.dim, arguments.precision, arguments.overlong)
+        try:
+            write_sidecar(Path(output), stamp)
+        except OutputError as error:  # such as a name that is too long
+            log(f"moembed: {output} is complete, but has no stamp: {error}")
     if truncated:
         log(f"moembed: {truncated} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
     return 0

@@ -1,12 +1,16 @@
 """`moembed stamp`: what it shows, what it compares, and its exit codes."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from moembed import StampedVectors, save_vectors, stamp_of
+from moembed import StampedVectors, load_vectors, save_vectors, stamp_of
 from moembed.cli import main
 
 
@@ -82,3 +86,30 @@ def test_a_changed_file_and_one_with_another_width(stamped, tmp_path, capsys):
 def test_no_such_file(tmp_path, capsys):
     assert main(["stamp", str(tmp_path / "none.npy")]) == 2
     assert "no file or folder" in capsys.readouterr().err
+
+
+def test_embed_writes_the_stamp_of_its_options_beside_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", "a", "--task", "query", "--dim", "256", "--precision", "int8", "-o", "x.jsonl"]) == 0
+    assert main(["embed", "a", "--task", "query", "--dim", "256", "--precision", "int8", "-o", "x.npy"]) == 0
+    assert main(["stamp", "x.jsonl", "x.npy"]) == 0
+    shown = capsys.readouterr().out
+    for line in ("prompt       'query: '", "width        256", "precision    'int8'", "overlong     'error'"):
+        assert line in shown
+    assert len(load_vectors("x.jsonl").scales) == 1
+    assert load_vectors("x.npy").vectors.tobytes() == load_vectors("x.jsonl").vectors.tobytes()
+    assert main(["embed", "a", "--task", "query", "--overlong", "mean", "-o", "x.npy"]) == 0
+    assert main(["stamp", "x.jsonl", "x.npy"]) == 1
+    assert "differs from x.jsonl in overlong: 'error', and 'mean'" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a FIFO")
+def test_no_stamp_beside_what_is_no_file(tmp_path):
+    assert main(["embed", "a", "-o", "/dev/null"]) == 0
+    assert not Path("/dev/null.stamp.json").exists()
+    os.mkfifo(tmp_path / "fifo.npy")
+    script = f"from moembed.cli import main; main(['embed', 'a', '-o', {str(tmp_path / 'fifo.npy')!r}])"
+    with subprocess.Popen([sys.executable, "-c", script]) as writer:
+        assert (tmp_path / "fifo.npy").read_bytes().startswith(b"\x93NUMPY")
+        assert writer.wait(60) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo.npy"]
