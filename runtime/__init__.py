@@ -12,6 +12,10 @@ from moembed.errors import MoembedError, MoembedWarning
 from moembed.inference.routing import Routing
 from moembed.inference.telemetry import disable_telemetry
 from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
+from moembed.stamps.loading import load_vectors, save_vectors
+from moembed.stamps.making import stamp_of
+from moembed.stamps.stamp import Stamp
+from moembed.stamps.stamped import StampedVectors
 from moembed.truncation import Chunk
 from moembed.version import __version__
 
@@ -23,9 +27,14 @@ __all__ = [
     "MoembedWarning",
     "QuantizedEmbeddings",
     "Routing",
+    "Stamp",
+    "StampedVectors",
     "__version__",
     "dequantize_embeddings",
+    "load_vectors",
     "quantize_embeddings",
+    "save_vectors",
+    "stamp_of",
 ]
 
 disable_telemetry()

@@ -209,14 +209,24 @@ def _iterator(texts: Any) -> Iterator[object]:
 
 def _strings(items: Iterator[Any]) -> Iterator[str]:
     for index, item in enumerate(items):
-        # Iterating an Arrow array yields scalars; `as_py()` returns their value.
-        text = item if isinstance(item, str) or not hasattr(item, "as_py") else item.as_py()
+        text = item if isinstance(item, str) or not hasattr(item, "as_py") else _arrow_value(index, item)
         if not isinstance(text, str):
             kind = type(text).__name__
             raise InputError(
                 f"text {index} is {kind}, expected str" + (f": {_ITEM_ADVICE[kind]}" if kind in _ITEM_ADVICE else "")
             )
         yield str.__str__(text)
+
+
+def _arrow_value(index: int, scalar: Any) -> object:
+    """Return the value of an item of an Arrow array, whose strings may hold any bytes."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"text {index} is not valid UTF-8 ({error.reason} at byte {error.start}): cast the column to binary, and decode it "
+            "with its encoding or with errors='replace'"
+        ) from error
 
 
 def _type_of(value: object) -> str:

@@ -20,6 +20,7 @@ from moembed.pickling import Options, Picklable
 from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings
 from moembed.progress import progress
 from moembed.pull.opening import open_bundle
+from moembed.stamps.stamped import StampedVectors, check_model
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.truncation import (
     Chunk,
@@ -246,14 +247,17 @@ class Embedder(Picklable):
 
         return stream(text_stream(texts))
 
-    def similarity(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
+    def similarity(self, a: NDArray[Any] | StampedVectors, b: NDArray[Any] | StampedVectors) -> NDArray[np.float32]:
         """Return the cosine similarity of each vector of `a` `[n, dim]` with each of `b` `[m, dim]`: `[n, m]` float32.
 
-        A single vector `[dim]` counts as one row.
+        A single vector `[dim]` counts as one row. Vectors with a stamp, from `moembed.load_vectors`, have to be of this model.
+        Arrays are taken to be.
 
         Raises:
-            InputError: the vectors are not finite floats (see `moembed.dequantize_embeddings`), or their widths differ.
+            InputError: the vectors are not finite floats (see `moembed.dequantize_embeddings`), their widths differ, or a stamp
+                is that of another model.
         """
+        check_model(self.bundle.fingerprint, self.bundle.manifest.name, {"a": a, "b": b})
         return cosines(array("a", a), array("b", b))
 
     def count_tokens(

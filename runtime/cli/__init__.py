@@ -24,6 +24,7 @@ from moembed.cli import (
     serve,
     ship,
     similarity,
+    stamp,
     train,
     verify,
 )
@@ -34,7 +35,7 @@ from moembed.errors import InputError, MoembedError, MoembedWarning
 from moembed.version import __version__
 
 _COMMANDS = {
-    "texts": (embed, search, similarity, serve),
+    "texts": (embed, search, similarity, stamp, serve),
     "models": (pull, models),
     "bundles": (export, quantize, verify, evaluate, info),
     "training": (gather, train, ship, card),
@@ -44,7 +45,7 @@ _HEADINGS = {group[0].__name__.rpartition(".")[2]: heading for heading, group in
 _COMMANDS_WITH_TEXTS = ("embed", "similarity")
 _EPILOG = """exit codes:
   0    success
-  1    a check failed (verify, doctor)
+  1    a check failed (verify, doctor, stamp)
   2    error in the arguments, the input, the model or the output
   130  interrupted (Ctrl-C)
   141  the reader of the output exited

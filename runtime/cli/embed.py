@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
 from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, RecordId, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
+from moembed.cli.stamp import stamp_output
 from moembed.precision import PRECISIONS
 from moembed.progress import is_terminal, progress
 from moembed.truncation import OVERLONG_NAMES
@@ -78,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             ids.append(record.id)
             yield record.text
 
-    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt_of(arguments, embedder), **options)
+    prompt = prompt_of(arguments, embedder)
+    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt, **options)
     truncated = 0
     show = None if output else False  # no progress bar between the lines of the output
 
@@ -94,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
                 yield record_id, result
 
     write(output, form, rows(), empty=embedder.encode([], prompt="", **options))
+    stamp_output(output, embedder, prompt, arguments)
     if truncated:
         log(f"moembed: {truncated} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
     return 0

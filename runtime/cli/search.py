@@ -80,9 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _windows(embedder: "Embedder", store: "VectorStore", found: Sequence[Passage]) -> list[list["Window"]]:
     """Return the windows of each passage, from the store or computed now; their spans count from the passage's text."""
+    from moembed.stamps.making import stamp_of
+    from moembed.stamps.stamp import deciding
+
     prompt = embedder.prompt_for("document")
-    model = embedder.bundle.fingerprint
-    keys = [_key(model, prompt, passage) for passage in found]
+    stamp = deciding(stamp_of(embedder, prompt, overlong="chunk"))
+    keys = [_key(stamp, passage) for passage in found]
     known = store.read(set(keys), embedder.dim)
     fresh = list({key: passage for key, passage in zip(keys, found, strict=True) if key not in known}.items())
     with progress(len(fresh), "passage", show=None) as advance:
@@ -100,9 +103,9 @@ def _windows(embedder: "Embedder", store: "VectorStore", found: Sequence[Passage
     return [known[key] for key in keys]
 
 
-def _key(model: str, prompt: str, passage: Passage) -> bytes:
+def _key(stamp: dict[str, object], passage: Passage) -> bytes:
     """Return a digest of everything that the windows of a passage depend on."""
-    return hashlib.sha256(json.dumps([model, prompt, passage.heading, passage.text]).encode()).digest()
+    return hashlib.sha256(json.dumps([stamp, passage.heading, passage.text]).encode()).digest()
 
 
 def _summary(skipped: Sequence[Skipped]) -> str:

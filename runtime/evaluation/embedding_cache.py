@@ -1,10 +1,11 @@
 """Embeddings of evaluation texts, with a cache, so that texts common to several sets are embedded once.
 
 Sets share texts: `xquad-de`, `xquad-de:xquad-en` and `xquad-en` are two corpora and two lists of queries. The same text with the
-same prompt always has the same vector, so the cache changes no figure.
+same stamp always has the same vector, so the cache changes no figure.
 """
 
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.embedder import Embedder
+from moembed.stamps.making import stamp_of
+from moembed.stamps.stamp import deciding
 
 Advance = Callable[[int], object]
 BLOCK = 1024  # texts embedded and searched at a time: enough to sort by length, few enough for memory
@@ -70,9 +73,10 @@ class CachedEmbedder:
     def embed(self, texts: Sequence[str], prompt_names: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors `[len(texts), width]` float32 at full width, with the first of the prompts that the model has."""
         prompt = prompt_of(self.embedder, prompt_names)
+        stamp = json.dumps(deciding(stamp_of(self.embedder, prompt, overlong="truncate")), sort_keys=True)
         rows_of: dict[bytes, list[int]] = {}
         for row, text in enumerate(texts):
-            rows_of.setdefault(_key(prompt, text), []).append(row)
+            rows_of.setdefault(_key(stamp, text), []).append(row)
         vectors = np.empty((len(texts), self.embedder.dim), np.float32)
         missing = []
         for key, rows in rows_of.items():
@@ -102,5 +106,5 @@ def prompt_of(embedder: Embedder, names: Sequence[str]) -> str:
     return embedder.prompt_for(known[0] if known else names[-1])
 
 
-def _key(prompt: str, text: str) -> bytes:
-    return hashlib.blake2b(f"{prompt}\0{text}".encode(), digest_size=16).digest()
+def _key(stamp: str, text: str) -> bytes:
+    return hashlib.blake2b(f"{stamp}\0{text}".encode(), digest_size=16).digest()

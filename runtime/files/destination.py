@@ -55,6 +55,12 @@ def writing(name: str | Path) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {name}: {error.strerror or error}") from error
 
 
+def is_file(name: str | Path) -> bool:
+    """Return whether `writing` makes a regular file of this name, and not a pipe, a terminal, a device or a descriptor."""
+    path = _followed(Path(name))
+    return _descriptor(path) is None and not _is_stream(path)
+
+
 def _followed(path: Path) -> Path:
     """Follow symbolic links, up to one that stands for a descriptor of this process."""
     for _ in range(_MAX_LINKS):

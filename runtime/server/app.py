@@ -76,7 +76,7 @@ def create_app(settings: Settings, *, on_failure: Callable[[MoembedError], None]
         allow_headers=["*"],
         # Pages of a listed origin may call this server from a public network too.
         allow_private_network=True,
-        expose_headers=["retry-after", "x-moembed-task", "x-request-id", "x-truncated-inputs"],
+        expose_headers=["retry-after", "x-moembed-stamp", "x-moembed-task", "x-request-id", "x-truncated-inputs"],
     )
 
 

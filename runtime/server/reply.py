@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from moembed.stamps.stamp import Stamp
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -17,6 +19,7 @@ class Reply:
         tokens: number of tokens that were processed.
         truncated: indices of the texts that were truncated.
         default_task: the server's default task, if the request named none and the default was used.
+        stamps: stamps of the vectors, one for each type.
         headers: additional headers.
         status: HTTP status.
     """
@@ -27,5 +30,6 @@ class Reply:
     tokens: int = 0
     truncated: tuple[int, ...] = ()
     default_task: str | None = None
+    stamps: tuple[Stamp, ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
     status: int = HTTPStatus.OK

@@ -1,7 +1,7 @@
 """Stamp of vectors: everything that decides their bytes."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from moembed.errors import InputError
 from moembed.files.records import read_record
@@ -65,11 +65,16 @@ class Stamp:
 
 
 # Fields that say where vectors came from, but not what their bytes are.
-_INFORMATION = frozenset({"model", "revision", "moembed"})
+INFORMATION = ("model", "revision", "moembed")
+
+
+def deciding(stamp: Stamp) -> dict[str, object]:
+    """Return the fields that decide bytes: what keys and digests of vectors are made of."""
+    return {name: value for name, value in asdict(stamp).items() if name not in INFORMATION}
 
 
 def differences(one: Stamp, other: Stamp) -> list[str]:
     """Return a line for every field that decides bytes and differs, such as `width: 384, and 256`."""
-    names = [field.name for field in fields(Stamp) if field.name not in _INFORMATION]
-    pairs = [(name, getattr(one, name), getattr(other, name)) for name in names]
+    others = deciding(other)
+    pairs = [(name, value, others[name]) for name, value in deciding(one).items()]
     return [f"{name}: {first!r}, and {second!r}" for name, first, second in pairs if first != second]

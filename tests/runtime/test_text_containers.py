@@ -50,6 +50,13 @@ CONTAINERS = {
     "Arrow dictionary": lambda: arrow().dictionary_encode(),
     "Arrow slice": lambda: arrow(texts=["x", *TEXTS, "y"]).slice(1, 3),
     "Arrow chunked": lambda: pytest.importorskip("pyarrow").chunked_array([TEXTS[:1], [], TEXTS[1:]]),
+    "Arrow chunks of dictionaries": lambda: pytest.importorskip("pyarrow").chunked_array(
+        [arrow(texts=part).dictionary_encode() for part in (TEXTS[:1], TEXTS[1:])]
+    ),
+    "Arrow slice of views": lambda: arrow("string_view", ["x", *TEXTS]).slice(1),
+    "Arrow run-end encoded": lambda: pytest.importorskip("pyarrow").RunEndEncodedArray.from_arrays([1, 2, 3], TEXTS),
+    "pandas Arrow string": lambda: series("pandas", arrow("large_string"), dtype="large_string[pyarrow]"),
+    "Polars Enum": lambda: series("polars", TEXTS, dtype=importlib.import_module("polars").Enum(TEXTS)),
     "column of an Arrow table": lambda: pytest.importorskip("pyarrow").table({"text": TEXTS})["text"],
 }
 
@@ -66,8 +73,8 @@ def test_containers_of_texts(model, expected, kind):
     assert len(model.token_embeddings(made(), prompt="")) == len(TEXTS)
 
 
-def frame(library):
-    return pytest.importorskip(library).DataFrame({"text": TEXTS})
+def frame(library, kind="DataFrame"):
+    return getattr(pytest.importorskip(library), kind)({"text": TEXTS})
 
 
 REFUSED = {
@@ -86,6 +93,19 @@ REFUSED = {
     "Polars LazyFrame": (lambda: frame("polars").lazy(), "LazyFrame; expected"),
     "Arrow table": (lambda: pytest.importorskip("pyarrow").table({"t": TEXTS}), r"Table of shape \(3, 1\)"),
     "Arrow nulls": (lambda: arrow(texts=["a", None]), "text 1 is NoneType, expected str: fill or drop missing values"),
+    "Arrow dictionary with nulls": (
+        lambda: arrow(texts=["a", None]).dictionary_encode(),
+        "text 1 is NoneType, expected str: fill or drop",
+    ),
+    "Arrow null type": (lambda: pytest.importorskip("pyarrow").nulls(2), "text 0 is NoneType, expected str: fill"),
+    "Arrow binary": (lambda: arrow("binary", [b"a"]), "text 0 is bytes, expected str: decode it first"),
+    "Arrow struct": (lambda: pytest.importorskip("pyarrow").array([{"a": "b"}]), "text 0 is dict.*pass one field"),
+    "Arrow scalar": (lambda: pytest.importorskip("pyarrow").scalar("a"), "type StringScalar; expected a string"),
+    "Arrow batch": (lambda: frame("pyarrow", "record_batch"), r"RecordBatch of shape \(3, 1\); expected one dimension"),
+    "Arrow string of other bytes": (
+        lambda: arrow("binary", [b"a", b"h\xff"]).view("string"),
+        r"text 1 is not valid UTF-8 \(invalid start byte at byte 1\): cast the column to binary",
+    ),
     "Arrow numbers": (lambda: pytest.importorskip("pyarrow").array([1]), "text 0 is int"),
     "pandas NaN": (lambda: frame("pandas").reindex([0, 9])["text"], "text 1 is float, expected str: fill or drop"),
     "pandas NA": (

@@ -7,6 +7,7 @@ END; `meta.warnings` reports truncated texts.
 
 import builtins
 import uuid
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -170,14 +171,19 @@ async def _respond(
     else:
         reply = EmbedFloatsReply(str(uuid.uuid4()), _typed(result.vectors, "float"), texts, meta)
     truncated, default_task = tuple(result.truncated), engine.default_task(texts, task)
-    return Reply(reply, engine.name, len(texts), used, truncated, default_task)
+    precisions = dict.fromkeys(map(_precision, types or ["float"]))
+    stamps = tuple(replace(result.stamp, precision=precision) for precision in precisions if result.stamp)
+    return Reply(reply, engine.name, len(texts), used, truncated, default_task, stamps)
 
 
 def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
     if kind == "base64":
         return lazy_array(base64_floats, vectors)
-    precision: Precision = "float32" if kind == "float" else kind
-    return lazy_array(json_numbers, quantize_embeddings(vectors, precision).codes)
+    return lazy_array(json_numbers, quantize_embeddings(vectors, _precision(kind)).codes)
+
+
+def _precision(kind: EmbeddingType) -> Precision:
+    return "float32" if kind in ("float", "base64") else kind
 
 
 def _texts(body: EmbedRequest) -> list[str]:

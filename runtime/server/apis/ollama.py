@@ -169,7 +169,8 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
 
 def _reply(body: Any, engine: Engine, texts: Sequence[str], task: str | None, result: Result) -> Reply:
     used, truncated = sum(result.tokens), tuple(result.truncated)
-    return Reply(body, engine.name, len(texts), used, truncated, engine.default_task(texts, task))
+    default_task, stamps = engine.default_task(texts, task), (result.stamp,) if result.stamp else ()
+    return Reply(body, engine.name, len(texts), used, truncated, default_task, stamps)
 
 
 async def _embed_texts(

@@ -15,6 +15,7 @@ from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import prompt_for_task, requested_task
 from moembed.server.errors import ApiError, InvalidRequestError, ModelNotFoundError
 from moembed.server.reply import Reply
+from moembed.stamps.stamp import Stamp
 
 IDS_REJECTED = (
     "input contains token ids, and this server accepts text only: ids of another vocabulary (LangChain's OpenAIEmbeddings sends "
@@ -66,10 +67,11 @@ class EmbeddingsReply(msgspec.Struct, omit_defaults=False):
 
 
 class Model(msgspec.Struct):
-    """Model that the server offers."""
+    """Model that the server offers; the extension `stamp` is that of vectors of full width under the server's settings."""
 
     id: str
     created: int
+    stamp: Stamp
     object: Literal["model"] = "model"
     owned_by: str = "moembed"
 
@@ -123,6 +125,7 @@ async def _embeddings(service: Service, body: EmbeddingsRequest) -> Reply:
         tokens=used,
         truncated=tuple(result.truncated),
         default_task=engine.default_task(texts or [""], task),
+        stamps=(result.stamp,) if result.stamp else (),
     )
 
 
@@ -147,17 +150,22 @@ def _inputs(given: str | list[Any]) -> tuple[list[str], list[list[int]] | None]:
 
 async def _models(service: Service, _body: None) -> Reply:
     names = [f"{name}:{suffix}" if suffix else name for name, suffix in service.served_names()]
-    return Reply(Models([Model(name, service.started) for name in names]))
+    return Reply(Models([_described(service, name) for name in names]))
 
 
 async def _model(service: Service, name: str) -> Reply:
+    return Reply(_described(service, name))
+
+
+def _described(service: Service, name: str) -> Model:
     engine, suffix = service.engine(name)
-    if suffix is not None:
-        try:
-            prompt_for_task(engine.embedder, suffix)
-        except InvalidRequestError as error:
-            raise ModelNotFoundError(f"no model {name!r}: {error.message}", param="model") from None
-    return Reply(Model(name, service.started))
+    task = suffix or service.settings.task
+    try:
+        prompt = "" if task is None else prompt_for_task(engine.embedder, task)
+    except InvalidRequestError as error:
+        raise ModelNotFoundError(f"no model {name!r}: {error.message}", param="model") from None
+    stamp = engine.stamp(prompt, engine.embedder.dim, service.settings.overlong)
+    return Model(name, service.started, stamp)
 
 
 def _error_body(error: ApiError) -> ErrorReply:

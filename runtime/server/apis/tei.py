@@ -19,6 +19,7 @@ from moembed.server.engine.service import Service
 from moembed.server.engine.tasks import prompt_for_task, requested_task
 from moembed.server.errors import ApiError, EmptyInputError, InvalidRequestError, TooLargeError
 from moembed.server.reply import Reply
+from moembed.stamps.stamp import Stamp
 from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong
 from moembed.version import __version__
@@ -168,10 +169,17 @@ def _texts(inputs: str | list[Any]) -> list[str]:
     return texts
 
 
-def _reply(body: Any, engine: Engine, tokens: list[int], truncated: list[int], default_task: str | None) -> Reply:
-    used = sum(tokens)
+def _reply(
+    body: Any,
+    engine: Engine,
+    tokens: list[int],
+    truncated: list[int],
+    default_task: str | None,
+    stamp: Stamp | None = None,
+) -> Reply:
+    used, stamps = sum(tokens), () if stamp is None else (stamp,)
     headers = {"x-compute-tokens": str(used)}
-    return Reply(body, engine.name, len(tokens), used, tuple(truncated), default_task, headers)
+    return Reply(body, engine.name, len(tokens), used, tuple(truncated), default_task, stamps, headers)
 
 
 async def _embed(service: Service, body: EmbedRequest) -> Reply:
@@ -186,7 +194,8 @@ async def _embed(service: Service, body: EmbedRequest) -> Reply:
         normalize=body.normalize is not False,
     )
     vectors = lazy_array(json_numbers, result.vectors)
-    return _reply(vectors, engine, result.tokens, result.truncated, engine.default_task(texts, task))
+    default_task = engine.default_task(texts, task)
+    return _reply(vectors, engine, result.tokens, result.truncated, default_task, result.stamp)
 
 
 async def _embed_all(service: Service, body: EmbedAllRequest) -> Reply:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,8 @@ from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
 from moembed.server.engine.tasks import select_prompt, start_with_prompt
 from moembed.server.errors import InvalidRequestError, TooLargeError, TooLongError, TooManyTextsError
 from moembed.server.settings import Settings
+from moembed.stamps.making import overlong_name, stamp_of
+from moembed.stamps.stamp import Stamp
 from moembed.tokenizer.tokenizer import Ids
 from moembed.truncation import Overlong, Window, check_room, finish, windows_of
 
@@ -37,11 +39,13 @@ class Result:
         vectors: `[texts, dim]` float32.
         tokens: tokens processed per text, including prompt and special tokens.
         truncated: indices of the texts that were truncated.
+        stamp: stamp of the vectors; None for means of hidden states.
     """
 
     vectors: NDArray[np.float32]
     tokens: list[int]
     truncated: list[int]
+    stamp: Stamp | None
 
 
 class Engine:
@@ -59,6 +63,7 @@ class Engine:
 
     def __init__(self, name: str, embedder: Embedder, settings: Settings, observer: Observer) -> None:
         self.name, self.embedder, self._settings = name, embedder, settings
+        self._stamp = stamp_of(embedder, "")
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"moembed-tokens-{name}")
         self.scheduler = Scheduler(
             self._run,
@@ -95,8 +100,10 @@ class Engine:
         """
         dim = self.resolve_dim(dim)
         policy = self._policy(overlong, windows=normalize)
+        prompt = select_prompt(self.embedder, texts, task, self._settings.task)
         windows = await self.tokenize(texts, task=task, overlong=policy, limit=limit)
-        return await self._embed(windows, len(texts), dim, RowOutput.EMBEDDING if normalize else RowOutput.MEAN)
+        stamp = self.stamp(prompt, dim, policy, limit) if normalize else None
+        return await self._embed(windows, len(texts), dim, RowOutput.EMBEDDING if normalize else RowOutput.MEAN, stamp)
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
         """Embed texts given as token ids of this model, with or without its special tokens around them.
@@ -134,7 +141,20 @@ class Engine:
                 windows.append(Window(index, np.array([*head[:-1], *body, head[-1]], np.int32), 0, 0))
             return windows
 
-        return await self._embed(await self.offload(rows, to_windows), len(rows), dim, RowOutput.EMBEDDING)
+        windows = await self.offload(rows, to_windows)
+        return await self._embed(windows, len(rows), dim, RowOutput.EMBEDDING, self.stamp(prompt, dim, "error"))
+
+    def stamp(self, prompt: str, dim: int, overlong: Overlong, limit: int | None = None) -> Stamp:
+        """Return the stamp of float32 vectors.
+
+        Args:
+            prompt: text in front of every text.
+            dim: dimensions of a vector.
+            overlong: policy for over-long texts.
+            limit: tokens per text, if fewer than the model's limit.
+        """
+        max_tokens = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
+        return replace(self._stamp, prompt=prompt, width=dim, overlong=overlong_name(overlong), max_tokens=max_tokens)
 
     async def token_embeddings(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
@@ -270,7 +290,9 @@ class Engine:
         policy = overlong or self._settings.overlong
         return "error" if policy == "mean" and not windows else policy
 
-    async def _embed(self, windows: list[Window], count: int, dim: int, output: RowOutput) -> Result:
+    async def _embed(
+        self, windows: list[Window], count: int, dim: int, output: RowOutput, stamp: Stamp | None
+    ) -> Result:
         rows = await self.scheduler.submit([window.ids for window in windows], output)
         vectors = np.stack(rows) if rows else np.empty((0, self.embedder.dim), np.float32)
         tokens = [0] * count
@@ -278,4 +300,4 @@ class Engine:
             tokens[window.text] += len(window.ids)
         truncated = [window.text for window in windows if window.truncated]
         embeddings = finish(windows, vectors, count, dim, normalize=output is RowOutput.EMBEDDING)
-        return Result(embeddings, tokens, truncated)
+        return Result(embeddings, tokens, truncated, stamp)

@@ -1,7 +1,9 @@
 """Starlette endpoints around the handlers: read and decode the body, call the handler, write the response."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -30,6 +32,7 @@ from moembed.server.logs import warn_default_task
 from moembed.server.record import CLIENT_CLOSED_REQUEST, Record
 from moembed.server.reply import Reply
 from moembed.server.settings import Settings
+from moembed.stamps.stamp import Stamp
 
 _T = TypeVar("_T")
 _JSON = "application/json"
@@ -129,18 +132,26 @@ def route_handler(api: Api, endpoint: Endpoint, body_reader: BodyReader) -> Call
 
 
 def _response(reply: Reply) -> Response:
-    """Return a reply as an HTTP response, with headers for truncated texts and a default task."""
+    """Return a reply as an HTTP response, with headers for the stamp, truncated texts and a default task."""
     headers = dict(reply.headers)
     if reply.default_task is not None:
         headers["x-moembed-task"] = f"{quote(reply.default_task)} (default)"
     if reply.truncated:
         headers["x-truncated-inputs"] = str(len(reply.truncated))
+    if reply.stamps:
+        headers["x-moembed-stamp"] = _stamp_header(reply.stamps)
     if isinstance(reply.body, bytes):
         return Response(reply.body, reply.status, headers)
     written = encode_body(reply.body)
     if isinstance(written, bytes):
         return Response(written, reply.status, headers, media_type=_JSON)
     return StreamingResponse(written, reply.status, headers, media_type=_JSON)
+
+
+def _stamp_header(stamps: Sequence[Stamp]) -> str:
+    """Return a stamp, or an array of several, as JSON in ASCII."""
+    written = [asdict(stamp) for stamp in stamps]
+    return json.dumps(written[0] if len(written) == 1 else written, separators=(",", ":"))
 
 
 def error_response(api: Api, error: ApiError) -> Response:

@@ -115,7 +115,7 @@ def test_a_dash_is_stdout(embed, tmp_path, monkeypatch):
     assert (code, json.loads(out)["text"], err) == (0, "hi", "")
     assert embed("-", "-f", "csv")[1].startswith("index,id,text,")
     assert embed("./-")[:2] == (0, "")
-    assert names(tmp_path) == ["-"]
+    assert names(tmp_path) == ["-", "-.stamp.json"]
 
 
 def test_npy_is_not_for_a_terminal(tmp_path):
@@ -238,8 +238,9 @@ def test_names_of_jsonl(embed, tmp_path, name):
 
 def test_a_long_name_leaves_room_for_the_temporary_one(embed, tmp_path):
     name = "x" * 249 + ".jsonl"
-    assert embed(tmp_path / name) == (0, "", "")
-    assert names(tmp_path) == [name]
+    code, _, err = embed(tmp_path / name)
+    assert (code, names(tmp_path)) == (0, [name])
+    assert f"{name} is complete, but has no stamp: cannot write" in err
 
 
 def test_an_error_while_a_file_is_written_keeps_its_name(tmp_path):

@@ -66,7 +66,12 @@ def test_a_killed_embed_is_swept_and_a_living_one_is_not(tmp_path, capsys):
         finally:
             for process in running:
                 process.kill()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.npy", "v.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "other.npy",
+        "other.npy.stamp.json",
+        "v.jsonl",
+        "v.jsonl.stamp.json",
+    ]
 
 
 @kills

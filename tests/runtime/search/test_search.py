@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from moembed.cli import main
 from moembed.errors import InputError
+from moembed.inference.kernels import PORTABLE, usable_kernels
 from moembed.search.passages import passages, split
 
 MARKDOWN = """# Manual
@@ -122,6 +123,16 @@ def test_the_best_passage_comes_first_with_its_line(docs, search):
     assert err == "moembed: 6 passages, 6 embedded now\n"
     record = json.loads(search(docs, "graphics card", "-k", 1, "--json")[1])
     assert (record["path"], record["line"], record["heading"]) == (f"{docs}/manual.md", 19, "GPU")
+
+
+@pytest.mark.skipif(usable_kernels() == (PORTABLE,), reason="no native library")
+def test_vectors_of_other_kernels_are_not_mixed(docs, search, monkeypatch):
+    _, native, _ = search(docs, "cats")
+    monkeypatch.setenv("MOEMBED_KERNELS", "plain")
+    assert search(docs, "cats")[1:] == (native, "moembed: 6 passages, 0 embedded now\n"), "the same bytes"
+    monkeypatch.setenv("MOEMBED_KERNELS", PORTABLE)
+    assert "6 passages, 6 embedded now" in search(docs, "cats")[2]
+    assert "6 passages, 0 embedded now" in search(docs, "cats")[2]
 
 
 def test_only_what_changed_is_embedded_again(docs, search):

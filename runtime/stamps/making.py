@@ -1,0 +1,92 @@
+"""Stamps of the vectors that an `Embedder` computes."""
+
+from typing import Protocol
+
+from moembed.arguments import one_of
+from moembed.bundle.bundle import Bundle
+from moembed.inference.cpu import cpu_name
+from moembed.inference.kernels import PORTABLE
+from moembed.precision import PRECISIONS, Precision
+from moembed.stamps.stamp import Stamp
+from moembed.truncation import Chunk, Overlong, policy_of
+from moembed.version import __version__
+
+# Recipes whose bundles compute no large product in floats. A product of floats depends on the processor.
+_INTEGER_RECIPES = frozenset({"int8", "int8-table4"})
+
+
+class Model(Protocol):
+    """Part of an `Embedder` that decides the bytes of vectors; its attributes are described there."""
+
+    @property
+    def bundle(self) -> Bundle: ...  # noqa: D102
+    @property
+    def max_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def kernels(self) -> str: ...  # noqa: D102
+    @property
+    def providers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+def stamp_of(
+    embedder: Model,
+    prompt: str,
+    width: int | None = None,
+    precision: Precision = "float32",
+    overlong: Overlong = "error",
+    *,
+    scale: float | None = None,
+    normalized: bool = True,
+) -> Stamp:
+    """Return the stamp of vectors that an `Embedder` computes.
+
+    Args:
+        embedder: the model.
+        prompt: text in front of every text, such as `embedder.prompt_for("document")`.
+        width: number of components of a vector; None for all.
+        precision: as for `quantize_embeddings`.
+        overlong: as for `Embedder.embed`.
+        scale: of codes that share one scale.
+        normalized: True if vectors have unit length before they are quantized.
+
+    Raises:
+        InputError: unknown precision or policy.
+    """
+    bundle = embedder.bundle
+    return Stamp(
+        model=bundle.manifest.name,
+        revision=bundle.hub[1] if bundle.hub else None,
+        fingerprint=bundle.fingerprint,
+        prompt=prompt,
+        width=bundle.manifest.hidden_size if width is None else width,
+        precision=one_of("precision", precision, PRECISIONS),
+        scale=scale,
+        normalized=normalized,
+        overlong=overlong_name(overlong),
+        max_tokens=embedder.max_tokens,
+        kernels=kernel_family(embedder),
+        moembed=__version__,
+    )
+
+
+def overlong_name(overlong: Overlong) -> str:
+    """Return one spelling for equal policies, such as `mean`, or `chunk, overlap 32`.
+
+    Raises:
+        InputError: unknown policy.
+    """
+    policy = policy_of(overlong)
+    if not isinstance(policy, Chunk):
+        return policy
+    name = "mean" if policy.pooled else "chunk"
+    return name if policy.overlap == Chunk().overlap else f"{name}, overlap {policy.overlap}"
+
+
+def kernel_family(embedder: Model) -> str:
+    """Return the family of kernels, and the processor if the bytes depend on it too: `native`, or `portable on <processor>`."""
+    family = "portable" if embedder.kernels == PORTABLE else "native"
+    if embedder.providers != ("CPUExecutionProvider",):
+        return f"{family} on {embedder.providers[0]}"
+    if embedder.bundle.manifest.recipe in _INTEGER_RECIPES:
+        return family
+    return f"{family} on {cpu_name()}"
