@@ -86,7 +86,7 @@ class ArrowFile:
                         yield row + start, whole.slice(start, _BATCH_ROWS)
                 row += size
             return
-        for whole in self._stream:  # type: ignore[attr-defined]
+        for whole in self._stream or ():
             chosen = whole.select(list(names))
             for start in range(0, whole.num_rows, _BATCH_ROWS):
                 yield row + start, chosen.slice(start, _BATCH_ROWS)

@@ -73,7 +73,8 @@ def _owned(path: str, slice_name: str, owner: str) -> OutputError:
 @contextmanager
 def _beating(target: LocalTarget | RemoteTarget, slice_name: str) -> Iterator[None]:
     name, seconds = f"{OWN}/owners/{slice_name}.json", _BEAT_SECONDS[type(target)]
-    own = {"pid": os.getpid(), "host": socket.gethostname(), "token": os.urandom(8).hex()}
+    token = os.urandom(8).hex()
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "token": token}
     before = target.read(name)
     if before is not None:
         deadline = time.monotonic() + seconds * _BEATS_WITHOUT_CHANGE
@@ -89,7 +90,7 @@ def _beating(target: LocalTarget | RemoteTarget, slice_name: str) -> Iterator[No
 
     write()
     time.sleep(seconds / 4)
-    if (now := target.read(name)) is not None and own["token"] not in now.decode("utf-8", "replace"):
+    if (now := target.read(name)) is not None and token not in now.decode("utf-8", "replace"):
         raise _owned(target.path, slice_name, _owner(now))
     stopped = threading.Event()
 

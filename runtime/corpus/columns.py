@@ -59,9 +59,7 @@ def settle(sources: Sequence[Source], inventory: Inventory, selection: Selection
             if name in selection.read_fields or any(column.source == name for column in kept):
                 kind = "header" if file.form in ("csv", "tsv") else "file"
                 place = f"{file.path}:1" if kind == "header" else file.path
-                raise InputError(
-                    f"{place}: the {kind} has {max(file.names.count(name), 2)} columns {name!r}: rename one of them"
-                )
+                raise InputError(f"{place}: the {kind} has several columns {name!r}: rename all but one of them")
     _check_text(known, selection)
     columnar = any(source.form in COLUMNAR for source in sources)
     types = {column.name: _type(column, known) for column in kept} if form in TYPED or columnar else {}

@@ -32,7 +32,7 @@ def decompressed(file: BinaryIO, compression: str | None, name: str) -> Iterator
             start = io.BufferedReader(file, _PIECE)  # type: ignore[type-var]
             if not start.peek(1):
                 raise EOFError  # the module gzip reads an empty file as empty content
-            yield io.BufferedReader(gzip.GzipFile(fileobj=start), _PIECE)  # type: ignore[type-var]
+            yield io.BufferedReader(gzip.GzipFile(fileobj=start), _PIECE)
             start.detach()
         else:
             yield io.BufferedReader(_Zstd(file), _PIECE)

@@ -121,7 +121,7 @@ def _file(source: Source, selection: Selection, advance: Callable[[int], object]
         return file
     with reading(source.path) as raw:
         counted = _Digesting(raw, advance)
-        with opened(source, io.BufferedReader(counted, _PIECE)) as content:  # type: ignore[type-var]
+        with opened(source, io.BufferedReader(counted, _PIECE)) as content:
             file = _text(source, content, selection)
         while counted.read(_PIECE):
             continue

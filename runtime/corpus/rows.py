@@ -15,6 +15,7 @@ ALL = "all"
 DEFAULT_ID = "id"
 BLOCK_ROWS = 4096
 _BLOCK_CHARACTERS = 32 << 20
+_BLOCK_BYTES = 256 << 20  # of kept columns; arrays with offsets of 32 bits hold 2 GiB
 _READ_ROWS = 512
 _MAX_INT = 1 << 63
 
@@ -250,22 +251,34 @@ def _invalid_value(value: Any, what: str) -> str:
 def blocks(parts: Iterable[Rows]) -> Iterator[Rows]:
     """Cut rows into blocks that depend on the rows alone, not on how they were read.
 
-    A block ends after `BLOCK_ROWS` rows, or at the row whose text makes it longer than 32 Mi characters.
+    A block ends after `BLOCK_ROWS` rows, at the row whose text makes it longer than 32 Mi characters, and before kept columns
+    have more than 256 MiB.
     """
     gathered: list[Rows] = []
-    count = characters = 0
+    count = characters = size = 0
     for part in parts:
         start = 0
+        size += (own := sum(map(_bytes_of, part.kept.values())))
+        if size > _BLOCK_BYTES and gathered:
+            yield _merged(gathered)
+            gathered, count, characters, size = [], 0, 0, own
         for position, text in enumerate(part.texts):
             count, characters = count + 1, characters + len(text or "")
             if count == BLOCK_ROWS or characters >= _BLOCK_CHARACTERS:
                 gathered.append(part.part(start, position + 1))
                 yield _merged(gathered)
-                gathered, start, count, characters = [], position + 1, 0, 0
+                gathered, start, count, characters, size = [], position + 1, 0, 0, 0
         if start < len(part):
             gathered.append(part.part(start, len(part)))
     if gathered:
         yield _merged(gathered)
+
+
+def _bytes_of(column: Any) -> int:
+    """Estimate the size of a kept column."""
+    if isinstance(column, list):
+        return sum(len(value) for value in column if isinstance(value, str))
+    return int(column.nbytes)
 
 
 def _merged(parts: list[Rows]) -> Rows:
@@ -276,9 +289,9 @@ def _merged(parts: list[Rows]) -> Rows:
     def joined(name: str) -> list[Any]:
         return [item for part in parts for item in getattr(part, name)]
 
+    files, indices, lines, texts, reasons, ids = map(joined, ("files", "indices", "lines", "texts", "reasons", "ids"))
     kept = {name: _concatenated([part.kept[name] for part in parts]) for name in first.kept}
-    names = ("files", "indices", "lines", "texts", "reasons", "ids")
-    return Rows(*(joined(name) for name in names), kept)
+    return Rows(files, indices, lines, texts, reasons, ids, kept)
 
 
 def _concatenated(columns: list[Any]) -> Any:

@@ -14,6 +14,7 @@ from moembed.corpus.runs import Options, job_of
 from moembed.corpus.shards import Counts, computed, counts_of, reject_lines, shape_of
 from moembed.corpus.sources import find
 from moembed.corpus.spooling import spooled
+from moembed.corpus.target import Sink
 from moembed.corpus.threads import Behind
 from moembed.corpus.vectors import Encoder
 from moembed.corpus.writers import FORMATS, STREAM, writer
@@ -103,8 +104,8 @@ def embed_to(
 
 def _write(job: Job, encoder: Encoder, output: str | None, refused: BinaryIO | None, meter: Meter) -> Counts:
     counts = Counts()
-    with _opened(output) as out, Behind() as behind:
-        made = writer(job.form, out, shape_of(job, job.layout, encoder))
+    with _opened(output) as out, Sink(out) as sink, Behind() as behind:
+        made = writer(job.form, sink, shape_of(job, job.layout, encoder))
         for block in computed(job, encoder, rows_between(job, job.layout, 0, job.inventory.rows), meter.advance):
             counts += counts_of(block)
             if refused is not None:

@@ -98,7 +98,7 @@ def _found(name: str, form: str | None, note: Callable[[str], object]) -> list[S
     if _GLOB.search(name) and not os.path.lexists(name):
         matches = glob.glob(name, recursive=True)  # noqa: PTH207  (keeps the given form of the path)
         base = _fixed_part(name)
-        files = sorted((path for path in matches if not _is_hidden(path, base)), key=_order)
+        files = sorted((p for p in matches if not _is_hidden(p, base) and not _is_below_link(p, base)), key=_order)
         if not files:
             raise InputError(f"{name}: no file matches; names that start with . or _ are skipped")
         listed = [
@@ -115,7 +115,8 @@ def _below(folder: str) -> Iterator[str]:
 
 
 def _of_folder(name: str, files: Iterable[str], form: str | None, note: Callable[[str], object]) -> list[Source]:
-    data, others = [], []
+    data: list[str] = []
+    others: list[str] = []
     for path in files:
         known = _form_of(path)[0]
         wanted = known is not None if form is None else known in (form, None)
@@ -159,6 +160,11 @@ def _fixed_part(pattern: str) -> str:
     parts = pattern.split("/")
     first = next(index for index, part in enumerate(parts) if _GLOB.search(part))
     return "/".join(parts[:first])
+
+
+def _is_below_link(path: str, base: str) -> bool:
+    """Check whether a folder between `base` and a path is a link: it may lead back."""
+    return any(len(str(folder)) > len(base) and folder.is_symlink() for folder in Path(path).parents)
 
 
 def _is_hidden(path: str, base: str) -> bool:

@@ -62,12 +62,14 @@ def table_of(block: Block, shape: Shape, schema: Any) -> Any:
     else:
         offsets = np.arange(len(vectors.codes) + 1, dtype=np.int32) * np.int32(shape.stored)
         columns[_VECTOR] = pa.ListArray.from_arrays(pa.array(offsets), flat, type=kind)
+    # Rejected rows may hold what Arrow does not, so they are left out first.
     if shape.layout.id_type:
-        columns["id"] = pa.array(block.rows.ids, schema.field("id").type).take(rows)
+        columns["id"] = pa.array(block.of_rows(block.rows.ids), schema.field("id").type)
     for column in shape.layout.kept:
-        values = block.rows.kept[column.name]
-        array = typed_values(values, shape.layout.types[column.name]) if isinstance(values, list) else values
-        columns[column.name] = array.take(rows)
+        values, kind = block.rows.kept[column.name], shape.layout.types[column.name]
+        columns[column.name] = (
+            typed_values(block.of_rows(values), kind) if isinstance(values, list) else values.take(rows)
+        )
     arrays = []
     for field in schema:
         values = columns[field.name]

@@ -61,10 +61,16 @@ class Target(Protocol):
 
 
 class Sink(io.RawIOBase):
-    """File that is written in sequence, hashed."""
+    """File that is written in sequence, hashed. Used as a context manager, it ignores what is written after an error.
+
+    Writers of Parquet write their footer when they are deleted, also after an error.
+    """
 
     def __init__(self, out: BinaryIO) -> None:
-        self._out, self._digest, self._size = out, hashlib.sha256(), 0
+        self._out, self._digest, self._size, self._is_lost = out, hashlib.sha256(), 0, False
+
+    def __exit__(self, kind: object, *_error: object) -> None:
+        self._is_lost = kind is not None
 
     def writable(self) -> bool:
         """Return True."""
@@ -77,6 +83,8 @@ class Sink(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write bytes."""
         view = memoryview(data).cast("B")
+        if self._is_lost:
+            return len(view)
         self._out.write(view)
         self._digest.update(view)
         self._size += len(view)
@@ -117,8 +125,7 @@ class LocalTarget:
                     _sync(file)
                 return entry
             try:
-                with partial.open("wb") as file:
-                    sink = Sink(file)
+                with partial.open("wb") as file, Sink(file) as sink:
                     produce(sink)  # type: ignore[arg-type]
                     file.flush()
                     _sync(file)
@@ -290,8 +297,8 @@ def existing_target(path: str) -> LocalTarget | RemoteTarget | None:
 
 def _in_memory(produce: Callable[[BinaryIO], object]) -> tuple[Entry, bytes]:
     content = io.BytesIO()
-    sink = Sink(content)
-    produce(sink)  # type: ignore[arg-type]
+    with Sink(content) as sink:
+        produce(sink)  # type: ignore[arg-type]
     return sink.entry, content.getvalue()
 
 

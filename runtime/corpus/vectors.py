@@ -92,7 +92,9 @@ class Encoder:
         of_text: list[list[int]] = [[] for _ in numbers]
         for position, row in enumerate(rows):
             of_text[row.text].append(position)
-        order, positions, counts = [], [], []
+        order: list[int] = []
+        positions: list[int] = []
+        counts: list[int] = []
         for position, text in enumerate(texts):
             own = of_text[numbers[text]] if text is not None else []
             order += own
@@ -161,7 +163,7 @@ class Encoder:
         lengths = np.sqrt(np.square(outputs, dtype=np.float64).sum(axis=1))
         with np.errstate(invalid="ignore"):
             wrong = ~(np.abs(lengths - 1) <= _TOLERANCE)
-        for i in np.flatnonzero(wrong):
+        for i in np.flatnonzero(wrong).tolist():
             failed.setdefault(windows[i].text, f"the model's vector has the length {lengths[i]:.4g}; expected 1")
         return outputs, failed
 
@@ -182,7 +184,7 @@ class Encoder:
         made = finish(numbered, vectors, len(rows), self._width, normalize=True)
         lengths = np.sqrt(np.square(made, dtype=np.float64).sum(axis=1))
         sound = np.abs(lengths - 1) <= _TOLERANCE
-        for i in np.flatnonzero(~sound):
+        for i in np.flatnonzero(~sound).tolist():
             reasons[rows[i].text] = (
                 f"the first {self._width} components of the vector have the length {lengths[i]:.4g}; expected 1"
             )

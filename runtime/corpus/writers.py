@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moembed.corpus.block import Block, Shape
 from moembed.corpus.values import csv_cells, json_lines, json_values
@@ -31,8 +32,15 @@ def _heads(block: Block, shape: Shape) -> Iterator[dict[str, Any]]:
     vectors = block.vectors
     kept = {name: block.of_rows(json_values(values)) for name, values in block.rows.kept.items()}
     texts, ids = block.of_rows(block.rows.texts), block.of_rows(block.rows.ids)
-    columns = (vectors.tokens, vectors.truncated, vectors.windows, vectors.starts, vectors.ends, vectors.scales)
-    numbers = zip(block.indices.tolist(), *(column.tolist() for column in columns), strict=True)
+    columns: tuple[NDArray[Any], ...] = (
+        vectors.tokens,
+        vectors.truncated,
+        vectors.windows,
+        vectors.starts,
+        vectors.ends,
+        vectors.scales,
+    )
+    numbers = zip(block.indices.tolist(), *map(np.ndarray.tolist, columns), strict=True)
     for at, (index, tokens, truncated, window, start, end, scale) in enumerate(numbers):
         head: dict[str, Any] = {"index": index} | ({} if ids[at] is None else {"id": ids[at]})
         head |= {name: values[at] for name, values in kept.items()}
@@ -76,7 +84,7 @@ class CsvWriter:
         """Write vectors."""
         vectors, shape = block.vectors, self._shape
         kept = [block.of_rows(csv_cells(block.rows.kept[name])) for name in self._kept]
-        windows = [vectors.windows, vectors.starts, vectors.ends] if shape.windows else []
+        windows: list[NDArray[Any]] = [vectors.windows, vectors.starts, vectors.ends] if shape.windows else []
         ids = ["" if own is None else own for own in block.of_rows(block.rows.ids)]
         columns: list[list[Any]] = [block.indices.tolist(), ids, *kept, block.of_rows(block.rows.texts)]
         columns += [
@@ -149,4 +157,5 @@ def writer(form: str, out: BinaryIO, shape: Shape) -> Writer:
         from moembed.corpus.tables import ArrowWriter
 
         return ArrowWriter(out, shape, stream=form == STREAM)
-    return {"jsonl": JsonlWriter, "csv": CsvWriter, "npy": NpyWriter}[form](out, shape)  # type: ignore[no-any-return]
+    kinds: dict[str, Callable[[BinaryIO, Shape], Writer]] = {"jsonl": JsonlWriter, "csv": CsvWriter, "npy": NpyWriter}
+    return kinds[form](out, shape)
