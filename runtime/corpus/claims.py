@@ -55,12 +55,13 @@ class _Refusal:
         self._path, self._slice, self._seen = path, slice_name, 0
 
     def __call__(self, status: Status | None, lock: Path, seconds: float) -> None:
-        with suppress(OSError):
+        changed = self._seen
+        with suppress(OSError):  # the lock may be gone by now
             changed = lock.stat().st_mtime_ns
-            is_alive = self._seen not in (0, changed)
-            self._seen = changed
-            if status is not None and (status.is_of_this_host or is_alive):
-                raise _owned(self._path, self._slice, status.owner)
+        is_alive = self._seen not in (0, changed)
+        self._seen = changed
+        if status is not None and (status.is_of_this_host or is_alive):
+            raise _owned(self._path, self._slice, status.owner)
         if status is None and seconds > _UNKNOWN_SECONDS:
             raise _owned(self._path, self._slice, "another process, which cannot be named")
 
