@@ -138,9 +138,10 @@ def embed_files(
     name = f"{part}-of-{slices}"
     token = f"{name}-{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
     target = open_target(output, token)
-    begun = False
+    is_new = False
     try:
         with claimed(target, name) as exclusive, _temporary(target, token) as place:
+            is_new = True
             if isinstance(target, LocalTarget):
                 if exclusive:
                     target.sweep(name)
@@ -154,7 +155,7 @@ def embed_files(
             record = _record(job, encoder, slices)
             job = replace(job, folder=target.path, token=token, renames=target.renames, digest=record.digest)
             before = settle_record(target, record, force=options.force)
-            begun = True
+            is_new = False
             if before is not None and before.information.get("moembed") != __version__:
                 log(
                     f"moembed: {output} was begun with moembed {before.information['moembed']}, and goes on with {__version__}"
@@ -164,7 +165,7 @@ def embed_files(
                 target.put(_INPUTS, lambda out: out.write(text))
             return _shards(job, encoder, target, options, log, show)
     finally:
-        if not begun and isinstance(target, LocalTarget):
+        if is_new and isinstance(target, LocalTarget):
             target.discard_if_empty()
 
 

@@ -125,6 +125,7 @@ class LocalTarget:
                     _sync(file)
                 return entry
             try:
+                partial.parent.mkdir(exist_ok=True)
                 with partial.open("wb") as file, Sink(file) as sink:
                     produce(sink)  # type: ignore[arg-type]
                     file.flush()

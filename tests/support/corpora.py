@@ -14,9 +14,9 @@ def rejects(folder):
 
 
 def content(folder):
-    """Bytes of all files that a run leaves, by name."""
+    """Bytes of all files that a run leaves, by name, but for those that also tell who made it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "inputs.json")
+        if path.is_file() and path.name not in ("run.json", "inputs.json", "lock")
     }
