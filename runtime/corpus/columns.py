@@ -16,9 +16,10 @@ from typing import Any
 from moembed.corpus.inventory import File, Inventory
 from moembed.corpus.rows import DEFAULT_ID, Kept, Selection
 from moembed.corpus.sources import COLUMNAR, Source
-from moembed.errors import InputError
+from moembed.errors import InputError, extra
 
-TYPED = frozenset({"parquet", "arrow"})
+STREAM = "arrow stream"  # the format arrow where readers read as it comes
+TYPED = frozenset({"parquet", "arrow", STREAM})
 _OWN = ("index", "id", "tokens", "truncated", "window", "start", "end", "scale", "embedding")
 _RENAME = "keep it under another name with --keep {0}=NEW_NAME"
 
@@ -49,7 +50,11 @@ def settle(sources: Sequence[Source], inventory: Inventory, selection: Selection
 
     Raises:
         InputError: a column is missing, has two types, occurs twice, or has the name of a column of the output.
+        MissingExtraError: the output is Parquet or Arrow, and pyarrow is not installed.
     """
+    if form in TYPED:
+        with extra("data", "writing Parquet and Arrow"):
+            import pyarrow  # noqa: F401  (before anything is written)
     known = [file for file in inventory.files if file.names]
     for file in known:
         _check_present(file, selection)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from moembed.corpus.columns import STREAM
 from moembed.corpus.inventory import take_inventory
 from moembed.corpus.job import Job, rows_between
 from moembed.corpus.meter import Meter
@@ -17,7 +18,7 @@ from moembed.corpus.spooling import spooled
 from moembed.corpus.target import Sink
 from moembed.corpus.threads import Behind
 from moembed.corpus.vectors import Encoder
-from moembed.corpus.writers import FORMATS, STREAM, writer
+from moembed.corpus.writers import FORMATS, writer
 from moembed.embedder import Embedder
 from moembed.errors import InputError, OutputError
 from moembed.files.destination import writing

@@ -1,5 +1,6 @@
 """Files of a corpus, local or in S3: opened, listed, read and put in place whole."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ def reading(path: str) -> Iterator[BinaryIO]:
         if is_remote(path):
             system, inner = remote(path)
             with system.open_input_file(inner) as file:
-                yield file
+                yield io.BufferedReader(file)  # pyarrow's files have no lines
             return
         with Path(path).open("rb") as file:
             yield file
@@ -96,4 +97,4 @@ def size_of(path: str) -> int:
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+    return os.strerror(error.errno) if error.errno else (str(error).splitlines() or [type(error).__name__])[0]

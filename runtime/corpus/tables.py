@@ -10,7 +10,6 @@ import numpy as np
 
 from moembed.corpus.block import Block, Shape
 from moembed.corpus.values import typed_values
-from moembed.errors import extra
 from moembed.stamps.stamp import KEY
 
 _VECTOR = "embedding"
@@ -22,8 +21,8 @@ _LEVEL = 1  # of zstd: higher ones gain nothing on the bits of floats
 
 def schema_of(shape: Shape) -> Any:
     """Return the `pyarrow.Schema` of the output."""
-    with extra("data", "writing Parquet and Arrow"):
-        import pyarrow as pa
+    import pyarrow as pa
+
     item = pa.field("element", pa.from_numpy_dtype(shape.dtype), nullable=False)
     fields = [pa.field("index", pa.int64(), nullable=False)]
     if shape.layout.id_type:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.corpus.block import Block, Shape
+from moembed.corpus.columns import STREAM
 from moembed.corpus.values import csv_cells, json_lines, json_values
 from moembed.digits import json_list
 
 FORMATS = ("parquet", "jsonl", "csv", "npy", "arrow")
-STREAM = "arrow stream"  # the format arrow where nothing can be written but in sequence, and readers read as it comes
 SUFFIXES = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv", "npy": ".npy", "arrow": ".arrow"}
 
 

@@ -69,6 +69,21 @@ def killed_at(place, seconds, *options):
     return len(before)
 
 
+@pytest.mark.parametrize("name", ["v.jsonl", "v.parquet"])
+def test_a_single_file_that_was_killed_is_made_anew(place, name):
+    """No torn last record: the file is absent until it is complete, and nothing is left beside it."""
+    folder = place[0] / name.replace(".", "-")
+    folder.mkdir()
+    argv = [sys.executable, "-m", "moembed", "embed", "-i", "../d.jsonl", "-o", name, "--dim", "8", "-q"]
+    process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
+    wait_for(lambda: list(folder.iterdir()))
+    process.kill()
+    process.wait()
+    assert not (folder / name).exists()
+    assert subprocess.run(argv, cwd=folder, stdin=subprocess.DEVNULL).returncode == 0
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
 def moments(place, count):
     chance = random.Random(21)
     return sorted(chance.uniform(0.0, place[2] * 1.1) for _ in range(count))
