@@ -28,8 +28,7 @@ IN_MEMORY = "memory"
 SCRIPT = """
 import json, resource, sys, time
 from moembed import Embedder
-from moembed.corpus.rows import Selection
-from moembed.corpus.runs import Options, embed_files
+from moembed.corpus import Options, Selection, embed_files
 form, source, output, threads = sys.argv[1:]
 model = Embedder.from_pretrained(threads=int(threads) or None)
 model.encode_document(["warm up"])
@@ -89,8 +88,7 @@ def reader_table() -> str:
     from parquet_readers import read_vectors
 
     from moembed import Embedder
-    from moembed.corpus.rows import Selection
-    from moembed.corpus.runs import Options, embed_files
+    from moembed.corpus import Options, Selection, embed_files
 
     model = Embedder.from_pretrained()
     lines = [f"| precision | {' | '.join(NAMES)} |", f"|---|{'---|' * len(NAMES)}"]

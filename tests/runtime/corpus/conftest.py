@@ -4,9 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moembed.cli import main
-from moembed.corpus.rows import Selection
-from moembed.corpus.runs import Options, embed_files
-from moembed.corpus.template import Template
+from moembed.corpus import Options, Selection, Template, embed_files
 
 
 @pytest.fixture
