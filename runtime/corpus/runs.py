@@ -17,7 +17,7 @@ from moembed.corpus.pool import run_workers
 from moembed.corpus.rejected import rejected_rows
 from moembed.corpus.rows import Selection
 from moembed.corpus.run_record import RunRecord, settle_record
-from moembed.corpus.shards import Counts, count_repeated, finished, make_shard
+from moembed.corpus.shards import Counts, Progress, count_repeated, finished, make_shard
 from moembed.corpus.sources import Source, find
 from moembed.corpus.spooling import spooled
 from moembed.corpus.target import OWN, LocalTarget, RemoteTarget, open_target
@@ -33,6 +33,8 @@ from moembed.version import __version__
 _INPUTS = f"{OWN}/inputs.json"
 OnError = Literal["fail", "skip"]
 ON_ERROR: tuple[OnError, ...] = ("fail", "skip")
+# Computes shards elsewhere: job, numbers of shards, progress, and a call for each shard that is finished.
+Compute = Callable[[Job, Sequence[int], Progress, Callable[[int, Counts], object]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,7 @@ def embed_files(
     embedder: Embedder,
     options: Options,
     *,
+    compute: Compute | None = None,
     log: Callable[[str], object] = lambda _text: None,
     show: bool | None = None,
 ) -> Result:
@@ -121,6 +124,7 @@ def embed_files(
         output: folder, or `s3://` address of one.
         embedder: the model.
         options: all else.
+        compute: computes the shards elsewhere, such as `moembed.integrations.ray_shards.RayShards`; None for this machine.
         log: writes a message.
         show: False for no progress.
 
@@ -163,7 +167,7 @@ def embed_files(
             if slices > 1:
                 text = inventory.to_json().encode()
                 target.put(_INPUTS, lambda out: out.write(text))
-            return _shards(job, encoder, target, options, log, show)
+            return _shards(job, encoder, target, options, compute, log, show)
     finally:
         if is_new and isinstance(target, LocalTarget):
             target.discard_if_empty()
@@ -277,6 +281,7 @@ def _shards(
     encoder: Encoder,
     target: LocalTarget | RemoteTarget,
     options: Options,
+    compute: Compute | None,
     log: Callable[[str], object],
     show: bool | None,
 ) -> Result:
@@ -298,7 +303,9 @@ def _shards(
 
     rows = sum(last - first for first, last in map(job.span, todo))
     with Meter(rows, show=show, log=log) as meter:
-        if options.workers > 1 and len(todo) > 1:
+        if compute is not None and todo:
+            compute(job, todo, meter.advance, done)
+        elif options.workers > 1 and len(todo) > 1:
             run_workers(job, todo, options.workers, meter.advance, done)
         else:
             for shard in todo:
