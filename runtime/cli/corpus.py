@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from moembed.corpus.runs import Options
     from moembed.corpus.shards import Counts
     from moembed.embedder import Embedder
+    from moembed.integrations.ray_shards import RayShards
 
 REJECTED = 3  # exit code
 _S3 = "s3://"
 # Options that need a folder, by their names in the parsed arguments.
-_OF_FOLDERS = ("workers", "shard", "shard_rows", "only_rejects", "force")
+_OF_FOLDERS = ("engine", "ray_address", "workers", "shard", "shard_rows", "only_rejects", "force")
 _OF_CORPORA = ("template", "keep", "id", "on_error", "rejects", "plain_lists", *_OF_FOLDERS)
 _OWN_SUFFIXES = (".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc", ".gz", ".zst")
 
@@ -46,6 +47,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--rejects", metavar="FILE", help="file for rejected rows, if the output is not a folder")
     runs = parser.add_argument_group("runs into a folder (-o FOLDER/, or s3://...), which go on after an interruption")
     runs.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
+    runs.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="compute the shards by processes of this machine (default), or as tasks of Ray, whose nodes see the input and the "
+        "folder at the same paths; --threads is then the CPUs of a task (default: 1), --workers the most tasks at a time",
+    )
+    runs.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="address of the cluster for --engine ray (default: RAY_ADDRESS, else a Ray of this machine and this run)",
+    )
     runs.add_argument("--nice", type=int, metavar="N", help="lower the priority of this run by N")
     runs.add_argument(
         "--shard", metavar="I/N", help="compute slice I of N, counted from 0, of a run on several machines"
@@ -122,9 +134,11 @@ def _run_folder(arguments: argparse.Namespace, inputs: list[str]) -> int:
         raise InputError(f"--format {form}; expected one of {', '.join(FORMATS)}")
     output = arguments.output
     with run_interrupts(output):
-        options = _options(arguments, form)
+        on_ray = _is_on_ray(arguments)
+        embedder, options = _options(arguments, form)
         show = False if arguments.quiet else None
-        result = embed_files(inputs, output, options[0], options[1], log=log, show=show)
+        compute = _ray_shards(embedder, arguments) if on_ray else None
+        result = embed_files(inputs, output, embedder, options, compute=compute, log=log, show=show)
         if not arguments.quiet:
             log(
                 f"moembed: {_told(result.counts)}, {len(result.made)} shards computed, {len(result.kept)} kept, in {output}"
@@ -132,6 +146,31 @@ def _run_folder(arguments: argparse.Namespace, inputs: list[str]) -> int:
         if result.repeated:
             log(f"moembed: {result.repeated:,} rows have an id that an earlier row has; all rows are in the output")
         return _code(result.counts, f"{output.rstrip('/')}/_moembed/rejects")
+
+
+def _is_on_ray(arguments: argparse.Namespace) -> bool:
+    if arguments.engine != "ray":
+        if arguments.ray_address is not None:
+            raise InputError("--ray-address is for --engine ray: pass both")
+        return False
+    if arguments.provider != "cpu":
+        raise InputError(f"--engine ray computes on CPUs; found --provider {arguments.provider}: leave one of them out")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise InputError(f"workers = {arguments.workers}; expected a positive integer")
+    arguments.threads = 1 if arguments.threads is None else arguments.threads
+    return True
+
+
+def _ray_shards(embedder: "Embedder", arguments: argparse.Namespace) -> "RayShards":
+    from moembed.integrations.ray_shards import RayShards
+
+    return RayShards(
+        embedder=embedder,
+        address=arguments.ray_address,
+        workers=arguments.workers,
+        threads=embedder.threads,
+        log=log,
+    )
 
 
 def _run_single(arguments: argparse.Namespace, inputs: list[str]) -> int:
