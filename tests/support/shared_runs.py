@@ -13,10 +13,12 @@ from moembed.corpus.runs import Options, Result, embed_files
 ROWS, SHARD_ROWS = 600, 50
 
 
-def write_corpus(folder: Path, rows: int = ROWS) -> Path:
-    """Write two Parquet files with ids, texts, and some rows that cannot be embedded."""
+def write_corpus(folder: Path, rows: int = ROWS, length: int = 1) -> Path:
+    """Write two Parquet files with ids, texts that `length` makes longer, and some rows that cannot be embedded."""
     folder.mkdir()
-    texts = [f"text {row} of the corpus, with the number {row * row}" for row in range(rows)]
+    texts = [
+        f"text {row} of the corpus, with the number {row * row}" + " and more of it" * length for row in range(rows)
+    ]
     for row in range(7, rows, 97):
         texts[row] = None
     for row in range(13, rows, 151):

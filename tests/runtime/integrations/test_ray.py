@@ -26,7 +26,7 @@ SHARDS = ROWS // SHARD_ROWS
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("ray") / "corpus")
+    return write_corpus(tmp_path_factory.mktemp("ray") / "corpus", length=15)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,7 @@ def local(corpus, tmp_path_factory, model):
 
 @pytest.fixture
 def shards(nodes, model):
-    log = []
-    made = RayShards(embedder=model, address=nodes.address, log=log.append)
-    object.__setattr__(made, "told", log)
-    return made
+    return RayShards(embedder=model, address=nodes.address, log=print)
 
 
 @pytest.fixture
@@ -73,8 +70,11 @@ def test_a_node_killed_in_the_middle_loses_and_doubles_nothing(corpus, local, tm
     output = tmp_path / "out"
     (node, *_) = (node for node in nodes.list_all_nodes() if not node.head)
 
+    at_the_kill = []
+
     def kill():
         wait_for(lambda: finished(output) >= 2)
+        at_the_kill.append(finished(output))
         nodes.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
@@ -85,6 +85,7 @@ def test_a_node_killed_in_the_middle_loses_and_doubles_nothing(corpus, local, tm
         killer.join()
         nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
         nodes.wait_for_nodes()
+    assert at_the_kill[0] < SHARDS
     assert indices(output) == list(range(ROWS))
     assert content(output) == local
 
@@ -145,14 +146,17 @@ def start(corpus, output, *options):
 def stop_after(process, output, count, number):
     wait_for(lambda: finished(output) >= count or process.poll() is not None)
     process.send_signal(number)
-    return process.communicate(timeout=60)[1]
+    told = process.communicate(timeout=60)[1]
+    time.sleep(1)  # what a worker was about to finish is finished now
+    return process.returncode, told
 
 
 def test_the_command_goes_on_after_kills_with_other_engines(corpus, local, tmp_path, nodes):
     output, on_ray = tmp_path / "out", ("--engine", "ray", "--ray-address", nodes.address)
     stop_after(start(corpus, output, "--workers", "2"), output, 1, signal.SIGKILL)
     first = finished(output)
-    told = stop_after(start(corpus, output, *on_ray), output, first + 2, signal.SIGTERM)
+    code, told = stop_after(start(corpus, output, *on_ray), output, first + 2, signal.SIGTERM)
+    assert code == 143
     assert "give the same command again to go on" in told
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("*.parquet")}
     done = {path.stem for path in (output / "_moembed" / "done").glob("*.json")}
