@@ -126,3 +126,10 @@ def interop(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """Run the slow tests, and those that try edges many times."""
     session.run("pytest", "-m", "long", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def engines(session: nox.Session) -> None:
+    """Run the tests on Ray and Spark (needs Java 17)."""
+    session.install("-e", ".[dev,ray,spark]")
+    session.run("pytest", "-n0", "-m", "engines", "tests/runtime/integrations", *session.posargs)

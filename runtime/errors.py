@@ -169,6 +169,10 @@ class TelemetryWarning(MoembedWarning):
     """ONNX Runtime imported before moembed, which could not turn off its telemetry."""
 
 
+class EngineWarning(MoembedWarning):
+    """Job on Ray or Spark that will not use the workers that were asked for."""
+
+
 class TruncationWarning(MoembedWarning):
     """Texts cut to the model's limit under `overlong="truncate"` or `"truncate_start"`.
 

@@ -47,9 +47,10 @@ _EPILOG = """exit codes:
   0    success
   1    a check failed (verify, doctor, stamp)
   2    error in the arguments, the input, the model or the output
+  3    some rows of a corpus were rejected (embed --on-error skip)
   130  interrupted (Ctrl-C)
   141  the reader of the output exited
-  143  ended by SIGTERM while a model was downloaded or converted
+  143  ended by SIGTERM while a model was downloaded or converted, or a corpus embedded
 """
 
 

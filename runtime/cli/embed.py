@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
+from moembed.cli.corpus import add_options, is_corpus, run_corpus
 from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, RecordId, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
 from moembed.cli.stamp import stamp_output
@@ -17,14 +18,16 @@ from moembed.truncation import OVERLONG_NAMES
 if TYPE_CHECKING:
     from moembed.embedding import Embedding
 
+_FILE_BATCH = 1024  # texts of a file that are read at a time
+
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     """Define the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "embed",
         help="turn texts into vectors",
-        description="Embed texts from arguments, files or stdin: one text per line, or a field of each JSONL, CSV or TSV record. "
-        "Ids of records appear in the output.",
+        description="Embed texts from arguments, files or stdin: one text per line, or a field of each record of JSONL, CSV, "
+        "TSV, Parquet or Arrow. Ids of records appear in the output.",
     )
     parser.add_argument(
         "texts",
@@ -33,22 +36,34 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         help="a text (default: the lines of stdin); put -- before a text that is also the name of a file",
     )
     parser.add_argument(
-        "-i", "--input", action="append", default=[], metavar="FILE", help="read texts from a file; '-' is stdin"
+        "-i",
+        "--input",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="read texts from a file, folder, glob or s3:// address; '-' is stdin",
     )
     parser.add_argument(
         "--input-format",
-        choices=INPUT_FORMATS,
-        help="format of the input (default: from the suffix .jsonl, .ndjson, .jl, .csv or .tsv, else lines)",
+        choices=(*INPUT_FORMATS, "parquet", "arrow"),
+        help="format of the input (default: from the suffix .jsonl, .ndjson, .jl, .csv, .tsv, .parquet, .arrow or .feather, of "
+        "text formats also with .gz or .zst, else lines)",
     )
-    parser.add_argument("--field", default="text", metavar="NAME", help="record field with the text (default: text)")
+    parser.add_argument("--field", metavar="NAME", help="record field with the text (default: text)")
     parser.add_argument(
         "--id-field", default="id", metavar="NAME", help="record field with the id, which may be missing (default: id)"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write to this file instead of stdout, atomically; '-' is stdout"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write to this file or folder (with / at the end) instead of stdout, atomically; '-' is stdout",
     )
     parser.add_argument(
-        "-f", "--format", choices=FORMATS, help="output format (default: from the suffix of the output, else jsonl)"
+        "-f",
+        "--format",
+        choices=(*FORMATS, "parquet", "arrow"),
+        help="output format (default: from the suffix of the output, parquet for a folder, else jsonl)",
     )
     parser.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions and normalize (Matryoshka)")
     parser.add_argument(
@@ -61,6 +76,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         help="for texts that exceed the model's limit: error (default), truncate or truncate_start (cut off the end or start; "
         "marked in the output), chunk (one vector per window), mean (mean of the windows' vectors)",
     )
+    add_options(parser)
     add_task(parser, "document")
     add_model(parser)
     return parser
@@ -68,6 +84,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed the texts and write their vectors."""
+    if is_corpus(arguments):
+        return run_corpus(arguments)
     output = None if arguments.output == STDOUT else arguments.output
     form = format_of(output, arguments.format)
     embedder = open_embedder(arguments)
@@ -80,7 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
             yield record.text
 
     prompt = prompt_of(arguments, embedder)
-    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt, **options)
+    # Of a file many texts are read at a time, which leaves less padding; of a pipe few, so that vectors come as texts do.
+    reading = {"batch_size": _FILE_BATCH} if arguments.input and STDIN not in arguments.input else {}
+    results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt, **options, **reading)
     truncated = 0
     show = None if output else False  # no progress bar between the lines of the output
 
@@ -107,4 +127,4 @@ def _records(arguments: argparse.Namespace) -> Iterator[Record]:
     if not arguments.texts and not arguments.input and is_terminal(sys.stdin):
         log("moembed: reading texts from the terminal, one per line; press Ctrl-D to finish")
     for source in arguments.input or ([] if arguments.texts else [STDIN]):
-        yield from read(source, arguments.input_format, field=arguments.field, id_field=arguments.id_field)
+        yield from read(source, arguments.input_format, field=arguments.field or "text", id_field=arguments.id_field)

@@ -1,21 +1,24 @@
-"""Ctrl-C and SIGTERM while a model is downloaded or converted: the process ends within a second, whatever it computes."""
+"""Ctrl-C, SIGTERM and others while work runs that can go on later: the process ends soon, whatever it computes."""
 
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from moembed.cli.streams import write_message
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A closed terminal, and what job schedulers send before they end a job. Windows has neither.
+_RUN_SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
 _GRACE_SECONDS = 0.7  # for the removal of temporary files; what is left is removed by the next command
+_RUN_GRACE_SECONDS = 3.0  # for a call of the model that runs, and the end of workers
 
 
-class InterruptedPull(KeyboardInterrupt):
-    """Interruption by a signal while a model is made.
+class Interrupted(KeyboardInterrupt):
+    """Interruption by a signal.
 
     Attributes:
         number: number of the signal.
@@ -33,36 +36,59 @@ class InterruptedPull(KeyboardInterrupt):
 
 @contextmanager
 def prompt_interrupts(name: str) -> Iterator[None]:
-    """End the block with `InterruptedPull` at SIGINT or SIGTERM, and the process if that takes too long.
-
-    A signal handler of Python waits for the call that runs, such as a product of large matrices. So a thread waits for the
-    signal too.
+    """End the block with `Interrupted` at SIGINT or SIGTERM, and the process if that takes too long.
 
     Args:
         name: the model, for the hint.
     """
+    hint = f"run the same command again to go on with {name}: finished parts of the download are kept"
+    with _interrupts(hint, _SIGNALS, _GRACE_SECONDS):
+        yield
+
+
+@contextmanager
+def run_interrupts(output: str) -> Iterator[None]:
+    """End the block as `prompt_interrupts` does, also at SIGHUP and SIGUSR1, unless they are ignored.
+
+    Args:
+        output: folder of the run, for the hint.
+    """
+    hint = f"give the same command again to go on: finished shards in {output} are kept"
+    wanted = [number for number in _RUN_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    with _interrupts(hint, (*_SIGNALS, *wanted), _RUN_GRACE_SECONDS):
+        yield
+
+
+@contextmanager
+def _interrupts(hint: str, signals: Sequence[int], grace: float) -> Iterator[None]:
+    """End the block with `Interrupted` at a signal, and the process after `grace` seconds.
+
+    A signal handler of Python waits for the call that runs, such as a product of large matrices. So a thread waits for the
+    signal too.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    hint = f"run the same command again to go on with {name}: finished parts of the download are kept"
     received: list[int] = []
     finished = threading.Event()
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        raise InterruptedPull(number, hint)
+        raise Interrupted(number, hint)
 
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    before = {number: signal.signal(number, interrupt) for number in signals}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_watch, args=(reader, finished, hint), name="moembed-signals", daemon=True)
+    watcher = threading.Thread(
+        target=_watch, args=(reader, finished, hint, signals, grace), name="moembed-signals", daemon=True
+    )
     watcher.start()
     try:
         yield
     except KeyboardInterrupt as error:
         number = received[0] if received else signal.SIGINT
-        raise InterruptedPull(number, hint) from error
+        raise Interrupted(number, hint) from error
     finally:
         finished.set()
         signal.set_wakeup_fd(wakeup)
@@ -73,10 +99,10 @@ def prompt_interrupts(name: str) -> Iterator[None]:
         reader.close()
 
 
-def _watch(reader: socket.socket, finished: threading.Event, hint: str) -> None:
+def _watch(reader: socket.socket, finished: threading.Event, hint: str, signals: Sequence[int], grace: float) -> None:
     """Wait for a signal, and end the process if the main thread does not."""
     with suppress(OSError):
         while number := reader.recv(1):
-            if number[0] in _SIGNALS and not finished.wait(_GRACE_SECONDS):
+            if number[0] in signals and not finished.wait(grace):
                 write_message(f"moembed: interrupted; {hint}")
                 os._exit(128 + number[0])

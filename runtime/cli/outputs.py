@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from moembed.cli.inputs import RecordId
 from moembed.cli.streams import stdout
+from moembed.digits import json_list
 from moembed.errors import OutputError
 from moembed.progress import is_terminal
 
@@ -103,7 +104,7 @@ def _write_jsonl(out: IO[str], rows: "Rows", _empty: "NDArray[Any]") -> None:
             head |= {"start": row.start, "end": row.end}
         if row.vector.dtype.kind != "f":
             head["scale"] = row.scale
-        out.write(json.dumps(head | {"embedding": row.vector.tolist()}, ensure_ascii=False) + "\n")
+        out.write(json.dumps(head | {"embedding": json_list(row.vector)}, ensure_ascii=False) + "\n")
 
 
 def _write_csv(out: IO[str], rows: "Rows", empty: "NDArray[Any]") -> None:
@@ -112,7 +113,7 @@ def _write_csv(out: IO[str], rows: "Rows", empty: "NDArray[Any]") -> None:
     for record_id, row in rows:
         written_id = "" if record_id is None else record_id
         writer.writerow(
-            [row.index, written_id, row.text, row.tokens, int(row.truncated), row.scale, *row.vector.tolist()]
+            [row.index, written_id, row.text, row.tokens, int(row.truncated), row.scale, *json_list(row.vector)]
         )
 
 

@@ -6,6 +6,7 @@ from moembed.errors import InputError, TextTooLongError
 
 _OPTIONS = {
     "cache_dir": "--cache-dir",
+    "keep": "--keep",
     "precision": "--precision",
     "prompt": "--prompt",
     "prompt_name": "--task",
@@ -13,8 +14,11 @@ _OPTIONS = {
     "providers": "--provider",
     "recipe": "--recipe",
     "revision": "--revision",
+    "shard_rows": "--shard-rows",
+    "template": "--template",
     "threads": "--threads",
     "truncate_dim": "--dim",
+    "workers": "--workers",
 }
 _KEYWORD = re.compile(rf"({'|'.join(_OPTIONS)})(?: = | is |: )")
 _SETTING = re.compile(r"(\w+) = (\S+) in the command line")

@@ -41,8 +41,8 @@ FOREIGN = {
     "--force-reinstall",
 }
 FOREIGN |= {"--no-deps", "--upgrade", "--json", "--detach-sign", "--cache-clear"}
-# Pages whose Python needs packages that moembed's own tests do not install; `pytest -m interop` runs it.
-ELSEWHERE = {"docs/interop.md"}
+# Pages whose Python needs packages that moembed's own tests do not install; `pytest -m interop` and `pytest -m engines` run it.
+ELSEWHERE = {"docs/interop.md", "docs/scale.md"}
 KUBERNETES = {"MOEMBED_SERVE_SERVICE_HOST"}  # what it sets for a Service, which moembed ignores
 
 
@@ -66,7 +66,7 @@ def address(request):
 @every_page
 def test_python_runs_and_prints_what_is_shown(page, address, monkeypatch, tmp_path):
     if page.name in ELSEWHERE:
-        pytest.skip("run by pytest -m interop")
+        pytest.skip("run by pytest -m interop or pytest -m engines")
     monkeypatch.chdir(tmp_path)
     opened = Embedder.from_pretrained.__func__
 

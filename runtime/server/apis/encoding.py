@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.server.apis.digits import json_list
+from moembed.digits import json_list
 
 # Vectors encoded before other requests get a turn: about two milliseconds of work.
 _ROWS_PER_CHUNK = 32

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from moembed.digits import json_list
 from moembed.pull.opening import DEFAULT_FOLDER
-from moembed.server.apis.digits import json_list
 from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.apis.health import ErrorReply
 from moembed.server.engine.service import Service

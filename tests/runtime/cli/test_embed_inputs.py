@@ -222,7 +222,7 @@ def test_files_that_are_no_text(embed, tmp_path, content, reason, name):
 def test_arrays_and_folders_are_no_text(embed, tmp_path):
     np.save(tmp_path / "v.npy", np.ones(3, np.float32))
     assert "it is a numpy array, which has no texts" in refused(embed("-i", "v.npy"))
-    assert "cannot be read: Is a directory" in refused(embed("-i", tmp_path))
+    assert "the folder has no data files" in refused(embed("-i", tmp_path))
 
 
 def test_words_that_start_as_such_files_do_are_texts(embed):

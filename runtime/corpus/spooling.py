@@ -1,0 +1,53 @@
+"""Inputs that can be read only once: stdin, FIFOs and devices are copied to a file, so that a shard can start anywhere."""
+
+import shutil
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from moembed.corpus.sources import STDIN, Source
+from moembed.corpus.storage import is_remote
+from moembed.errors import InputError, OutputError
+
+
+def spooled(sources: Sequence[Source], place: Path) -> list[Source]:
+    """Copy what can be read only once.
+
+    Args:
+        sources: the files.
+        place: path of the copies, without a suffix; the caller removes them.
+
+    Returns:
+        The files, copies in place of what can be read only once.
+
+    Raises:
+        InputError: stdin is closed, or a source cannot be read.
+        OutputError: a copy cannot be written.
+    """
+    return [_spooled(source, place.with_name(f"{place.name}{number}")) for number, source in enumerate(sources)]
+
+
+def _spooled(source: Source, place: Path) -> Source:
+    if source.path != STDIN and (is_remote(source.path) or not _is_stream(source)):
+        return source
+    try:
+        with place.open("wb") as copy:
+            if source.path != STDIN:
+                with Path(source.path).open("rb") as file:
+                    shutil.copyfileobj(file, copy, 1 << 20)
+            elif sys.stdin is None:
+                raise InputError("stdin is closed: pass texts as arguments, or files with -i")
+            else:
+                shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
+    except OSError as error:
+        raise OutputError(f"cannot copy {source.name} to {place}: {error.strerror or error}") from error
+    return replace(source, path=str(place), label=source.name)
+
+
+def _is_stream(source: Source) -> bool:
+    try:
+        return not stat.S_ISREG(Path(source.path).stat().st_mode)
+    except OSError as error:
+        raise InputError(f"{source.path} cannot be read: {error.strerror or error}") from error

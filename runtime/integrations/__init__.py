@@ -1,0 +1,1 @@
+"""Engines of others: Ray and Spark."""

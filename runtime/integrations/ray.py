@@ -1,0 +1,130 @@
+"""Ray Data: a dataset with a column of vectors added.
+
+`embed_dataset` does it in one call. `EmbedBatches` is its callable class, for `Dataset.map_batches` with other arguments.
+"""
+
+import sys
+from contextlib import suppress
+from typing import Any, Unpack
+
+from moembed.arguments import whole
+from moembed.errors import EngineWarning, InputError, extra, shown, warn
+from moembed.integrations.batches import BatchEncoder, BatchKeywords, BatchOptions
+
+DEFAULT_ROWS_PER_BLOCK = 2048
+
+
+class EmbedBatches:
+    """Callable class for `ray.data.Dataset.map_batches(EmbedBatches, batch_format="pyarrow", concurrency=..., num_cpus=...)`.
+
+    Each actor opens the model once, with as many threads as it has CPUs. Actors of one node share the weights, which are a
+    mapped file: they are in memory once.
+
+    Attributes:
+        threads: threads per call of the model.
+        stamp: stamp of the vectors.
+    """
+
+    def __init__(self, **options: Unpack[BatchKeywords]) -> None:
+        """Open the model.
+
+        Args:
+            options: `moembed.integrations.batches.BatchOptions` describes them.
+
+        Raises:
+            InputError: an option cannot be used.
+            BundleError: the model cannot be opened, or is not the one of the stamp.
+            SourceError: there is no such model.
+        """
+        self._encoder = BatchEncoder(BatchOptions(**options), threads=assigned_cpus())
+        self.stamp = self._encoder.stamp
+        self.threads = self._encoder.encoder.embedder.threads
+
+    def __call__(self, batch: Any) -> Any:
+        """Return a batch with the columns of the vectors added, of as many rows.
+
+        Args:
+            batch: a `pyarrow.Table`.
+
+        Raises:
+            InputError: it is something else, or its columns cannot be used.
+        """
+        if not hasattr(batch, "append_column"):
+            raise InputError(
+                f"the batch is {type(batch).__name__}; expected a pyarrow.Table: pass batch_format='pyarrow' to map_batches"
+            )
+        return self._encoder(batch)
+
+
+def assigned_cpus() -> int | None:
+    """Return the number of CPUs that Ray assigned to this actor or task, at least 1; None outside of Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return None
+    return max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1)
+
+
+def embed_dataset(
+    dataset: Any,
+    *,
+    actors: int | tuple[int, int],
+    num_cpus: int = 1,
+    rows_per_block: int | None = DEFAULT_ROWS_PER_BLOCK,
+    **options: Unpack[BatchKeywords],
+) -> Any:
+    """Add a column of vectors to a dataset.
+
+    Rows keep their order within a block; blocks keep theirs only under Ray's `preserve_order`. This process opens the model
+    too, and actors refuse to compute vectors with another stamp.
+
+    Args:
+        dataset: a `ray.data.Dataset`.
+        actors: number of actors, or the least and the greatest number.
+        num_cpus: CPUs of an actor, and threads per call of its model. One gives the best throughput.
+        rows_per_block: rows of a block, and so of a batch. Blocks are cut and joined as they stream, without a shuffle. A file
+            of one row group is one block, which only one actor could compute. None leaves the blocks as they are.
+        options: `moembed.integrations.batches.BatchOptions` describes them.
+
+    Returns:
+        A `ray.data.Dataset`, which nothing has computed yet.
+
+    Raises:
+        InputError: an option cannot be used.
+        BundleError: the model cannot be opened.
+        SourceError: there is no such model.
+        MissingExtraError: Ray is not installed.
+    """
+    with extra("ray", "moembed.integrations.ray"):
+        import ray.data  # noqa: F401
+    least = actors[0] if isinstance(actors, tuple) else actors
+    if isinstance(actors, tuple) and len(actors) != 2:
+        raise InputError(f"actors = {shown(actors)}; expected a number, or the least and the greatest number")
+    whole("actors", least)
+    whole("num_cpus", num_cpus)
+    encoder = BatchEncoder(BatchOptions(**options), threads=1)
+    if (schema := dataset.schema(fetch_if_missing=False)) is not None:
+        encoder.check(schema.names)
+    if rows_per_block is not None:
+        dataset = dataset.repartition(target_num_rows_per_block=whole("rows_per_block", rows_per_block))
+    elif (blocks := _known_blocks(dataset)) is not None and blocks < least:
+        warn(
+            EngineWarning(
+                f"the dataset has {blocks} blocks, and {least} actors were asked for: {least - blocks} of them will have no "
+                "work. Pass rows_per_block, which cuts blocks without a shuffle"
+            )
+        )
+    return dataset.map_batches(
+        EmbedBatches,
+        fn_constructor_kwargs={"stamp": encoder.stamp.to_json(), **options},
+        batch_format="pyarrow",
+        batch_size=None,
+        concurrency=actors,
+        num_cpus=num_cpus,
+    )
+
+
+def _known_blocks(dataset: Any) -> int | None:
+    """Return the number of blocks, if Ray knows it before it runs."""
+    with suppress(NotImplementedError, AttributeError):
+        return int(dataset.num_blocks())
+    return None
