@@ -169,6 +169,10 @@ class TelemetryWarning(MoembedWarning):
     """ONNX Runtime imported before moembed, which could not turn off its telemetry."""
 
 
+class ClippingWarning(MoembedWarning):
+    """Scale of int8 codes that is too small for the vectors: many components were clipped."""
+
+
 class TruncationWarning(MoembedWarning):
     """Texts cut to the model's limit under `overlong="truncate"` or `"truncate_start"`.
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.precision import Precision, quantize_embeddings
+from moembed.precision import Precision, quantize_embeddings, shares_scale
 from moembed.server.apis.encoding import base64_floats, json_numbers, lazy_array
 from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.engine.service import Service
@@ -165,19 +165,21 @@ async def _respond(
         meta.warnings = [f"texts[{index}] was truncated to {result.tokens[index]} tokens" for index in result.truncated]
     reply: EmbedReply | EmbedFloatsReply
     if types:
-        embeddings = Embeddings(**{kind: _typed(result.vectors, kind) for kind in dict.fromkeys(types)})
+        scale = engine.embedder.int8_scale(dim)
+        embeddings = Embeddings(**{kind: _typed(result.vectors, kind, scale) for kind in dict.fromkeys(types)})
         reply = EmbedReply(str(uuid.uuid4()), embeddings, texts, meta)
     else:
-        reply = EmbedFloatsReply(str(uuid.uuid4()), _typed(result.vectors, "float"), texts, meta)
+        reply = EmbedFloatsReply(str(uuid.uuid4()), lazy_array(json_numbers, result.vectors), texts, meta)
     truncated, default_task = tuple(result.truncated), engine.default_task(texts, task)
     return Reply(reply, engine.name, len(texts), used, truncated, default_task)
 
 
-def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
+def _typed(vectors: NDArray[np.float32], kind: EmbeddingType, scale: float) -> Any:
     if kind == "base64":
         return lazy_array(base64_floats, vectors)
     precision: Precision = "float32" if kind == "float" else kind
-    return lazy_array(json_numbers, quantize_embeddings(vectors, precision).codes)
+    shared = scale if shares_scale(precision) else None
+    return lazy_array(json_numbers, quantize_embeddings(vectors, precision, scale=shared).codes)
 
 
 def _texts(body: EmbedRequest) -> list[str]:
