@@ -12,6 +12,7 @@ from moembed.errors import MoembedError, MoembedWarning
 from moembed.inference.routing import Routing
 from moembed.inference.telemetry import disable_telemetry
 from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
+from moembed.rescoring import Rescored, rescore
 from moembed.truncation import Chunk
 from moembed.version import __version__
 
@@ -22,10 +23,12 @@ __all__ = [
     "MoembedError",
     "MoembedWarning",
     "QuantizedEmbeddings",
+    "Rescored",
     "Routing",
     "__version__",
     "dequantize_embeddings",
     "quantize_embeddings",
+    "rescore",
 ]
 
 disable_telemetry()
