@@ -16,7 +16,7 @@ from types import ModuleType
 
 import onnx
 
-from moembed.bundle import certificate, manifest
+from moembed.bundle import certificate, int8, manifest
 from moembed.export import functions as float_functions
 from moembed.export import vocabulary
 from moembed.quantize import attention_function, layout
@@ -27,8 +27,9 @@ _HEAD = """# Bundle format
 
 <!-- written by python .ci/bundle_format.py from docstrings: edit those -->
 
-A bundle is a folder. This page specifies its manifest, the certificate in it, `vocabulary.bin`, the operators of its graph and
-the layout of quantized weights. [Security](security.md#what-is-checked-when-a-bundle-is-opened) says what a reader checks,
+A bundle is a folder. This page specifies its manifest, with the certificate and the scales in it, `vocabulary.bin`, the
+operators of its graph and the layout of quantized weights.
+[Security](security.md#what-is-checked-when-a-bundle-is-opened) says what a reader checks,
 [Compatibility](compatibility.md#bundles) which versions read which bundles.
 """
 _OPERATORS = """The graph of a bundle has standard ONNX operators and operators of domain `{domain}`, version {version}. Each of
@@ -58,6 +59,7 @@ def page() -> str:
         _HEAD,
         section("Manifest", manifest),
         section("Certificate", certificate),
+        section("Scales of int8 vectors", int8),
         section("vocabulary.bin", vocabulary),
         "## Operators\n\n" + _OPERATORS.format(domain=domain, version=version, opset=opset),
         section("Operators of fp32 bundles", float_functions, level=3),

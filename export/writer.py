@@ -21,6 +21,7 @@ from moembed.models.spec import published_examples
 from moembed.tokenizer.native import VOCABULARY_FILE
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.examples import run_examples
+from moembed.verify.int8_calibration import calibrate
 from moembed.verify.machine import this_machine
 from moembed.verify.stability import check_stability
 from moembed.verify.tolerances import FP32
@@ -197,7 +198,7 @@ class BundleWriter:
         return {result.example.name: result.record() for result in next(iter(results.values()))}
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Check whether the otherwise complete bundle is batch-invariant, add that to the certificate and write the manifest.
+        """Add what needs the otherwise complete bundle, batch invariance and the scales of int8 vectors; write the manifest.
 
         A bundle that is not batch-invariant is written too: its certificate says so, and `moembed verify` fails.
         """
@@ -208,7 +209,9 @@ class BundleWriter:
                 f"not batch-invariant on this machine: {stability.differing} of {stability.comparisons} vectors differ "
                 f"(max-abs {stability.max_abs:.3g}); the certificate records it, and `moembed verify` will fail"
             )
-        complete = replace(manifest, certificate=replace(manifest.certificate, stability=stability))
+        self.log("calibrating int8 vectors")
+        int8 = calibrate(Bundle(self.folder, manifest))
+        complete = replace(manifest, certificate=replace(manifest.certificate, stability=stability), int8=int8)
         (self.folder / MANIFEST_FILE).write_text(complete.to_json(), "utf-8")
 
 

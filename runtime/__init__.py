@@ -12,6 +12,7 @@ from moembed.errors import MoembedError, MoembedWarning
 from moembed.inference.routing import Routing
 from moembed.inference.telemetry import disable_telemetry
 from moembed.precision import QuantizedEmbeddings, dequantize_embeddings, quantize_embeddings
+from moembed.rescoring import Rescored, rescore
 from moembed.stamps.loading import load_vectors, save_vectors
 from moembed.stamps.making import stamp_of
 from moembed.stamps.stamp import Stamp
@@ -26,6 +27,7 @@ __all__ = [
     "MoembedError",
     "MoembedWarning",
     "QuantizedEmbeddings",
+    "Rescored",
     "Routing",
     "Stamp",
     "StampedVectors",
@@ -33,6 +35,7 @@ __all__ = [
     "dequantize_embeddings",
     "load_vectors",
     "quantize_embeddings",
+    "rescore",
     "save_vectors",
     "stamp_of",
 ]

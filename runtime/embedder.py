@@ -11,14 +11,23 @@ from numpy.typing import NDArray
 
 from moembed.arguments import array, flag, one_of, one_text, prompt_text, text_list, text_stream, whole
 from moembed.bundle.bundle import Bundle
+from moembed.bundle.int8 import scale_for
 from moembed.embedding import Embedding, EncodeOptions
-from moembed.errors import InputError, PromptWarning, shown, warn
+from moembed.errors import InputError, shown
 from moembed.inference.batching import pad, plan
 from moembed.inference.routing import Routers, Routing
 from moembed.inference.session import Output, Session
 from moembed.pickling import Options, Picklable
-from moembed.precision import PRECISIONS, Precision, cosines, quantize_embeddings
+from moembed.precision import (
+    PRECISIONS,
+    Precision,
+    QuantizedEmbeddings,
+    cosines,
+    quantize_embeddings,
+    shares_scale,
+)
 from moembed.progress import progress
+from moembed.prompts import prompt_of_task, warn_without_prompt
 from moembed.pull.opening import open_bundle
 from moembed.stamps.stamped import StampedVectors, check_model
 from moembed.tokenizer.tokenizer import Tokenizer
@@ -35,8 +44,6 @@ from moembed.truncation import (
 )
 
 DEFAULT_BATCH_SIZE = 64
-# Names of a task's prompt, in the order in which sentence-transformers looks for them.
-_TASKS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 class Embedder(Picklable):
@@ -143,8 +150,9 @@ class Embedder(Picklable):
             prompt: text in front of every text, instead of a named prompt; `""` for no prompt.
             batch_size: maximum number of texts per model call, which a token budget limits too. It affects memory, never vectors.
             show_progress_bar: None shows one on a terminal if the work takes long.
-            precision: `"float32"`, `"float16"`, `"int8"`, `"uint8"`, `"binary"` or `"ubinary"`; see
-                `moembed.quantize_embeddings` for the formats and `moembed.dequantize_embeddings` for the way back.
+            precision: `"float32"`, `"float16"`, `"int8"`, `"int8-per-vector"`, `"uint8"`, `"binary"` or `"ubinary"`; see
+                `moembed.quantize_embeddings` for the formats and `moembed.dequantize_embeddings` for the way back. The scale of
+                int8 and uint8 is `int8_scale`.
             normalize_embeddings: scale to unit length after truncation to `truncate_dim`; False keeps the prefix of the full
                 unit vector, as sentence-transformers does.
             truncate_dim: keep this many leading dimensions (Matryoshka).
@@ -171,7 +179,7 @@ class Embedder(Picklable):
         windows = self._windows(batch, self._prompt(prompt_name, prompt), policy)
         warn_if_truncated(windows, len(batch), self.max_tokens)
         vectors = finish(windows, self._vectors(windows, batch_size, show), len(batch), dim, normalize=normalize)
-        codes = quantize_embeddings(vectors, precision).codes
+        codes = self._quantized(vectors, precision, normalize=normalize).codes
         return codes[0] if single else codes
 
     def encode_query(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[Any]:
@@ -231,7 +239,7 @@ class Embedder(Picklable):
                 vectors = finish(
                     windows, self._vectors(windows, batch_size, False), len(rows), dim, normalize=normalize
                 )
-                codes, scales = quantize_embeddings(vectors, precision)
+                codes, scales = self._quantized(vectors, precision, normalize=normalize)
                 for row, code, scale in zip(rows, codes, scales, strict=True):
                     yield Embedding(
                         index=first + row.text,
@@ -259,6 +267,19 @@ class Embedder(Picklable):
         """
         check_model(self.bundle.fingerprint, self.bundle.manifest.name, {"a": a, "b": b})
         return cosines(array("a", a), array("b", b))
+
+    def int8_scale(self, truncate_dim: int | None = None, *, normalize_embeddings: bool = True) -> float:
+        """Return the scale of int8 and uint8 codes: the bundle's for that width, see `moembed.bundle.int8`.
+
+        Args:
+            truncate_dim: as for `encode`.
+            normalize_embeddings: as for `encode`; a prefix that is not scaled to unit length has the scale of the full width.
+
+        Raises:
+            InputError: an argument cannot be used.
+        """
+        dim, normalize = self._dim(truncate_dim, "int8"), flag("normalize_embeddings", normalize_embeddings)
+        return scale_for(self.bundle.manifest.int8, dim if normalize else self.dim)
 
     def count_tokens(
         self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
@@ -321,13 +342,7 @@ class Embedder(Picklable):
         Raises:
             InputError: the model has prompts, but none for this task.
         """
-        if isinstance(task, str):
-            for name in _TASKS.get(task, (task,)):
-                if name in self.prompts:
-                    return self.prompts[name]
-            if task in _TASKS and not self.prompts:
-                return ""
-        raise InputError(f"no prompt named {shown(task)}; this model has {', '.join(self.prompts) or 'none'}")
+        return prompt_of_task(self.prompts, task)
 
     def _with_prompt(self, task: str, options: EncodeOptions) -> EncodeOptions:
         if options.get("prompt_name") is None and options.get("prompt") is None:
@@ -342,12 +357,7 @@ class Embedder(Picklable):
         if name is not None:
             return self.prompt_for(name)
         if self.bundle.manifest.prompt_required and self._warn_once.acquire(blocking=False):
-            message = (
-                f"{self.bundle.manifest.name} was trained with a prompt in front of every text, and this call has none: use "
-                "encode_query for queries and encode_document for passages, or prompt_name=... "
-                f"({', '.join(self.prompts)}); pass prompt='' to opt out"
-            )
-            warn(PromptWarning(message))
+            warn_without_prompt(self.bundle.manifest.name, self.prompts)
         return ""
 
     def _prompt_or_none(self, name: str | None, prompt: str | None) -> str:
@@ -363,6 +373,11 @@ class Embedder(Picklable):
         if checked.endswith("binary") and dim % 8:
             raise InputError(f"{checked} packs 8 dimensions into a byte; {dim} is not a multiple of 8")
         return dim
+
+    def _quantized(self, vectors: NDArray[np.float32], precision: Precision, *, normalize: bool) -> QuantizedEmbeddings:
+        shared = shares_scale(precision)
+        scale = self.int8_scale(vectors.shape[-1], normalize_embeddings=normalize) if shared else None
+        return quantize_embeddings(vectors, precision, scale=scale)
 
     def _windows(self, texts: Sequence[str], prompt: str, overlong: Overlong, first: int = 0) -> list[Window]:
         limit = self.max_tokens

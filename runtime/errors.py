@@ -173,6 +173,10 @@ class EngineWarning(MoembedWarning):
     """Job on Ray or Spark that will not use the workers that were asked for."""
 
 
+class ClippingWarning(MoembedWarning):
+    """Scale of int8 codes that is too small for the vectors: many components were clipped."""
+
+
 class TruncationWarning(MoembedWarning):
     """Texts cut to the model's limit under `overlong="truncate"` or `"truncate_start"`.
 

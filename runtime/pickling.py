@@ -182,5 +182,6 @@ def _embedder_class(kind: type[Any]) -> type[Any]:
 
 def _digest(bundle: Bundle) -> str:
     """Return a hex digest of everything that vectors depend on, prompts included."""
-    parts = [bundle.fingerprint, bundle.manifest.max_tokens, bundle.manifest.prompts]
+    scales = bundle.manifest.int8.scales if bundle.manifest.int8 else None
+    parts = [bundle.fingerprint, bundle.manifest.max_tokens, bundle.manifest.prompts, scales]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Bundle format, version 2.
 
-A bundle is a folder. Its manifest `moembed.json` is a JSON object with exactly these fields:
+A bundle is a folder. Its manifest `moembed.json` is a JSON object with these fields:
 
 | field | type | meaning |
 |---|---|---|
@@ -17,6 +17,7 @@ A bundle is a folder. Its manifest `moembed.json` is a JSON object with exactly 
 | `routers` | object | MoE layer -> names of the outputs of its router in the graph: `weights` and `expert_indices` |
 | `source` | object | the checkpoint: `repo` and `revision` (or null), `config_sha256` and `weights_sha256` |
 | `made_with` | object | package -> version that wrote the bundle |
+| `int8` | object | scales of int8 vectors; `moembed.bundle.int8` describes the fields; absent in bundles of older versions |
 | `certificate` | object | measurements from when the bundle was written; `moembed.bundle.certificate` describes the fields |
 | `files` | object | relative path -> `size` in bytes and `sha256`, for all other files of the folder |
 
@@ -28,13 +29,14 @@ leave the folder. All files are JSON, ONNX or a tokenizer's format; nothing is e
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from moembed.bundle.certificate import Certificate
+from moembed.bundle.int8 import Int8
 from moembed.errors import BundleError, shown
-from moembed.files.records import Count, Positive, Rule, Sha256, read_record
+from moembed.files.records import OPTIONAL, Count, Positive, Rule, Sha256, read_record
 from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
@@ -91,13 +93,21 @@ class Manifest:
     made_with: dict[str, str]
     certificate: Certificate
     files: dict[str, FileRecord]
+    int8: Int8 | None = field(default=None, metadata=OPTIONAL)
     format: int = FORMAT
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths that the model was trained for, and that of its vectors, widest first."""
+        return tuple(sorted({self.hidden_size, *self.dims}, reverse=True))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as plain data, without an optional field that it does not have."""
+        """Return the manifest as plain data, without the optional fields that it does not have."""
         raw = asdict(self)
         if raw["certificate"]["examples"] is None:
             del raw["certificate"]["examples"]
+        if raw["int8"] is None:
+            del raw["int8"]
         return raw
 
     def to_json(self) -> str:
@@ -153,6 +163,10 @@ def _check(manifest: Manifest) -> None:
 
     hidden = manifest.hidden_size
     need(max(manifest.dims, default=0) <= hidden, "dims", manifest.dims, f"widths of at most {hidden}, the hidden_size")
+    if manifest.int8 is not None:
+        scales, clipped = sorted(manifest.int8.scales), sorted(manifest.int8.clipped)
+        need(min(scales, default=0) > 0, "int8.scales", scales, "a scale for each width, which is positive")
+        need(clipped == scales, "int8.clipped", clipped, f"a share for the same widths as int8.scales, {scales}")
     need(manifest.graph in manifest.files, "graph", manifest.graph, "one of the listed files")
     for path in manifest.files:
         if not safe_path(path):

@@ -37,8 +37,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         "--precision",
         default="float32",
         metavar="P,P",
-        help="precisions of the documents' vectors (queries stay float32): float32 (default), float16, int8, uint8, binary, "
-        "ubinary; or hamming: binary vectors on both sides",
+        help="precisions of the documents' vectors (queries stay float32): float32 (default), float16, int8, int8-per-vector, "
+        "uint8, binary, ubinary; or hamming: binary vectors on both sides",
     )
     parser.add_argument("--baseline", metavar="BUNDLE", help="second model to compare with, such as the fp32 bundle")
     parser.add_argument(

@@ -10,6 +10,7 @@ from moembed.files.untrusted import parse_object, read_bounded
 
 if TYPE_CHECKING:
     from moembed.bundle.certificate import Certificate, Quality
+    from moembed.bundle.int8 import Int8
 
 _MAX_CONFIG_SIZE = 1 << 20  # bytes
 _SIZES = ("n_layer", "num_experts", "moe_top_k", "moe_every_n_layers")
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         "recipe": manifest.recipe,
         "size": f"{bundle.size / 1e6:.1f} MB in {len(manifest.files)} files",
         "vectors": f"{manifest.hidden_size} dimensions; trained for truncation to {', '.join(map(str, manifest.dims))}",
+        "int8 scale": _scales(manifest.int8),
         "limit": f"{manifest.max_tokens} tokens per text, prompt and special tokens included",
         "network": f"{network['n_layer']} layers, {network['num_experts']} experts, top-{network['moe_top_k']}, "
         f"every {network['moe_every_n_layers']}th layer from the second",
@@ -91,6 +93,13 @@ def _network(path: Path) -> dict[str, int]:
             found = shown(raw[name]) if name in raw else "missing"
             raise BundleError(f"{path}: {name} is {found}, expected an integer; {hint}")
     return {name: raw[name] for name in _SIZES}
+
+
+def _scales(int8: "Int8 | None") -> str:
+    if int8 is None:
+        return "1/127 for every width (not calibrated: written by an older version)"
+    scales = ", ".join(f"{scale:.3g} at {width}" for width, scale in sorted(int8.scales.items(), reverse=True))
+    return f"{scales}; clips at most {100 * max(int8.clipped.values()):.2g} % of the components"
 
 
 def _reference(certificate: "Certificate") -> str:

@@ -53,6 +53,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if all checks pass, 1 if not."""
     from moembed.verify import certificate_check
+    from moembed.verify.int8_calibration import calibrate
     from moembed.verify.stability import check_stability
 
     if not 1 <= arguments.texts <= 40:
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     log(f"{bundle.folder}: {len(bundle.manifest.files)} files intact")
     stability = check_stability(bundle)
     found = certificate_check.of_bundle(bundle, stability)
+    if bundle.manifest.int8 is not None:
+        found += certificate_check.of_int8(bundle.manifest.int8, calibrate(bundle))
     parity: list[ParityReport] = []
     if reference is not None:
         found.append(certificate_check.of_reference(bundle, reference))

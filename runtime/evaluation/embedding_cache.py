@@ -94,6 +94,10 @@ class CachedEmbedder:
             self.cache.put(key, result.vector, result.truncated)
         return vectors
 
+    def int8_scale(self, dim: int) -> float:
+        """Return the model's scale of int8 codes for a width."""
+        return self.embedder.int8_scale(dim)
+
     def _count(self, texts: int, truncated: bool) -> None:
         if truncated:
             self.truncated += texts

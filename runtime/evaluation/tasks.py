@@ -87,7 +87,9 @@ class Retrieval:
             vectors = embedder.embed([document.text for document in block], self.prompts["document"])
             for variant, ranking in rankings.items():
                 ranking.add(
-                    as_stored(vectors, variant), first, ([row for row, _ in same], [column for _, column in same])
+                    as_stored(vectors, variant, embedder.int8_scale),
+                    first,
+                    ([row for row, _ in same], [column for _, column in same]),
                 )
             names |= {first + column: document.id for column, document in enumerate(block)}
             first += len(block)
@@ -131,7 +133,8 @@ class Similarity:
         left, right = (embedder.embed(side, self.prompts["sentence"]) for side in (self.left, self.right))
         figures = {}
         for variant in variants:
-            products = as_stored(left, variant).astype(np.float64) * as_stored(right, variant)
+            sides = (as_stored(side, variant, embedder.int8_scale) for side in (left, right))
+            products = np.prod([side.astype(np.float64) for side in sides], axis=0)
             # Rounded once, so that vectors with the same number of equal bits have equal similarities.
             figures[variant] = correlation(self.scores, products.sum(axis=1).astype(np.float32))
         return figures
@@ -157,7 +160,7 @@ class Bitext:
         foreign, english = (embedder.embed(side, self.prompts["sentence"]) for side in (self.foreign, self.english))
         figures = {}
         for variant in variants:
-            left, right = as_stored(foreign, variant), as_stored(english, variant)
+            left, right = (as_stored(side, variant, embedder.int8_scale) for side in (foreign, english))
             there, back = _found(left, right), _found(right, left)
             each = (there + back) / 2
             means = {"accuracy@1": each.mean(), "to English": there.mean(), "from English": back.mean()}

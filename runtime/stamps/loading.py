@@ -14,10 +14,11 @@ from moembed.arguments import path as path_of
 from moembed.errors import InputError, OutputError, shown
 from moembed.files.destination import writing
 from moembed.files.untrusted import open_regular
+from moembed.precision import DTYPES
 from moembed.stamps.arrow_files import VECTOR, ArrowFile, write_parquet
 from moembed.stamps.sidecar import SUFFIX, read_run_stamp, read_sidecar, write_sidecar
 from moembed.stamps.stamp import Stamp
-from moembed.stamps.stamped import DTYPES, StampedVectors, check_same, check_stored
+from moembed.stamps.stamped import StampedVectors, check_same, check_stored
 
 TABLES = (".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc")  # their metadata holds the stamp
 _LINES = (".jsonl", ".ndjson", ".jl")

@@ -6,7 +6,7 @@ from moembed.arguments import one_of
 from moembed.bundle.bundle import Bundle
 from moembed.inference.cpu import cpu_name
 from moembed.inference.kernels import PORTABLE
-from moembed.precision import PRECISIONS, Precision
+from moembed.precision import PRECISIONS, Precision, shares_scale
 from moembed.stamps.stamp import Stamp
 from moembed.truncation import Chunk, Overlong, policy_of
 from moembed.version import __version__
@@ -26,6 +26,7 @@ class Model(Protocol):
     def kernels(self) -> str: ...  # noqa: D102
     @property
     def providers(self) -> tuple[str, ...]: ...  # noqa: D102
+    def int8_scale(self, truncate_dim: int | None = None, *, normalize_embeddings: bool = True) -> float: ...  # noqa: D102
 
 
 def stamp_of(
@@ -35,7 +36,6 @@ def stamp_of(
     precision: Precision = "float32",
     overlong: Overlong = "error",
     *,
-    scale: float | None = None,
     normalized: bool = True,
 ) -> Stamp:
     """Return the stamp of vectors that an `Embedder` computes.
@@ -46,21 +46,21 @@ def stamp_of(
         width: number of components of a vector; None for all.
         precision: as for `quantize_embeddings`.
         overlong: as for `Embedder.embed`.
-        scale: of codes that share one scale.
         normalized: True if vectors have unit length before they are quantized.
 
     Raises:
         InputError: unknown precision or policy.
     """
-    bundle = embedder.bundle
+    bundle, precision = embedder.bundle, one_of("precision", precision, PRECISIONS)
+    shared = shares_scale(precision)
     return Stamp(
         model=bundle.manifest.name,
         revision=bundle.hub[1] if bundle.hub else None,
         fingerprint=bundle.fingerprint,
         prompt=prompt,
         width=bundle.manifest.hidden_size if width is None else width,
-        precision=one_of("precision", precision, PRECISIONS),
-        scale=scale,
+        precision=precision,
+        scale=embedder.int8_scale(width, normalize_embeddings=normalized) if shared else None,
         normalized=normalized,
         overlong=overlong_name(overlong),
         max_tokens=embedder.max_tokens,

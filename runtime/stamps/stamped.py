@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from moembed.arguments import array
 from moembed.errors import InputError
+from moembed.precision import DTYPES
 from moembed.stamps.stamp import Stamp, differences
 
-# Dtypes of stored vectors by precision, where they have another name.
-DTYPES = {"binary": "int8", "ubinary": "uint8"}
 # Allowed distance of a length from 1. float16 rounds each component to 11 bits.
 _UNIT = 1e-3
 _BLOCK = 65_536  # rows whose lengths are computed at a time

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from moembed.bundle.bundle import Bundle
 from moembed.bundle.certificate import Certificate, Quality, Stability
-from moembed.verify.tolerances import CERTIFICATE, EXAMPLE, QUALITY, Allowance
+from moembed.bundle.int8 import Int8
+from moembed.verify.tolerances import CERTIFICATE, EXAMPLE, INT8_CLIPPED, INT8_SCALE, QUALITY, Allowance
 
 if TYPE_CHECKING:
     from moembed.verify.examples import ExampleResult
@@ -65,6 +66,18 @@ def of_reference(bundle: Bundle, reference: Bundle) -> Finding:
     named = bundle.manifest.certificate.reference
     identity = reference.fingerprint if named.kind == "bundle" else reference.manifest.source.weights_sha256
     return _finding("reference.sha256", named.sha256, identity)
+
+
+def of_int8(stated: Int8, found: Int8) -> list[Finding]:
+    """Check the scales of int8 vectors."""
+    findings = [
+        _finding(f"int8.scales.{width}", scale, found.scales[width], INT8_SCALE)
+        for width, scale in stated.scales.items()
+    ]
+    return findings + [
+        _finding(f"int8.clipped.{width}", share, found.clipped[width], INT8_CLIPPED)
+        for width, share in stated.clipped.items()
+    ]
 
 
 def of_comparison(certificate: Certificate, report: "ParityReport") -> list[Finding]:

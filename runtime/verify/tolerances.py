@@ -67,6 +67,9 @@ CERTIFICATE = {
     "neighbour_overlap": Allowance(0.01, 0.1, perfect=1.0),
     "same_experts": Allowance(0.005, 0.2, perfect=1.0),
 }
+# Allowance of a scale of int8 vectors, from one component of one text, and of the share of components that it clips.
+INT8_SCALE = Allowance(0.0, 0.05)
+INT8_CLIPPED = Allowance(1e-3, 0.5)
 # Allowance of the error of a published example: its parts are single numbers, which vary as `hidden_max_abs` does.
 EXAMPLE = Allowance(2e-5, 0.5)
 # Allowance of a certified quality figure (0 to 1), of its baseline, and of their difference.

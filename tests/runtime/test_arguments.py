@@ -184,9 +184,13 @@ def test_codes_and_scales_of_odd_input():
         quantize_embeddings([[1e6] * 8], "float16")
     with pytest.raises(InputError, match="precision = .'int8'.; expected"):
         dequantize_embeddings(np.ones(8, np.int8), ["int8"])
-    codes, scales = quantize_embeddings(vectors, "int8")
+    codes, scales = quantize_embeddings(vectors, "int8-per-vector")
     assert dequantize_embeddings(codes, "int8", scales.tolist()).shape == vectors.shape
-    for wrong, said in [(scales[:1], "take scales of shape"), ("x", "scales is of type str"), ([1, np.nan], "NaN")]:
+    for wrong, said in [
+        (scales[:1], "take one scale or scales of shape"),
+        ("x", "scales is of type str"),
+        ([1, np.nan], "NaN"),
+    ]:
         with pytest.raises(InputError, match=said):
             dequantize_embeddings(codes, "int8", wrong)
     with pytest.raises(InputError, match="the codes hold NaN"):

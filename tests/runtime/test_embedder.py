@@ -309,10 +309,12 @@ def test_the_public_face():
         "MoembedError",
         "MoembedWarning",
         "QuantizedEmbeddings",
+        "Rescored",
         "Routing",
         "__version__",
         "dequantize_embeddings",
         "quantize_embeddings",
+        "rescore",
     ]
 
 

@@ -16,7 +16,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 
 from moembed import dequantize_embeddings, quantize_embeddings
 from support.serving import serving
-from support.tolerances import INT8_MIN_COSINE, UNIT_LENGTH, cosine_of_bits
+from support.tolerances import INT8_ONE_SCALE_MIN_COSINE, UNIT_LENGTH, cosine_of_bits
 
 TEXTS = ["Bake the bread for forty minutes.", "Zum Bahnhof nimmt man die Linie 4.", "a", "骆驼很酷 👍🏽"]
 LONG = "all work and no play makes Jack a dull boy. " * 120
@@ -197,9 +197,10 @@ def test_cohere_all_types(cohere_client, model, documents):
     found = answer.embeddings
     assert np.array(found.float_, np.float32).tobytes() == documents.tobytes()
     for kind in ("int8", "uint8", "binary", "ubinary"):
-        codes = quantize_embeddings(documents, kind).codes
+        scale = None if "binary" in kind else model.int8_scale()
+        codes = quantize_embeddings(documents, kind, scale=scale).codes
         assert getattr(found, kind) == codes.tolist()
-        least = cosine_of_bits(documents) - UNIT_LENGTH if "binary" in kind else INT8_MIN_COSINE
+        least = cosine_of_bits(documents) - UNIT_LENGTH if "binary" in kind else INT8_ONE_SCALE_MIN_COSINE
         assert (model.similarity(dequantize_embeddings(codes, kind), documents).diagonal() >= least).all()
     assert b"".join(map(base64.b64decode, found.base64)) == documents.tobytes()
     assert answer.response_type == "embeddings_by_type"

@@ -44,7 +44,7 @@ def test_types(server, model):
     vectors = model.encode_query(TEXTS)
     assert answer.response_type == "embeddings_by_type"
     assert bytes_of(answer.embeddings.float_) == vectors.tobytes()
-    assert answer.embeddings.int8 == quantize_embeddings(vectors, "int8").codes.tolist()
+    assert answer.embeddings.int8 == quantize_embeddings(vectors, "int8", scale=model.int8_scale()).codes.tolist()
     assert answer.embeddings.ubinary == quantize_embeddings(vectors, "ubinary").codes.tolist()
     raw = server.post("/v1/embed", {"texts": TEXTS, "input_type": "search_query", "embedding_types": kinds}).json
     assert b"".join(map(base64.b64decode, raw["embeddings"]["base64"])) == vectors.tobytes()

@@ -21,6 +21,10 @@ MUTATION_FACTOR = 3.0
 FLOAT16_MAX_ABS = 5e-4
 # One component of the built-in model's vectors is common to all texts, about 0.84: it determines the scale of an int8 vector.
 INT8_MIN_COSINE = 0.999
+# With the scale of the bundle, which is that of its largest probe text.
+INT8_ONE_SCALE_MIN_COSINE = 0.998
+# Length of an int8 vector of one scale, in units of that scale.
+INT8_LENGTH = 0.02
 UNIT_LENGTH = 1e-6
 # The built-in model and the fp32 bundle that it was quantized from: mean over the probe texts.
 INT8_DEFAULT_MEAN_COSINE = 0.9995

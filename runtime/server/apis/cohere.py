@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.precision import Precision, quantize_embeddings
+from moembed.precision import Precision, quantize_embeddings, shares_scale
 from moembed.server.apis.encoding import base64_floats, json_numbers, lazy_array
 from moembed.server.apis.endpoint import Api, Endpoint
 from moembed.server.engine.service import Service
@@ -165,21 +165,28 @@ async def _respond(
     if result.truncated:
         meta.warnings = [f"texts[{index}] was truncated to {result.tokens[index]} tokens" for index in result.truncated]
     reply: EmbedReply | EmbedFloatsReply
+    scale = engine.embedder.int8_scale(dim)
     if types:
-        embeddings = Embeddings(**{kind: _typed(result.vectors, kind) for kind in dict.fromkeys(types)})
+        embeddings = Embeddings(**{kind: _typed(result.vectors, kind, scale) for kind in dict.fromkeys(types)})
         reply = EmbedReply(str(uuid.uuid4()), embeddings, texts, meta)
     else:
-        reply = EmbedFloatsReply(str(uuid.uuid4()), _typed(result.vectors, "float"), texts, meta)
+        reply = EmbedFloatsReply(str(uuid.uuid4()), lazy_array(json_numbers, result.vectors), texts, meta)
     truncated, default_task = tuple(result.truncated), engine.default_task(texts, task)
     precisions = dict.fromkeys(map(_precision, types or ["float"]))
-    stamps = tuple(replace(result.stamp, precision=precision) for precision in precisions if result.stamp)
+    stamps = tuple(
+        replace(result.stamp, precision=precision, scale=scale if shares_scale(precision) else None)
+        for precision in precisions
+        if result.stamp
+    )
     return Reply(reply, engine.name, len(texts), used, truncated, default_task, stamps)
 
 
-def _typed(vectors: NDArray[np.float32], kind: EmbeddingType) -> Any:
+def _typed(vectors: NDArray[np.float32], kind: EmbeddingType, scale: float) -> Any:
     if kind == "base64":
         return lazy_array(base64_floats, vectors)
-    return lazy_array(json_numbers, quantize_embeddings(vectors, _precision(kind)).codes)
+    precision = _precision(kind)
+    shared = scale if shares_scale(precision) else None
+    return lazy_array(json_numbers, quantize_embeddings(vectors, precision, scale=shared).codes)
 
 
 def _precision(kind: EmbeddingType) -> Precision:

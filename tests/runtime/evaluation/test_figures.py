@@ -8,6 +8,7 @@ import pytest
 
 from moembed.errors import InputError
 from moembed.evaluation import tasks as tasks_module
+from moembed.evaluation import variants as variants_module
 from moembed.evaluation.datasets import Dataset
 from moembed.evaluation.embedding_cache import CachedEmbedder, EmbeddingCache, shared_cache
 from moembed.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
@@ -15,7 +16,7 @@ from moembed.evaluation.ranking import Ranking
 from moembed.evaluation.report import difference
 from moembed.evaluation.results import Result, means
 from moembed.evaluation.tasks import Retrieval
-from moembed.evaluation.variants import Variant, as_query, as_stored, variants
+from moembed.evaluation.variants import Variant, as_query, variants
 from support.evaluation_sets import QUERIES, TEXTS, by_hand, figures_of, measured, only, write_beir
 
 # Figures
@@ -153,11 +154,17 @@ def test_variants_are_what_encode_gives(model):
 
     texts = ["one text", "another one", "ein dritter"]
     full = model.encode_document(texts)
+
+    def as_stored(vectors, variant):
+        return variants_module.as_stored(vectors, variant, model.int8_scale)
+
     for dim in (384, 64):
         assert np.array_equal(as_stored(full, Variant(dim, "float32")), model.encode_document(texts, truncate_dim=dim))
-        for precision in ("float16", "int8", "uint8", "binary", "ubinary"):
+        for precision in ("float16", "int8", "int8-per-vector", "uint8", "binary", "ubinary"):
             codes = model.encode_document(texts, truncate_dim=dim, precision=precision)
-            assert np.array_equal(as_stored(full, Variant(dim, precision)), dequantize_embeddings(codes, precision))
+            scale = model.int8_scale(dim) if precision in ("int8", "uint8") else None
+            back = dequantize_embeddings(codes, precision, scale)
+            assert np.array_equal(as_stored(full, Variant(dim, precision)), back)
             assert np.array_equal(as_query(full, Variant(dim, precision)), as_stored(full, Variant(dim, "float32")))
     bits = as_stored(full, Variant(64, "hamming"))
     assert np.array_equal(bits, as_query(full, Variant(64, "hamming")))
