@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     prompt = prompt_of(arguments, embedder)
     # Of a file many texts are read at a time, which leaves less padding; of a pipe few, so that vectors come as texts do.
-    reading = {"batch_size": _FILE_BATCH} if arguments.input and STDIN not in arguments.input else {}
+    reading: dict[str, Any] = {"batch_size": _FILE_BATCH} if arguments.input and STDIN not in arguments.input else {}
     results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt, **options, **reading)
     truncated = 0
     show = None if output else False  # no progress bar between the lines of the output

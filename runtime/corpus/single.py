@@ -106,7 +106,7 @@ def embed_to(
 def _write(job: Job, encoder: Encoder, output: str | None, refused: BinaryIO | None, meter: Meter) -> Counts:
     counts = Counts()
     with _opened(output) as out, Sink(out) as sink, Behind() as behind:
-        made = writer(job.form, sink, shape_of(job, job.layout, encoder))
+        made = writer(job.form, sink, shape_of(job, job.layout, encoder))  # type: ignore[arg-type]
         for block in computed(job, encoder, rows_between(job, job.layout, 0, job.inventory.rows), meter.advance):
             counts += counts_of(block)
             if refused is not None:
