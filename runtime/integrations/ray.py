@@ -15,7 +15,7 @@ DEFAULT_ROWS_PER_BLOCK = 2048
 
 
 class EmbedBatches:
-    """Callable class for `ray.data.Dataset.map_batches(EmbedBatches, batch_format="pyarrow", concurrency=..., num_cpus=...)`.
+    """Callable class for `ray.data.Dataset.map_batches(EmbedBatches, batch_format="pyarrow", compute=..., num_cpus=...)`.
 
     Each actor opens the model once, with as many threads as it has CPUs. Actors of one node share the weights, which are a
     mapped file: they are in memory once.
@@ -95,11 +95,15 @@ def embed_dataset(
         MissingExtraError: Ray is not installed.
     """
     with extra("ray", "moembed.integrations.ray"):
-        import ray.data  # noqa: F401
-    least = actors[0] if isinstance(actors, tuple) else actors
-    if isinstance(actors, tuple) and len(actors) != 2:
-        raise InputError(f"actors = {shown(actors)}; expected a number, or the least and the greatest number")
-    whole("actors", least)
+        from ray.data import ActorPoolStrategy
+    if isinstance(actors, tuple):
+        if len(actors) != 2:
+            raise InputError(f"actors = {shown(actors)}; expected a number, or the least and the greatest number")
+        least, most = whole("actors", actors[0]), whole("actors", actors[1], f"at least {actors[0]}", least=actors[0])
+        pool = ActorPoolStrategy(min_size=least, max_size=most)
+    else:
+        least = whole("actors", actors)
+        pool = ActorPoolStrategy(size=least)
     whole("num_cpus", num_cpus)
     encoder = BatchEncoder(BatchOptions(**options), threads=1)
     if (schema := dataset.schema(fetch_if_missing=False)) is not None:
@@ -118,7 +122,7 @@ def embed_dataset(
         fn_constructor_kwargs={"stamp": encoder.stamp.to_json(), **options},
         batch_format="pyarrow",
         batch_size=None,
-        concurrency=actors,
+        compute=pool,
         num_cpus=num_cpus,
     )
 

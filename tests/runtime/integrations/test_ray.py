@@ -240,7 +240,9 @@ def test_vectors_stay_beside_their_ids(corpus, tmp_path, connected, model):
 def test_a_file_of_one_block_is_shared_by_actors_that_open_the_model_once(corpus, connected):
     dataset = ray.data.read_parquet(str(corpus / "b.parquet"), columns=["text"])
     dataset = dataset.repartition(target_num_rows_per_block=20)
-    rows = dataset.map_batches(counted(), batch_format="pyarrow", batch_size=None, concurrency=2, num_cpus=1).take_all()
+    pool = ray.data.ActorPoolStrategy(size=2)
+    made = dataset.map_batches(counted(), batch_format="pyarrow", batch_size=None, compute=pool, num_cpus=1)
+    rows = made.take_all()
     assert len(rows) == ROWS * 3 // 5
     assert len({row["pid"] for row in rows}) == 2
     assert {row["openings"] for row in rows} == {1}
@@ -260,6 +262,8 @@ def test_fewer_blocks_than_actors_are_told(connected):
         embed_dataset(dataset, actors=3, rows_per_block=None)
     with pytest.raises(InputError, match="actors = 0"):
         embed_dataset(dataset, actors=0)
+    with pytest.raises(InputError, match="actors = 1; expected at least 2"):
+        embed_dataset(dataset, actors=(2, 1))
     with pytest.raises(InputError, match="field = 'body'"):
         embed_dataset(dataset, actors=1, field="body")
 

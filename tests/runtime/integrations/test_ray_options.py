@@ -10,8 +10,8 @@ from moembed.cli import main
     [
         (["-o", "out/", "--ray-address", "10.0.0.1:6379"], "--ray-address is for --engine ray"),
         (["-o", "out/", "--engine", "ray", "--provider", "cuda"], "--engine ray computes on CPUs"),
-        (["-o", "out/", "--engine", "ray", "--workers", "0"], "workers = 0"),
-        (["-o", "out/", "--engine", "ray", "--threads", "0"], "threads = 0"),
+        (["-o", "out/", "--engine", "ray", "--workers", "0"], "--workers 0; expected a positive integer"),
+        (["-o", "out/", "--engine", "ray", "--threads", "0"], "--threads 0; expected an integer"),
         (["-o", "out.jsonl", "--engine", "ray"], "--engine is for runs into a folder"),
         (["-o", "out.jsonl", "--ray-address", "x"], "--ray-address is for runs into a folder"),
     ],
