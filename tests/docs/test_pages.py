@@ -42,7 +42,7 @@ FOREIGN = {
 }
 FOREIGN |= {"--no-deps", "--upgrade", "--json", "--detach-sign", "--cache-clear"}
 # Pages whose Python needs packages that moembed's own tests do not install; `pytest -m interop` and `pytest -m engines` run it.
-ELSEWHERE = {"docs/interop.md", "docs/scale.md"}
+ELSEWHERE = {"docs/interop.md", "docs/scale.md", "docs/stores.md"}
 KUBERNETES = {"MOEMBED_SERVE_SERVICE_HOST"}  # what it sets for a Service, which moembed ignores
 
 
