@@ -4,13 +4,12 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
 from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, RecordId, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
-from moembed.errors import OutputError
+from moembed.cli.stamp import stamp_output
 from moembed.precision import PRECISIONS
 from moembed.progress import is_terminal, progress
 from moembed.truncation import OVERLONG_NAMES
@@ -69,10 +68,6 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed the texts and write their vectors."""
-    from moembed.files.destination import is_file
-    from moembed.stamps.making import stamp_of
-    from moembed.stamps.sidecar import write_sidecar
-
     output = None if arguments.output == STDOUT else arguments.output
     form = format_of(output, arguments.format)
     embedder = open_embedder(arguments)
@@ -101,12 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
                 yield record_id, result
 
     write(output, form, rows(), empty=embedder.encode([], prompt="", **options))
-    if output is not None and is_file(output):
-        stamp = stamp_of(embedder, prompt, arguments.dim, arguments.precision, arguments.overlong)
-        try:
-            write_sidecar(Path(output), stamp)
-        except OutputError as error:  # such as a name that is too long
-            log(f"moembed: {output} is complete, but has no stamp: {error}")
+    stamp_output(output, embedder, prompt, arguments)
     if truncated:
         log(f"moembed: {truncated} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
     return 0

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moembed.cli.common import Subparsers, emit, emit_json
-from moembed.errors import InputError
+from moembed.cli.common import Subparsers, emit, emit_json, log
+from moembed.errors import InputError, OutputError
 from moembed.files.paths import readable
 
 if TYPE_CHECKING:
+    from moembed.embedder import Embedder
     from moembed.stamps.stamp import Stamp
 
 _NONE = "no stamp: nobody knows what its vectors are; programs that rewrite a file drop it"
@@ -93,6 +94,28 @@ def _comparison(name: str, first: "Stamp", other: "Stamp") -> list[str]:
         return [f"differs from {name} in {line}" for line in found]
     names = [field for field in INFORMATION if getattr(first, field) != getattr(other, field)]
     return [f"has vectors of the kind of {name}, under another {', '.join(names)}"]
+
+
+def stamp_output(output: str | None, embedder: "Embedder", prompt: str, arguments: argparse.Namespace) -> None:
+    """Write the stamp of a file that `moembed embed` has written beside it, unless the file itself has one.
+
+    Args:
+        output: path; None for stdout. Nothing is written beside pipes and devices.
+        embedder: the model.
+        prompt: text in front of every text.
+        arguments: parsed arguments of `moembed embed`.
+    """
+    from moembed.files.destination import is_file
+    from moembed.stamps.loading import TABLES
+    from moembed.stamps.making import stamp_of
+    from moembed.stamps.sidecar import write_sidecar
+
+    if output is None or not is_file(output) or (Path(output).suffix.lower() in TABLES and not arguments.format):
+        return
+    try:
+        write_sidecar(Path(output), stamp_of(embedder, prompt, arguments.dim, arguments.precision, arguments.overlong))
+    except OutputError as error:  # such as a name that is too long
+        log(f"moembed: {output} is complete, but has no stamp: {error}")
 
 
 def _found(path: Path) -> _Found:

@@ -40,7 +40,7 @@ class ArrowFile:
             import pyarrow as pa
         self._path = path
         try:
-            open_file = _open_parquet if path.suffix.lower() == ".parquet" else _open_arrow
+            open_file = _open_parquet if path.suffix.lower() in (".parquet", ".pq") else _open_arrow
             self.schema, self.rows, self._metadata, self._read = open_file(path)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path} cannot be read: {error}") from error

@@ -15,13 +15,13 @@ from moembed.errors import InputError, OutputError, shown
 from moembed.files.destination import writing
 from moembed.files.untrusted import open_regular
 from moembed.stamps.arrow_files import VECTOR, ArrowFile, write_parquet
-from moembed.stamps.sidecar import SUFFIX, read_sidecar, write_sidecar
+from moembed.stamps.sidecar import SUFFIX, read_run_stamp, read_sidecar, write_sidecar
 from moembed.stamps.stamp import Stamp
 from moembed.stamps.stamped import DTYPES, StampedVectors, check_same, check_stored
 
-_TABLES = (".parquet", ".arrow", ".feather")
+TABLES = (".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc")  # their metadata holds the stamp
 _LINES = (".jsonl", ".ndjson", ".jl")
-_LOADED = (*_TABLES, ".npy", *_LINES)
+_LOADED = (*TABLES, ".npy", *_LINES)
 _FORMS = (*_LOADED, ".csv")
 _IDS = ".ids.jsonl"
 
@@ -68,13 +68,13 @@ def read_stamp(path: Path) -> Stamp | None:
         MissingExtraError: a Parquet or Arrow file, and pyarrow is not installed.
     """
     suffix = path.suffix.lower()
-    if suffix in _TABLES:
+    if suffix in TABLES:
         table = ArrowFile(path)
-        stamp = table.stamp or read_sidecar(path)
+        stamp = table.stamp or read_sidecar(path) or read_run_stamp(path)
         if stamp is not None and table.rows:
             check_stored(*table.stored(), stamp, str(path))
         return stamp
-    stamp = read_sidecar(path)
+    stamp = read_sidecar(path) or read_run_stamp(path)
     if stamp is not None and suffix == ".npy":
         vectors = _npy(path, mapped=True)
         check_stored(vectors.shape[1], str(vectors.dtype), stamp, str(path))
@@ -139,10 +139,12 @@ def save_vectors(path: str | PathLike[str], stamped: StampedVectors) -> None:
 
 def _content(path: Path, stamp: Stamp | None) -> _Content:
     suffix = path.suffix.lower()
-    if suffix in _TABLES:
+    if suffix in TABLES:
         return _Content(*ArrowFile(path).read())
     if suffix == ".npy":
-        return _Content(_npy(path, mapped=False), None, None)
+        vectors, beside = _npy(path, mapped=False), path.with_suffix(_IDS)
+        rows = [record for _, record in _records(beside)] if beside.is_file() else []
+        return _Content(vectors, *_ids_and_scales(rows, path)) if rows else _Content(vectors, None, None)
     if suffix in _LINES:
         return _lines(path, stamp)
     raise InputError(f"{path}: vectors are loaded from files that end with {', '.join(_LOADED)}")
@@ -172,33 +174,43 @@ def _npy(path: Path, *, mapped: bool) -> NDArray[Any]:
 
 
 def _lines(path: Path, stamp: Stamp | None) -> _Content:
-    ids: list[Any] = []
     rows: list[list[float]] = []
-    scales: list[float] = []
+    records = []
     for number, record in _records(path):
-        vector = record.get(VECTOR) if isinstance(record, dict) else None
+        vector = record.pop(VECTOR, None)
         if not isinstance(vector, list) or not all(type(item) in (int, float) for item in vector):
             raise InputError(f"{path}:{number}: expected an object with a list of numbers {VECTOR!r}")
         if rows and len(vector) != len(rows[0]):
             raise InputError(f"{path}:{number}: a vector of {len(vector)} numbers; the first has {len(rows[0])}")
         rows.append(vector)
-        ids.append(record.get("id", record.get("index")))
-        if "scale" in record:
-            scales.append(record["scale"])
-    dtype = np.float32 if stamp is None else np.dtype(DTYPES.get(stamp.precision, stamp.precision))
-    width = len(rows[0]) if rows else 0
+        records.append(record)
+    dtype = np.dtype(np.float32 if stamp is None else DTYPES.get(stamp.precision, stamp.precision))
     try:
-        vectors = np.array(rows, dtype).reshape(len(rows), width)
-        found = np.array(scales, np.float32) if scales and len(scales) == len(rows) else None
-    except (ValueError, OverflowError, TypeError) as error:
-        raise InputError(f"{path}: the numbers do not fit {np.dtype(dtype)}: {error}") from error
-    return _Content(vectors, ids, found)
+        vectors = np.array(rows, dtype).reshape(len(rows), len(rows[0]) if rows else 0)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: the numbers do not fit {dtype}: {error}") from error
+    return _Content(vectors, *_ids_and_scales(records, path))
 
 
-def _records(path: Path) -> Iterator[tuple[int, Any]]:
+def _ids_and_scales(records: list[dict[str, Any]], path: Path) -> tuple[list[Any], NDArray[np.float32] | None]:
+    """Return the ids of records, or their indices, and the scales if all have one."""
+    ids = [record.get("id", record.get("index")) for record in records]
+    scales = [record.get("scale") for record in records]
+    if not records or None in scales:
+        return ids, None
+    try:
+        return ids, np.array(scales, np.float32)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: a scale is not a number: {error}") from error
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             try:
-                yield number, json.loads(line)
+                record = json.loads(line)
             except ValueError as error:
                 raise InputError(f"{path}:{number} is not JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise InputError(f"{path}:{number}: expected an object with a list of numbers {VECTOR!r}")
+            yield number, record

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moembed import StampedVectors, load_vectors, quantize_embeddings, save_vectors, stamp_of
+from moembed.bundle.bundle import sha256_of
 from moembed.errors import InputError, OutputError
 from moembed.stamps.loading import read_stamp
 from moembed.stamps.sidecar import write_sidecar
@@ -102,6 +103,38 @@ def test_layouts_of_the_column(stamped, tmp_path, kind):
     pq.write_table(table.slice(1) if kind == "sliced" else table, tmp_path / "x.parquet", row_group_size=3)
     expected = stamped.vectors[1:] if kind == "sliced" else stamped.vectors
     assert load_vectors(tmp_path / "x.parquet").vectors.tobytes() == expected.tobytes()
+
+
+def run_folder(path, stamped):
+    """A folder as a run of `moembed embed` leaves it: two finished shards with their ids, and the record of the run."""
+    own = path / "_moembed"
+    (own / "done").mkdir(parents=True)
+    (own / "run.json").write_text(json.dumps({"format": 1, "stamp": asdict(stamped.stamp)}))
+    for number, rows in enumerate(([0, 1], [2, 3])):
+        np.save(path / f"rows-{number}.npy", stamped.vectors[rows])
+        ids = "".join(json.dumps({"index": row, "id": stamped.ids[row]}) + "\n" for row in rows)
+        (path / f"rows-{number}.ids.jsonl").write_text(ids)
+        files = {f"rows-{number}.npy": {"size": 1, "sha256": sha256_of(path / f"rows-{number}.npy")}}
+        (own / "done" / f"rows-{number}.json").write_text(json.dumps({"files": files}))
+    return path
+
+
+def test_shards_of_a_run_have_the_stamp_of_its_record(stamped, tmp_path):
+    folder = run_folder(tmp_path / "run", stamped)
+    found = load_vectors(folder)
+    assert (found.ids, found.stamp) == (stamped.ids, stamped.stamp)
+    assert found.vectors.tobytes() == stamped.vectors.tobytes()
+    np.save(folder / "rows-1.npy", stamped.vectors[:2])
+    with pytest.raises(
+        InputError, match=r"rows-1.npy has changed since rows-1.json .*same moembed embed command again"
+    ):
+        load_vectors(folder)
+    (folder / "_moembed" / "done" / "rows-1.json").unlink()
+    with pytest.raises(InputError, match=r"needs the stamp of .*rows-1.npy, which has none"):
+        load_vectors(folder)
+    (folder / "_moembed" / "run.json").write_text("{")
+    with pytest.raises(InputError, match="run.json is not a stamp"):
+        load_vectors(folder)
 
 
 # --- similarity
