@@ -9,6 +9,7 @@ from moembed.arguments import array, whole
 from moembed.errors import InputError
 from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
 from moembed.precision import Precision, dequantize_embeddings
+from moembed.stamps.stamped import StampedVectors, check_one_model
 
 _MAX_NUMBERS = 2**22  # of the candidates of one block of queries: 16 MB of float32
 
@@ -27,7 +28,11 @@ class Rescored(NamedTuple):
 
 @DEFAULT_FLOAT_MODE
 def rescore(
-    query: NDArray[Any], candidates: NDArray[Any], vectors: NDArray[Any], *, top_k: int | None = None
+    query: NDArray[Any] | StampedVectors,
+    candidates: NDArray[Any],
+    vectors: NDArray[Any] | StampedVectors,
+    *,
+    top_k: int | None = None,
 ) -> Rescored:
     """Order the candidates of a first stage, such as a search over bits, by their cosine with the float query.
 
@@ -42,8 +47,10 @@ def rescore(
         top_k: number of results per query; None for all candidates.
 
     Raises:
-        InputError: shapes or dtypes that do not belong together, NaN or infinity, or a row that does not exist.
+        InputError: shapes or dtypes that do not belong together, NaN or infinity, a row that does not exist, or stamps of two
+            models.
     """
+    check_one_model({"query": query, "vectors": vectors})
     queries, rows, stored = array("query", query), array("candidates", candidates), array("vectors", vectors)
     rows = rows if rows.size else rows.astype(np.int64)  # an empty list gives floats
     if queries.dtype.kind != "f" or queries.ndim not in (1, 2):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from moembed.cli.common import log, open_embedder, prompt_of
 from moembed.cli.interrupts import run_interrupts
+from moembed.cli.stamp import stamp_output
 from moembed.errors import InputError
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ def _run_single(arguments: argparse.Namespace, inputs: list[str]) -> int:
     embedder, options = _options(arguments, form)
     show = False if arguments.quiet else None
     counts = embed_to(inputs, output, embedder, options, rejects=arguments.rejects, log=log, show=show)
+    stamp_output(output, embedder, options.prompt, arguments)
     if counts.truncated:
         log(f"moembed: {counts.truncated} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
     return _code(counts, arguments.rejects)

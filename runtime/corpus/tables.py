@@ -10,7 +10,7 @@ import numpy as np
 
 from moembed.corpus.block import Block, Shape
 from moembed.corpus.values import typed_values
-from moembed.stamps.stamp import KEY
+from moembed.stamps.stamp import KEY, ROWS_KEY
 
 _VECTOR = "embedding"
 # Measured on unit vectors of 384 float32: 3.4 bytes a component, 3.7 without, 4.1 with the writer's default of dictionaries.
@@ -95,14 +95,17 @@ class ParquetWriter:
             column_encoding={path: encoding} if encoding else None,
             write_statistics=others,
         )
+        self._rows = 0
 
     def write(self, block: Block) -> None:
         """Write a row group."""
-        if len(block.vectors.rows):
+        if rows := len(block.vectors.rows):
             self._writer.write_batch(table_of(block, self._shape, self._schema))
+            self._rows += rows
 
     def close(self) -> None:
         """Write the footer."""
+        self._writer.add_key_value_metadata({ROWS_KEY: str(self._rows)})
         self._writer.close()
 
 

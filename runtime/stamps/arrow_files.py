@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from moembed.errors import InputError, OutputError, extra
 from moembed.files.destination import writing
-from moembed.stamps.stamp import KEY, Stamp
+from moembed.stamps.stamp import KEY, ROWS_KEY, Stamp
 
-# In the metadata of a file with a stamp: its number of rows when it was written. Programs that join files keep the metadata of
-# the first one, stamp included; a joined file has more rows than this.
-ROWS_KEY = "moembed.rows"
 VECTOR = "embedding"
 _OTHERS = ("id", "index", "scale")
 _REMEDY = "embed the texts again"

@@ -7,6 +7,9 @@ from moembed.errors import InputError
 from moembed.files.records import read_record
 
 KEY = "moembed.stamp"  # in the metadata of Parquet and Arrow schemas
+# In the metadata of a Parquet file with a stamp: its number of rows when it was written. Programs that join files keep the
+# metadata of the first one, stamp included; a joined file has more rows than this.
+ROWS_KEY = "moembed.rows"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,20 @@ def check_model(fingerprint: str, model: str, given: Mapping[str, object]) -> No
             )
 
 
+def check_one_model(given: Mapping[str, object]) -> None:
+    """Check that vectors with a stamp are of one model.
+
+    Args:
+        given: arguments by name; those that are no `StampedVectors` with a stamp are not checked.
+
+    Raises:
+        InputError: vectors are of different models.
+    """
+    stamped = [one for one in given.values() if isinstance(one, StampedVectors)]
+    if first := next((one.stamp for one in stamped if one.stamp is not None), None):
+        check_model(first.fingerprint, first.model, given)
+
+
 def _check_unit(vectors: NDArray[Any], stamp: Stamp, name: str) -> None:
     if not stamp.normalized or vectors.dtype.kind != "f":
         return

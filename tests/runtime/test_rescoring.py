@@ -1,11 +1,13 @@
 """`rescore`: candidates of a first stage in the order of their cosines, whatever the vectors are stored as."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moembed import Rescored, dequantize_embeddings, quantize_embeddings, rescore
+from moembed import Rescored, StampedVectors, dequantize_embeddings, quantize_embeddings, rescore, stamp_of
 from moembed.errors import InputError
 from moembed.precision import PRECISIONS, cosines, shares_scale
 
@@ -110,3 +112,14 @@ def test_lengths_change_no_order(seed, top_k, factor):
 def test_what_cannot_be_rescored(query, candidates, vectors, options, said):
     with pytest.raises(InputError, match=said):
         rescore(query, candidates, vectors, **options)
+
+
+def test_vectors_of_two_models_are_refused(model):
+    stamp = stamp_of(model, "")
+    vectors = model.encode(["a", "b"], prompt="")
+    other = StampedVectors(vectors, replace(stamp, fingerprint="0" * 64), name="old.npy")
+    ours = StampedVectors(vectors, stamp)
+    assert rescore(ours, np.array([[0, 1], [0, 1]]), ours).indices[:, 0].tolist() == [0, 1]
+    assert rescore(vectors[0], np.array([0, 1]), other).indices[0] == 0
+    with pytest.raises(InputError, match=r"vectors \(old.npy\) cannot be compared"):
+        rescore(ours, np.array([[0, 1], [0, 1]]), other)
