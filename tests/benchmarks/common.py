@@ -23,7 +23,7 @@ def texts_of_file(path: Path, *, language: str | None = None) -> Iterator[str]:
     for _, line in numbered_lines(path):
         one = json.loads(line) if line.startswith("{") else {"t": line}
         text = " ".join((one.get("text") or one["t"]).split())
-        if text and one.get("l", language) == language:
+        if text and (language is None or one.get("l", language) == language):
             yield text
 
 

@@ -22,8 +22,11 @@ _TRIED = 10  # one text of so many is enough to choose
 
 
 def texts_of(path: Path | None) -> list[str]:
-    """Texts of a file: a text a line, or JSON with `text` or `t`; without a file, the probe texts of `moembed verify`."""
-    return probe_texts() if path is None else list(texts_of_file(path))
+    """Texts of a file, see `texts_of_file`; without a file, the probe texts of `moembed verify`."""
+    texts = probe_texts() if path is None else list(texts_of_file(path))
+    if not texts:
+        raise SystemExit(f"{path} has no text: name another file")
+    return texts
 
 
 def rows_of(path: Path | None, count: int, tokenizer: Tokenizer, limit: int = 512) -> list[list[int]]:

@@ -6,8 +6,8 @@ For the built-in model, or for each bundle, it measures: the time that the serve
 of batches that its clients get (both against an embedder in a process of its own, in turns); the time from the start of the
 process until it is ready, and the memory then; closed-loop clients that send one text at a time; the same without batching
 (`--call-tokens 1`: one text per model call); and a client with short queries beside one with documents in bulk. Prints a
-Markdown table and writes it to RESULT.md, with all values in RESULT.json. `--publish` puts both beside this file, and a
-summary into `docs/benchmarks.md`.
+Markdown table and writes it to RESULT.md, with all values in RESULT.json. `--publish` puts both into `serve_load/`, in place of
+what was measured on the same kind of machine, and a summary for each kind into `docs/benchmarks.md`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from blocks import PAGE, Block
 from direct import Direct
 from load import Outcome, in_turn, percentile
 from processes import Process, running
+from published import kind_of
 from serve_texts import embed, requests_of, texts_of
 
 from moembed import Embedder
@@ -49,16 +50,19 @@ def main() -> None:
     )
     chosen = arguments.parse_args()
     machine = this_machine()
-    result: dict[str, Any] = {"machine": {"cpu": machine.cpu, "onnxruntime": machine.onnxruntime}, "models": {}}
+    result: dict[str, Any] = {
+        "machine": {"cpu": machine.cpu, "kernels": machine.kernels, "onnxruntime": machine.onnxruntime},
+        "models": {},
+    }
     for bundle in chosen.bundles or ["built-in"]:
         result["models"][bundle] = measured(bundle, chosen.seconds, chosen.starts)
     table = "\n".join(markdown(result))
     print(table)
-    for path in filter(None, [chosen.o, HERE if chosen.publish else None]):
+    for path in filter(None, [chosen.o, HERE / kind_of(result) if chosen.publish else None]):
         path.with_suffix(".md").write_text(table.rstrip() + "\n")
         path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     if chosen.publish:
-        BLOCK.write(summary(result))
+        BLOCK.write(page_block())
 
 
 def measured(bundle: str, seconds: float, starts: int) -> dict[str, Any]:
@@ -183,10 +187,20 @@ def beside(server: Process, requests: dict[str, list[bytes]], seconds: float) ->
     }
 
 
+def published() -> dict[str, dict[str, Any]]:
+    """What was measured on each kind of machine."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(HERE.glob("*.json"))}
+
+
+def page_block() -> str:
+    """The tables of docs/benchmarks.md, one for each kind of machine."""
+    return "\n".join(map(summary, published().values()))
+
+
 def summary(result: dict[str, Any]) -> str:
-    """The table of docs/benchmarks.md."""
+    """The table of a kind of machine."""
     machine = result["machine"]
-    lines = [f"{machine['cpu']}, onnxruntime {machine['onnxruntime']}.", ""]
+    lines = [f"{machine['cpu']}, kernels {machine['kernels']}, onnxruntime {machine['onnxruntime']}.", ""]
     head = [
         "",
         "clients",

@@ -12,6 +12,7 @@ def test_documents_of_abstracts(tmp_path):
     (tmp_path / "texts").write_text("\n".join(lines))
     texts = list(texts_of_file(tmp_path / "texts", language="en"))
     assert len(texts) == 2000
+    assert len(list(texts_of_file(tmp_path / "texts"))) == 4000
     made = minilm.documents(texts, 20, 1340)
     assert 1100 < sum(map(len, made)) / len(made) < 1600
     assert min(map(len, made)) < 1000 < 1700 < max(map(len, made))
