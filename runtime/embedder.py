@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from os import PathLike
 from typing import Any, Unpack
@@ -17,15 +18,9 @@ from moembed.errors import InputError, shown
 from moembed.inference.batching import pad, plan
 from moembed.inference.routing import Routers, Routing
 from moembed.inference.session import Output, Session
+from moembed.late_chunking import Pass, late_windows
 from moembed.pickling import Options, Picklable
-from moembed.precision import (
-    PRECISIONS,
-    Precision,
-    QuantizedEmbeddings,
-    cosines,
-    quantize_embeddings,
-    shares_scale,
-)
+from moembed.precision import PRECISIONS, Precision, QuantizedEmbeddings, cosines, quantize_embeddings, shares_scale
 from moembed.progress import progress
 from moembed.prompts import prompt_of_task, warn_without_prompt
 from moembed.pull.opening import open_bundle
@@ -215,7 +210,8 @@ class Embedder(Picklable):
             precision: as for `encode`.
             normalize_embeddings: as for `encode`.
             truncate_dim: as for `encode`.
-            overlong: as for `encode`; also `"chunk"`, or a `Chunk` with `pooled=False`, which yield one vector per window.
+            overlong: as for `encode`; also `"chunk"`, or a `Chunk` with `pooled=False`, which yield one vector per window, of
+                over-long texts or, with `late=True`, of all. Their `tokens` are then those of the window alone.
 
         Yields:
             An `Embedding` per text, or per window, in the order of the texts.
@@ -231,14 +227,19 @@ class Embedder(Picklable):
         batch_size, normalize = whole("batch_size", batch_size), flag("normalize_embeddings", normalize_embeddings)
 
         def stream(remaining: Iterator[str]) -> Iterator[Embedding]:
-            first = 0
+            first, run = 0, partial(self._run, Output.TOKENS, batch_size=batch_size)
             while batch := list(islice(remaining, batch_size)):
-                windows = self._windows(batch, prefix, policy, first)
-                # One row per window, unless the windows of a text are averaged.
-                rows = windows if isinstance(policy, Chunk) and not policy.pooled else merged(windows)
-                vectors = finish(
-                    windows, self._vectors(windows, batch_size, False), len(rows), dim, normalize=normalize
-                )
+                if isinstance(policy, Chunk) and policy.late:
+                    windows, found = late_windows(
+                        self.tokenizer, batch, prompt=prefix, limit=self.max_tokens, policy=policy, run=run, first=first
+                    )
+                    rows = windows
+                else:
+                    windows = self._windows(batch, prefix, policy, first)
+                    # One row per window, unless the windows of a text are averaged.
+                    rows = windows if isinstance(policy, Chunk) and not policy.pooled else merged(windows)
+                    found = self._vectors(windows, batch_size, False)
+                vectors = finish(windows, found, len(rows), dim, normalize=normalize)
                 codes, scales = self._quantized(vectors, precision, normalize=normalize)
                 for row, code, scale in zip(rows, codes, scales, strict=True):
                     yield Embedding(
@@ -384,7 +385,7 @@ class Embedder(Picklable):
         return list(windows_of(self.tokenizer, texts, prompt=prompt, limit=limit, overlong=overlong, first=first))
 
     def _run(
-        self, output: Output, windows: Sequence[Window], batch_size: int
+        self, output: Output, windows: Sequence[Window | Pass], batch_size: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         batch_size, pad_id = whole("batch_size", batch_size), self.tokenizer.pad
         for indices in plan([len(window.ids) for window in windows], batch_size=batch_size):

@@ -8,12 +8,13 @@
 | `"chunk"` | one vector per window; windows overlap by 64 tokens |
 | `"mean"` | one vector: the mean of the windows' vectors, weighted by tokens |
 | `Chunk(overlap, pooled)` | `"chunk"`, or with `pooled=True` `"mean"`, with another overlap |
+| `Chunk(late=True)` | late chunking: one vector per window of any text, averaged from the states of one pass |
 
 The words mean the same in Python, on the command line and over HTTP. Interfaces that return one vector per text
 (`Embedder.encode` and the HTTP APIs) do not offer `"chunk"`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -26,26 +27,49 @@ from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
 from moembed.precision import normalized, shortened
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
 
+LATE_TOKENS = 128
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """Policy that reads an over-long text in windows of the model's full length.
+    """Policy that reads an over-long text in windows of the model's full length, or any text by late chunking.
 
     Attributes:
-        overlap: tokens that a window shares with the previous one.
+        overlap: tokens that a window shares with the previous one; with `late`, that a pass of the model shares with it.
         pooled: whether the windows' vectors are averaged, weighted by tokens, into one vector per text; otherwise every
             window keeps its own.
+        late: whether the model reads up to its full length at once, and the states of its tokens are averaged in windows
+            afterwards, also those of short texts. Only `Embedder.embed` does so.
+        tokens: maximum number of tokens of a window with `late`. Windows begin at words, or else between characters as people
+            read them, and have about equal sizes.
+        spans: with `late`, a function from a text to its windows, in place of `tokens`: (start, end) pairs of character
+            positions, in order and without overlap. They need not cover the text. A token belongs to the window in which it
+            begins.
 
     Raises:
-        InputError: `overlap` is not an integer of at least 0, or `pooled` is not a boolean.
+        InputError: a number is not an integer or too small, a flag is not a boolean, `spans` is no function, `late` comes with
+            `pooled`, or `tokens` or `spans` without `late`.
     """
 
     overlap: int = 64
     pooled: bool = False
+    late: bool = False
+    tokens: int = LATE_TOKENS
+    spans: Callable[[str], Iterable[tuple[int, int]]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "overlap", whole("overlap", self.overlap, "an integer of at least 0", least=0))
+        object.__setattr__(self, "tokens", whole("tokens", self.tokens))
         object.__setattr__(self, "pooled", flag("pooled", self.pooled))
+        object.__setattr__(self, "late", flag("late", self.late))
+        if self.spans is not None and not callable(self.spans):
+            raise InputError(
+                f"spans = {shown(self.spans)}; expected a function from a text to (start, end) pairs, such as lambda text: ..."
+            )
+        if self.late and self.pooled:
+            raise InputError("late=True gives a vector per window, pooled=True one per text: pass only one of them")
+        if not self.late and (self.spans is not None or self.tokens != LATE_TOKENS):
+            raise InputError("tokens and spans are those of late chunking: pass late=True with them")
 
 
 OverlongName = Literal["error", "truncate", "truncate_start", "chunk", "mean"]
@@ -109,7 +133,7 @@ def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy) -
     Raises:
         InputError: the prompt is too long.
     """
-    _room(tokenizer.count_prefix(prompt), limit, policy)
+    room_of(tokenizer.count_prefix(prompt), limit, policy)
 
 
 def windows_of(
@@ -237,7 +261,7 @@ def _truncated(tokenizer: Tokenizer, text: str, index: int, prompt: str, limit: 
     """Return the window at the end of an over-long text if its start is cut off, else the window at its start."""
     ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, max_tokens=limit)
     head = _prompt_tokens(offsets, prompt)
-    room = _room(head, limit, "truncate")
+    room = room_of(head, limit, "truncate")
     if from_start:
         body, spans = tokenizer.encode_end(prompt + text, room)
     else:
@@ -252,7 +276,7 @@ def _chunks(
     most = None if windows is None else limit * windows
     ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, max_tokens=most)
     head = _prompt_tokens(offsets, prompt)
-    room = _room(head, limit, policy)
+    room = room_of(head, limit, policy)
     body, spans = ids[head:], offsets[head:] - len(prompt)
     for first in range(0, max(len(body) - policy.overlap, 1), room - policy.overlap)[:windows]:
         part = slice(first, min(first + room, len(body)))
@@ -274,8 +298,12 @@ def _window(
     return Window(index, ids, max(int(spans[0, 0]), 0), int(spans[-1, 1]), truncated)
 
 
-def _room(prompt_tokens: int, limit: int, policy: _Policy) -> int:
-    """Return the number of tokens that a prompt leaves for the text of a window."""
+def room_of(prompt_tokens: int, limit: int, policy: _Policy) -> int:
+    """Return the number of tokens that a prompt leaves for the text of a window.
+
+    Raises:
+        InputError: it leaves none, or not more than windows overlap.
+    """
     room = limit - 2 - prompt_tokens
     if room < 1:
         raise InputError(

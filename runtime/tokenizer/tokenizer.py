@@ -121,7 +121,7 @@ class Tokenizer:
         return count
 
     def encode_with_offsets(
-        self, text: str, *, prefix: str = "", max_tokens: int | None = None
+        self, text: str, *, prefix: str = "", max_tokens: int | None = None, index: int = 0
     ) -> tuple[Ids, NDArray[np.int64]]:
         """Return the ids of a text without special tokens, and the span of each token.
 
@@ -129,6 +129,7 @@ class Tokenizer:
             text: the text.
             prefix: text in front of it.
             max_tokens: keep this many tokens; the rest of the text is not read.
+            index: index of the text in errors.
 
         Returns:
             ids `[n]` and character offsets `[n, 2]` into `prefix + text`.
@@ -139,7 +140,7 @@ class Tokenizer:
         try:
             return self._implementation.encode_with_spans(prefix + text, max_tokens)
         except (TypeError, UnicodeEncodeError):
-            _refuse([text], 0)
+            _refuse([text], index)
             raise
 
     def encode_end(self, text: str, max_tokens: int) -> tuple[Ids, NDArray[np.int64]]:
