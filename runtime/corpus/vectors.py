@@ -194,7 +194,7 @@ class Encoder:
         if not len(made):
             return [], np.empty((0, self.stored), self.dtype), np.empty(0, np.float32)
         try:
-            codes, scales = quantize_embeddings(made, self._precision)
+            codes, scales = quantize_embeddings(made, self._precision, scale=self.stamp.scale)
         except InputError as error:  # all are finite and of length 1
             raise BundleError(f"the model's vectors cannot be stored as {self._precision}: {error}") from error
         return rows, codes, scales

@@ -135,7 +135,7 @@ def trap_rows(corpus: Corpus, stored: Codes, asked: Codes) -> Iterator[str]:
         try:
             result = f"{corpus.overlap(trap(codes, list(range(len(corpus.documents))), NEAREST)):.3f}"
         except Exception as error:  # of any class: each store has its own
-            result = f"`{type(error).__name__}: {str(error).splitlines()[0][:100]}`"
+            result = f"`{str(error).splitlines()[0][:100]}`"
         yield f"| {trap.__name__.replace('_', ' ')} | {result} |"
 
 

@@ -311,10 +311,15 @@ def test_the_public_face():
         "QuantizedEmbeddings",
         "Rescored",
         "Routing",
+        "Stamp",
+        "StampedVectors",
         "__version__",
         "dequantize_embeddings",
+        "load_vectors",
         "quantize_embeddings",
         "rescore",
+        "save_vectors",
+        "stamp_of",
     ]
 
 

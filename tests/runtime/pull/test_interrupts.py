@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from moembed.cli.interrupts import InterruptedPull, prompt_interrupts
+from moembed.cli.interrupts import Interrupted, prompt_interrupts
 from moembed.store.kept import model_folder
 from support.hub_server import Fault, Hub
 from support.pulls import WEIGHTS, Place
@@ -172,7 +172,7 @@ def test_a_thread_ends_with_the_program(stalled):
 
 def test_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.raises(InterruptedPull) as caught, prompt_interrupts("acme/ft"):
+    with pytest.raises(Interrupted) as caught, prompt_interrupts("acme/ft"):
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.exit_code == 143
     assert {number: signal.getsignal(number) for number in before} == before

@@ -66,12 +66,12 @@ def test_there_and_back(stamped, parquet, npy, tmp_path):
         assert "tmp" not in path.read_text("utf-8", "replace"), "no path of this machine"
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("precision", ["float16", "int8", "int8-per-vector", "uint8", "binary", "ubinary"])
 @pytest.mark.parametrize("suffix", [".parquet", ".npy"])
 def test_every_precision(model, tmp_path, precision, suffix):
     vectors = model.encode_document(TEXTS, truncate_dim=256)
-    codes, scales = quantize_embeddings(vectors, precision)
     stamp = stamp_of(model, model.prompt_for("document"), 256, precision)
+    codes, scales = quantize_embeddings(vectors, precision, scale=stamp.scale)
     given = StampedVectors(codes, stamp, scales=scales if suffix == ".parquet" else None)
     save_vectors(tmp_path / f"codes{suffix}", given)
     found = load_vectors(tmp_path / f"codes{suffix}")

@@ -14,7 +14,9 @@ def test_a_stamp_holds_what_the_model_and_the_options_are(model):
     manifest = model.bundle.manifest
     assert (stamp.model, stamp.fingerprint, stamp.moembed) == (manifest.name, model.bundle.fingerprint, __version__)
     assert (stamp.prompt, stamp.width, stamp.precision, stamp.overlong) == ("query: ", 128, "int8", "truncate")
-    assert (stamp.max_tokens, stamp.normalized, stamp.scale, stamp.revision) == (model.max_tokens, True, None, None)
+    assert (stamp.max_tokens, stamp.normalized, stamp.revision) == (model.max_tokens, True, None)
+    assert stamp.scale == model.int8_scale(128)
+    assert stamp_of(model, "", 128, "int8-per-vector").scale is None
     assert Stamp.from_json(stamp.to_json(), "x") == stamp
 
 
