@@ -26,11 +26,16 @@ class Model(Protocol):
     def kernels(self) -> str: ...  # noqa: D102
     @property
     def providers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+class CodingModel(Model, Protocol):
+    """Part of an `Embedder` that decides the bytes of codes too."""
+
     def int8_scale(self, truncate_dim: int | None = None, *, normalize_embeddings: bool = True) -> float: ...  # noqa: D102
 
 
 def stamp_of(
-    embedder: Model,
+    embedder: CodingModel,
     prompt: str,
     width: int | None = None,
     precision: Precision = "float32",

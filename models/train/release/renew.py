@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from moembed.bundle.bundle import Bundle, read_manifest
@@ -34,6 +35,7 @@ from moembed.quantize.dequantize import dequantize
 from moembed.quantize.functions import int8_functions
 from moembed.quantize.fuse import finish
 from moembed.quantize.layout import pack, unpack
+from moembed.quantize.piece import initializer_array
 from moembed.quantize.pipeline import GRAPH, read_model
 from moembed.quantize.recipe import load_recipe as load_quantization
 from moembed.quantize.rewrite import integers_name
@@ -132,8 +134,8 @@ def _zero_outputs(model: ir.Model, outputs: tuple[int, ...]) -> None:
     bias.const_value = ir.tensor(parameters[Kind.PROJECTION_BIAS.value], name=bias.name)
 
 
-def _array(value: ir.Value) -> np.ndarray:
-    return np.array(value.const_value.numpy())
+def _array(value: ir.Value) -> NDArray[Any]:
+    return initializer_array(value).copy()  # it is mapped, and read-only
 
 
 def _log(line: str) -> None:

@@ -172,7 +172,7 @@ async def _respond(
     else:
         reply = EmbedFloatsReply(str(uuid.uuid4()), lazy_array(json_numbers, result.vectors), texts, meta)
     truncated, default_task = tuple(result.truncated), engine.default_task(texts, task)
-    precisions = dict.fromkeys(map(_precision, types or ["float"]))
+    precisions: dict[Precision, None] = dict.fromkeys([_precision(kind) for kind in types] if types else ["float32"])
     stamps = tuple(
         replace(result.stamp, precision=precision, scale=scale if shares_scale(precision) else None)
         for precision in precisions
@@ -190,7 +190,7 @@ def _typed(vectors: NDArray[np.float32], kind: EmbeddingType, scale: float) -> A
 
 
 def _precision(kind: EmbeddingType) -> Precision:
-    return "float32" if kind in ("float", "base64") else kind
+    return "float32" if kind == "float" or kind == "base64" else kind
 
 
 def _texts(body: EmbedRequest) -> list[str]:
