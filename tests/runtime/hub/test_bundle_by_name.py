@@ -277,27 +277,3 @@ def test_the_published_model_is_pinned_and_checked(hub, checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match=f"tokenizer.json .* has sha256 {other}, expected {expected}"):
         locate("nomic-ai/nomic-embed-text-v2-moe")
     assert {r.revision for r in hub.requests} == {"1066b6599d099fbb93dfcb64f9c37a7c9e503e85"}
-
-
-def test_eight_processes_that_unpickle_a_model_at_once_download_it_once(repository, tmp_path, model):
-    code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).encode_query('a text').tobytes().hex())"
-    with Hub() as hub:
-        hub.add("acme/bundle", repository)
-        pickled = (
-            "import pickle; from moembed import Embedder; "
-            "print(pickle.dumps(Embedder.from_pretrained('acme/bundle', threads=1)).hex())"
-        )
-        first = run(hub, tmp_path / "first", pickled)
-        assert first.returncode == 0, first.stderr
-        (tmp_path / "first").rename(tmp_path / "gone")
-        hub.requests.clear()
-        environment = environment_of(hub, tmp_path / "second")
-        command = [sys.executable, "-c", code, first.stdout.strip()]
-        started = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(8)
-        ]
-        answers = [process.communicate(timeout=120) for process in started]
-    expected = model.encode_query("a text").tobytes().hex()
-    assert [out.strip() for out, _ in answers] == [expected] * 8, answers[0][1]
-    assert asked_of(hub).count(WEIGHTS) == 1
