@@ -1,5 +1,6 @@
 """Stamps of the vectors that an `Embedder` computes."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from moembed.arguments import one_of
@@ -75,7 +76,9 @@ def stamp_of(
 
 
 def overlong_name(overlong: Overlong) -> str:
-    """Return one spelling for equal policies, such as `mean`, or `chunk, overlap 32`.
+    """Return one spelling for equal policies, such as `mean`, `chunk, overlap 32` or `late, overlap 64, tokens 128`.
+
+    A function of spans is named, not compared: whoever changes what it does gives it another name.
 
     Raises:
         InputError: unknown policy.
@@ -83,8 +86,17 @@ def overlong_name(overlong: Overlong) -> str:
     policy = policy_of(overlong)
     if not isinstance(policy, Chunk):
         return policy
+    if policy.late:
+        by = policy.spans
+        windows = f"tokens {policy.tokens}" if by is None else f"spans by {_function_name(by)}"
+        return f"late, overlap {policy.overlap}, {windows}"
     name = "mean" if policy.pooled else "chunk"
     return name if policy.overlap == Chunk().overlap else f"{name}, overlap {policy.overlap}"
+
+
+def _function_name(function: Callable[..., object]) -> str:
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def kernel_family(embedder: Model) -> str:

@@ -135,7 +135,9 @@ def trap_rows(corpus: Corpus, stored: Codes, asked: Codes) -> Iterator[str]:
         try:
             result = f"{corpus.overlap(trap(codes, list(range(len(corpus.documents))), NEAREST)):.3f}"
         except Exception as error:  # of any class: each store has its own
-            result = f"`{str(error).splitlines()[0][:100]}`"
+            kind = type(error)
+            module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+            result = f"`{module}{kind.__name__}: {str(error).splitlines()[0][:100]}`"
         yield f"| {trap.__name__.replace('_', ' ')} | {result} |"
 
 

@@ -7,6 +7,11 @@ from moembed.errors import InputError
 from moembed.inference.kernels import PORTABLE, usable_kernels
 from moembed.stamps.making import overlong_name, stamp_of
 from moembed.stamps.stamp import Stamp, differences
+from moembed.truncation import LATE_TOKENS
+
+
+def _whole(text):
+    return [(0, len(text))]
 
 
 def test_a_stamp_holds_what_the_model_and_the_options_are(model):
@@ -40,6 +45,9 @@ def test_kernels_count_where_they_decide_bytes(model, small, monkeypatch):
         (Chunk(), "chunk"),
         (Chunk(pooled=True), "mean"),
         (Chunk(overlap=32), "chunk, overlap 32"),
+        (Chunk(late=True), f"late, overlap 64, tokens {LATE_TOKENS}"),
+        (Chunk(late=True, tokens=64, overlap=8), "late, overlap 8, tokens 64"),
+        (Chunk(late=True, spans=_whole), f"late, overlap 64, spans by {__name__}._whole"),
         (Chunk(overlap=0, pooled=True), "mean, overlap 0"),
     ],
 )
