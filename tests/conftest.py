@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 _numbers = itertools.count()
+
+for _name in ("SIGINT", "SIGHUP"):
+    # A shell without job control ignores SIGINT in `pytest &`, and nohup SIGHUP; commands that tests start would inherit that.
+    if (_number := getattr(signal, _name, None)) and signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _name == "SIGINT" else signal.SIG_DFL)
 
 
 def pytest_configure(config):

@@ -36,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def prompt_interrupts(name: str) -> Iterator[None]:
-    """End the block with `Interrupted` at SIGINT or SIGTERM, and the process if that takes too long.
+    """End the block with `Interrupted` at SIGINT or SIGTERM, unless they are ignored, and the process if that takes too long.
 
     Args:
         name: the model, for the hint.
@@ -54,8 +54,7 @@ def run_interrupts(output: str) -> Iterator[None]:
         output: folder of the run, for the hint.
     """
     hint = f"give the same command again to go on: finished shards in {output} are kept"
-    wanted = [number for number in _RUN_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    with _interrupts(hint, (*_SIGNALS, *wanted), _RUN_GRACE_SECONDS):
+    with _interrupts(hint, (*_SIGNALS, *_RUN_SIGNALS), _RUN_GRACE_SECONDS):
         yield
 
 
@@ -63,12 +62,15 @@ def run_interrupts(output: str) -> Iterator[None]:
 def _interrupts(hint: str, signals: Sequence[int], grace: float) -> Iterator[None]:
     """End the block with `Interrupted` at a signal, and the process after `grace` seconds.
 
+    Signals that are ignored stay so: a shell without job control starts `command &` with SIGINT ignored, `nohup` ignores SIGHUP.
+
     A signal handler of Python waits for the call that runs, such as a product of large matrices. So a thread waits for the
     signal too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    signals = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
     received: list[int] = []
     finished = threading.Event()
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -273,6 +274,23 @@ def test_ctrl_c_is_clean(tmp_path):
     assert process.returncode == 130
     assert err == b"moembed: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("output", ["v.npy", "folder/"])
+def test_an_ignored_ctrl_c_stays_ignored(tmp_path, output):
+    """As of a command that a script starts with `&`, and others than the shell mean to interrupt."""
+    line = f"trap '' INT; exec {shlex.quote(sys.executable)} -m moembed embed -q --dim 8 -o {output}"
+    process = subprocess.Popen(["sh", "-c", line], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write(b"some text\n")
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert (tmp_path / output).exists()
 
 
 def test_the_script_is_installed():
