@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
 from moembed.cli.corpus import add_options, is_corpus, run_corpus
-from moembed.cli.inputs import INPUT_FORMATS, STDIN, Record, RecordId, read
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
 from moembed.cli.stamp import stamp_output
 from moembed.precision import PRECISIONS
@@ -16,8 +16,11 @@ from moembed.progress import is_terminal, progress
 from moembed.truncation import OVERLONG_NAMES
 
 if TYPE_CHECKING:
+    from moembed.corpus.streamed import RecordId, Streamed
     from moembed.embedding import Embedding
 
+INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv", "parquet", "arrow")
+_STDIN = "-"
 _FILE_BATCH = 1024  # texts of a file that are read at a time
 
 
@@ -45,7 +48,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--input-format",
-        choices=(*INPUT_FORMATS, "parquet", "arrow"),
+        choices=INPUT_FORMATS,
         help="format of the input (default: from the suffix .jsonl, .ndjson, .jl, .csv, .tsv, .parquet, .arrow or .feather, of "
         "text formats also with .gz or .zst, else lines)",
     )
@@ -88,23 +91,24 @@ def run(arguments: argparse.Namespace) -> int:
         return run_corpus(arguments)
     output = None if arguments.output == STDOUT else arguments.output
     form = format_of(output, arguments.format)
+    records = _records(arguments)
     embedder = open_embedder(arguments)
     options: dict[str, Any] = {"precision": arguments.precision, "truncate_dim": arguments.dim}
     ids: deque[RecordId] = deque()  # of the texts that were read and not written yet
 
     def texts() -> Iterator[str]:
-        for record in _records(arguments):
+        for record in records:
             ids.append(record.id)
             yield record.text
 
     prompt = prompt_of(arguments, embedder)
     # Of a file many texts are read at a time, which leaves less padding; of a pipe few, so that vectors come as texts do.
-    reading: dict[str, Any] = {"batch_size": _FILE_BATCH} if arguments.input and STDIN not in arguments.input else {}
+    reading: dict[str, Any] = {"batch_size": _FILE_BATCH} if arguments.input and _STDIN not in arguments.input else {}
     results = embedder.embed(texts(), overlong=arguments.overlong, prompt=prompt, **options, **reading)
     truncated = 0
     show = None if output else False  # no progress bar between the lines of the output
 
-    def rows() -> Iterator[tuple[RecordId, "Embedding"]]:
+    def rows() -> "Iterator[tuple[RecordId, Embedding]]":
         nonlocal truncated
         record_id, position = None, -1
         with progress(None, "text", show=show) as advance:
@@ -122,9 +126,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _records(arguments: argparse.Namespace) -> Iterator[Record]:
-    yield from map(Record, arguments.texts)
+def _records(arguments: argparse.Namespace) -> "Iterator[Streamed]":
+    """Return the texts of the command line, then those of files or stdin; an input that cannot be named is refused at once."""
+    from moembed.corpus.rows import Selection
+    from moembed.corpus.sources import find
+    from moembed.corpus.streamed import Streamed, stream
+
     if not arguments.texts and not arguments.input and is_terminal(sys.stdin):
         log("moembed: reading texts from the terminal, one per line; press Ctrl-D to finish")
-    for source in arguments.input or ([] if arguments.texts else [STDIN]):
-        yield from read(source, arguments.input_format, field=arguments.field or "text", id_field=arguments.id_field)
+    inputs = arguments.input or ([] if arguments.texts else [_STDIN])
+    sources = find(inputs, arguments.input_format, log)
+    selection = Selection(field=arguments.field or "text", id=arguments.id_field)
+    return chain(map(Streamed, arguments.texts), *(stream(source, selection) for source in sources))

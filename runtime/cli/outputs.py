@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from moembed.cli.inputs import RecordId
 from moembed.cli.streams import stdout
 from moembed.digits import json_list
 from moembed.errors import OutputError
@@ -17,6 +16,7 @@ from moembed.progress import is_terminal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from moembed.corpus.streamed import RecordId
     from moembed.embedding import Embedding
 
     Rows = Iterable[tuple[RecordId, Embedding]]

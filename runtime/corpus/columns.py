@@ -60,15 +60,29 @@ def settle(sources: Sequence[Source], inventory: Inventory, selection: Selection
         _check_present(file, selection)
     kept = _kept(inventory.files, selection, form)
     for file in inventory.files:
-        for name in file.repeated:
-            if name in selection.read_fields or any(column.source == name for column in kept):
-                kind = "header" if file.form in ("csv", "tsv") else "file"
-                place = f"{file.path}:1" if kind == "header" else file.path
-                raise InputError(f"{place}: the {kind} has several columns {name!r}: rename all but one of them")
+        _check_repeated(file, selection, kept)
     _check_text(known, selection)
     columnar = any(source.form in COLUMNAR for source in sources)
     types = {column.name: _type(column, known) for column in kept} if form in TYPED or columnar else {}
     return Layout(kept, types, _id_type(known, selection, form))
+
+
+def check_columns(file: File, selection: Selection) -> None:
+    """Check the columns of one file that are read of it.
+
+    Raises:
+        InputError: one is missing, or occurs twice.
+    """
+    _check_present(file, selection)
+    _check_repeated(file, selection, ())
+
+
+def _check_repeated(file: File, selection: Selection, kept: Sequence[Kept]) -> None:
+    for name in file.repeated:
+        if name in selection.read_fields or any(column.source == name for column in kept):
+            kind = "header" if file.form in ("csv", "tsv") else "file"
+            place = f"{file.path}:1" if kind == "header" else file.path
+            raise InputError(f"{place}: the {kind} has several columns {name!r}: rename all but one of them")
 
 
 def _check_present(file: File, selection: Selection) -> None:

@@ -142,7 +142,7 @@ def rows_of_records(
         strict_ids: refuse ids that only JSON holds: with a lone surrogate, or beyond 64 bits.
     """
     records = iter(records)
-    reader = _RecordReader(source, selection, kept, strict_ids)
+    reader = RecordReader(source, selection, kept, strict_ids=strict_ids)
     while batch := list(islice(records, _READ_ROWS)):
         made = [reader.read(record) for record in batch]
         size = len(batch)
@@ -164,17 +164,26 @@ def _value(source: Source, fields: dict[str, Any] | None, name: str) -> Any:
     return fields[name] if name in fields else source.partitions.get(name)
 
 
-class _RecordReader:
-    """Reader of the text and the id of records."""
+class RecordReader:
+    """Reader of the text and the id of records.
 
-    def __init__(self, source: Source, selection: Selection, kept: Sequence[Kept], strict_ids: bool) -> None:
+    Args:
+        source: the file.
+        selection: what is read.
+        kept: columns to keep.
+        strict_ids: refuse ids that only JSON holds: with a lone surrogate, or beyond 64 bits.
+    """
+
+    def __init__(
+        self, source: Source, selection: Selection, kept: Sequence[Kept] = (), *, strict_ids: bool = False
+    ) -> None:
         self._source, self._selection, self._strict = source, selection, strict_ids
         self._kept = [column.source for column in kept]
         self._is_csv = source.form in ("csv", "tsv")
         self._read = selection.read_fields
 
     def read(self, record: Record) -> tuple[str | None, str, Any]:
-        """Return text, reason and id."""
+        """Return the text, the reason why the row is rejected, and the id; the text is None or the reason empty."""
         fields = record.fields
         if fields is None:
             return None, record.reason, None

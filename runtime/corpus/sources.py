@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from moembed.corpus.storage import is_remote, list_remote
+from moembed.corpus.storage import STDIN, is_remote, list_remote
 from moembed.errors import InputError
 
-STDIN = "-"
 FORMS = ("lines", "jsonl", "csv", "tsv", "parquet", "arrow")
 COLUMNAR = frozenset({"parquet", "arrow"})
 _SUFFIXES = {

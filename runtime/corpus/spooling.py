@@ -1,15 +1,15 @@
 """Inputs that can be read only once: stdin, FIFOs and devices are copied to a file, so that a shard can start anywhere."""
 
-import shutil
 import stat
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from moembed.corpus.sources import STDIN, Source
-from moembed.corpus.storage import is_remote
+from moembed.corpus.sources import Source
+from moembed.corpus.storage import STDIN, is_remote, reading
 from moembed.errors import InputError, OutputError
+
+_PIECE = 1 << 20
 
 
 def spooled(sources: Sequence[Source], place: Path) -> list[Source]:
@@ -32,18 +32,23 @@ def spooled(sources: Sequence[Source], place: Path) -> list[Source]:
 def _spooled(source: Source, place: Path) -> Source:
     if source.path != STDIN and (is_remote(source.path) or not _is_stream(source)):
         return source
-    try:
-        with place.open("wb") as copy:
-            if source.path != STDIN:
-                with Path(source.path).open("rb") as file:
-                    shutil.copyfileobj(file, copy, 1 << 20)
-            elif sys.stdin is None:
-                raise InputError("stdin is closed: pass texts as arguments, or files with -i")
-            else:
-                shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
-    except OSError as error:
-        raise OutputError(f"cannot copy {source.name} to {place}: {error.strerror or error}") from error
+    with reading(source.path, source.name) as file:
+        try:
+            copy = place.open("wb")
+        except OSError as error:
+            raise _unwritable(source, place, error) from error
+        with copy:
+            while piece := file.read(_PIECE):
+                try:
+                    copy.write(piece)
+                    copy.flush()
+                except OSError as error:
+                    raise _unwritable(source, place, error) from error
     return replace(source, path=str(place), label=source.name)
+
+
+def _unwritable(source: Source, place: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot copy {source.name} to {place}: {error.strerror or error}")
 
 
 def _is_stream(source: Source) -> bool:

@@ -1,15 +1,17 @@
-"""Files of a corpus, local or in S3: opened, listed, read and put in place whole."""
+"""Files of a corpus, local or in S3, and stdin: opened, listed and read."""
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from moembed.errors import InputError, extra
+from moembed.errors import InputError, MoembedError, extra
 
+STDIN = "-"
 _S3 = "s3://"
 
 
@@ -63,13 +65,22 @@ def list_remote(path: str) -> tuple[bool, list[str]]:
 
 
 @contextmanager
-def reading(path: str) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes; local ones and those in S3 can be positioned.
+def reading(path: str, name: str = "") -> Iterator[BinaryIO]:
+    """Open a file for reading bytes; regular files and those in S3 can be positioned.
+
+    Args:
+        path: path or `s3://` address; `-` for stdin, which stays open.
+        name: in messages, if it is not the path.
 
     Raises:
         InputError: it cannot be opened or read.
     """
     try:
+        if path == STDIN:
+            if sys.stdin is None:
+                raise InputError("stdin is closed: pass texts as arguments, or files with -i")
+            yield sys.stdin.buffer
+            return
         if is_remote(path):
             system, inner = remote(path)
             with system.open_input_file(inner) as file:
@@ -77,8 +88,10 @@ def reading(path: str) -> Iterator[BinaryIO]:
             return
         with Path(path).open("rb") as file:
             yield file
+    except MoembedError:  # of the block: an OutputError is an OSError
+        raise
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {_reason(error)}") from error
+        raise InputError(f"{name or path} cannot be read: {_reason(error)}") from error
 
 
 def size_of(path: str) -> int:

@@ -95,7 +95,7 @@ def opened(source: Source, file: BinaryIO | None = None) -> Iterator[BinaryIO]:
         with decompressed(file, source.compression, source.name) as content:
             yield content
         return
-    with reading(source.path) as raw, decompressed(raw, source.compression, source.name) as content:
+    with reading(source.path, source.name) as raw, decompressed(raw, source.compression, source.name) as content:
         yield content
 
 

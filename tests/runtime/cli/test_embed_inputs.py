@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 import zipfile
 
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 
 from moembed.cli import main
+from moembed.corpus.rows import Selection
+from moembed.corpus.sources import Source
+from moembed.corpus.streamed import stream
 
 RECORDS = '{"id": 7, "text": "a"}\n{"id": "x", "text": "b", "more": NaN}\n{"text": "c"}\n'
 
@@ -94,8 +98,8 @@ def test_blank_lines_of_jsonl_are_skipped(embed, tmp_path, end, mark):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"text": "a", "text": "b"}', "the field 'text' occurs 2 times"),
-        ('{"id": 1, "text": "a", "id": 2}', "the field 'id' occurs 2 times"),
+        ('{"text": "a", "text": "b"}', "the field 'text' occurs more than once"),
+        ('{"id": 1, "text": "a", "id": 2}', "the field 'id' occurs more than once"),
         ('{"id": NaN, "text": "a"}', "a string or a number as the id 'id', found nan"),
         ('{"id": 1e999, "text": "a"}', "a string or a number as the id 'id', found inf"),
         ('{"id": {}, "text": "a"}', "a string or a number as the id 'id', found an object"),
@@ -172,9 +176,10 @@ def test_csv_as_others_write_it(embed, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("id;text\n1;a\n", ":1: expected a column 'text', found 'id;text'"),
-        ("text,text\na,b\n", ":1: the header has 2 columns 'text'"),
-        ("text,id,id\na,b,c\n", ":1: the header has 2 columns 'id'"),
+        ("id\ttext\n1\ta\n", ":1: expected a column 'text', found 'id\\ttext'"),
+        ("text,text\na,b\n", ":1: the header has several columns 'text'"),
+        ("text,id,id\na,b,c\n", ":1: the header has several columns 'id'"),
+        ('id,text\n1,a\n2,"b\nc",d\n', ":3: the row has 3 cells, the header has 2"),
         ("id,text\n1,a\n2,b,c\n", ":3: the row has 3 cells, the header has 2"),
         ("id,text\n1\n", ":2: the row has 1 cells, the header has 2"),
         ('text\n"a\n', ":2: unexpected end of data"),
@@ -185,6 +190,55 @@ def test_csv_as_others_write_it(embed, tmp_path):
 def test_csv_that_cannot_be_used(embed, tmp_path, content, reason):
     (tmp_path / "d.csv").write_bytes(content.encode())
     assert f"d.csv{reason}" in refused(embed("-i", "d.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.jsonl", '\ufeff{"id": 1, "text": "a"}\n\n{"text": "\\u0000", "more": [1]}\n'),
+        ("d.jsonl", '{"text": "a"}\n{"text": "b'),
+        ("d.jsonl", '{"text": "a"}\n{"id": true, "text": "b"}\n'),
+        ("d.csv", "\ufeffid;text\r\n1;a, b\r\n"),
+        ("d.csv", 'sep=;\nid;text\n1;"a\nb"\n'),
+        ("d.csv", "id,body\n1,a\n"),
+        ("d.csv", "id,text\n1,a\n2"),
+        ("d.tsv", "id\ttext\n\n1\tNA\n"),
+        ("d.txt", "\ufeffa\r\n\nb"),
+        ("text=ü%20b/d.jsonl", '{"id": "x"}\n'),
+    ],
+)
+def test_a_stream_is_read_as_a_corpus_is(embed, tmp_path, name, content):
+    """Both ways give the same texts and ids, or the same error."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content.encode())
+    streamed, whole = embed("-i", name), embed("-i", name, "--on-error", "fail", "--quiet")
+    if isinstance(streamed[1], list):
+        keys = ("index", "id", "text", "embedding")
+        streamed, whole = ([{key: row.get(key) for key in keys} for row in rows] for _, rows, _ in (streamed, whole))
+        assert streamed
+    assert streamed == whole
+
+
+def test_a_stream_is_read_no_further_than_its_texts_are_taken(monkeypatch):
+    """A program that writes a text and waits for its vector gets it."""
+    receiver, sender = os.pipe()
+    with os.fdopen(receiver) as stdin, os.fdopen(sender, "wb", buffering=0) as writer:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        for form, head, row in (
+            ("lines", b"", b"%d\n"),
+            ("jsonl", b"", b'{"text": "%d"}\n'),
+            ("csv", b"text\n", b'"%d"\n'),
+        ):
+            texts = stream(Source("-", form, label="stdin"), Selection())
+            writer.write(head)
+            for number in range(3):
+                writer.write(row % number)
+                assert next(texts).text == f"{number}"
+            texts.close()
+
+
+def test_stdin_is_named_once(embed):
+    assert "stdin is named twice: name it once" in refused(embed("-i", "-", "-i", "-", stdin=b"a\n"))
 
 
 def zipped(data):
