@@ -151,8 +151,15 @@ def _opened(embedder_class: Any, reference: Reference) -> Any:
 
 def _bundle(place: Place) -> Bundle:
     folder = Path(place.folder) if place.folder else DEFAULT_FOLDER
-    if place.hub is None or folder.exists():
+    if place.hub is None:
         return Bundle.open(folder, exclusive=not is_snapshot(folder))
+    if folder.exists():
+        try:
+            return Bundle.open(folder, exclusive=not is_snapshot(folder))
+        except BundleError:
+            if not is_snapshot(folder):
+                raise
+            # Another process may be downloading into the snapshot.
     name, commit = place.hub
     return open_bundle(name, revision=commit)
 

@@ -6,6 +6,7 @@ of each branch, and `.no_exist` remembers files that a commit does not hold.
 
 import hashlib
 import os
+import secrets
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -133,7 +134,10 @@ class CachePlace(Place):
         sweep(blob)
         digest = download(client, source, blob, progress=progress)
         if found.blob is None:
-            blob = blob.replace(blob.with_name(digest))
+            named = blob.with_name(digest)
+            with suppress(FileNotFoundError):  # another process has renamed it
+                blob.replace(named)
+            blob = named
         self._point(found.commit, source.file, blob)
 
     def note_absent(self, commit: str, name: str) -> None:
@@ -149,19 +153,43 @@ class CachePlace(Place):
         if not is_commit(revision) and commit_of(self._cache, self._repo, revision or "main") != commit:
             with suppress(OSError):
                 ref.parent.mkdir(parents=True, exist_ok=True)
-                ref.write_text(commit, "utf-8")
+                partial = _beside(ref)
+                partial.write_text(commit, "utf-8")
+                partial.replace(ref)
 
     def _point(self, commit: str, name: str, blob: Path) -> None:
-        """Make a blob a file of a snapshot. Without symbolic links, the blob is moved there."""
+        """Make a blob a file of a snapshot. Without symbolic links, the blob is moved there.
+
+        Other processes may read the snapshot: a file that is there is never absent for a moment.
+        """
         pointer = self.folder(commit) / name
         with _writing(self._cache):
-            _make_way(pointer)
+            if _is_same(pointer, blob):
+                return
+            pointer.parent.mkdir(parents=True, exist_ok=True)
+            link = _beside(pointer)
             try:
-                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-            except FileExistsError:
-                return  # another process made it
+                link.symlink_to(os.path.relpath(blob, pointer.parent))
             except OSError:
                 blob.replace(pointer)
+            else:
+                try:
+                    link.replace(pointer)
+                except OSError:
+                    link.unlink(missing_ok=True)
+                    raise
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False  # one of them is not there
+
+
+def _beside(path: Path) -> Path:
+    """Return a new name beside a path, for what is renamed to it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def _make_way(target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,11 @@ def open_unfinished(
                 locked = False  # no locks on this file system
             if not _is_at(file, part):
                 continue  # renamed or removed by its owner before the lock
+            if target.is_file():
+                # Its owner has finished it since the look above, and this is a new and empty one.
+                file.close()
+                part.unlink(missing_ok=True)
+                continue
             yield Unfinished(file, locked)
             return
         finally:
@@ -116,7 +122,10 @@ def sweep(target: Path) -> None:
         with suppress(OSError):
             with part.open("r+b") as file:
                 try_lock(file.fileno())
-            part.unlink()
+                if sys.platform != "win32":
+                    part.unlink()  # while it is locked: nobody else has locked this file
+            if sys.platform == "win32":
+                part.unlink()  # an open file cannot be removed there
         with suppress(OSError):
             if not part.exists():
                 record.unlink()

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from moembed import Chunk, Embedder, MoembedError, errors
+from moembed import Chunk, Embedder, MoembedError, errors, pickling
 from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError, MissingExtraError, SourceError, TextTooLongError, TruncationWarning
 from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
@@ -101,9 +101,20 @@ def test_a_hub_name_is_opened_where_the_folder_is_not(tmp_path, monkeypatch):
         (tmp_path / "one").rename(tmp_path / "gone")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "two"))
         found = pickle.loads(content)
-    assert found.bundle.hub == ("acme/bundle", commit)
-    assert found.bundle.folder.is_relative_to(tmp_path / "two")
-    assert found.encode_query(TEXTS).tobytes() == expected
+        assert found.bundle.hub == ("acme/bundle", commit)
+        assert found.bundle.folder.is_relative_to(tmp_path / "two")
+        assert found.encode_query(TEXTS).tobytes() == expected
+        # A folder of the same path into which another process is downloading.
+        content = pickle.dumps(found)
+        (found.bundle.folder / "tokenizer.json").unlink()
+        monkeypatch.setattr(pickling, "_pickled", {})
+        monkeypatch.setattr(pickling, "_restored_here", {})
+        assert pickle.loads(content).encode_query(TEXTS).tobytes() == expected
+        (found.bundle.folder / "tokenizer.json").unlink()
+        monkeypatch.setattr(pickling, "_restored_here", {})
+        hub.stop()
+        with pytest.raises(SourceError, match="which cannot be opened on .* is not in the cache"):
+            pickle.loads(content)
 
 
 def test_no_bundle_or_another_one_at_the_other_end(folder):

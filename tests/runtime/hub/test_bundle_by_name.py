@@ -277,3 +277,28 @@ def test_the_published_model_is_pinned_and_checked(hub, checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match=f"tokenizer.json .* has sha256 {other}, expected {expected}"):
         locate("nomic-ai/nomic-embed-text-v2-moe")
     assert {r.revision for r in hub.requests} == {"1066b6599d099fbb93dfcb64f9c37a7c9e503e85"}
+
+
+def test_eight_processes_that_unpickle_a_model_at_once_download_it_once(int8, tmp_path):
+    code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).encode('a text', prompt='').tobytes().hex())"
+    pickled = (
+        "import pickle; from moembed import Embedder; "
+        "print(pickle.dumps(Embedder.from_pretrained('acme/bundle', threads=1)).hex())"
+    )
+    with Hub() as hub:
+        hub.add("acme/bundle", int8.folder)
+        first = run(hub, tmp_path / "first", pickled)
+        assert first.returncode == 0, first.stderr
+        shutil.rmtree(tmp_path / "first")
+        hub.requests.clear()
+        # At the path of the pickle, where the first one makes a snapshot that the others find.
+        command = [sys.executable, "-c", code, first.stdout.strip()]
+        environment = environment_of(hub, tmp_path / "first")
+        started = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(8)
+        ]
+        answers = [process.communicate(timeout=120) for process in started]
+    expected = Embedder(int8, threads=1).encode("a text", prompt="").tobytes().hex()
+    assert [out.strip() for out, _ in answers] == [expected] * 8, [err for _, err in answers]
+    assert asked_of(hub).count(WEIGHTS) == 1

@@ -4,12 +4,14 @@ import hashlib
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 
 from moembed.errors import OutputError, SourceError
 from moembed.hub.cache import commit_of, find_by_digest
 from moembed.hub.fetch import Reporter, fetch
+from moembed.hub.places import CachePlace
 from support.hub_server import digest_of
 
 WEIGHTS = "model.safetensors"
@@ -275,6 +277,26 @@ def test_without_symbolic_links(served, cache, tmp_path, monkeypatch):  # N10
         assert digest_of(folder / WEIGHTS) == digest_of(served.weights)
         assert not (folder / WEIGHTS).is_symlink()
     assert served.stored == []
+
+
+def test_a_file_of_a_snapshot_is_never_absent_for_a_moment(served, cache, monkeypatch):
+    """Processes that fetch at once all make the same links, while those that were first read them."""
+    found = fetch("acme/model", FILES, revision=None)
+    before = snapshot_of(found.folder)
+    place = CachePlace("acme/model", None)
+    blob = cache / "models--acme--model" / "blobs" / digest_of(served.weights)
+
+    def refuse(path, **_options):
+        raise AssertionError(f"{path} is removed")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    place.take(blob, found.commit, WEIGHTS)
+    assert snapshot_of(found.folder) == before
+    (found.folder / "other").symlink_to("nowhere")
+    (found.folder / "other").replace(found.folder / WEIGHTS)
+    place.take(blob, found.commit, WEIGHTS)
+    assert (found.folder / WEIGHTS).samefile(blob)
+    assert sorted(path.name for path in found.folder.iterdir()) == FILES
 
 
 def test_huggingface_hub_reads_what_was_written(served, cache):

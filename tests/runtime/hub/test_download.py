@@ -231,6 +231,22 @@ def test_a_second_process_waits_and_uses_the_first_ones_file(served, client, sou
     assert sum("waiting for another process" in line for line in lines) == 2
 
 
+def test_a_file_that_was_finished_before_the_open_is_not_downloaded_again(served, client, source, target, monkeypatch):
+    """Another process finishes between this one's look for the file and its opening of the unfinished one, which is new."""
+    opening = os.open
+
+    def late(path, *arguments, **options):
+        if str(path).endswith(PART):
+            monkeypatch.setattr(os, "open", opening)
+            target.write_bytes(served.weights.read_bytes())
+        return opening(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", late)
+    assert download(client, source, target) == digest_of(served.weights)
+    assert leftovers(target) == []
+    assert served.requests == []
+
+
 def test_a_file_that_was_finished_before_the_lock_is_not_emptied(served, client, source, target, monkeypatch):
     """Another process renames the unfinished file between this one's opening and locking it."""
     lock = unfinished.try_lock
