@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moembed.arguments import whole
 from moembed.cli.common import log, open_embedder, prompt_of
 from moembed.cli.interrupts import run_interrupts
 from moembed.cli.stamp import stamp_output
@@ -59,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address of the cluster for --engine ray (default: RAY_ADDRESS, else a Ray of this machine and this run)",
     )
-    runs.add_argument("--nice", type=int, metavar="N", help="lower the priority of this run by N")
+    runs.add_argument("--nice", type=int, metavar="N", help="lower the priority of this command by N, from 0 to 19")
     runs.add_argument(
         "--shard", metavar="I/N", help="compute slice I of N, counted from 0, of a run on several machines"
     )
@@ -74,6 +75,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="vectors in Parquet and Arrow as lists without a fixed size",
     )
+
+
+def lower_priority(nice: int | None) -> None:
+    """Lower the priority of this process and of those that it starts.
+
+    Raises:
+        InputError: the number is not from 0 to 19, or the system has no such priorities.
+    """
+    if nice is None:
+        return
+    whole("nice", nice, "an integer from 0 to 19, by which the priority is lowered", least=0, most=19)
+    if not hasattr(os, "nice"):
+        raise InputError(f"nice = {nice}; this system has no such priorities: leave the option out")
+    os.nice(nice)
 
 
 def is_corpus(arguments: argparse.Namespace) -> bool:
@@ -111,8 +126,6 @@ def run_corpus(arguments: argparse.Namespace) -> int:
         raise InputError(
             "texts in the command line go to stdout or to a .jsonl, .csv or .npy file; pass -i FILE for a corpus"
         )
-    if arguments.nice:
-        os.nice(arguments.nice)
     inputs = arguments.input or ["-"]
     if not _is_folder(arguments.output):
         for name in _OF_FOLDERS:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedder, prompt_of
-from moembed.cli.corpus import add_options, is_corpus, run_corpus
+from moembed.cli.corpus import add_options, is_corpus, lower_priority, run_corpus
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
 from moembed.cli.stamp import stamp_output
 from moembed.precision import PRECISIONS
@@ -87,6 +87,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed the texts and write their vectors."""
+    lower_priority(arguments.nice)
     if is_corpus(arguments):
         return run_corpus(arguments)
     output = None if arguments.output == STDOUT else arguments.output

@@ -7,6 +7,7 @@ from moembed.errors import InputError, TextTooLongError
 _OPTIONS = {
     "cache_dir": "--cache-dir",
     "keep": "--keep",
+    "nice": "--nice",
     "precision": "--precision",
     "prompt": "--prompt",
     "prompt_name": "--task",

@@ -1,5 +1,6 @@
 """Rows of Parquet and Arrow files: only the needed columns are read, in batches, whatever the size of a row group."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 from moembed.corpus.rows import Kept, Rows, Selection
 from moembed.corpus.sources import Source
 from moembed.corpus.storage import is_remote, remote
-from moembed.errors import InputError, extra
+from moembed.corpus.text_rows import START, Mark
+from moembed.errors import InputError, MoembedError, extra
 
 _BATCH_ROWS = 1024
+_BATCH_BYTES = 64 << 20
 _BUFFER = 1 << 20
 
 
@@ -19,9 +22,9 @@ def _errors(source: Source) -> Iterator[None]:
         import pyarrow
     try:
         yield
+    except MoembedError:  # of the block: an OutputError is an OSError
+        raise
     except (pyarrow.ArrowException, OSError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{source.name} cannot be read as {source.form} ({reason}): it is cut, damaged or of another kind"
@@ -57,6 +60,20 @@ class ArrowFile:
             self._reader, self._stream = None, ipc.open_stream(handle)
             self.schema = self._stream.schema
 
+    def marks(self, names: Sequence[str]) -> list[Mark]:
+        """Return the first row of Parquet and the end of each row group, with the bytes of the columns `names` before it."""
+        found = [START]
+        if self._parquet is None:
+            return found
+        metadata = self._parquet.metadata
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            size = sum(
+                column.total_uncompressed_size for column in columns if column.path_in_schema.partition(".")[0] in names
+            )
+            found.append(Mark(found[-1].row + group.num_rows, found[-1].offset + size, 0))
+        return found
+
     def batches(self, names: Sequence[str], first: int) -> Iterator[tuple[int, Any]]:
         """Yield record batches of the columns `names`, each with the number of its first row, from row `first` on."""
         for start, batch in self._batches(names, first):
@@ -65,19 +82,10 @@ class ArrowFile:
                 yield start + skipped, batch.slice(skipped) if skipped else batch
 
     def _batches(self, names: Sequence[str], first: int) -> Iterator[tuple[int, Any]]:
-        row = 0
         if self._parquet is not None:
-            metadata = self._parquet.metadata
-            group = 0
-            while group < metadata.num_row_groups and row + metadata.row_group(group).num_rows <= first:
-                row, group = row + metadata.row_group(group).num_rows, group + 1
-            groups = list(range(group, metadata.num_row_groups))
-            for batch in self._parquet.iter_batches(
-                _BATCH_ROWS, row_groups=groups, columns=list(names), use_threads=False
-            ):
-                yield row, batch
-                row += batch.num_rows
+            yield from self._of_parquet(names, first)
             return
+        row = 0
         if self._reader is not None:
             for index, size in enumerate(self._sizes):
                 if row + size > first:
@@ -91,6 +99,17 @@ class ArrowFile:
             for start in range(0, whole.num_rows, _BATCH_ROWS):
                 yield row + start, chosen.slice(start, _BATCH_ROWS)
             row += whole.num_rows
+
+    def _of_parquet(self, names: Sequence[str], first: int) -> Iterator[tuple[int, Any]]:
+        for group, (start, end) in enumerate(itertools.pairwise(self.marks(names))):
+            row, size = start.row, end.row - start.row
+            if end.row <= first or not size:
+                continue
+            # Batches of long rows are shorter, by the footer alone, so that they are the same from whatever row on.
+            rows = min(max(size * _BATCH_BYTES // max(end.offset - start.offset, 1), 1), _BATCH_ROWS)
+            for batch in self._parquet.iter_batches(rows, row_groups=[group], columns=list(names), use_threads=False):
+                yield row, batch
+                row += batch.num_rows
 
 
 @contextmanager

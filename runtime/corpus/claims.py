@@ -35,13 +35,16 @@ def claimed(target: LocalTarget | RemoteTarget, slice_name: str) -> Iterator[boo
         True if all other owners of it are surely dead.
 
     Raises:
-        OutputError: another process owns it.
+        OutputError: another process owns it, or the folder cannot be written.
     """
     with ExitStack() as stack:
         exclusive = False
         if isinstance(target, LocalTarget):
             folder = Path(target.path) / OWN / "owners" / slice_name
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
             exclusive = stack.enter_context(owning(folder, _Refusal(target.path, slice_name))).exclusive
         if not exclusive:
             stack.enter_context(_beating(target, slice_name))

@@ -34,7 +34,8 @@ class File:
         size: bytes.
         sha256: digest of its bytes.
         rows: number of its rows.
-        marks: places to start from, the first at its first row.
+        marks: places to start from, the first at its first row, the last behind its last row. In Parquet, ends of row groups,
+            whose offsets are bytes of the columns of the text; in Arrow only the first.
         names: its columns, in order.
         kinds: column -> kind of value (see `_kind`) -> line where it occurs first. For formats without types.
         repeated: columns whose name occurs more than once.
@@ -116,7 +117,9 @@ def _file(source: Source, selection: Selection, advance: Callable[[int], object]
             schema, rows = opened_file.schema, opened_file.rows
             if rows is None:  # an Arrow stream
                 rows = sum(batch.num_rows for _, batch in opened_file.batches([], 0))
+            marks = opened_file.marks(selection.text_fields)
         file = _columnar(source, schema)
+        file.marks = marks
         file.rows, file.size, file.sha256 = rows, size_of(source.path), _digest(source, advance)
         return file
     with reading(source.path) as raw:
@@ -145,13 +148,17 @@ def _text(source: Source, content: BinaryIO, selection: Selection) -> File:
         names.update(dict.fromkeys(columns))
         repeated.update(name for name in columns if columns.count(name) > 1)
 
+    end = START
     for record in records(source, content, header=header):
-        file.rows = record.after.row
+        end = record.after
+        file.rows = end.row
         if source.form == "jsonl" and record.fields is not None:
             names.update(dict.fromkeys(record.fields))
             _note_kinds(file.kinds, record.fields, record.line, selection)
         if file.rows % _MARK_ROWS == 0:
-            file.marks.append(record.after)
+            file.marks.append(end)
+    if file.marks[-1].row < end.row:
+        file.marks.append(end)
     file.names, file.repeated = [*names, *source.partitions], sorted(repeated)
     return file
 

@@ -5,9 +5,11 @@ order, anywhere; `moembed.corpus.shards.make_shard` computes one and commits it.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+
+import numpy as np
 
 from moembed.corpus.arrow_rows import rows_of_file
 from moembed.corpus.columns import TYPED, Layout, settle
@@ -120,6 +122,24 @@ class Job:
         """Return the first row of a shard, and the one after its last."""
         first = shard * self.shard_rows
         return first, min(first + self.shard_rows, self.inventory.rows)
+
+    def sizes(self, shards: Sequence[int]) -> list[tuple[int, int]]:
+        """Return pairs of a number of rows and the bytes of input in the first so many rows of some shards, ascending."""
+        points, before = [(0, 0)], 0
+        for file, base in zip(self.inventory.files, self.bases, strict=True):
+            size = file.marks[-1].offset - file.marks[0].offset or file.size
+            points += [(base + mark.row, before + mark.offset - file.marks[0].offset) for mark in file.marks[1:]]
+            points.append((base + file.rows, before + size))
+            before += size
+        rows, sizes = np.array(points, np.float64).T
+        found, done, size = [(0, 0)], 0, 0
+        for first, last in map(self.span, shards):
+            inner = rows[np.searchsorted(rows, first, "right") : np.searchsorted(rows, last, "left")]
+            ends = np.append(inner, last)
+            within = np.interp(ends, rows, sizes) - np.interp(first, rows, sizes)
+            found += [(done + int(end) - first, size + int(part)) for end, part in zip(ends, within, strict=True)]
+            done, size = found[-1]
+        return found
 
     def to_json(self) -> str:
         """Return the job as JSON."""

@@ -1,10 +1,15 @@
-"""Progress of a run: rows and tokens per second, and the time left, of this run alone."""
+"""Progress of a run: rows and tokens per second, and the time left, of this run alone.
+
+The time left is that of the bytes of text that are left, not of the rows: long texts may come last.
+"""
 
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+import numpy as np
 
 from moembed.progress import is_terminal
 
@@ -17,15 +22,24 @@ class Meter:
     Use it as a context manager.
     """
 
-    def __init__(self, total: int, *, show: bool | None, log: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        show: bool | None,
+        log: Callable[[str], object],
+        sizes: Sequence[tuple[int, int]] = (),
+    ) -> None:
         """Prepare the meter.
 
         Args:
             total: rows that this run has to do.
             show: False for no progress; None and True for progress.
             log: writes a plain line.
+            sizes: pairs of a number of rows and the bytes of text in the first so many, ascending; empty if nobody knows.
         """
         self._total, self._show, self._log = total, show is not False, log
+        self._sizes = np.array(sizes if sizes and sizes[-1][1] else [(0, 0), (max(total, 1), 1)], np.float64).T
         self._terminal = is_terminal(sys.stderr)
         self._lock = threading.Lock()
         self.rows = self.tokens = 0
@@ -56,7 +70,8 @@ class Meter:
         """Describe the progress after so many seconds."""
         share = f" ({100 * self.rows / self._total:.0f} %)" if self._total else ""
         rate, tokens = self.rows / max(seconds, 1e-9), self.tokens / max(seconds, 1e-9)
-        left = f"about {duration((self._total - self.rows) / rate)} left" if self.rows else "time left unknown"
+        done = float(np.interp(self.rows, *self._sizes) / self._sizes[1, -1])
+        left = f"about {duration(seconds * (1 - done) / done)} left" if self.rows and done else "time left unknown"
         return f"{self.rows:,} of {self._total:,} rows{share}, {rate:,.0f} rows/s, {tokens:,.0f} tokens/s, {left}"
 
     def _rewrite(self, text: str) -> None:

@@ -17,7 +17,7 @@ def rejected_rows(folder: str, inventory: Inventory) -> tuple[int, ...]:
         inventory: the files now; rows may have been mended, but their number in each file must be the same.
 
     Raises:
-        InputError: the folder is not that of a run, or the files have other numbers of rows.
+        InputError: the folder is not that of a run or its rejects are damaged, or the files have other numbers of rows.
     """
     target = existing_target(folder)
     content = target.read(RECORD) if target else None
@@ -33,5 +33,11 @@ def rejected_rows(folder: str, inventory: Inventory) -> tuple[int, ...]:
         )
     found: list[int] = []
     for name in target.names(REJECTS):
-        found += [int(json.loads(line)["index"]) for line in (target.read(f"{REJECTS}/{name}") or b"").splitlines()]
+        lines = (target.read(f"{REJECTS}/{name}") or b"").splitlines()
+        try:
+            found += [int(json.loads(line)["index"]) for line in lines]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}/{REJECTS}/{name} is damaged ({error!r}): give the command of {folder} again, which mends it"
+            ) from error
     return tuple(sorted(found))

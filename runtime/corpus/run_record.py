@@ -131,8 +131,11 @@ def settle_record(target: LocalTarget | RemoteTarget, record: RunRecord, *, forc
         OutputError: the folder has another record, or files but no record.
     """
     content = target.read(RECORD)
+    strangers = [name for name in target.names() if name[0] not in "._"] if content is None else []
+    if strangers:
+        content = target.read(RECORD)  # another slice may have begun meanwhile
     if content is None:
-        if strangers := [name for name in target.names() if name[0] not in "._"]:
+        if strangers:
             raise OutputError(
                 f"cannot write {target.path}: it has files that no run of moembed embed put there, such as {strangers[0]}: name "
                 "another folder, which may be absent"

@@ -302,7 +302,7 @@ def _shards(
         counts += own
 
     rows = sum(last - first for first, last in map(job.span, todo))
-    with Meter(rows, show=show, log=log) as meter:
+    with Meter(rows, show=show, log=log, sizes=job.sizes(todo)) as meter:
         if compute is not None and todo:
             compute(job, todo, meter.advance, done)
         elif options.workers > 1 and len(todo) > 1:

@@ -20,7 +20,7 @@ from moembed.corpus.threads import Behind
 from moembed.corpus.vectors import Encoder
 from moembed.corpus.writers import FORMATS, writer
 from moembed.embedder import Embedder
-from moembed.errors import InputError, OutputError
+from moembed.errors import InputError, MoembedError, OutputError
 from moembed.files.destination import writing
 
 _SUFFIXES = {
@@ -99,7 +99,8 @@ def embed_to(
             )
         with ExitStack() as stack:
             refused = stack.enter_context(writing(rejects)) if rejects else None
-            with Meter(job.inventory.rows, show=False if output is None else show, log=log) as meter:
+            shown = False if output is None else show
+            with Meter(job.inventory.rows, show=shown, log=log, sizes=job.sizes(range(job.shards))) as meter:
                 return _write(job, encoder, output, refused, meter)
 
 
@@ -130,7 +131,7 @@ def _opened(output: str | None) -> Iterator[BinaryIO]:
     try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-    except (OutputError, BrokenPipeError):
+    except (MoembedError, BrokenPipeError):
         raise
     except OSError as error:
         raise OutputError(f"cannot write to stdout: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from moembed.corpus.storage import is_remote, remote
-from moembed.errors import OutputError
+from moembed.errors import MoembedError, OutputError
 
 OWN = "_moembed"
 _PARTIAL = f"{OWN}/partial"
@@ -135,9 +135,9 @@ class LocalTarget:
                 partial.unlink(missing_ok=True)
                 raise
             return sink.entry
+        except MoembedError:  # of `produce`
+            raise
         except OSError as error:
-            if isinstance(error, OutputError):
-                raise
             raise self._error(name, error) from error
 
     def read(self, name: str) -> bytes | None:

@@ -48,8 +48,9 @@ def write_sidecar(path: Path, stamp: Stamp) -> None:
         OutputError: the sidecar cannot be written.
         OSError: the file cannot be read.
     """
+    content = sidecar_bytes(stamp, sha256_of(path))
     with writing(sidecar_path(path)) as out:
-        out.write(sidecar_bytes(stamp, sha256_of(path)))
+        out.write(content)
 
 
 def sidecar_bytes(stamp: Stamp, sha256: str) -> bytes:

@@ -1,11 +1,18 @@
 """Speed and memory of corpora, against `encode_document` on the same texts in memory.
 
-    python tests/benchmarks/corpus.py
+    python tests/benchmarks/corpus.py --write
     python tests/benchmarks/corpus.py --rows 100000 --rounds 3
-    python tests/benchmarks/corpus.py --readers
+    python tests/benchmarks/corpus.py --memory --write
+    python tests/benchmarks/corpus.py --readers --write
 
-Texts are lines of the built-in test data, numbered so that all differ. Each round runs every format in turn, in a process of its
-own, and computes the share of the throughput in memory. `--readers` writes the table of readers in `docs/corpora.md`.
+Speed: texts of 5 to 60 words, none twice. Each round runs every format in turn, in a process of its own, and computes the
+share of the throughput in memory. Input is JSONL, so that reading it is part of every share.
+
+Memory: 100,000 texts that all differ, with whole float32 vectors; and 10,000,000 rows that repeat 64 texts and are written
+as `ubinary`, which takes minutes and not hours: a text that occurs twice in a block is computed once, and vectors that are
+written are not kept. Both are read from one file, of Parquet with one row group and of JSONL.
+
+Without `--write` tables are printed. With it, they are put into docs/corpora.md.
 """
 
 import argparse
@@ -14,84 +21,135 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from blocks import Block
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = Block(ROOT / "docs" / "corpora.md", "readers", "python tests/benchmarks/corpus.py --readers")
+PAGE = ROOT / "docs" / "corpora.md"
+COMMAND = "python tests/benchmarks/corpus.py"
+SPEED = Block(PAGE, "speed", f"{COMMAND} --write")
+MEMORY = Block(PAGE, "memory", f"{COMMAND} --memory --write")
+READERS = Block(PAGE, "readers", f"{COMMAND} --readers --write")
 FORMATS = ("parquet", "npy", "jsonl", "csv")
 PRECISIONS = ("float32", "float16", "int8", "uint8", "ubinary")
 IN_MEMORY = "memory"
+FEW, MANY, DISTINCT = 100_000, 10_000_000, 64
 # Measures without the start of the process and the opening of the model, as a long run has them.
 SCRIPT = """
 import json, resource, sys, time
 from moembed import Embedder
 from moembed.corpus import Options, Selection, embed_files
-form, source, output, threads = sys.argv[1:]
+form, precision, source, output, threads = sys.argv[1:]
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 model = Embedder.from_pretrained(threads=int(threads) or None)
 model.encode_document(["warm up"])
+opened = peak()
 if form == "memory":
     texts = [json.loads(line)["text"] for line in open(source, encoding="utf-8")]
     start = time.perf_counter()
     model.encode_document(texts, show_progress_bar=False)
 else:
-    options = Options(selection=Selection(), prompt=model.prompt_for("document"), form=form)
+    options = Options(selection=Selection(), prompt=model.prompt_for("document"), form=form, precision=precision)
     start = time.perf_counter()
     embed_files([source], output, model, options, show=False)
 seconds = time.perf_counter() - start
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(json.dumps([seconds, opened, peak()]))
 """
 
 
-def write_texts(path: Path, rows: int) -> None:
-    """Write texts as JSONL: of 5 to 60 words, none twice."""
+def texts(rows: int) -> Iterator[str]:
+    """Yield texts of 5 to 60 words, none twice."""
     rng = np.random.default_rng(0)
     words = [f"w{number:x}" for number in range(5000)]
+    for row in range(rows):
+        chosen = rng.integers(0, len(words), int(rng.integers(5, 60)))
+        yield f"{row} " + " ".join(words[i] for i in chosen)
+
+
+def write_jsonl(path: Path, lines: Iterator[str]) -> None:
+    """Write texts as JSONL with ids."""
     with path.open("w", encoding="utf-8") as file:
-        for row in range(rows):
-            chosen = rng.integers(0, len(words), int(rng.integers(5, 60)))
-            file.write(json.dumps({"id": row, "text": f"{row} " + " ".join(words[i] for i in chosen)}) + "\n")
+        for row, text in enumerate(lines):
+            file.write(f'{{"id": {row}, "text": {json.dumps(text)}}}\n')
 
 
-def measure(form: str, source: Path, folder: Path, threads: int) -> tuple[float, float, int]:
-    """Return seconds, peak memory in MiB, and bytes of the output."""
+def write_parquet(path: Path, lines: Iterator[str]) -> None:
+    """Write texts as Parquet with ids, in one row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    column = pa.array(lines, pa.string())
+    table = pa.table({"id": np.arange(len(column)), "text": column})
+    pq.write_table(table, path, row_group_size=len(column))
+
+
+def measure(
+    form: str, source: Path, folder: Path, threads: int, precision: str = "float32"
+) -> tuple[float, float, float, int]:
+    """Return seconds, memory in MiB when the model is open and at its peak, and bytes of the output."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
-        argv = [sys.executable, "-c", SCRIPT, form, str(source), output, str(threads)]
-        seconds, peak = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+        argv = [sys.executable, "-c", SCRIPT, form, precision, str(source), output, str(threads)]
+        seconds, opened, peak = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
         size = sum(path.stat().st_size for path in Path(output).glob("rows-*"))
-    return seconds, peak, size
+    return seconds, opened, peak, size
 
 
-def speed(rows: int, rounds: int, threads: int) -> None:
-    """Print a table: share of the throughput in memory (median of rounds), peak memory, bytes a row."""
+def speed(rows: int, rounds: int, threads: int) -> str:
+    """Return a table: share of the throughput in memory (median of rounds), and bytes a row."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_texts(folder / "texts.jsonl", rows)
-        found: dict[str, list[tuple[float, float, int]]] = {form: [] for form in (IN_MEMORY, *FORMATS)}
+        write_jsonl(folder / "texts.jsonl", texts(rows))
+        found: dict[str, list[tuple[float, float, float, int]]] = {form: [] for form in (IN_MEMORY, *FORMATS)}
         for _ in range(rounds):
             for form, results in found.items():
                 results.append(measure(form, folder / "texts.jsonl", folder, threads))
-    print(f"{rows:,} rows\n\n| output | rows/s | of in memory | peak MiB | bytes a row |\n|---|---|---|---|---|")
+    lines = [
+        f"\n{rows:,} texts of 5 to 60 words from JSONL, median of {rounds} rounds, without the opening of the model.\n",
+        "| output | rows/s | of `encode_document` in memory | bytes a row |",
+        "|---|---|---|---|",
+    ]
     for form, results in found.items():
         shares = [base[0] / own[0] for base, own in zip(found[IN_MEMORY], results, strict=True)]
-        seconds, peak, size = (statistics.median(column) for column in zip(*results, strict=True))
+        seconds, _, _, size = (statistics.median(column) for column in zip(*results, strict=True))
         share = f"{100 * statistics.median(shares):.0f} %"
-        print(f"| {form} | {rows / seconds:,.0f} | {share} | {peak:.0f} | {size / rows:,.0f} |")
+        own = "in memory" if form == IN_MEMORY else form
+        lines.append(f"| {own} | {rows / seconds:,.0f} | {share} | {f'{size / rows:,.0f}' if size else ''} |")
+    return "\n".join([*lines, "", ""])
+
+
+def memory(threads: int) -> str:
+    """Return a table of peak memory for few and for many rows."""
+    lines = [
+        f"\n{FEW:,} rows are texts that differ, with float32 vectors; {MANY:,} rows repeat {DISTINCT} texts, with `ubinary`",
+        "vectors. All are in one file, of Parquet in one row group. The output is Parquet.\n",
+        f"| input | model open | peak, {FEW:,} rows | peak, {MANY:,} rows |",
+        "|---|---|---|---|",
+    ]
+    for form, write in (("parquet", write_parquet), ("jsonl", write_jsonl)):
+        found = []
+        for rows, precision in ((FEW, "float32"), (MANY, "ubinary")):
+            with tempfile.TemporaryDirectory() as name:
+                source = Path(name) / f"texts.{form}"
+                write(source, (f"text {row if rows == FEW else row % DISTINCT}" for row in range(rows)))
+                found.append(measure("parquet", source, Path(name), threads, precision))
+        peaks = " | ".join(f"{peak:.0f} MiB" for _, _, peak, _ in found)
+        lines.append(f"| {form} | {found[0][1]:.0f} MiB | {peaks} |")
+    return "\n".join([*lines, "", ""])
 
 
 def reader_table() -> str:
     """Return the table of what readers see of each precision."""
-    sys.path.insert(0, str(ROOT / "tests" / "support"))
-    from parquet_readers import READERS as NAMES
-    from parquet_readers import read_vectors
-
+    sys.path.insert(0, str(ROOT / "tests"))
     from moembed import Embedder
     from moembed.corpus import Options, Selection, embed_files
+    from support.parquet_readers import installed, read_vectors
 
-    model = Embedder.from_pretrained()
-    lines = [f"| precision | {' | '.join(NAMES)} |", f"|---|{'---|' * len(NAMES)}"]
+    model, names = Embedder.from_pretrained(), installed()
+    lines = [f"| precision | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "d.jsonl"
         source.write_text('{"text": "a"}\n')
@@ -101,9 +159,23 @@ def reader_table() -> str:
                 options = Options(selection=Selection(), prompt="", dim=8, precision=precision, fixed=fixed)
                 embed_files([str(source)], output, model, options, show=False)
                 (path,) = Path(output).glob("*.parquet")
-                kinds = [f"`{read_vectors(reader, path)[1]}`" for reader in NAMES]
+                expected = model.encode(["a"], prompt="", truncate_dim=8, precision=precision)
+                kinds = [_kind(read_vectors, reader, path, expected) for reader in names]
                 lines.append(f"| {precision}{'' if fixed else ', plain'} | {' | '.join(kinds)} |")
-    return "\n".join(lines)
+    return "\n".join(["", *lines, "", ""])
+
+
+def _kind(read: Callable[[str, Path], tuple[list, str]], reader: str, path: Path, expected: np.ndarray) -> str:
+    """Return the type that a reader sees, or that it refuses the file or reads other values."""
+    try:
+        values, kind = read(reader, path)
+    except Exception as error:
+        return f"refused ({type(error).__name__})"
+    try:
+        equal = np.array_equal(np.array(values, np.float64), expected.astype(np.float64))
+    except (TypeError, ValueError):
+        equal = False
+    return f"`{kind}`" + ("" if equal else ", **other values**")
 
 
 def main() -> None:
@@ -112,12 +184,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="threads per call; 0 for the number of CPUs")
-    parser.add_argument("--readers", action="store_true", help="write the table of readers")
+    parser.add_argument("--memory", action="store_true", help="the table of memory, which takes minutes")
+    parser.add_argument("--readers", action="store_true", help="the table of readers")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/corpora.md")
     arguments = parser.parse_args()
     if arguments.readers:
-        READERS.write(reader_table() + "\n")
+        block, table = READERS, reader_table()
+    elif arguments.memory:
+        block, table = MEMORY, memory(arguments.threads)
     else:
-        speed(arguments.rows, arguments.rounds, arguments.threads)
+        block, table = SPEED, speed(arguments.rows, arguments.rounds, arguments.threads)
+    if arguments.write:
+        block.write(table)
+    else:
+        print(table)
 
 
 if __name__ == "__main__":

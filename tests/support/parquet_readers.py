@@ -1,8 +1,15 @@
 """Vectors of Parquet files as other programs read them."""
 
+from importlib.util import find_spec
+
 import pyarrow.parquet as pq
 
 READERS = ("pyarrow", "pandas", "polars", "duckdb")
+
+
+def installed():
+    """Names of the readers that can be tried here."""
+    return (*READERS, "spark") if find_spec("pyspark") else READERS
 
 
 def read_vectors(reader, path):
@@ -20,7 +27,18 @@ def read_vectors(reader, path):
 
         series = pl.read_parquet(path)["embedding"]
         return series.to_list(), str(series.dtype)
+    if reader == "spark":
+        return _by_spark(path)
     import duckdb
 
     relation = duckdb.sql(f"SELECT embedding FROM '{path}' ORDER BY index")
     return [row[0] for row in relation.fetchall()], str(relation.types[0])
+
+
+def _by_spark(path):
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    session = builder.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate()
+    frame = session.read.parquet(str(path)).select("embedding")
+    return [list(row[0]) for row in frame.collect()], frame.schema["embedding"].dataType.simpleString()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from moembed.errors import InputError
+from moembed.errors import InputError, MoembedError
 from moembed.files.destination import writing
 from moembed.train.data.decontamination import read_evaluation_texts
 from moembed.train.data.public_repositories import REPOSITORIES
@@ -82,6 +82,8 @@ class _CheckedTexts:
 def _read(repository: str, clone: Path, read: Callable[[Path], Iterable[_T]]) -> Iterator[_T]:
     try:
         yield from read(clone)
+    except MoembedError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{clone} does not have the expected layout of {repository}: {error!r}") from error
 

@@ -275,6 +275,23 @@ def test_a_kept_column_may_exceed_2_gib(run, here, model, monkeypatch):
     assert sum(taken) == 2200
 
 
+@pytest.mark.long
+def test_a_row_group_of_3_gib(run, here):
+    """With texts of 3 MiB beside the text, of which 1,000 exceed what one array of strings holds."""
+    rows, size = 1000, 3 << 20
+    chunk = pa.array(["x" * size])
+    table = pa.table({"text": pa.chunked_array([pa.array(["a"])] * rows), "k": pa.chunked_array([chunk] * rows)})
+    pq.write_table(table, here / "d.parquet", row_group_size=rows)
+    run("d.parquet", keep=(("k", "k"),), shard_rows=rows)
+    (path,) = (here / "out").glob("*.parquet")
+    found = [
+        length
+        for batch in pq.ParquetFile(path).iter_batches(8, columns=["k"])
+        for length in pa.compute.binary_length(batch["k"]).to_pylist()
+    ]
+    assert found == [size] * rows
+
+
 @pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet", "d.arrow"])
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "csv", "npy", "arrow"])
 def test_no_rows(run, here, name, form):

@@ -21,7 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from moembed.cli import main
+from moembed.corpus import Selection
+from moembed.corpus.inventory import take_inventory
+from moembed.corpus.job import Job
 from moembed.corpus.meter import Meter, duration
+from moembed.corpus.sources import find
 from moembed.corpus.values import json_values
 from moembed.digits import shortest
 from moembed.stamps.stamp import KEY
@@ -294,6 +298,39 @@ def test_times_left():
     assert [duration(s) for s in (0.4, 59, 185, 7800, 273_600)] == ["0 s", "59 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"]
 
 
+def test_time_left_is_that_of_the_texts_that_are_left(here):
+    """Long texts may come last: rows alone would promise too much."""
+    short, long = [{"text": "a"}] * 30, [{"text": "a" * 990}] * 20
+    write_jsonl(here / "a.jsonl", short)
+    pq.write_table(pa.Table.from_pylist(short), "a.parquet", row_group_size=15, use_dictionary=False)
+    write_jsonl(here / "b.jsonl", long)
+    pq.write_table(pa.Table.from_pylist(long), "b.parquet", use_dictionary=False, compression="none")
+    for form, left in (("jsonl", "about 48 s"), ("parquet", "about 1 min ")):
+        sources = find([f"a.{form}", f"b.{form}"], None, print)
+        job = Job(
+            sources=tuple(sources),
+            inventory=take_inventory(sources, Selection()),
+            selection=Selection(),
+            model=None,
+            form="parquet",
+            fixed=True,
+            shard_rows=10,
+            skip_rejects=False,
+            only=None,
+        )
+        sizes = job.sizes(range(5))
+        assert sizes == sorted(sizes)
+        assert sizes[-1][0] == 50
+        meter = Meter(50, show=False, log=print, sizes=sizes)
+        meter.advance(30, 100)
+        assert left in meter.text(1)  # for 20 kB, after a second for 0.4 kB
+        meter.advance(10, 100)
+        assert ", about 1 s left" in meter.text(1)
+        last = job.sizes([4])
+        assert (last[-1][0], len(last)) == (10, 2)
+        assert last[-1][1] == pytest.approx(sizes[-1][1] / 2, rel=0.05)
+
+
 def test_progress_without_a_terminal_is_plain_lines(monkeypatch):
     from moembed.corpus import meter as meters
 
@@ -313,16 +350,50 @@ def test_progress_is_that_of_this_run_alone(run, here, monkeypatch):
     totals = []
 
     class Noted(Meter):
-        def __init__(self, total, **keywords):
-            totals.append(total)
-            super().__init__(total, **keywords)
+        def __init__(self, total, *, sizes, **keywords):
+            totals.append((total, sizes[-1][0]))
+            super().__init__(total, sizes=sizes, **keywords)
 
     write_jsonl(here / "d.jsonl", [{"text": f"{n}"} for n in range(35)])
     monkeypatch.setattr(runs, "Meter", Noted)
     run("d.jsonl")
     (here / "out" / "rows-000000000030.parquet").unlink()
     run("d.jsonl")
-    assert totals == [35, 5]
+    assert totals == [(35, 35), (5, 5)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs priorities of threads")
+def test_nice_lowers_the_priority_of_the_command_and_of_its_workers(here, monkeypatch, capsys):
+    """In a thread, which has a priority of its own."""
+    from moembed.corpus import pool
+
+    write_jsonl(here / "d.jsonl", [{"text": f"{n}"} for n in range(4)])
+    start, found = pool._start, []
+
+    def noted(*arguments):
+        process = start(*arguments)
+        found.append(os.getpriority(os.PRIO_PROCESS, process.pid))
+        return process
+
+    def command(*argv):
+        code = main(["embed", "-q", "--dim", "8", *argv])
+        found.append((code, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+
+    monkeypatch.setattr(pool, "_start", noted)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    for argv in (
+        ("-i", "d.jsonl", "-o", "out/", "--shard-rows", "2", "--workers", "2", "--threads", "1", "--nice", "3"),
+        ("--nice", "3", "a text"),
+        ("--nice", "20", "a text"),
+        ("--nice=-1", "a text"),
+    ):
+        thread = threading.Thread(target=command, args=argv)
+        thread.start()
+        thread.join()
+    lower = min(before + 3, 19)
+    assert found == [lower, lower, (0, lower), (0, lower), (2, before), (2, before)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert "--nice 20; expected an integer from 0 to 19" in capsys.readouterr().err
 
 
 def test_counts_at_the_end(here, capsys):
@@ -349,17 +420,33 @@ def test_memory_does_not_grow_with_row_groups(here):
         compression="none",
     )
     pq.write_table(pa.table({"text": [f"text {n % 50}" for n in range(rows)]}), "narrow.parquet")
+    assert peak_of("wide.parquet") - peak_of("narrow.parquet") < 60
+
+
+def peak_of(name):
+    """Peak memory of a command in MiB."""
     script = (
         "import resource, sys\nfrom moembed.cli import main\n"
         "assert main(['embed', '-q', '--dim', '8', '-i', sys.argv[1], '-o', sys.argv[2]]) == 0\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
-    peaks = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", script, f"{name}.parquet", f"{name}/"], capture_output=True, check=True
-            ).stdout
-        )
-        for name in ("narrow", "wide")
-    ]
-    assert peaks[1] - peaks[0] < 60
+    argv = [sys.executable, "-c", script, name, f"{name}.out/"]
+    return int(subprocess.run(argv, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_rows(here):
+    """Ten times the rows, in one row group, in JSONL, and in 1,000 files."""
+
+    def table(rows):
+        return pa.table({"text": [f"text {number % 50}" for number in range(rows)]})
+
+    for name, rows in (("few", 100_000), ("many", 1_000_000)):
+        pq.write_table(table(rows), f"{name}.parquet", row_group_size=rows)
+        write_jsonl(here / f"{name}.jsonl", table(rows).to_pylist())
+    Path("files").mkdir()
+    for number in range(1000):
+        pq.write_table(table(100), f"files/{number:03}.parquet")
+    few = peak_of("few.parquet")
+    for name in ("many.parquet", "many.jsonl", "files"):
+        assert peak_of(name) - few < 60, name

@@ -17,6 +17,9 @@ import pytest
 
 from moembed.corpus import claims
 from moembed.corpus.shards import REJECTS
+from moembed.corpus.sources import Source
+from moembed.corpus.spooling import spooled
+from moembed.corpus.storage import reading
 from moembed.errors import BundleError, InputError, OutputError
 from moembed.inference.session import Session
 from support.corpora import content, rejects, write_jsonl
@@ -164,6 +167,30 @@ def test_slices_are_the_whole(run, corpus, whole, here):
     assert markers == {name: data for name, data in whole.items() if "/done/" not in name}  # whose records differ by N
 
 
+def test_slices_at_once_into_one_folder(run, corpus, whole, here):
+    """As jobs of an array that all start together, one of them twice; most of 1,500 have nothing to do."""
+    results, errors = [], []
+
+    def slice_of(part, slices):
+        try:
+            results.append(run(corpus, "sliced", slice=(part, slices), on_error="skip"))
+        except OutputError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=slice_of, args=(part, 1500)) for part in (0, 1, 2, 3, 4, 5, 5, 6, 1499)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("the slice 5/1500 of sliced is being written by process" in error for error in errors)
+    assert len(errors) <= 1
+    assert sorted(shard for result in results for shard in result.made) == list(range(6))
+    shards = {name: data for name, data in content(here / "sliced").items() if name.startswith("rows-")}
+    assert shards == {name: data for name, data in whole.items() if name.startswith("rows-")}
+    with pytest.raises(OutputError, match="slices: 1500, and 4"):
+        run(corpus, "sliced", slice=(0, 4), on_error="skip")
+
+
 @pytest.mark.parametrize("text", ["4/4", "5/4", "-1/4", "1/0", "a/4", "1", "1/4/2", "", "¹/4"])
 def test_slices_count_from_0(embed, text):
     code, err = embed("-i", "d.jsonl", "-o", "out/", f"--shard={text}")
@@ -264,6 +291,29 @@ def test_locks_that_do_nothing(run, corpus, whole, here, monkeypatch):
     partial.unlink()
     claim.unlink(missing_ok=True)
     assert content(here / "shared") == whole
+
+
+def test_what_cannot_be_written_is_told(run, corpus, here):
+    """An `OutputError` is an `OSError`: nothing takes it for one of reading, or drops it."""
+    (here / "out" / "_moembed").mkdir(parents=True)
+    (here / "out" / "_moembed" / "owners").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot write out/_moembed/owners/0-of-1: "):
+        run(corpus)
+    with pytest.raises(OutputError, match="refused"), reading(corpus):
+        raise OutputError("refused")
+    with pytest.raises(OutputError, match=r"cannot copy stdin to .*absent/input0: No such file"):
+        spooled([Source(os.devnull, "lines", label="stdin")], here / "absent" / "input")
+    with pytest.raises(InputError, match="^d cannot be read: Is a directory"), reading(str(here), "d"):
+        pass
+
+
+def test_damaged_rejects_are_told(run, corpus, whole, here):
+    path = next((here / "out" / REJECTS).iterdir())
+    path.write_text('{"index": ')
+    with pytest.raises(InputError, match=f"{path.name} is damaged .* give the command of out again, which mends it"):
+        run(corpus, "rest", only_rejects="out")
+    assert len(run(corpus, on_error="skip").made) == 1
+    assert content(here / "out") == whole
 
 
 def test_two_owners_at_once_lose_nothing(run, corpus, whole, here, monkeypatch):

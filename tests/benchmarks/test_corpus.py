@@ -1,0 +1,19 @@
+"""The tables of docs/corpora.md: which readers read what, and that measurements stand there."""
+
+from corpus import MEMORY, READERS, SPEED, reader_table
+
+
+def rows(text):
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_page_shows_what_the_readers_see(monkeypatch):
+    monkeypatch.setattr("support.parquet_readers.find_spec", lambda _name: None)
+    found = rows(reader_table())
+    assert [row[: len(found[0])] for row in rows(READERS.shown())] == found
+    assert not [cell for row in found for cell in row if "refused" in cell or "other values" in cell]
+
+
+def test_measurements_stand_in_the_page():
+    assert len(rows(SPEED.shown())) == 7
+    assert len(rows(MEMORY.shown())) == 4

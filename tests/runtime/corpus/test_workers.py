@@ -1,0 +1,64 @@
+"""Workers are started from any program: without a main guard, at import, from stdin, by `-c` and in a notebook."""
+
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from moembed.errors import InputError
+from support.corpora import write_jsonl
+
+PROGRAM = """
+from moembed import Embedder
+from moembed.corpus import Options, Selection, embed_files
+model = Embedder.from_pretrained(threads=1)
+options = Options(selection=Selection(), prompt="", dim=8, shard_rows=2, workers=2)
+print(embed_files(["d.jsonl"], "out", model, options, show=False).made)
+"""
+STARTS = {
+    "script": ["program.py"],
+    "import": ["-c", "import program"],
+    "stdin": ["-"],
+    "-c": ["-c", PROGRAM],
+    "notebook": ["-m", "IPython", "--quick", "--no-banner", "--colors=NoColor", "-c", PROGRAM],
+}
+
+
+@pytest.mark.parametrize(
+    "how", [name if name == "script" else pytest.param(name, marks=pytest.mark.long) for name in STARTS]
+)
+def test_workers_of_any_program(here, how):
+    if how == "notebook":
+        pytest.importorskip("IPython")
+    write_jsonl(here / "d.jsonl", [{"text": f"{number}"} for number in range(4)])
+    (here / "program.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, *STARTS[how]],
+        input=PROGRAM if how == "stdin" else "",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "(0, 1)"), done.stderr
+    assert pq.read_table("out")["index"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_no_more_workers_than_shards(run, here, monkeypatch):
+    from moembed.corpus import pool
+
+    write_jsonl(here / "d.jsonl", [{"text": f"{number}"} for number in range(3)])
+    started = []
+
+    def start(_job, number, answers):
+        started.append(number)
+        answers.put((number, {"error": "InputError", "message": "enough"}))
+
+    monkeypatch.setattr(pool, "_start", start)
+    monkeypatch.setattr(pool, "_send", lambda *_: None)
+    monkeypatch.setattr(pool, "_stop", lambda _processes: None)
+    assert run("d.jsonl", workers=16).made == (0,), "one shard is computed here"
+    assert started == []
+    with pytest.raises(InputError, match="enough"):
+        run("d.jsonl", "several", workers=16, shard_rows=1)
+    assert started == [0, 1, 2]
