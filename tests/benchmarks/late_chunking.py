@@ -31,7 +31,7 @@ _COMMAND = (
 )
 WINDOWS = Block(PAGE, "late windows", _COMMAND)
 JOINED = Block(PAGE, "late spans", _COMMAND)
-WINDOW_TOKENS = (64, 128, 256)
+WINDOW_TOKENS = (64, 128)
 PARAGRAPHS, SEPARATOR = 5, "\n\n"
 Floats = NDArray[np.float32]
 Figures = NDArray[np.float64]  # nDCG@10 of each query
@@ -143,14 +143,19 @@ class Keeper:
             return dict(found)
 
 
+def measure_whole(embedder: Embedder, own: Retrieval) -> dict[str, Figures]:
+    """Return nDCG@10 of whole texts."""
+    queries = embedder.encode_query(list(own.queries.values()), overlong="truncate")
+    vectors = embedder.encode_document(own.texts, overlong="mean")
+    return {"whole": ndcg(queries, vectors, np.arange(len(own.names)), own)}
+
+
 def measure_windows(embedder: Embedder, own: Retrieval, tokens: int) -> dict[str, Figures]:
-    """Return nDCG@10 of whole texts, of windows alone and of late windows, and the number of windows."""
+    """Return nDCG@10 of windows alone and of late windows, and the number of windows."""
     queries = embedder.encode_query(list(own.queries.values()), overlong="truncate")
     windows = late(embedder, own.texts, Chunk(late=True, tokens=tokens))
-    whole = embedder.encode_document(own.texts, overlong="mean")
     alone = embedder.encode_document(windows.texts, overlong="truncate")
     return {
-        "whole": ndcg(queries, whole, np.arange(len(own.names)), own),
         "alone": ndcg(queries, alone, windows.owners, own),
         "late": ndcg(queries, windows.vectors, windows.owners, own),
         "windows": np.array(len(windows.texts), np.float64),
@@ -220,9 +225,10 @@ def main() -> None:
     by_windows, by_spans = {}, {}
     for name in chosen.windows:
         own = read(chosen.data / name)
+        whole = keeper.kept(lambda own=own: measure_whole(embedder, own), "whole", name)
         for tokens in WINDOW_TOKENS:
             make = lambda own=own, tokens=tokens: measure_windows(embedder, own, tokens)  # noqa: E731
-            by_windows[Path(name).name, tokens] = own, keeper.kept(make, "windows", name, tokens)
+            by_windows[Path(name).name, tokens] = own, whole | keeper.kept(make, "windows", name, tokens)
     for name in chosen.joined:
         own = read(chosen.data / name)
         make = lambda own=own: measure_joined(embedder, own)  # noqa: E731
