@@ -31,6 +31,7 @@ class Pass:
     """Row of a model call.
 
     Attributes:
+        text: index of its text.
         ids: token ids, prompt and special tokens included.
         skipped: number of ids before the first token of the text.
         first: index of that token in the text.
@@ -38,6 +39,7 @@ class Pass:
         end: index after the last one.
     """
 
+    text: int
     ids: Ids
     skipped: int
     first: int
@@ -86,7 +88,7 @@ def late_windows(
         head = int(np.searchsorted(offsets[:, 0], len(prompt))) if prompt else 0
         body, starts = ids[head:], offsets[head:, 0] - len(prompt)
         room = room_of(head, limit, policy)
-        own = list(_passes(tokenizer, ids[:head], body, room, policy.overlap))
+        own = list(_passes(tokenizer, index, ids[:head], body, room, policy.overlap))
         found: list[list[Part]] = [[] for _ in own]
         for start, end in _spans(text, starts, policy, first + index):
             begin, stop = (int(token) for token in np.searchsorted(starts, (start, end)))
@@ -104,14 +106,14 @@ def late_windows(
     return windows, _means(passes, parts, counts, run)
 
 
-def _passes(tokenizer: Tokenizer, head: Ids, body: Ids, room: int, overlap: int) -> Iterator[Pass]:
-    """Yield the passes over a text; each token of the body counts in one of them."""
+def _passes(tokenizer: Tokenizer, text: int, head: Ids, body: Ids, room: int, overlap: int) -> Iterator[Pass]:
+    """Yield the passes over a text of index `text`; each token of the body counts in one of them."""
     stride, begin = room - overlap, 0
     for first in range(0, max(len(body) - overlap, 1), stride):
         last = min(first + room, len(body))
         end = last if last == len(body) else last - overlap // 2
         ids = np.concatenate([[tokenizer.bos], head, body[first:last], [tokenizer.eos]]).astype(np.int32)
-        yield Pass(ids, 1 + len(head), first, begin, end)
+        yield Pass(text, ids, 1 + len(head), first, begin, end)
         begin = end
 
 

@@ -8,10 +8,11 @@
 | `"chunk"` | one vector per window; windows overlap by 64 tokens |
 | `"mean"` | one vector: the mean of the windows' vectors, weighted by tokens |
 | `Chunk(overlap, pooled)` | `"chunk"`, or with `pooled=True` `"mean"`, with another overlap |
-| `Chunk(late=True)` | late chunking: one vector per window of any text, averaged from the states of one pass |
+| `"late"` | late chunking: one vector per window of any text, averaged from the states of one pass |
+| `Chunk(late=True, tokens, spans)` | `"late"`, with other windows |
 
 The words mean the same in Python, on the command line and over HTTP. Interfaces that return one vector per text
-(`Embedder.encode` and the HTTP APIs) do not offer `"chunk"`.
+(`Embedder.encode` and the HTTP APIs) do not offer `"chunk"` and `"late"`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,12 +40,12 @@ class Chunk:
         pooled: whether the windows' vectors are averaged, weighted by tokens, into one vector per text; otherwise every
             window keeps its own.
         late: whether the model reads up to its full length at once, and the states of its tokens are averaged in windows
-            afterwards, also those of short texts. Only `Embedder.embed` does so.
+            afterwards, also those of short texts.
         tokens: maximum number of tokens of a window with `late`. Windows begin at words, or else between characters as people
             read them, and have about equal sizes.
         spans: with `late`, a function from a text to its windows, in place of `tokens`: (start, end) pairs of character
             positions, in order and without overlap. They need not cover the text. A token belongs to the window in which it
-            begins.
+            begins. Only `Embedder.embed` takes it.
 
     Raises:
         InputError: a number is not an integer or too small, a flag is not a boolean, `spans` is no function, `late` comes with
@@ -72,7 +73,7 @@ class Chunk:
             raise InputError("tokens and spans are those of late chunking: pass late=True with them")
 
 
-OverlongName = Literal["error", "truncate", "truncate_start", "chunk", "mean"]
+OverlongName = Literal["error", "truncate", "truncate_start", "chunk", "mean", "late"]
 Overlong = OverlongName | Chunk
 OVERLONG_NAMES: tuple[OverlongName, ...] = get_args(OverlongName)
 _Policy = Literal["error", "truncate", "truncate_start"] | Chunk
@@ -82,6 +83,7 @@ _POLICIES: dict[str, _Policy] = {
     "truncate_start": "truncate_start",
     "chunk": Chunk(),
     "mean": Chunk(pooled=True),
+    "late": Chunk(late=True),
 }
 # The tokens of a text that is too long are counted up to this many times the limit.
 _COUNTED = 8
@@ -108,7 +110,7 @@ class Window:
 
 
 def policy_of(overlong: Overlong) -> _Policy:
-    """Return the policy for a value of `overlong`: itself, or a `Chunk` for `"chunk"` and `"mean"`.
+    """Return the policy for a value of `overlong`: itself, or a `Chunk` for `"chunk"`, `"mean"` and `"late"`.
 
     Raises:
         InputError: unknown policy.
@@ -119,6 +121,13 @@ def policy_of(overlong: Overlong) -> _Policy:
         return _POLICIES[overlong]
     names = ", ".join(map(repr, OVERLONG_NAMES))
     raise InputError(f"overlong = {shown(overlong)}; expected {names} or a Chunk(overlap, pooled)")
+
+
+def policy_name(policy: _Policy) -> OverlongName:
+    """Return the name of a policy, whatever its numbers are."""
+    if not isinstance(policy, Chunk):
+        return policy
+    return "late" if policy.late else "mean" if policy.pooled else "chunk"
 
 
 def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy) -> None:

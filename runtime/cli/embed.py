@@ -11,9 +11,10 @@ from moembed.cli.common import Subparsers, add_model, add_task, log, open_embedd
 from moembed.cli.corpus import add_options, is_corpus, lower_priority, run_corpus
 from moembed.cli.outputs import FORMATS, STDOUT, format_of, write
 from moembed.cli.stamp import stamp_output
+from moembed.errors import InputError
 from moembed.precision import PRECISIONS
 from moembed.progress import is_terminal, progress
-from moembed.truncation import OVERLONG_NAMES
+from moembed.truncation import LATE_TOKENS, OVERLONG_NAMES, Chunk, Overlong, OverlongName
 
 if TYPE_CHECKING:
     from moembed.corpus.streamed import RecordId, Streamed
@@ -77,7 +78,14 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         choices=OVERLONG_NAMES,
         default="error",
         help="for texts that exceed the model's limit: error (default), truncate or truncate_start (cut off the end or start; "
-        "marked in the output), chunk (one vector per window), mean (mean of the windows' vectors)",
+        "marked in the output), chunk (one vector per window), mean (mean of the windows' vectors); late (late chunking: one "
+        "vector per window of any text, averaged from the states of its tokens)",
+    )
+    parser.add_argument(
+        "--window-tokens",
+        type=int,
+        metavar="N",
+        help=f"most tokens of a window of --overlong late (default: {LATE_TOKENS})",
     )
     add_options(parser)
     add_task(parser, "document")
@@ -87,6 +95,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed the texts and write their vectors."""
+    arguments.overlong = _policy(arguments)
     lower_priority(arguments.nice)
     if is_corpus(arguments):
         return run_corpus(arguments)
@@ -125,6 +134,15 @@ def run(arguments: argparse.Namespace) -> int:
     if truncated:
         log(f"moembed: {truncated} texts were cut to {embedder.max_tokens} tokens; they are marked truncated")
     return 0
+
+
+def _policy(arguments: argparse.Namespace) -> Overlong:
+    name: OverlongName = arguments.overlong
+    if arguments.window_tokens is None:
+        return name
+    if name != "late":
+        raise InputError(f"--window-tokens is for --overlong late; found --overlong {name}: leave one of them out")
+    return Chunk(late=True, tokens=arguments.window_tokens)
 
 
 def _records(arguments: argparse.Namespace) -> "Iterator[Streamed]":

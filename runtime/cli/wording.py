@@ -18,6 +18,7 @@ _OPTIONS = {
     "shard_rows": "--shard-rows",
     "template": "--template",
     "threads": "--threads",
+    "tokens": "--window-tokens",
     "truncate_dim": "--dim",
     "workers": "--workers",
 }

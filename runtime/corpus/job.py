@@ -40,6 +40,7 @@ class ModelOptions:
         precision: as for `Embedder.embed`.
         overlong: name of the policy.
         overlap: overlap of windows in tokens; None where the policy has no windows.
+        window_tokens: most tokens of a window under `late`; None under other policies.
     """
 
     folder: str
@@ -51,12 +52,15 @@ class ModelOptions:
     precision: str
     overlong: str
     overlap: int | None
+    window_tokens: int | None
 
     @property
     def policy(self) -> Overlong:
         """The policy for texts that are too long."""
         if self.overlap is None:
             return self.overlong  # type: ignore[return-value]
+        if self.window_tokens is not None:
+            return Chunk(self.overlap, late=True, tokens=self.window_tokens)
         return Chunk(self.overlap, pooled=self.overlong == "mean")
 
     @property

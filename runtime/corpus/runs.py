@@ -27,7 +27,7 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.inference.cpu import available_cpus
 from moembed.precision import Precision
-from moembed.truncation import Chunk, Overlong, policy_of
+from moembed.truncation import Chunk, Overlong, policy_name, policy_of
 from moembed.version import __version__
 
 _INPUTS = f"{OWN}/inputs.json"
@@ -49,7 +49,7 @@ class Options:
         prompt: text in front of every text.
         dim: width; None for the full one.
         precision: as for `Embedder.embed`.
-        overlong: as for `Embedder.embed`.
+        overlong: as for `Embedder.embed`, but for `spans`, a function, which a run cannot record.
         on_error: `fail` to stop at a row that cannot be used, `skip` to write it to the rejects.
         shard_rows: rows of the input in a shard.
         workers: number of processes.
@@ -236,8 +236,9 @@ def job_of(sources: Sequence[Source], inventory: Inventory, options: Options, en
         prompt=options.prompt,
         dim=options.dim,
         precision=options.precision,
-        overlong=("mean" if policy.pooled else "chunk") if isinstance(policy, Chunk) else policy,
+        overlong=policy_name(policy),
         overlap=policy.overlap if isinstance(policy, Chunk) else None,
+        window_tokens=policy.tokens if isinstance(policy, Chunk) and policy.late else None,
     )
     only = None if options.only_rejects is None else rejected_rows(options.only_rejects, inventory)
     job = Job(

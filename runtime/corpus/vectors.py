@@ -1,6 +1,6 @@
 """Vectors of a block of texts: each distinct text is computed once, and each vector is checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from moembed.embedder import DEFAULT_BATCH_SIZE, Embedder
 from moembed.errors import BundleError, InputError
 from moembed.inference.batching import pad, plan
 from moembed.inference.session import Output
+from moembed.late_chunking import Pass, late_windows
 from moembed.precision import PRECISIONS, Precision, quantize_embeddings
 from moembed.stamps.making import stamp_of
 from moembed.stamps.stamp import Stamp
@@ -68,6 +69,11 @@ class Encoder:
         empty = embedder.encode([], prompt="", precision=precision, truncate_dim=width)
         self.embedder, self._width, self._precision, self._prompt = embedder, width, precision, prompt
         self._policy = policy_of(overlong)
+        if isinstance(self._policy, Chunk) and self._policy.spans is not None:
+            raise InputError(
+                "spans is a function, which neither goes to other processes nor into the record of a run: pass tokens, or use "
+                "Embedder.embed"
+            )
         check_room(embedder.tokenizer, prompt, embedder.max_tokens, self._policy)
         self.stamp: Stamp = stamp_of(embedder, prompt, width, precision, overlong)
         self.dtype, self.stored = empty.dtype, empty.shape[1]
@@ -84,9 +90,8 @@ class Encoder:
             BundleError: the model computes nothing.
         """
         numbers = {text: number for number, text in enumerate(dict.fromkeys(t for t in texts if t is not None))}
-        windows, reasons = self._windows(list(numbers))
-        outputs, failed = self._outputs(windows)
-        reasons |= failed
+        windows, outputs, reasons, computed = self._computed(list(numbers))
+        _check_lengths(windows, outputs, reasons)
         rows, codes, scales = self._finished(windows, outputs, reasons)
         # Rows of each distinct text, and then of each text.
         of_text: list[list[int]] = [[] for _ in numbers]
@@ -119,8 +124,29 @@ class Encoder:
                 for at, text in enumerate(texts)
                 if text is not None and numbers[text] in reasons
             },
-            computed=sum(len(window.ids) for window in windows),
+            computed=computed,
         )
+
+    def _computed(self, texts: list[str]) -> tuple[list[Window], NDArray[np.float32], dict[int, str], int]:
+        """Return windows, the model's vector of each, reasons of texts that have none, and the number of computed tokens."""
+        model, policy, computed = self.embedder, self._policy, 0
+        if not isinstance(policy, Chunk) or not policy.late:
+            windows, reasons = self._windows(texts)
+            outputs = np.zeros((len(windows), model.dim), np.float32)
+            for indices, found in self._batches(Output.EMBEDDING, windows, reasons):
+                outputs[indices] = found
+            return windows, outputs, reasons, sum(len(window.ids) for window in windows)
+        reasons = {}
+
+        def run(passes: Sequence[Pass]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+            nonlocal computed
+            computed = sum(len(one.ids) for one in passes)
+            yield from self._batches(Output.TOKENS, passes, reasons)
+
+        windows, outputs = late_windows(
+            model.tokenizer, texts, prompt=self._prompt, limit=model.max_tokens, policy=policy, run=run
+        )
+        return windows, outputs, reasons, computed
 
     def _windows(self, texts: list[str]) -> tuple[list[Window], dict[int, str]]:
         model = self.embedder
@@ -142,34 +168,48 @@ class Encoder:
             "vector per window, or mean for their mean"
         )
 
-    def _outputs(self, windows: list[Window]) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return the model's vectors of windows, and the reasons of texts for which it has none."""
-        model = self.embedder
-        outputs = np.zeros((len(windows), model.dim), np.float32)
-        failed: dict[int, str] = {}
-        for indices in plan([len(window.ids) for window in windows], batch_size=DEFAULT_BATCH_SIZE):
-            try:
-                outputs[indices] = self._run([windows[i] for i in indices])
-            except BundleError:
-                problems = {}
-                for i in indices:  # one text must not cost the others theirs
-                    try:
-                        outputs[i] = self._run([windows[i]])[0]
-                    except BundleError as error:
-                        problems[windows[i].text] = f"the model failed on the text: {error}"
-                if len(problems) == len(indices):
-                    raise
-                failed |= problems
-        lengths = np.sqrt(np.square(outputs, dtype=np.float64).sum(axis=1))
-        with np.errstate(invalid="ignore"):
-            wrong = ~(np.abs(lengths - 1) <= _TOLERANCE)
-        for i in np.flatnonzero(wrong).tolist():
-            failed.setdefault(windows[i].text, f"the model's vector has the length {lengths[i]:.4g}; expected 1")
-        return outputs, failed
+    def _batches(
+        self, output: Output, rows: Sequence[Window | Pass], failed: dict[int, str]
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Yield the indices of each batch of rows with the model's output; zeros for a row on which the model fails.
 
-    def _run(self, windows: list[Window]) -> NDArray[np.float32]:
-        ids, mask = pad([window.ids for window in windows], self.embedder.tokenizer.pad)
-        return self.embedder.session.run(Output.EMBEDDING, ids, mask)
+        Args:
+            output: what the model returns.
+            rows: rows of model calls.
+            failed: takes the reasons of texts on which the model fails.
+
+        Raises:
+            BundleError: the model fails on all rows of a batch.
+        """
+        for indices in plan([len(row.ids) for row in rows], batch_size=DEFAULT_BATCH_SIZE):
+            batch = [rows[i] for i in indices]
+            try:
+                found = self._run(output, batch)
+            except BundleError:
+                found = self._one_by_one(output, batch, failed)
+            yield indices, found
+
+    def _one_by_one(
+        self, output: Output, batch: Sequence[Window | Pass], failed: dict[int, str]
+    ) -> NDArray[np.float32]:
+        """Return the output of a batch on which the model failed: one text must not cost the others theirs."""
+        dim, longest, errors = self.embedder.dim, max(len(row.ids) for row in batch), list[BundleError]()
+        outputs = np.zeros((len(batch), longest, dim) if output is Output.TOKENS else (len(batch), dim), np.float32)
+        for row, place in zip(batch, outputs, strict=True):
+            try:
+                (found,) = self._run(output, [row])
+            except BundleError as error:
+                errors.append(error)
+                failed[row.text] = f"the model failed on the text: {error}"
+            else:
+                place[: len(found)] = found
+        if len(errors) == len(batch):
+            raise errors[-1]
+        return outputs
+
+    def _run(self, output: Output, rows: Sequence[Window | Pass]) -> NDArray[np.float32]:
+        ids, mask = pad([row.ids for row in rows], self.embedder.tokenizer.pad)
+        return self.embedder.session.run(output, ids, mask)
 
     def _finished(
         self, windows: list[Window], outputs: NDArray[np.float32], reasons: dict[int, str]
@@ -198,3 +238,12 @@ class Encoder:
         except InputError as error:  # all are finite and of length 1
             raise BundleError(f"the model's vectors cannot be stored as {self._precision}: {error}") from error
         return rows, codes, scales
+
+
+def _check_lengths(windows: list[Window], outputs: NDArray[np.float32], reasons: dict[int, str]) -> None:
+    """Add a reason for each text with a vector `[hidden]` that has not the length 1."""
+    lengths = np.sqrt(np.square(outputs, dtype=np.float64).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(lengths - 1) <= _TOLERANCE)
+    for i in np.flatnonzero(wrong).tolist():
+        reasons.setdefault(windows[i].text, f"the model's vector has the length {lengths[i]:.4g}; expected 1")

@@ -21,7 +21,7 @@ from moembed.errors import BundleError, InputError, extra, shown
 from moembed.inference.cpu import available_cpus
 from moembed.precision import PRECISIONS, Precision
 from moembed.stamps.stamp import KEY, Stamp, differences
-from moembed.truncation import Chunk, Overlong, policy_of
+from moembed.truncation import Chunk, Overlong, policy_name, policy_of
 
 _READ_ROWS = 512
 _BLOCK_ROWS, _BLOCK_CHARACTERS = 4096, 1 << 20
@@ -81,8 +81,8 @@ class BatchOptions:
         policy = policy_of(self.overlong)
         if isinstance(policy, Chunk) and not policy.pooled:
             raise InputError(
-                "overlong = chunk gives several vectors per row, and a batch has as many rows out as in: pass overlong='mean', "
-                "or use moembed embed"
+                f"overlong = {policy_name(policy)} gives several vectors per row, and a batch has as many rows out as in: pass "
+                "overlong='mean', or use moembed embed"
             )
         one_of("precision", self.precision, PRECISIONS)
         for name in ("field", "into"):

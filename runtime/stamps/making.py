@@ -9,7 +9,7 @@ from moembed.inference.cpu import cpu_name
 from moembed.inference.kernels import PORTABLE
 from moembed.precision import PRECISIONS, Precision, shares_scale
 from moembed.stamps.stamp import Stamp
-from moembed.truncation import Chunk, Overlong, policy_of
+from moembed.truncation import Chunk, Overlong, policy_name, policy_of
 from moembed.version import __version__
 
 # Recipes whose bundles compute no large product in floats. A product of floats depends on the processor.
@@ -89,8 +89,8 @@ def overlong_name(overlong: Overlong) -> str:
     if policy.late:
         by = policy.spans
         windows = f"tokens {policy.tokens}" if by is None else f"spans by {_function_name(by)}"
-        return f"late, overlap {policy.overlap}, {windows}"
-    name = "mean" if policy.pooled else "chunk"
+        return f"{policy_name(policy)}, overlap {policy.overlap}, {windows}"
+    name = policy_name(policy)
     return name if policy.overlap == Chunk().overlap else f"{name}, overlap {policy.overlap}"
 
 

@@ -24,7 +24,7 @@ TOKENS = (128, 480)  # of a text, prompt included
 PROCESSES = (1, 2)
 # Assumptions of the plan, which the page names.
 TEXT_TOKENS, TEXT_BYTES, NODE_CORES, NODES, FOUND_SHARE = 200, 800, 32, {10**9: 10, 10**11: 1000}, 0.8
-_BATCH, _COUNT = 128, 1024
+_BATCH_TOKENS, _COUNT = 1 << 14, 1024
 _PRECISIONS = {
     "float32": (4, 0),
     "float16": (2, 0),
@@ -53,15 +53,16 @@ def work() -> None:
     embedder = Embedder.from_pretrained(task["model"], threads=1, spin=False)
     texts = texts_of(task["tokens"], embedder)
     counts = embedder.count_tokens(texts, prompt=embedder.prompt_for("document"))
-    embedder.encode_document(texts[:_BATCH])
+    batch = max(_BATCH_TOKENS // task["tokens"], 1)
+    embedder.encode_document(texts[:batch])
     print("ready", flush=True)
     sys.stdin.readline()
     start, computed, first = time.perf_counter(), 0, 0
     while time.perf_counter() - start < task["seconds"]:
-        part = slice(first, first + _BATCH)
+        part = slice(first, first + batch)
         embedder.encode_document(texts[part])
         computed += sum(counts[part])
-        first = 0 if first + _BATCH >= len(texts) else first + _BATCH
+        first = 0 if first + batch >= len(texts) else first + batch
     mean = sum(counts) / len(counts)
     print(json.dumps({"rate": computed / (time.perf_counter() - start), "tokens": mean}), flush=True)
 

@@ -1,22 +1,29 @@
-"""Three ways to embed a column in Spark: seconds, rows that were computed, and nulls. `python tests/benchmarks/spark_udfs.py`.
+"""Three ways to embed a column in Spark: seconds, texts that reach Python, and null vectors.
 
-`mapInArrow` is what `moembed.integrations.spark.embed_udf` uses. Each way is warmed up, then measured with one action on a frame
-that uses the vector in two columns and a filter.
+    python tests/benchmarks/spark_udfs.py --publish
+
+`mapInArrow` is what `moembed.integrations.spark.embed_udf` uses. Each way is warmed up. Then each in turn is measured with one
+action on a frame that uses the vector in two columns and a filter; the median of the rounds counts. `--publish` writes the table
+into docs/scale.md.
 """
 
 import argparse
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from blocks import ROOT, Block
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.types import ArrayType, FloatType
 
 from moembed.integrations.batches import open_model
 from moembed.integrations.spark import embed_udf
+
+TABLE = Block(ROOT / "docs" / "scale.md", "ways", "python tests/benchmarks/spark_udfs.py --publish")
 
 
 def ways(counter: Any) -> dict[str, Callable[[Any], Any]]:
@@ -51,36 +58,65 @@ def ways(counter: Any) -> dict[str, Callable[[Any], Any]]:
         return frame.mapInArrow(count, frame.schema).transform(embed_udf())
 
     return {
-        "mapInArrow": counted,
+        "mapInArrow (`embed_udf`)": counted,
         "pandas_udf": lambda frame: frame.withColumn("embedding", with_pandas("text")),
         "predict_batch_udf": lambda frame: frame.withColumn("embedding", batches("text")),
     }
 
 
+def measured(add: Callable[[Any], Any], frame: Any, counter: Any) -> tuple[float, int, int]:
+    """Return the seconds of an action that uses the vector, the texts that reached Python, and the null vectors."""
+    before, start = counter.value, time.perf_counter()
+    made = add(frame)
+    used = made.withColumn("a", f.col("embedding")[0]).withColumn("b", f.col("embedding")[1])
+    found = used.filter(f.col("a").isNull() | (f.col("a") > -2)).collect()
+    seconds = time.perf_counter() - start
+    return seconds, counter.value - before, sum(row.embedding is None for row in found)
+
+
+def table(rows: int, results: dict[str, list[tuple[float, int, int]]]) -> str:
+    """Return the table of the rounds of each way."""
+    lines = [
+        f"{rows:,} rows, one of ten without a text, 2 workers, median of {len(next(iter(results.values())))} rounds.",
+        "",
+        "| way | seconds | texts that reach Python | null vectors |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, rounds in results.items():
+        _, texts, nulls = rounds[0]
+        seconds = statistics.median(one[0] for one in rounds)
+        lines.append(f"| {name} | {seconds:.1f} | {texts:,} | {nulls:,} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Measure each way, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1000)
-    rows = parser.parse_args().rows
+    """Measure each way, print the table, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--publish", action="store_true", help="rewrite docs/scale.md")
+    options = parser.parse_args()
     os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    texts = [(row, None if row % 10 == 3 else f"text {row}" + " with some more words" * 8) for row in range(rows)]
+    texts = [
+        (row, None if row % 10 == 3 else f"text {row}" + " with some more words" * 8) for row in range(options.rows)
+    ]
     frame = spark.createDataFrame(texts, "id long, text string").repartition(4).cache()
     frame.count()
-    print("| way | seconds | texts that reach Python | null vectors |\n|---|---|---|---|")
     counter = spark.sparkContext.accumulator(0)
-    for name, add in ways(counter).items():
-        made = add(frame)
-        made.limit(10).collect()
-        before, start = counter.value, time.perf_counter()
-        used = made.withColumn("a", f.col("embedding")[0]).withColumn("b", f.col("embedding")[1])
-        found = used.filter(f.col("a").isNull() | (f.col("a") > -2)).collect()
-        nulls = sum(row.embedding is None for row in found)
-        print(
-            f"| {name} | {time.perf_counter() - start:.1f} | {counter.value - before} of {rows} | {nulls} |", flush=True
-        )
+    added = ways(counter)
+    for add in added.values():
+        add(frame).limit(10).collect()
+    results: dict[str, list[tuple[float, int, int]]] = {name: [] for name in added}
+    for _ in range(options.rounds):
+        for name, add in added.items():
+            results[name].append(measured(add, frame, counter))
     spark.stop()
+    found = table(options.rows, results)
+    print(found)
+    if options.publish:
+        TABLE.write(found)
 
 
 if __name__ == "__main__":

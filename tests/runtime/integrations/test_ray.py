@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from moembed import Chunk
 from moembed.errors import EngineWarning, InputError, MoembedError
 from moembed.integrations import ray_shards
 from moembed.integrations.ray import EmbedBatches, embed_dataset
 from moembed.integrations.ray_shards import RayShards
 from moembed.stamps.stamp import KEY
+from support.mappings import LINUX, check_shared, mapping_reader
 from support.shared_runs import ROWS, SHARD_ROWS, content, indices, run, write_corpus
 
 pytestmark = pytest.mark.engines
@@ -88,6 +90,14 @@ def test_a_node_killed_in_the_middle_loses_and_doubles_nothing(corpus, local, tm
     assert at_the_kill[0] < SHARDS
     assert indices(output) == list(range(ROWS))
     assert content(output) == local
+
+
+def test_late_chunks_have_the_bytes_of_a_local_run_too(tmp_path, shards, model):
+    few = write_corpus(tmp_path / "corpus", rows=2 * SHARD_ROWS, length=15)
+    policy = Chunk(late=True, tokens=32)
+    run(few, tmp_path / "local", model, overlong=policy)
+    run(few, tmp_path / "out", model, shards, overlong=policy)
+    assert content(tmp_path / "out") == content(tmp_path / "local")
 
 
 def test_a_worker_that_dies_before_it_reports_costs_nothing(corpus, local, tmp_path, shards, model, monkeypatch):
@@ -203,6 +213,7 @@ def test_relative_paths_mean_those_of_the_command(corpus, local, tmp_path, nodes
 
 def counted():
     """Return a subclass that tells of its process; of a function, so that Ray sends the class itself."""
+    mapped = mapping_reader()
 
     class Counted(EmbedBatches):
         def __call__(self, batch):
@@ -211,7 +222,7 @@ def counted():
             table = super().__call__(batch)
             for name, value in (("pid", os.getpid()), ("openings", openings()), ("threads", self.threads)):
                 table = table.append_column(name, pa.array([value] * table.num_rows, pa.int64()))
-            return table
+            return table.append_column("weights", pa.array([mapped(".onnx_data")] * table.num_rows, pa.string()))
 
     return Counted
 
@@ -237,8 +248,9 @@ def test_vectors_stay_beside_their_ids(corpus, tmp_path, connected, model):
     assert np.array_equal(found, model.encode_document([given[name] for name in fine]))
 
 
-def test_a_file_of_one_block_is_shared_by_actors_that_open_the_model_once(corpus, connected):
-    dataset = ray.data.read_parquet(str(corpus / "b.parquet"), columns=["text"])
+def test_a_file_of_one_block_is_shared_by_actors_that_open_the_model_once(corpus, connected, model):
+    """The actors of this machine have the weights in memory once: they map one file, and copy no page of it."""
+    dataset = ray.data.read_parquet(str(corpus / "b.parquet")).select_columns(["text"])
     dataset = dataset.repartition(target_num_rows_per_block=20)
     pool = ray.data.ActorPoolStrategy(size=2)
     made = dataset.map_batches(counted(), batch_format="pyarrow", batch_size=None, compute=pool, num_cpus=1)
@@ -247,6 +259,9 @@ def test_a_file_of_one_block_is_shared_by_actors_that_open_the_model_once(corpus
     assert len({row["pid"] for row in rows}) == 2
     assert {row["openings"] for row in rows} == {1}
     assert {row["threads"] for row in rows} == {1}
+    (weights,) = model.bundle.folder.glob("onnx/*.onnx_data")
+    if LINUX:
+        check_shared({row["weights"] for row in rows}, weights)
 
 
 def test_empty_datasets_and_datasets_without_a_good_row(connected):

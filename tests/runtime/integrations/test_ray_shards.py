@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from moembed.errors import BundleError, InputError, OutputError
+from moembed.integrations import ray_shards
 from moembed.integrations.ray_shards import RayShards, compute_shard
 from support.shared_runs import SHARD_ROWS, content, run, write_corpus
 
@@ -48,6 +49,33 @@ def test_another_attempt_of_a_finished_shard_computes_nothing(given, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert compute_shard(given.to_json(), BUILT_IN, 1) == (first, 0)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_an_attempt_that_ends_after_the_run_changes_no_byte(corpus, tmp_path, model, monkeypatch):
+    """A node that was given up wakes and goes on: it began before the shard was finished, and puts it in place again."""
+    jobs = []
+
+    def compute(job, shards, advance, done):
+        jobs.append(job)
+        in_turn(job, shards, advance, done)
+
+    run(corpus, tmp_path / "out", model, compute)
+    before = content(tmp_path / "out")
+    monkeypatch.setattr(ray_shards, "finished", lambda *_: None)
+    counts, tokens = compute_shard(jobs[0].to_json(), BUILT_IN, 1)
+    assert tokens > SHARD_ROWS
+    assert counts.rows == SHARD_ROWS
+    assert content(tmp_path / "out") == before
+    assert not list((tmp_path / "out" / "_moembed" / "partial").iterdir())
+    again = run(corpus, tmp_path / "out", model)
+    assert (again.made, again.kept) == ((), (0, 1, 2))
+
+
+def test_tasks_write_late_chunks_too(corpus, tmp_path, model):
+    run(corpus, tmp_path / "local", model, overlong="late")
+    other = run(corpus, tmp_path / "other", model, in_turn, overlong="late")
+    assert other.counts.rejects == 2, "only null texts"
+    assert content(tmp_path / "other") == content(tmp_path / "local")
 
 
 def test_attempts_at_the_same_time_leave_one_shard(corpus, given, tmp_path, model):

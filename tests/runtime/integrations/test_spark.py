@@ -10,6 +10,7 @@ import pytest
 from moembed.errors import InputError
 from moembed.integrations.batches import BatchOptions
 from moembed.integrations.spark import _Partition, embed_udf
+from support.mappings import check_shared, mapping_reader, on_linux
 
 pytestmark = pytest.mark.engines
 pytest.importorskip("pyspark")
@@ -77,13 +78,13 @@ def test_a_vector_that_is_used_three_times_is_computed_once(spark):
 
 
 def in_worker(options, tell):
-    """Return a function for mapInArrow that embeds, and yields the row that `tell()` returns, of the same process."""
+    """Return a function for mapInArrow that embeds, and yields what `tell()` returns for each row, and the process."""
 
     def told(batches):
         import os
 
         for batch in _Partition(options)(batches):
-            columns = [pa.array([value] * batch.num_rows, pa.int64()) for value in (os.getpid(), tell())]
+            columns = [pa.array([value] * batch.num_rows) for value in (os.getpid(), tell())]
             yield pa.RecordBatch.from_arrays(columns, names=["pid", "told"])
 
     return told
@@ -101,6 +102,17 @@ def test_a_python_worker_opens_the_model_once(spark):
     assert len(rows) == 120
     assert {row.told for row in rows} == {1}, "partitions of a worker share the model"
     assert len({row.pid for row in rows}) <= 2
+
+
+@on_linux
+def test_python_workers_have_the_weights_in_memory_once(spark, model):
+    mapped = mapping_reader()
+    frame = frame_of(spark, [f"text {row}" for row in range(60)], 6)
+    told = in_worker(BatchOptions(truncate_dim=64), lambda: mapped(".onnx_data"))
+    rows = frame.mapInArrow(told, "pid long, told string").collect()
+    assert len({row.pid for row in rows}) == 2
+    (weights,) = model.bundle.folder.glob("onnx/*.onnx_data")
+    check_shared({row.told for row in rows}, weights)
 
 
 def test_integers_and_cuts(spark, model):

@@ -1,0 +1,20 @@
+"""The table of ways to embed in Spark: its form, and that the page has it."""
+
+import pytest
+
+pytest.importorskip("pyspark")
+
+import spark_udfs
+
+
+def test_the_median_counts():
+    rounds = {"a way": [(9.0, 30, 3), (1.0, 30, 3), (2.04, 30, 3)]}
+    lines = spark_udfs.table(1000, rounds).splitlines()
+    assert "1,000 rows" in lines[0]
+    assert "median of 3 rounds" in lines[0]
+    assert lines[-1] == "| a way | 2.0 | 30 | 3 |"
+
+
+def test_the_page_has_the_table():
+    shown = spark_udfs.TABLE.shown()
+    assert shown == "" or "| predict_batch_udf |" in shown
