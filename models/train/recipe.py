@@ -117,6 +117,7 @@ class ProjectionRecipe:
         pair_temperature: of the similarities of queries and documents.
         margin: see `pairs.hard_negatives`.
         zeroed_outputs: outputs that a release sets to 0, because they are almost the same in every text.
+        whitening: share by which a release evens out the variance of the others; 1 makes it the same in all directions.
     """
 
     learning_rate: float
@@ -128,6 +129,7 @@ class ProjectionRecipe:
     pair_temperature: float
     margin: float
     zeroed_outputs: tuple[int, ...] = ()
+    whitening: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

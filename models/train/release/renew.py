@@ -1,55 +1,59 @@
-"""Renewal of the built-in bundle from its own integers: the operators of this version, and the recipe's zeroed outputs.
+"""Renewal of the built-in bundle from its own integers: the operators of this version, and the outputs that the recipe asks for.
 
 The fp32 checkpoint that it was made from is not kept. So the certificate compares with the fp32 bundle of the values that the
 integers stand for. The command writes that one to its work folder, and anybody can write it again:
 
     python -m moembed.train.release.renew --data EVALUATION_SETS --work build
+
+Where the outputs are not whitened yet as the recipe asks, it needs training texts as well (`--texts`), and writes the integers of
+the projection again.
 """
 
 import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Reference
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.embedder import Embedder
+from moembed.errors import InputError
 from moembed.evaluation.certify import certify_sets
 from moembed.export.functions import functions
 from moembed.export.pipeline import export
-from moembed.export.writer import writing_bundle
+from moembed.export.writer import write_graph, writing_bundle
 from moembed.files.paths import replacing_folder
 from moembed.models.locate import locate
-from moembed.models.roles import Kind
 from moembed.models.weights import WEIGHTS_FILE
 from moembed.quantize.dequantize import dequantize
 from moembed.quantize.functions import int8_functions
 from moembed.quantize.fuse import finish
-from moembed.quantize.layout import pack, unpack
+from moembed.quantize.layout import pack, quantize_rows, unpack
 from moembed.quantize.piece import initializer_array
 from moembed.quantize.pipeline import GRAPH, read_model
 from moembed.quantize.recipe import load_recipe as load_quantization
-from moembed.quantize.rewrite import integers_name
+from moembed.quantize.rewrite import integers_name, scale_name
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.train.recipe import Recipe, load_recipe
 from moembed.train.release import card
-from moembed.train.release.zeroed import zero_outputs
+from moembed.train.release.ship import covariance_of
+from moembed.train.release.whitening import BIAS, WEIGHT, is_whitened, whiten
 from moembed.verify.parity import graph_runner
 from moembed.verify.probes import probe_ids
 
 Log = Callable[[str], None]
 
 
-def renew(bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: Path, log: Log) -> Bundle:
+def renew(
+    bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: Path, log: Log, texts: Sequence[Path] = ()
+) -> Bundle:
     """Write the bundle and the figures of its card again; both are replaced when everything has succeeded.
 
     A run that was interrupted keeps the figures that it had, if the same command gives the same files.
@@ -61,19 +65,21 @@ def renew(bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: P
         work: folder for intermediate results.
         card_dir: folder of the card.
         log: called with progress.
+        texts: training texts; needed if the outputs are not whitened yet.
 
     Returns:
         The new bundle in its place.
 
     Raises:
-        InputError: a set is missing, or the recipe does not fit the bundle.
+        InputError: a set or the texts are missing, or the recipe does not fit the bundle.
         OutputError: a file cannot be written.
         VerificationError: the new graph is too far from the fp32 bundle.
     """
-    name, outputs, out = bundle.manifest.name, recipe.projection.zeroed_outputs, work / f"{bundle.manifest.name}-int8"
+    name, out = bundle.manifest.name, work / f"{bundle.manifest.name}-int8"
     before = read_manifest(out) if (out / MANIFEST_FILE).exists() else None
-    fp32 = _fp32_bundle(bundle, outputs, work / name, work / f"{name}-fp32", log)
-    int8 = _int8_bundle(bundle, outputs, fp32, out, log)
+    integers = _whitened(bundle, recipe, texts, work / f"{name}-whitened", log)
+    fp32 = _fp32_bundle(bundle, integers, work / name, work / f"{name}-fp32", log)
+    int8 = _int8_bundle(bundle, integers, fp32, out, log)
     if before and before.files == int8.manifest.files:  # a run that was interrupted: its figures hold
         certificate = replace(int8.manifest.certificate, quality=before.certificate.quality)
         (out / MANIFEST_FILE).write_text(replace(int8.manifest, certificate=certificate).to_json(), "utf-8")
@@ -86,10 +92,37 @@ def renew(bundle: Bundle, recipe: Recipe, *, data: Path, work: Path, card_dir: P
     return Bundle.open(bundle.folder)
 
 
-def _fp32_bundle(bundle: Bundle, outputs: tuple[int, ...], checkpoint: Path, out: Path, log: Log) -> Bundle:
+def _whitened(bundle: Bundle, recipe: Recipe, texts: Sequence[Path], out: Path, log: Log) -> Path:
+    """Return a folder with `config.json` and the graph of the bundle with whitened outputs: its own, or one made in `out`."""
+    projection = recipe.projection
+    if not (projection.zeroed_outputs or projection.whitening):
+        return bundle.folder
+    model = read_model(bundle.graph)
+    names = (integers_name(WEIGHT), scale_name(WEIGHT), BIAS)
+    if any(name not in model.graph.initializers for name in names):
+        raise InputError(f"the recipe has zeroed_outputs, but {bundle.folder} has no {WEIGHT}: correct the recipe")
+    integers, scales, bias = (initializer_array(model.graph.initializers[name]).copy() for name in names)
+    weight = unpack(integers) * scales[:, None]
+    if is_whitened(weight, bias, projection):
+        return bundle.folder
+    if not texts:
+        raise InputError(
+            f"the outputs of {bundle.folder} are not whitened yet: pass training texts with --texts, which show their covariance"
+        )
+    log(f"moembed: whitening the outputs of {bundle.folder}")
+    weight, bias = whiten(weight, bias, projection, covariance_of(bundle, texts, recipe))
+    integers, scales = quantize_rows(weight)
+    for name, array in zip(names, (pack(integers), scales, bias), strict=True):
+        model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    with replacing_folder(out) as partial:
+        shutil.copyfile(bundle.folder / "config.json", partial / "config.json")
+        write_graph(model, partial / GRAPH, {})
+    return out
+
+
+def _fp32_bundle(bundle: Bundle, integers: Path, checkpoint: Path, out: Path, log: Log) -> Bundle:
     """Write the values of the integers as a checkpoint in float32, and export it."""
-    parameters = dequantize(bundle.folder)
-    zero_outputs(parameters, outputs)
+    parameters = dequantize(integers)
     with replacing_folder(checkpoint) as partial:
         for file in bundle.manifest.files:
             if not file.startswith("onnx/"):
@@ -101,11 +134,10 @@ def _fp32_bundle(bundle: Bundle, outputs: tuple[int, ...], checkpoint: Path, out
     return export(locate(checkpoint), out, force=True, log=log)
 
 
-def _int8_bundle(bundle: Bundle, outputs: tuple[int, ...], fp32: Bundle, out: Path, log: Log) -> Bundle:
-    """Write the bundle's graph with this version's operators, and compare it with the fp32 bundle."""
+def _int8_bundle(bundle: Bundle, integers: Path, fp32: Bundle, out: Path, log: Log) -> Bundle:
+    """Write the graph of the integers with this version's operators, and compare it with the fp32 bundle."""
     manifest, settings = bundle.manifest, load_quantization(bundle.manifest.recipe)
-    model = read_model(bundle.graph)
-    _zero_outputs(model, outputs)
+    model = read_model(integers / GRAPH)
     bodies = [*functions(manifest.num_experts), *int8_functions(manifest.num_experts)]
     finish(model, bodies, integer_attention=settings.attention == "integer")
     with writing_bundle(out, GRAPH, log) as writer:
@@ -125,19 +157,6 @@ def _int8_bundle(bundle: Bundle, outputs: tuple[int, ...], fp32: Bundle, out: Pa
     return Bundle.open(out)
 
 
-def _zero_outputs(model: ir.Model, outputs: tuple[int, ...]) -> None:
-    weight = model.graph.initializers[integers_name(Kind.PROJECTION.value)]
-    bias = model.graph.initializers[Kind.PROJECTION_BIAS.value]
-    parameters = {Kind.PROJECTION.value: unpack(_array(weight)), Kind.PROJECTION_BIAS.value: _array(bias)}
-    zero_outputs(parameters, outputs)
-    weight.const_value = ir.tensor(pack(parameters[Kind.PROJECTION.value]), name=weight.name)
-    bias.const_value = ir.tensor(parameters[Kind.PROJECTION_BIAS.value], name=bias.name)
-
-
-def _array(value: ir.Value) -> NDArray[Any]:
-    return initializer_array(value).copy()  # it is mapped, and read-only
-
-
 def _log(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
@@ -147,6 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of the evaluation sets")
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="folder for intermediate results")
+    parser.add_argument(
+        "--texts", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of training texts"
+    )
     parser.add_argument("--bundle", type=Path, default=Path("runtime/default"), help="(default: %(default)s)")
     parser.add_argument("--recipe", default="default", help="that it was trained by (default: %(default)s)")
     parser.add_argument("--card", type=Path, default=Path("models"), help="folder of the card (default: %(default)s)")
@@ -158,6 +180,7 @@ def main() -> None:
         work=chosen.work,
         card_dir=chosen.card,
         log=_log,
+        texts=chosen.texts,
     )
     _log(f"{renewed.manifest.name}, {renewed.manifest.recipe}, {renewed.size / 1e6:.1f} MB")
 

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from moembed.bundle.bundle import Bundle
@@ -21,9 +23,10 @@ from moembed.quantize.pipeline import quantize
 from moembed.train.data import corpus
 from moembed.train.recipe import Prompts, Recipe
 from moembed.train.release import card
-from moembed.train.release.zeroed import zero_outputs_of_checkpoint
+from moembed.train.release.whitening import checkpoint_is_whitened, output_covariance, whiten_checkpoint
 
 MAX_BYTES = 40_000_000  # of the bundle, tokenizer included
+COVARIANCE_TOKENS = 200_000  # of the texts that the covariance of the outputs is estimated from
 
 
 def ship(
@@ -42,7 +45,7 @@ def ship(
 
     Args:
         checkpoint: a checkpoint of `moembed train`; its recipe names the model.
-        texts: training texts; some of them calibrate the INT8 bundle, and expert loads are measured on some.
+        texts: training texts; samples of them calibrate the INT8 bundle, even out the outputs, and show the loads of experts.
         data: folder of the evaluation sets.
         sets: names of the evaluation sets.
         quantization: recipe of `moembed quantize`.
@@ -84,9 +87,14 @@ def _build(
         shutil.copytree(checkpoint, named, dirs_exist_ok=True)  # a bundle has the name of its checkpoint's folder
     except OSError as error:
         raise OutputError(f"cannot copy {checkpoint} to {named}: {error}") from error
-    zero_outputs_of_checkpoint(named, recipe.projection.zeroed_outputs)
     fp32 = export(locate(named), work / f"{recipe.name}-fp32", force=True, log=log)
-    calibration = _calibration_texts(named, texts, recipe)
+    if not checkpoint_is_whitened(named, recipe.projection):
+        whiten_checkpoint(named, recipe.projection, covariance_of(fp32, texts, recipe))
+        fp32 = export(locate(named), work / f"{recipe.name}-fp32", force=True, log=log)
+    sampled = _sample(named, texts, recipe, Prompts(query="", passage=""), MAX_TOKENS)
+    calibration = [
+        " ".join(encoded.text.split()) for encoded in sampled
+    ]  # on one line each, as the texts of `quantize`
     out = work / f"{recipe.name}-int8"
     int8 = quantize(fp32, out, recipe=quantization, calibration=calibration, force=True, log=log)
     if int8.size > MAX_BYTES:
@@ -94,16 +102,25 @@ def _build(
     return named, fp32, int8
 
 
-def _calibration_texts(checkpoint: Path, texts: Sequence[Path], recipe: Recipe) -> list[str]:
-    """Sample training texts for calibration, without prompts and line breaks, in the same way as training samples them."""
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    train, _ = corpus.read_texts(texts, Prompts(query="", passage=""), recipe.data.validation_share)
-    sampled = corpus.sample(
+def covariance_of(bundle: Bundle, texts: Sequence[Path], recipe: Recipe) -> NDArray[np.float64]:
+    """Return the covariance `[hidden, hidden]` of a bundle's outputs on a sample of its training texts.
+
+    Raises:
+        InputError: a file cannot be read, or holds no training texts.
+    """
+    embedder = Embedder(bundle)
+    sampled = _sample(bundle.folder, texts, recipe, recipe.prompts, COVARIANCE_TOKENS)
+    return output_covariance(embedder, [text for text, ids in sampled if len(ids) <= embedder.max_tokens])
+
+
+def _sample(folder: Path, texts: Sequence[Path], recipe: Recipe, prompts: Prompts, tokens: int) -> list[corpus.Encoded]:
+    """Sample training texts in the same way as training samples them, for the tokenizer of a folder."""
+    train, _ = corpus.read_texts(texts, prompts, recipe.data.validation_share)
+    return corpus.sample(
         train,
-        tokenizer,
-        tokens=MAX_TOKENS,
+        Tokenizer.from_file(str(folder / "tokenizer.json")),
+        tokens=tokens,
         alpha=recipe.data.language_alpha,
         weights=recipe.data.language_weights,
         seed=recipe.seed,
     )
-    return [" ".join(encoded.text.split()) for encoded in sampled]
