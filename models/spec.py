@@ -10,6 +10,7 @@ from moembed.errors import CheckpointError, shown
 from moembed.files.records import Positive, Sha256, read_toml
 from moembed.models.config import NomicMoeConfig
 from moembed.models.examples import Examples
+from moembed.models.published import PublishedFigure
 from moembed.models.sentence_transformers import read_json
 from moembed.models.weights import WEIGHTS_FILE
 
@@ -28,6 +29,7 @@ class ModelSpec:
         revision: pinned commit, or None.
         sha256: file name -> expected digest; empty for a model that is not pinned.
         examples: numbers that others published for these weights.
+        published: quality that others published for these weights.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ModelSpec:
     revision: str | None = None
     sha256: dict[str, Sha256] = field(default_factory=dict)
     examples: Examples = field(default_factory=Examples)
+    published: tuple[PublishedFigure, ...] = ()
 
 
 @cache
@@ -67,6 +70,16 @@ def published_examples(weights_sha256: str) -> Examples:
     """Return the published examples of the known model that has these weights; none for other weights."""
     known = (spec.examples for spec in known_specs() if spec.sha256.get(WEIGHTS_FILE) == weights_sha256)
     return next(known, Examples())
+
+
+def published_figures(repo: str | None, weights_sha256: str) -> tuple[PublishedFigure, ...]:
+    """Return the figures published for the known model of a hub name or of these weights; none for other models."""
+    known = (
+        spec.published
+        for spec in known_specs()
+        if spec.sha256.get(WEIGHTS_FILE) == weights_sha256 or (repo is not None and spec.repo == repo)
+    )
+    return next(known, ())
 
 
 def known_names() -> list[str]:

@@ -18,12 +18,13 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 Subparsers = argparse._SubParsersAction  # argparse has no public name for this type
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that select a model."""
+def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the arguments that select a model, or `several`: `model` is a list then."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m",
         "--model",
+        action="append" if several else "store",
         metavar="NAME",
         help="hub name, bundle folder or checkpoint folder (default: the built-in model); a model that is not converted yet is "
         "downloaded and converted, which needs the extra 'convert'",

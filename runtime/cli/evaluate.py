@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moembed.cli.common import Subparsers, add_model, emit, log, open_embedder
+from moembed.cli.comparison import compare
 from moembed.errors import InputError, OutputError, extra
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
         help="measure quality on datasets (needs the extra 'eval')",
         description="Measure retrieval (BEIR and MIRACL folders: nDCG@10, Recall@100, MRR@10), similarity (STS files: Spearman) "
         "and bitext mining (translated pairs: accuracy@1), and print a Markdown table. Each text is embedded once for all widths "
-        "and precisions. A corpus may be larger than memory.",
+        "and precisions. A corpus may be larger than memory. --model A --model B compares models in one table, with their size, "
+        "and their speed measured in turns.",
     )
     parser.add_argument(
         "datasets",
@@ -50,13 +52,15 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all results as JSON; rewritten after each dataset"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="plot quality against width and precision")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="plot quality against width and precision, or of several models"
+    )
     parser.add_argument(
         "--allow-absent",
         action="store_true",
         help="allow judged documents that are not in the corpus; they count as not found",
     )
-    add_model(parser)
+    add_model(parser, several=True)
     return parser
 
 
@@ -73,12 +77,15 @@ def run(arguments: argparse.Namespace) -> int:
         Path(os.environ[datasets.ROOT_VARIABLE]) if os.environ.get(datasets.ROOT_VARIABLE) else None
     )
     found = datasets.find(arguments.datasets, root, allow_absent=arguments.allow_absent)
+    # A set that is named twice, or by itself and by its group, is measured once.
+    tasks = {task.name: task for dataset in found for task in dataset.tasks()}
+    if arguments.model and len(arguments.model) > 1:
+        return compare(arguments, found, tasks)
+    arguments.model = arguments.model[0] if arguments.model else None
     model = open_embedder(arguments)
     baseline = _baseline(arguments)
     dims = _numbers(arguments.dim) if arguments.dim else list(model.bundle.manifest.dims or (model.dim,))
     chosen = variants.variants(dims, arguments.precision.split(","), min(m.dim for m in (model, baseline) if m))
-    # A set that is named twice, or by itself and by its group, is measured once.
-    tasks = {task.name: task for dataset in found for task in dataset.tasks()}
     if arguments.certify:
         certify.check_certifiable(arguments.model, model, baseline, chosen, tasks.values())
     counts = {}

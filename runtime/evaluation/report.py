@@ -39,8 +39,8 @@ def document(
     record = {
         "moembed": __version__,
         "complete": complete,
-        "model": _model(model),
-        "baseline": _model(baseline) if baseline else None,
+        "model": model_record(model),
+        "baseline": model_record(baseline) if baseline else None,
         "sets": [_record(result) for result in results],
         "means": [_record(result) for result in means],
     }
@@ -96,7 +96,8 @@ def _record(result: Result) -> dict[str, Any]:
     }
 
 
-def _model(model: Embedder) -> dict[str, Any]:
+def model_record(model: Embedder) -> dict[str, Any]:
+    """Return what identifies a model, as JSON."""
     manifest = model.bundle.manifest
     return {
         "name": manifest.name,

@@ -73,6 +73,11 @@ class Retrieval:
         texts = len(queries) + count
         return {"texts": texts, "queries": len(queries), "documents": count, "absent": len(absent)}
 
+    def sample(self, count: int) -> tuple[list[str], list[str]]:
+        """Return the first queries and the first documents, at most `count` of each."""
+        queries, _ = self._judged()
+        return list(queries.values())[:count], [document.text for document in islice(documents(self.corpus), count)]
+
     def measure(self, embedder: CachedEmbedder, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Search the corpus, one block at a time; call `check` first."""
         queries, judged = self._judged()
@@ -128,6 +133,10 @@ class Similarity:
         """Return the numbers of texts and pairs, which were checked when they were read."""
         return {"texts": 2 * len(self.scores), "pairs": len(self.scores)}
 
+    def sample(self, count: int) -> tuple[list[str], list[str]]:
+        """Return the first sentences of each side, at most `count`."""
+        return list(self.left[:count]), list(self.right[:count])
+
     def measure(self, embedder: CachedEmbedder, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Correlate the cosines with the scores."""
         left, right = (embedder.embed(side, self.prompts["sentence"]) for side in (self.left, self.right))
@@ -154,6 +163,10 @@ class Bitext:
     def check(self) -> dict[str, int]:
         """Return the numbers of texts and pairs, which were checked when they were read."""
         return {"texts": 2 * len(self.foreign), "pairs": len(self.foreign)}
+
+    def sample(self, count: int) -> tuple[list[str], list[str]]:
+        """Return the first sentences of each side, at most `count`."""
+        return list(self.foreign[:count]), list(self.english[:count])
 
     def measure(self, embedder: CachedEmbedder, variants: Sequence[Variant]) -> dict[Variant, Scores]:
         """Search in both directions; of a translation that occurs twice in the file, only that in the same line is correct."""
