@@ -1,7 +1,8 @@
-"""Roles of a checkpoint's tensors: the one place that knows how they are named.
+"""Roles of a network's parameters: the one place that knows how they are named.
 
-The names are those of the published `model.safetensors`, and of the initializers of a graph. There, every expert's part of
-`EXPERTS_W1` and `EXPERTS_W2` is a separate initializer, with the expert's index at the end of the name.
+The names are those of the initializers of a graph in every family, and of nomic-embed-text-v2-moe's `model.safetensors`; other
+files are mapped to them (`moembed.models.parameters`). In a graph, every expert's part of `EXPERTS_W1` and `EXPERTS_W2` is a
+separate initializer, with the expert's index at the end of the name.
 """
 
 import re
@@ -13,10 +14,11 @@ from moembed.bundle.manifest import RouterOutputs
 
 
 class Kind(Enum):
-    """Kind of a tensor; the value is its name, of a layer's tensor the part behind `encoder.layers.N.`."""
+    """Kind of a parameter; the value is its name, of a layer's parameter the part behind `encoder.layers.N.`."""
 
     WORD_EMBEDDINGS = WORD_EMBEDDINGS
     TYPE_EMBEDDINGS = "embeddings.token_type_embeddings.weight"
+    POSITION_EMBEDDINGS = "embeddings.position_embeddings.weight"
     EMBEDDING_NORM = "emb_ln.weight"
     EMBEDDING_NORM_BIAS = "emb_ln.bias"
     QKV = "attn.Wqkv.weight"
@@ -47,12 +49,12 @@ MOE = (Kind.ROUTER, Kind.EXPERTS_W1, Kind.EXPERTS_W2, Kind.EXPERTS_BIAS)
 PROJECTION = (Kind.PROJECTION, Kind.PROJECTION_BIAS)
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+?)(?:(?<=\.w[12])\.(\d+))?")
 _IN_A_LAYER = {kind.value: kind for kind in (*ATTENTION, *NORMS, *DENSE, *MOE)}
-_OUTSIDE = {kind.value: kind for kind in (*EMBEDDINGS, *PROJECTION)}
+_OUTSIDE = {kind.value: kind for kind in (*EMBEDDINGS, Kind.POSITION_EMBEDDINGS, *PROJECTION)}
 
 
 @dataclass(frozen=True)
 class Role:
-    """Role of one tensor.
+    """Role of one parameter.
 
     Attributes:
         kind: what it is.
@@ -66,13 +68,13 @@ class Role:
 
     @property
     def name(self) -> str:
-        """The tensor's name; `role` is the inverse."""
+        """The parameter's name; `role` is the inverse."""
         layer = "" if self.layer is None else f"encoder.layers.{self.layer}."
         return f"{layer}{self.kind.value}" + ("" if self.expert is None else f".{self.expert}")
 
 
 def role(name: str | None) -> Role | None:
-    """Return the role of a tensor by its name, or None for a name that no checkpoint has."""
+    """Return the role of a parameter by its name, or None for a name that no network has."""
     if name in _OUTSIDE:
         return Role(_OUTSIDE[name])
     match = _LAYER.fullmatch(name or "")

@@ -22,7 +22,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_config.json"
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors")
-_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|model\.)*")
+_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|model\.|0\.auto_model\.|bert\.|roberta\.)*")
 _PICKLE = (
     "a pickle, which is never loaded because loading one runs code: load it where you trust it and save it with "
     "save_pretrained(FOLDER, safe_serialization=True)"
@@ -110,6 +110,11 @@ class Weights:
         self.prefix = _common_prefix(handles)
         self._files = {name.removeprefix(self.prefix): place for name, place in handles.items()}
         self._headers: dict[Path, tuple[int, dict[str, Any]]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._files)
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the shape of every tensor, and its dtype by safetensors' name."""

@@ -68,7 +68,7 @@ class Encoder:
         empty = embedder.encode([], prompt="", precision=precision, truncate_dim=width)
         self.embedder, self._width, self._precision, self._prompt = embedder, width, precision, prompt
         self._policy = policy_of(overlong)
-        check_room(embedder.tokenizer, prompt, embedder.max_tokens, self._policy)
+        check_room(embedder.tokenizer, prompt, embedder.max_tokens, self._policy, embedder.bundle.manifest.pooling)
         self.stamp: Stamp = stamp_of(embedder, prompt, width, precision, overlong)
         self.dtype, self.stored = empty.dtype, empty.shape[1]
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from moembed.export import templates
-from moembed.models.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.spec import known_specs
 from support.checkpoints import small_config
 from support.folders import DATA

@@ -7,7 +7,7 @@ import pytest
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError
 from moembed.models.checkpoint import expected_tensors, parameter_count
-from moembed.models.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.spec import known_specs
 from support.checkpoints import PUBLISHED_CONFIG, small_config
 from support.folders import DATA

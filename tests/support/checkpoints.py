@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from moembed.models.checkpoint import expected_tensors
-from moembed.models.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.roles import EMBEDDINGS, Kind, role
 from moembed.pull.opening import DEFAULT_FOLDER
 from support.folders import DATA
