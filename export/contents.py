@@ -24,7 +24,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     """
     path = checkpoint.folder / "tokenizer.json"
     try:
-        size = ReferenceTokenizer(path).size
+        size = ReferenceTokenizer(path).largest_id() + 1
     except BundleError as error:
         raise CheckpointError(str(error)) from error
     if size > checkpoint.config.vocab_size:

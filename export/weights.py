@@ -1,5 +1,6 @@
 """Weights of a checkpoint as the initializers of a graph that was made without them."""
 
+import math
 from collections.abc import Mapping
 
 import ml_dtypes  # noqa: F401  (adds bfloat16 to numpy)
@@ -61,6 +62,8 @@ def _tensor(found: Role, value: ir.Value, parameters: Mapping[str, Parameter], w
     shape = value.shape
     if shape is None:
         raise ValueError(f"the template has no shape for {value.name}")
+    if not parameter.parts:
+        return ir.Tensor(np.zeros(shape.numpy(), np.float32), name=value.name)
     if not parameter.is_whole:
         return ir.LazyTensor(lambda: _assembled(parameter, weights), ir.DataType.FLOAT, shape, name=value.name)
     (part,) = parameter.parts
@@ -68,7 +71,7 @@ def _tensor(found: Role, value: ir.Value, parameters: Mapping[str, Parameter], w
     row = stored.size // stored.shape[0]
     # Experts are stacked: each has as many rows as the initializer.
     first = part.first + (0 if found.expert is None else found.expert * shape.numpy()[0])
-    offset, length = stored.offset + first * row, shape.numpy()[0] * row
+    offset, length = stored.offset + first * row, int(math.prod(shape.numpy()) * _DTYPES[stored.dtype].itemsize)
     mapped = ir.ExternalTensor(
         stored.path.name,
         offset,

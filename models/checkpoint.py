@@ -32,7 +32,7 @@ def expected_tensors(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
 
 def parameter_count(config: NetworkConfig) -> int:
     """Return the number of parameters of the network."""
-    return sum(prod(parameter.shape) for parameter in family_of(config).parameters(config))
+    return sum(prod(shape) for shape in expected_tensors(config).values())
 
 
 @contextmanager
@@ -81,7 +81,10 @@ def load_network(folder: Path) -> "TextEncoder":
     broken = [name for name, tensor in stored.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(f"{folder} holds NaN or infinity in {listed(broken)}: save it again with finite weights")
-    tensors = {one.name: one.assemble(stored.__getitem__, torch.cat) for one in family.parameters(config)}
+    tensors = {
+        one.name: one.assemble(stored.__getitem__, torch.cat) if one.parts else torch.zeros(one.shape)
+        for one in family.parameters(config)
+    }
     with torch.device("meta"):
         network = family.network(config)
     network.load_state_dict(tensors, strict=True, assign=True)

@@ -48,6 +48,11 @@ class NetworkConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def most_tokens(self) -> int:
+        """Largest number of tokens of a text that vectors are right for."""
+        return self.max_positions
+
+    @property
     def moe_layers(self) -> tuple[int, ...]:
         """Indices of the MoE layers."""
         return ()

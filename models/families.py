@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError, shown
+from moembed.models.bert.family import BertFamily
 from moembed.models.config import CONFIG_FILE, NetworkConfig, read_raw_config
 from moembed.models.family import Family
+from moembed.models.gte.family import GteFamily
 from moembed.models.nomic_bert_moe.family import NomicBertMoe
 from moembed.models.sentence_transformers import read_pooling
 
-FAMILIES: tuple[Family, ...] = (NomicBertMoe(),)
+FAMILIES: tuple[Family, ...] = (NomicBertMoe(), BertFamily(), GteFamily())
 
 
 def family_of(config: NetworkConfig) -> Family:
@@ -28,11 +31,11 @@ def family_of_raw(raw: dict[str, Any]) -> Family:
     Raises:
         CheckpointError: no family has its `model_type`.
     """
-    found = raw.get("model_type")
     for family in FAMILIES:
-        if found in family.model_types:
+        if family.reads(raw):
             return family
-    known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
+    found = raw.get("model_type")
+    known = ", ".join(sorted({name for family in FAMILIES for name in family.model_types}))
     raise CheckpointError(
         f"config.json: model_type = {shown(found)}: a family of networks that moembed does not implement; implemented: {known}"
     )
@@ -44,6 +47,7 @@ def read_config(folder: Path) -> NetworkConfig:
     Raises:
         CheckpointError: a file is missing or malformed, or asks for something that is not implemented.
     """
-    raw = read_raw_config(folder / CONFIG_FILE)
+    path = folder / CONFIG_FILE
+    raw = read_raw_config(path)
     family = family_of_raw(raw)
-    return family.read_config(raw, read_pooling(folder, family.poolings, family.default_pooling))
+    return family.read_config(raw, read_pooling(folder, family.poolings, family.default_pooling), sha256_of(path))

@@ -52,9 +52,18 @@ class Family(ABC):
         """Folder of the specs of its known models, one TOML file each."""
         return resources.files(f"moembed.models.{self.name}") / "specs"
 
+    def reads(self, raw: Mapping[str, Any]) -> bool:
+        """Return True for the fields of a `config.json` that `read_config` reads, or refuses by name."""
+        return raw.get("model_type") in self.model_types
+
     @abstractmethod
-    def read_config(self, raw: dict[str, Any], pooling: Pooling) -> NetworkConfig:
+    def read_config(self, raw: dict[str, Any], pooling: Pooling, sha256: str) -> NetworkConfig:
         """Read the fields of a `config.json`.
+
+        Args:
+            raw: the fields.
+            pooling: what sentence-transformers' files pool by.
+            sha256: digest of the file, or "": some facts of a published model stand in no file of it.
 
         Raises:
             CheckpointError: a field is missing, of the wrong type, or asks for something that is not implemented.

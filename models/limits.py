@@ -10,15 +10,15 @@ _LEAST = 3  # two special tokens and one of the text
 _NO_LIMIT = 10**9  # transformers writes 1e30 where a tokenizer has none
 
 
-def token_limit(folder: Path, positions: int, known: int | None = None) -> int:
-    """Return the first limit that is stated, at most the positions of the network.
+def token_limit(folder: Path, most: int, known: int | None = None) -> int:
+    """Return the first limit that is stated, at most what the network is right for.
 
     `max_seq_length` in `sentence_bert_config.json` comes first, then `known`, then `model_max_length` in `tokenizer_config.json`.
     Limits in `tokenizer.json` do not count: sentence-transformers replaces them.
 
     Args:
         folder: the checkpoint.
-        positions: the longest sequence that the network computes.
+        most: largest number of tokens that the network is right for.
         known: limit of a known model.
 
     Raises:
@@ -34,10 +34,10 @@ def token_limit(folder: Path, positions: int, known: int | None = None) -> int:
             _stated(folder, "tokenizer_config.json", "model_max_length"),
         )
     if limit is None:
-        return positions
+        return most
     if limit < _LEAST:
         raise CheckpointError(f"{folder}: {name} is {limit}; expected at least {_LEAST}: correct it")
-    return min(limit, positions)
+    return min(limit, most)
 
 
 def _stated(folder: Path, file: str, field: str) -> int | None:

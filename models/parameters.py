@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moembed.models.roles import Role
+from moembed.models.roles import Kind, Role
 
 Shape = tuple[int, ...]
 
@@ -42,7 +42,7 @@ class Parameter:
     Attributes:
         role: its role, which gives its name.
         shape: its shape.
-        parts: what it is made of, one under the other.
+        parts: what it is made of, one under the other; none for zeros.
         added: a tensor whose first row is added to each of its rows, or None.
     """
 
@@ -68,6 +68,8 @@ class Parameter:
             read: name of a tensor in the file -> the tensor, in float32.
             stack: puts tensors one under the other.
         """
+        if not self.parts:
+            raise ValueError(f"{self.name} is made of nothing: it is zeros")
         found = [read(part.name)[part.rows] for part in self.parts]
         value = found[0] if len(found) == 1 else stack(found)
         return value if self.added is None else value + read(self.added.name)[0]
@@ -76,6 +78,27 @@ class Parameter:
 def plain(role: Role, shape: Shape) -> Parameter:
     """Return a parameter that a file holds as it is, under the same name."""
     return Parameter(role, shape, (Part(role.name, shape),))
+
+
+def zeros(role: Role, shape: Shape) -> Parameter:
+    """Return a parameter of zeros, in the place of a bias that a network has not."""
+    return Parameter(role, shape, ())
+
+
+def pair(weight: Kind, bias: Kind, layer: int | None, shape: Shape, *names: str) -> list[Parameter]:
+    """Return the parameters weight and bias that are made of the tensors of some modules, one under the other.
+
+    Args:
+        weight: kind of the weight.
+        bias: kind of the bias.
+        layer: their layer, or None.
+        shape: shape of the weight of one module.
+        names: names of the modules.
+    """
+    whole = (len(names) * shape[0], *shape[1:])
+    weights = tuple(Part(f"{name}.weight", shape) for name in names)
+    biases = tuple(Part(f"{name}.bias", shape[:1]) for name in names)
+    return [Parameter(Role(weight, layer), whole, weights), Parameter(Role(bias, layer), whole[:1], biases)]
 
 
 def stored_tensors(parameters: Iterable[Parameter]) -> dict[str, Shape]:

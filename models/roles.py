@@ -33,6 +33,10 @@ class Kind(Enum):
     FC1_BIAS = "mlp.fc1.bias"
     FC2 = "mlp.fc2.weight"
     FC2_BIAS = "mlp.fc2.bias"
+    FC11 = "mlp.fc11.weight"
+    FC11_BIAS = "mlp.fc11.bias"
+    FC12 = "mlp.fc12.weight"
+    FC12_BIAS = "mlp.fc12.bias"
     ROUTER = "mlp.router.layer.weight"
     EXPERTS_W1 = "mlp.experts.mlp.w1"
     EXPERTS_W2 = "mlp.experts.mlp.w2"
@@ -45,10 +49,12 @@ EMBEDDINGS = (Kind.WORD_EMBEDDINGS, Kind.TYPE_EMBEDDINGS, Kind.EMBEDDING_NORM, K
 ATTENTION = (Kind.QKV, Kind.QKV_BIAS, Kind.ATTENTION_OUT, Kind.ATTENTION_OUT_BIAS)
 NORMS = (Kind.NORM1, Kind.NORM1_BIAS, Kind.NORM2, Kind.NORM2_BIAS)
 DENSE = (Kind.FC1, Kind.FC1_BIAS, Kind.FC2, Kind.FC2_BIAS)
+# `fc2(act(fc12 x) * fc11 x)`: FC11 is "up", FC12 is "gate".
+GATED = (Kind.FC11, Kind.FC11_BIAS, Kind.FC12, Kind.FC12_BIAS)
 MOE = (Kind.ROUTER, Kind.EXPERTS_W1, Kind.EXPERTS_W2, Kind.EXPERTS_BIAS)
 PROJECTION = (Kind.PROJECTION, Kind.PROJECTION_BIAS)
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+?)(?:(?<=\.w[12])\.(\d+))?")
-_IN_A_LAYER = {kind.value: kind for kind in (*ATTENTION, *NORMS, *DENSE, *MOE)}
+_IN_A_LAYER = {kind.value: kind for kind in (*ATTENTION, *NORMS, *DENSE, *GATED, *MOE)}
 _OUTSIDE = {kind.value: kind for kind in (*EMBEDDINGS, Kind.POSITION_EMBEDDINGS, *PROJECTION)}
 
 

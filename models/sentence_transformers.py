@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moembed.errors import CheckpointError
+from moembed.errors import CheckpointError, shown
 from moembed.models.pooling import Pooling
 
 _COMPUTED = ["Transformer", "Pooling", "Normalize"]
-_POOLING = "pooling_mode"
+_POOLING, _POOLING_FOLDER = "pooling_mode", "1_Pooling"
+_DOT_PRODUCTS = ("dot", "dot_score")
 _JSON: dict[type, str] = {dict: "object", list: "list"}
 
 
@@ -26,7 +27,8 @@ def read_pooling(folder: Path, implemented: Sequence[Pooling], default: Pooling 
         default: the pooling of a checkpoint without the files; None if there must be files.
 
     Raises:
-        CheckpointError: its files ask for another pooling or for further modules, are malformed, or are missing.
+        CheckpointError: its files ask for another pooling, for further modules or for vectors of other lengths, are malformed, or
+            are missing.
     """
     path = folder / "modules.json"
     modules = read_json(path, list)
@@ -36,7 +38,16 @@ def read_pooling(folder: Path, implemented: Sequence[Pooling], default: Pooling 
             f"{path} lists the modules {', '.join(kinds)}; implemented: {', '.join(_COMPUTED)}: "
             "vectors without the others would be those of another model"
         )
-    path = folder / "1_Pooling" / "config.json"
+    place = modules[1].get("path", _POOLING_FOLDER) if modules else _POOLING_FOLDER
+    if place != _POOLING_FOLDER:
+        raise CheckpointError(f"{path}: the path of Pooling is {shown(place)}; expected {_POOLING_FOLDER!r}: rename it")
+    similarity = read_json(folder / "config_sentence_transformers.json").get("similarity_fn_name")
+    if similarity in _DOT_PRODUCTS and "Normalize" not in kinds:
+        raise CheckpointError(
+            f"{folder}: similarity_fn_name in config_sentence_transformers.json is {similarity!r}, and modules.json has no "
+            "Normalize: the model compares vectors with their lengths, and moembed's have length 1, which ranks otherwise"
+        )
+    path = folder / _POOLING_FOLDER / "config.json"
     pooling = read_json(path)
     if pooling.get("include_prompt", True) is not True:
         raise CheckpointError(

@@ -93,7 +93,7 @@ def spec_of(folder: Path, config: NetworkConfig, config_sha256: str, weights_sha
     known = next((s for s in known_specs() if digests & s.sha256.items()), None)
     st = read_json(folder / "config_sentence_transformers.json")
     prompts = st.get("prompts") or {}
-    limit = token_limit(folder, config.max_positions, known.max_tokens if known else None)
+    limit = token_limit(folder, config.most_tokens, known.max_tokens if known else None)
     if not isinstance(prompts, dict) or not all(isinstance(v, str) for v in prompts.values()):
         raise CheckpointError(
             f"{folder}/config_sentence_transformers.json: prompts = {shown(prompts)}; expected an object of texts by name"

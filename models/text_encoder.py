@@ -4,7 +4,7 @@ Pad positions leave right after the input, so that every linear layer, router an
 are those of `moembed.models.roles`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -16,6 +16,20 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 from moembed.models.config import NetworkConfig
 from moembed.models.ops import attention, pool
 from moembed.models.pooling import Pooling
+
+
+class Embeddings(nn.Module):
+    """Word embedding plus row 0 of the token types, where positions are rotary."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        # No padding_idx: the published <pad> row is trained and is not zero.
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids `[T]` int64 to `[T, hidden]`."""
+        return self.word_embeddings(ids) + self.token_type_embeddings.weight[0]
 
 
 class Attention(nn.Module):
@@ -43,6 +57,21 @@ class DenseMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `[T, hidden]` to `[T, hidden]`."""
         return self.fc2(F.gelu(self.fc1(x)))
+
+
+class GatedMlp(nn.Module):
+    """`fc2(act(fc12(x)) * fc11(x))`; a network without some of the biases has zeros there."""
+
+    def __init__(self, config: NetworkConfig, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act = act
+        self.fc11 = nn.Linear(config.hidden_size, config.ffn_size)
+        self.fc12 = nn.Linear(config.hidden_size, config.ffn_size)
+        self.fc2 = nn.Linear(config.ffn_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[T, hidden]` to `[T, hidden]`."""
+        return self.fc2(self.act(self.fc12(x)) * self.fc11(x))
 
 
 class Block(nn.Module):
@@ -110,6 +139,10 @@ class TextEncoder(nn.Module):
         del tokens, attention_mask
         return self.embeddings(ids)
 
+    def head(self, pooled: Tensor) -> Tensor:
+        """Map the pooled states `[batch, hidden]` to what the vectors of unit length are made of."""
+        return pooled
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Embed a batch of texts; `token_embeddings` are projected where the model has a projection.
 
@@ -133,4 +166,4 @@ class TextEncoder(nn.Module):
         token_embeddings = padded.view(batch, sequence, self.config.hidden_size)
         mean = self.config.pooling == Pooling.MEAN
         pooled = pool(x, tokens, attention_mask) if mean else token_embeddings[:, 0]
-        return F.normalize(pooled, dim=-1, eps=1e-12), token_embeddings
+        return F.normalize(self.head(pooled), dim=-1, eps=1e-12), token_embeddings

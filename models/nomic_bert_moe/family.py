@@ -34,9 +34,13 @@ class NomicBertMoe(Family):
     poolings = (Pooling.MEAN,)
     default_pooling = Pooling.MEAN
 
-    def read_config(self, raw: dict[str, Any], pooling: Pooling) -> NomicMoeConfig:
+    def reads(self, raw: Mapping[str, Any]) -> bool:
+        """Return True for a config of this `model_type` with experts."""
+        return super().reads(raw) and bool(raw.get("num_experts"))
+
+    def read_config(self, raw: dict[str, Any], pooling: Pooling, sha256: str) -> NomicMoeConfig:
         """Read the fields of a `config.json`."""
-        del pooling  # there is one
+        del pooling, sha256  # there is one pooling
         return NomicMoeConfig.from_dict(raw)
 
     def parameters(self, config: NomicMoeConfig) -> list[Parameter]:

@@ -14,21 +14,7 @@ from torch import Tensor, nn
 from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.ops import experts, router
 from moembed.models.rotary import rotary_table
-from moembed.models.text_encoder import DenseMlp, TextEncoder
-
-
-class Embeddings(nn.Module):
-    """Word embedding plus the only token-type row; positions are rotary."""
-
-    def __init__(self, config: NomicMoeConfig) -> None:
-        super().__init__()
-        # No padding_idx: the published <pad> row is trained and is not zero.
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids `[T]` int64 to `[T, hidden]`."""
-        return self.word_embeddings(ids) + self.token_type_embeddings.weight[0]
+from moembed.models.text_encoder import DenseMlp, Embeddings, TextEncoder
 
 
 class Router(nn.Module):

@@ -4,7 +4,6 @@ It follows the description of the model (embedding, post-norm blocks, rotary hal
 expert bias), and shares no code with the network.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +11,17 @@ import numpy as np
 
 from moembed.models.family import FamilyOracle
 from moembed.models.nomic_bert_moe.config import NomicMoeConfig
-from moembed.models.oracle_result import (
-    Array,
-    OracleResult,
-    OracleRouting,
+from moembed.models.oracle_math import (
+    attention,
     gelu,
     layer_norm,
     pooled_state,
+    rotary_frequencies,
     slices,
     softmax,
     unit,
 )
+from moembed.models.oracle_result import Array, OracleResult, OracleRouting
 from moembed.models.weights import Weights
 
 
@@ -77,15 +76,10 @@ class NomicMoeOracle(FamilyOracle):
     def _attention(self, x: Array, parts: list[slice], prefix: str) -> Array:
         config = self.config
         qkv = x @ self._tensor(prefix + "Wqkv.weight").T + self._tensor(prefix + "Wqkv.bias")
-        q, k, v = (qkv[:, part * config.hidden_size : (part + 1) * config.hidden_size] for part in range(3))
-        out = np.empty_like(q)
-        for part in parts:
-            cos, sin = _rotary_table(config, part.stop - part.start)
-            for head in range(config.num_heads):
-                columns = slice(head * config.head_dim, (head + 1) * config.head_dim)
-                scores = _rotate(q[part, columns], cos, sin) @ _rotate(k[part, columns], cos, sin).T
-                out[part, columns] = softmax(scores / math.sqrt(config.head_dim)) @ v[part, columns]
-        return out @ self._tensor(prefix + "out_proj.weight").T + self._tensor(prefix + "out_proj.bias")
+        q, k, v = np.split(qkv, 3, axis=1)
+        frequencies = rotary_frequencies(config.head_dim, config.rotary_base)
+        out = attention(q, k, v, parts, config.num_heads, frequencies)
+        return np.asarray(out @ self._tensor(prefix + "out_proj.weight").T + self._tensor(prefix + "out_proj.bias"))
 
     def _dense(self, h: Array, prefix: str) -> Array:
         inner = gelu(h @ self._tensor(prefix + "mlp.fc1.weight").T + self._tensor(prefix + "mlp.fc1.bias"))
@@ -106,17 +100,3 @@ class NomicMoeOracle(FamilyOracle):
             token, rank = np.nonzero(routing.expert_indices == expert)
             out[token] += routing.weights[token, rank, None] * (gelu(h[token] @ up.T) @ down)
         return out + self._tensor(prefix + "mlp.experts.bias")
-
-
-def _rotary_table(config: NomicMoeConfig, length: int) -> tuple[Array, Array]:
-    # The frequencies are float32 in the published model; the angles here are not rounded again.
-    exponent = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    inverse = (np.float32(1.0) / np.float32(config.rotary_base) ** exponent).astype(np.float64)
-    angle = np.outer(np.arange(length), inverse)
-    return np.cos(angle), np.sin(angle)
-
-
-def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    half = x.shape[1] // 2
-    first, second = x[:, :half], x[:, half:]
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=1)

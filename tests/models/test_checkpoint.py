@@ -13,8 +13,7 @@ from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import expected_tensors, load_network
 from moembed.models.locate import locate
 from moembed.models.nomic_bert_moe.config import NomicMoeConfig
-from moembed.models.spec import known_specs
-from support.checkpoints import small_config, write_checkpoint
+from support.checkpoints import published_spec, small_config, write_checkpoint
 from support.folders import DATA
 
 
@@ -119,7 +118,7 @@ def test_the_published_config_has_the_published_dims_and_prompts(tmp_path):
 
     raw = DATA / "published_config.json"
     spec = spec_of(tmp_path, NomicMoeConfig.from_file(raw), sha256_of(raw))
-    (published,) = known_specs()
+    published = published_spec()
     assert (spec.name, spec.dims, spec.prompts, spec.max_tokens) == (
         published.name,
         (768, 256),
@@ -163,6 +162,17 @@ def test_the_first_limit_that_is_stated_counts(checkpoint, tmp_path, stated, tok
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": stated}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": tokenizer}))
     assert locate(folder).spec.max_tokens == limit
+
+
+@pytest.mark.parametrize("similarity", ["dot", "dot_score"])
+def test_a_model_made_for_dot_products_is_refused(with_interop_files, similarity):
+    """M05: without Normalize its vectors have lengths that count."""
+    folder = with_interop_files(MODULES[:2], MEAN)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"similarity_fn_name": similarity}))
+    with pytest.raises(CheckpointError, match=f"similarity_fn_name.*'{similarity}'.*no Normalize"):
+        locate(folder)
+    (folder / "modules.json").write_text(json.dumps(MODULES))
+    assert locate(folder).config.num_layers == 4
 
 
 @pytest.mark.parametrize(
@@ -235,6 +245,7 @@ def test_mean_pooling_is_accepted(with_interop_files, modules, pooling):
             "Transformer, Pooling, Dense, Norm",
         ),
         (MODULES[:1], MEAN, "lists the modules Transformer; implemented"),
+        ([MODULES[0], MODULES[1] | {"path": "2_Pooling"}], MEAN, "the path of Pooling is '2_Pooling'"),
         ([MODULES[1], MODULES[0]], MEAN, "Pooling, Transformer"),
         (["Transformer"], MEAN, r"lists the modules \?;"),
         ({"0": MODULES[0]}, MEAN, "modules.json: expected a JSON list, found dict"),
