@@ -28,7 +28,7 @@ from moembed.verify.probes import probe_ids
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from moembed.models.config import NomicMoeConfig
+    from moembed.models.config import NetworkConfig
     from moembed.models.weights import Weights
     from moembed.quantize.recipe import Recipe
     from moembed.tokenizer.tokenizer import Ids
@@ -96,7 +96,7 @@ def convert(
     return Bundle.open(out)
 
 
-def _graph_of(config: "NomicMoeConfig") -> "ir.Model":
+def _graph_of(config: "NetworkConfig") -> "ir.Model":
     """Return the graph of a network without its weights: a template, or a new trace where torch is installed."""
     from moembed.export.templates import find_template, make_template
 
@@ -107,12 +107,12 @@ def _graph_of(config: "NomicMoeConfig") -> "ir.Model":
     except MissingExtraError as error:
         raise CheckpointError(
             f"moembed has no template of a network of {config.num_layers} layers of width {config.hidden_size} with "
-            f"{config.num_experts} experts, and cannot trace one: {error}"
+            f"{config.num_experts or 'no'} experts, and cannot trace one: {error}"
         ) from error
 
 
 def _most_sensitive(
-    config: "NomicMoeConfig",
+    config: "NetworkConfig",
     weights: "Weights",
     recipe: "Recipe",
     texts: Sequence["Ids"],

@@ -8,7 +8,9 @@ from moembed.errors import BundleError, CheckpointError
 from moembed.export.writer import BundleWriter, Written
 from moembed.models.checkpoint import stored_dtypes
 from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, Checkpoint
+from moembed.models.pooling import Pooling
 from moembed.models.roles import router_outputs
+from moembed.models.tokenizer_files import check_normalizer, tokenizer_class
 from moembed.models.weights import Weights
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.version import __version__
@@ -18,11 +20,11 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     """Compare the tokenizer with the table of word embeddings.
 
     Raises:
-        CheckpointError: it cannot be read, or has more tokens than the table has rows.
+        CheckpointError: it cannot be read, has more tokens than the table has rows, or another file contradicts it.
     """
     path = checkpoint.folder / "tokenizer.json"
     try:
-        size = ReferenceTokenizer(path).size
+        size = ReferenceTokenizer(path).largest_id() + 1
     except BundleError as error:
         raise CheckpointError(str(error)) from error
     if size > checkpoint.config.vocab_size:
@@ -30,6 +32,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
             f"{path} has {size} tokens, but the embedding table has {checkpoint.config.vocab_size} rows: the tokenizer is not "
             "that of the checkpoint"
         )
+    check_normalizer(checkpoint.folder)
 
 
 def described_tensors(weights: Weights) -> str:
@@ -66,6 +69,7 @@ def manifest_of(checkpoint: Checkpoint, recipe: str, written: Written) -> Manife
         dims=spec.dims,
         prompts=spec.prompts,
         prompt_required=spec.prompt_required,
+        pooling=config.pooling.value,
         num_experts=config.num_experts,
         routers={layer: router_outputs(layer) for layer in config.moe_layers},
         source=Source(
@@ -82,6 +86,8 @@ def write_interop_files(writer: BundleWriter, checkpoint: Checkpoint) -> None:
     """Write the tokenizer, and the small files that other loaders read, also those that the checkpoint lacks."""
     for name in writer.copy_interop_files(checkpoint.folder, [*REQUIRED_FILES, *OPTIONAL_FILES]):
         if (content := _default_interop_file(name, checkpoint)) is not None:
+            if name == "tokenizer_config.json":
+                content = {"tokenizer_class": tokenizer_class(checkpoint.folder), **content}
             writer.write_json(name, content)
 
 
@@ -96,8 +102,7 @@ def _default_interop_file(name: str, checkpoint: Checkpoint) -> Any:
         ],
         "1_Pooling/config.json": {
             "word_embedding_dimension": checkpoint.config.hidden_size,
-            "pooling_mode_cls_token": False,
-            "pooling_mode_mean_tokens": True,
+            **{mode.flag: mode == checkpoint.config.pooling for mode in (Pooling.FIRST, Pooling.MEAN)},
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
             "include_prompt": True,
@@ -108,5 +113,5 @@ def _default_interop_file(name: str, checkpoint: Checkpoint) -> Any:
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },
-        "tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": spec.max_tokens},
+        "tokenizer_config.json": {"model_max_length": spec.max_tokens},
     }.get(name)

@@ -232,8 +232,8 @@ def _experts(num_experts: int) -> str:
 
 @cache
 def functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
-    """Return the functions of a model with `num_experts` experts per MoE layer."""
-    texts = (ROUTER, ATTENTION, POOL, _experts(num_experts))
+    """Return the functions of a model with `num_experts` experts per MoE layer; 0 for a model without such layers."""
+    texts = (ROUTER, ATTENTION, POOL, *([_experts(num_experts)] if num_experts else []))
     return tuple(parser.parse_function(HEADER + text) for text in texts)
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import onnx_ir as ir
 
 from moembed.export.functions import DOMAIN, VERSION, functions
-from moembed.models.config import NomicMoeConfig
+from moembed.models.config import NetworkConfig
+from moembed.models.families import family_of
 from moembed.models.roles import Kind, Role, role, router_outputs
 
 
-def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
+def finish(model: ir.Model, config: NetworkConfig) -> ir.Model:
     """Turn a fresh trace into the model of a bundle; changes and returns `model`.
 
     Every matrix of an expert becomes an initializer (`...mlp.experts.mlp.w1.0`, ...): a runtime then maps or prepacks only the
@@ -27,11 +28,12 @@ def finish(model: ir.Model, config: NomicMoeConfig) -> ir.Model:
     drop_unused(model)
     _add_alias(model, "token_embeddings", "last_hidden_state")
     _remove_trace_metadata(model)
-    for proto in functions(config.num_experts):
+    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    for proto in (function for function in functions(config.num_experts) if function.name in used):
         function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION
-    model.graph.name = "nomic_moe"
+    model.graph.name = family_of(config).graph_name
     return model
 
 

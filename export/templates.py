@@ -18,15 +18,15 @@ import onnx_ir as ir
 
 from moembed.errors import extra
 from moembed.export.weights import WITHOUT_WEIGHTS, is_weight
-from moembed.models.checkpoint import expected_tensors
-from moembed.models.config import NomicMoeConfig
+from moembed.models.config import NetworkConfig
+from moembed.models.families import family_named, family_of, read_config
 
 FOLDER = resources.files("moembed.export") / "templates"
-_CONFIG, _MADE_WITH = "moembed.config", "moembed.made_with"
+_FAMILY, _CONFIG, _MADE_WITH = "moembed.family", "moembed.config", "moembed.made_with"
 _MAKERS = ("onnx-ir", "onnxscript", "torch")
 
 
-def find_template(config: NomicMoeConfig) -> ir.Model | None:
+def find_template(config: NetworkConfig) -> ir.Model | None:
     """Read the template of a network; None if there is none of this configuration."""
     for file in FOLDER.iterdir():
         if file.name.endswith(".onnx"):
@@ -38,13 +38,13 @@ def find_template(config: NomicMoeConfig) -> ir.Model | None:
     return None
 
 
-def config_of(template: bytes) -> NomicMoeConfig:
+def config_of(template: bytes) -> NetworkConfig:
     """Return the configuration that a template was made for."""
     properties = {entry.key: entry.value for entry in onnx.ModelProto.FromString(template).metadata_props}
-    return NomicMoeConfig(**json.loads(properties[_CONFIG]))
+    return family_named(properties[_FAMILY]).config.from_fields(json.loads(properties[_CONFIG]))
 
 
-def make_template(config: NomicMoeConfig) -> ir.Model:
+def make_template(config: NetworkConfig) -> ir.Model:
     """Return a model like that of a template, traced in this process.
 
     Raises:
@@ -54,7 +54,7 @@ def make_template(config: NomicMoeConfig) -> ir.Model:
 
 
 @cache
-def _traced(config: NomicMoeConfig) -> bytes:
+def _traced(config: NetworkConfig) -> bytes:
     """Trace a network of a configuration, whose weights take no memory; its graph has the initializers without their content."""
     from moembed.export.graph import finish
 
@@ -62,13 +62,13 @@ def _traced(config: NomicMoeConfig) -> bytes:
         import torch
 
         from moembed.export.trace import trace
-        from moembed.models.network import NomicMoe
+    family = family_of(config)
     with torch.device("meta"):
-        network = NomicMoe(config)
+        network = family.network(config)
     # One number of its own stands for all of a tensor's: the exporter merges equal tensors and drops biases of zeros.
     numbers = {
-        name: torch.full([1] * len(shape), 1 + index / 1024).expand(shape)
-        for index, (name, shape) in enumerate(expected_tensors(config).items())
+        one.name: torch.full([1] * len(one.shape), 1 + index / 1024).expand(one.shape)
+        for index, one in enumerate(family.parameters(config))
     }
     network.load_state_dict(numbers, strict=True, assign=True)
     model = finish(trace(network.rebuild_rotary().eval().requires_grad_(False)), config)
@@ -81,11 +81,12 @@ def _traced(config: NomicMoeConfig) -> bytes:
     return _bytes(model)
 
 
-def serialized(config: NomicMoeConfig) -> bytes:
+def serialized(config: NetworkConfig) -> bytes:
     """Return the bytes of a new template."""
     model = make_template(config)
     versions = {name: metadata.version(name) for name in _MAKERS}
-    model.metadata_props.update({_CONFIG: json.dumps(asdict(config)), _MADE_WITH: json.dumps(versions)})
+    facts = {_FAMILY: family_of(config).name, _CONFIG: json.dumps(asdict(config)), _MADE_WITH: json.dumps(versions)}
+    model.metadata_props.update(facts)
     return _bytes(model)
 
 
@@ -94,20 +95,21 @@ def _bytes(model: ir.Model) -> bytes:
     return content
 
 
-def _facts(config: NomicMoeConfig) -> dict[str, object]:
+def _facts(config: NetworkConfig) -> dict[str, object]:
     """Return what the graph depends on."""
-    return {name: value for name, value in asdict(config).items() if name not in ("dtype", "pad_token_id")}
+    fields = {name: value for name, value in asdict(config).items() if name not in config.not_in_graph}
+    return fields | {"family": family_of(config).name}
 
 
 def main() -> None:
     """Write templates from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--add", nargs=2, metavar=("NAME", "CONFIG"), help="also that of a model, by its config.json")
+    parser.add_argument("--add", nargs=2, metavar=("NAME", "FOLDER"), help="also that of a checkpoint")
     arguments = parser.parse_args()
     folder = Path(str(FOLDER))
     configs = {path.stem: config_of(path.read_bytes()) for path in sorted(folder.glob("*.onnx"))}
     if arguments.add:
-        configs[arguments.add[0]] = NomicMoeConfig.from_file(Path(arguments.add[1]))
+        configs[arguments.add[0]] = read_config(Path(arguments.add[1]))
     for name, config in configs.items():
         path = folder / f"{name}.onnx"
         path.write_bytes(serialized(config))

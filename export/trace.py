@@ -16,13 +16,13 @@ import torch
 from onnxscript import values
 
 from moembed.export.functions import DOMAIN, OPSET, SCHEMAS, VERSION
-from moembed.models.network import NomicMoe
+from moembed.models.text_encoder import TextEncoder
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("sentence_embedding", "token_embeddings")
 
 
-def trace(network: NomicMoe) -> ir.Model:
+def trace(network: TextEncoder) -> ir.Model:
     """Trace a network with dynamic batch and sequence.
 
     Args:

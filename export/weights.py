@@ -1,14 +1,18 @@
 """Weights of a checkpoint as the initializers of a graph that was made without them."""
 
+import math
+from collections.abc import Mapping
+
 import ml_dtypes  # noqa: F401  (adds bfloat16 to numpy)
 import numpy as np
 import onnx_ir as ir
 
 from moembed.errors import CheckpointError
 from moembed.models.checkpoint import listed
-from moembed.models.config import NomicMoeConfig
+from moembed.models.config import NetworkConfig
+from moembed.models.families import family_of
+from moembed.models.parameters import Parameter
 from moembed.models.roles import Role, role
-from moembed.models.rotary import rotary_table
 from moembed.models.weights import Weights
 
 WITHOUT_WEIGHTS = "weights"  # location of the content that a graph without weights lacks
@@ -22,7 +26,7 @@ def is_weight(value: ir.Value) -> bool:
     return role(value.name) is not None or value.name in _ROTARY
 
 
-def fill(model: ir.Model, config: NomicMoeConfig, weights: Weights) -> ir.Model:
+def fill(model: ir.Model, config: NetworkConfig, weights: Weights) -> ir.Model:
     """Give a graph the weights of a checkpoint, mapped from its files until they are read; changes and returns `model`.
 
     Args:
@@ -33,12 +37,13 @@ def fill(model: ir.Model, config: NomicMoeConfig, weights: Weights) -> ir.Model:
     Raises:
         CheckpointError: a weight holds NaN or infinity.
     """
-    tables = dict(zip(_ROTARY, rotary_table(config), strict=True))
+    family = family_of(config)
+    tables, parameters = family.tables(config), {one.name: one for one in family.parameters(config)}
     broken = []
     for value in model.graph.initializers.values():
         name = str(value.name)
         if (found := role(name)) is not None:
-            tensor = _tensor(found, value, weights)
+            tensor = _tensor(found, value, parameters, weights)
             if not _is_finite(tensor.numpy()):
                 broken.append(name)
             value.const_value = tensor
@@ -51,17 +56,22 @@ def fill(model: ir.Model, config: NomicMoeConfig, weights: Weights) -> ir.Model:
     return model
 
 
-def _tensor(found: Role, value: ir.Value, weights: Weights) -> ir.TensorProtocol:
-    """Return the content of an initializer: a mapped part of a file, or a tensor that is widened to float32 when it is read."""
-    stored = weights.stored(Role(found.kind, found.layer).name)
+def _tensor(found: Role, value: ir.Value, parameters: Mapping[str, Parameter], weights: Weights) -> ir.TensorProtocol:
+    """Return the content of an initializer: a mapped part of a file, or a tensor that is made or widened when it is read."""
+    parameter = parameters[Role(found.kind, found.layer).name]
     shape = value.shape
     if shape is None:
         raise ValueError(f"the template has no shape for {value.name}")
-    offset, length = stored.offset, stored.size
-    if found.expert is not None:
-        # Experts are stacked: each has as many rows as the initializer.
-        length = stored.size // stored.shape[0] * shape.numpy()[0]
-        offset += found.expert * length
+    if not parameter.parts:
+        return ir.Tensor(np.zeros(shape.numpy(), np.float32), name=value.name)
+    if not parameter.is_whole:
+        return ir.LazyTensor(lambda: _assembled(parameter, weights), ir.DataType.FLOAT, shape, name=value.name)
+    (part,) = parameter.parts
+    stored = weights.stored(part.name)
+    row = stored.size // stored.shape[0]
+    # Experts are stacked: each has as many rows as the initializer.
+    first = part.first + (0 if found.expert is None else found.expert * shape.numpy()[0])
+    offset, length = stored.offset + first * row, int(math.prod(shape.numpy()) * _DTYPES[stored.dtype].itemsize)
     mapped = ir.ExternalTensor(
         stored.path.name,
         offset,
@@ -78,6 +88,13 @@ def _tensor(found: Role, value: ir.Value, weights: Weights) -> ir.TensorProtocol
         return ir.Tensor(np.array(mapped.numpy(), np.float32), name=value.name)
 
     return widened() if mapped.size <= _SMALL else ir.LazyTensor(widened, ir.DataType.FLOAT, shape, name=value.name)
+
+
+def _assembled(parameter: Parameter, weights: Weights) -> ir.TensorProtocol:
+    def read(name: str) -> np.ndarray:
+        return np.asarray(weights.get_tensor(name)).astype(np.float32, copy=False)
+
+    return ir.Tensor(np.ascontiguousarray(parameter.assemble(read, np.concatenate)), name=parameter.name)
 
 
 def _is_finite(array: np.ndarray) -> bool:

@@ -1,8 +1,7 @@
 """Strict reading of a checkpoint folder: every tensor accounted for by name, shape, dtype and finiteness.
 
-The published `model.safetensors` has 148 tensors for 12 layers; a model with a projection has two more. A loader that accepts
-missing tensors computes another network: transformers 5 does, silently. Each tensor may be float32, float16 or bfloat16; float32
-holds all of their values exactly.
+A loader that accepts missing tensors computes another network: transformers 5 does, silently. Each tensor may be float32, float16
+or bfloat16; float32 holds all of their values exactly.
 """
 
 from collections import Counter
@@ -13,62 +12,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moembed.errors import CheckpointError, extra
-from moembed.models.config import NomicMoeConfig
-from moembed.models.roles import ATTENTION, DENSE, EMBEDDINGS, MOE, NORMS, PROJECTION, Kind, Role, role
+from moembed.models.config import NetworkConfig
+from moembed.models.families import family_of, read_config
+from moembed.models.family import Family
+from moembed.models.parameters import stored_tensors
 from moembed.models.weights import WEIGHTS_FILE, Weights, advice, find_weights, open_weights, paths_in
 
 if TYPE_CHECKING:
-    from moembed.models.network import NomicMoe
+    from moembed.models.text_encoder import TextEncoder
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # name in safetensors -> our name
 _LISTED = 12
 
 
-def expected_tensors(config: NomicMoeConfig) -> dict[str, tuple[int, ...]]:
+def expected_tensors(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every tensor that a checkpoint of this configuration holds, in file order."""
-    hidden, ffn = config.hidden_size, config.ffn_size
-    stacked = (config.num_experts * config.expert_ffn_size, hidden)
-    shapes: dict[Kind, tuple[int, ...]] = {
-        Kind.WORD_EMBEDDINGS: (config.vocab_size, hidden),
-        Kind.TYPE_EMBEDDINGS: (1, hidden),
-        Kind.EMBEDDING_NORM: (hidden,),
-        Kind.EMBEDDING_NORM_BIAS: (hidden,),
-        Kind.QKV: (3 * hidden, hidden),
-        Kind.QKV_BIAS: (3 * hidden,),
-        Kind.ATTENTION_OUT: (hidden, hidden),
-        Kind.ATTENTION_OUT_BIAS: (hidden,),
-        Kind.NORM1: (hidden,),
-        Kind.NORM1_BIAS: (hidden,),
-        Kind.NORM2: (hidden,),
-        Kind.NORM2_BIAS: (hidden,),
-        Kind.FC1: (ffn, hidden),
-        Kind.FC1_BIAS: (ffn,),
-        Kind.FC2: (hidden, ffn),
-        Kind.FC2_BIAS: (hidden,),
-        Kind.ROUTER: (config.num_experts, hidden),
-        Kind.EXPERTS_W1: stacked,
-        Kind.EXPERTS_W2: stacked,
-        Kind.EXPERTS_BIAS: (hidden,),
-        Kind.PROJECTION: (hidden, hidden),
-        Kind.PROJECTION_BIAS: (hidden,),
-    }
-    roles = [Role(kind) for kind in EMBEDDINGS]
-    for layer in range(config.num_layers):
-        mlp = MOE if layer in config.moe_layers else DENSE
-        roles += [Role(kind, layer) for kind in (*ATTENTION, *NORMS, *mlp)]
-    if config.projection:
-        roles += [Role(kind) for kind in PROJECTION]
-    return {role.name: shapes[role.kind] for role in roles}
+    return stored_tensors(family_of(config).parameters(config))
 
 
-def parameter_count(config: NomicMoeConfig) -> int:
+def parameter_count(config: NetworkConfig) -> int:
     """Return the number of parameters of the network."""
     return sum(prod(shape) for shape in expected_tensors(config).values())
 
 
 @contextmanager
-def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NomicMoeConfig, Weights]]:
-    """Open `config.json` and the weight files of a folder after checking names, shapes and dtypes.
+def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NetworkConfig, Weights]]:
+    """Open the configuration and the weight files of a folder after checking names, shapes and dtypes.
 
     Args:
         folder: a checkpoint in the published layout.
@@ -81,22 +50,22 @@ def open_checkpoint(folder: Path, framework: str) -> Iterator[tuple[NomicMoeConf
         CheckpointError: the folder does not hold exactly this network.
         MissingExtraError: safetensors is not installed.
     """
-    config = NomicMoeConfig.from_file(folder / "config.json")
+    config = read_config(folder)
     files = find_weights(folder)
     if files is None:
         raise CheckpointError(f"{folder} lacks {WEIGHTS_FILE}{advice(paths_in(folder))}")
     with open_weights(files, framework) as weights:
-        _compare(config, weights.shapes())
+        _compare(family_of(config), config, weights)
         yield config, weights
 
 
 def stored_dtypes(weights: Weights) -> str:
     """Describe the dtypes that tensors are stored in, such as "148 float32"."""
-    counts = Counter(_DTYPES[dtype] for _, dtype in weights.shapes().values())
+    counts = Counter(_DTYPES[dtype] for _, dtype in weights.shapes().values() if dtype in _DTYPES)
     return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items()))
 
 
-def load_network(folder: Path) -> "NomicMoe":
+def load_network(folder: Path) -> "TextEncoder":
     """Load a checkpoint into the PyTorch network, in float32 and evaluation mode.
 
     Raises:
@@ -106,32 +75,28 @@ def load_network(folder: Path) -> "NomicMoe":
     with extra("export", "Loading a checkpoint"):
         import torch
 
-        from moembed.models.network import NomicMoe
-
     with open_checkpoint(folder, "pt") as (config, weights):
-        tensors = {name: weights.get_tensor(name).to(torch.float32) for name in expected_tensors(config)}
-    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+        family = family_of(config)
+        stored = {name: weights.get_tensor(name).to(torch.float32) for name in expected_tensors(config)}
+    broken = [name for name, tensor in stored.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(f"{folder} holds NaN or infinity in {listed(broken)}: save it again with finite weights")
+    tensors = {
+        one.name: one.assemble(stored.__getitem__, torch.cat) if one.parts else torch.zeros(one.shape)
+        for one in family.parameters(config)
+    }
     with torch.device("meta"):
-        network = NomicMoe(config)
+        network = family.network(config)
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.rebuild_rotary().eval().requires_grad_(False)
 
 
-def _compare(config: NomicMoeConfig, found: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    expected = expected_tensors(config)
-    roles = [tensor for name in found if (tensor := role(name)) is not None]
-    moe_layers = {tensor.layer for tensor in roles if tensor.kind in MOE and tensor.layer is not None}
-    problems = []
-    if moe_layers and moe_layers != set(config.moe_layers):
-        problems.append(
-            f"MoE layers: the tensors have {sorted(moe_layers)}, the rule of config.json "
-            f"(i % {config.moe_every_n_layers} == 1) gives {list(config.moe_layers)}"
-        )
+def _compare(family: Family, config: NetworkConfig, weights: Weights) -> None:
+    expected, found = stored_tensors(family.parameters(config)), weights.shapes()
+    problems = family.problems(config, weights)
     if missing := [name for name in expected if name not in found]:
         problems.append(f"missing: {listed(missing)}")
-    if unexpected := [name for name in found if name not in expected]:
+    if unexpected := [name for name in found if name not in expected and not family.is_optional(name)]:
         problems.append(f"unexpected: {listed(unexpected)}")
     for name, expected_shape in expected.items():
         if name not in found:

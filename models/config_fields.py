@@ -1,68 +1,24 @@
-"""Fields that a `config.json` of the family may hold: which are read, checked or ignored.
+"""Fields of a `config.json` that all families treat alike, and the check that no field is left out.
 
-The names are those of the published `config.json`, of the file that transformers 4.47 to 5.24 writes for a model loaded from
-it (`PretrainedConfig.to_dict`, with its fields for generation), and of tools that add a field when they fine-tune a model. Any
-other field is refused.
+The names are those of published files, of the files that transformers 4.47 to 5.24 write (`PretrainedConfig.to_dict`, with its
+fields for generation), and of tools that add a field when they fine-tune a model.
 """
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
-from moembed.files.records import Count, Positive, Rule
+from moembed.errors import CheckpointError, shown
+from moembed.files.records import Rule, read_record
 
-_PositiveNumber = Annotated[float, Rule(lambda value: value > 0, "a number above 0")]
-_Dtype = Annotated[str, Rule(("float32", "float16", "bfloat16").__contains__, "float32, float16 or bfloat16")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadFields:
-    """Fields that give the sizes of the network, or the dtype that its tensors were saved in."""
-
-    vocab_size: Positive
-    n_embd: Positive
-    n_layer: Positive
-    n_head: Positive
-    n_inner: Positive
-    ffn_div: Positive = 1
-    num_experts: Positive
-    moe_top_k: Positive
-    moe_every_n_layers: Positive
-    layer_norm_epsilon: _PositiveNumber
-    rotary_emb_base: _PositiveNumber
-    n_positions: Positive
-    pad_token_id: Count
-    pad_vocab_size_multiple: Positive = 1
-    torch_dtype: _Dtype | None = None
-    dtype: _Dtype | None = None
-    projection: bool | None = None
-
-
-READ = frozenset(field.name for field in fields(ReadFields))
-
+_T = TypeVar("_T")
+REMEDY = "correct the file, or download or save the checkpoint again"
+PositiveNumber = Annotated[float, Rule(lambda value: value > 0, "a number above 0")]
+Dtype = Annotated[str, Rule(("float32", "float16", "bfloat16").__contains__, "float32, float16 or bfloat16")]
 # Field -> the values that are implemented (None: it may also be missing), and the meaning of another value.
-IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "model_type": (("nomic_bert",), "another architecture"),
-    "activation_function": (("gelu",), "another activation (swiglu/geglu: a gated MLP, as in nomic-embed v1 and v1.5)"),
-    "use_rms_norm": ((None, False), "RMSNorm instead of LayerNorm"),
-    "prenorm": ((False,), "normalization before instead of after each sub-layer"),
-    "parallel_block": ((False,), "attention and MLP computed side by side"),
-    "parallel_block_tied_norm": ((False,), "one norm shared by a parallel block"),
-    "causal": ((False,), "causal attention"),
-    "add_pooling_layer": ((False,), "a pooler with weights of its own"),
-    "qkv_proj_bias": ((True,), "attention without biases"),
-    "mlp_fc1_bias": ((True,), "a dense MLP without its first bias"),
-    "mlp_fc2_bias": ((True,), "a dense MLP without its second bias"),
-    "rotary_emb_fraction": ((1.0, 1), "partly rotated or absolute positions"),
-    "rotary_emb_interleaved": ((False,), "interleaved rotary pairs"),
-    "rotary_emb_scale_base": ((None,), "XPos scaling"),
-    "rotary_scaling_factor": ((None,), "dynamic-NTK rotary scaling"),
-    "scale_attn_weights": ((True,), "attention scores that are not divided by sqrt(head_dim)"),
-    "scale_attn_by_inverse_layer_idx": ((False,), "attention scores scaled by layer"),
-    "moe_normalize_expert_weights": ((False, None), "renormalized top-k weights"),
-    "expert_choice_router": ((False, None), "expert-choice routing"),
-    "num_shared_experts": ((0, None), "shared experts"),
-    "type_vocab_size": ((1,), "more than one token type"),
-    # Further fields of transformers that change the network.
+Implemented = Mapping[str, tuple[tuple[Any, ...], str]]
+
+# Fields of transformers that change the network of any family.
+COMMON: Implemented = {
     "is_decoder": ((False, None), "causal attention"),
     "add_cross_attention": ((False, None), "attention to the states of an encoder"),
     "cross_attention_hidden_size": ((None,), "attention to the states of an encoder"),
@@ -73,21 +29,6 @@ IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "rope_scaling": ((None,), "scaled rotary positions"),
     "quantization_config": ((None,), "quantized tensors: export the checkpoint that they were made from"),
 }
-
-# Field of transformers' own classes -> the field above that it repeats, with the same value.
-SAME_AS = {
-    "hidden_size": "n_embd",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-    "intermediate_size": "n_inner",
-    "max_position_embeddings": "n_positions",
-    "layer_norm_eps": "layer_norm_epsilon",
-    "hidden_act": "activation_function",
-    "rope_theta": "rotary_emb_base",
-}
-
-# Fields that follow from those above: n_embd / n_head, and plain rotary positions of base `rotary_emb_base`.
-DERIVED = frozenset({"head_dim", "rope_parameters"})
 
 # Purpose of fields -> names of those that change nothing at inference, whatever their value.
 IGNORED = {
@@ -111,3 +52,53 @@ IGNORED = {
     " exponential_decay_length_penalty",
 }
 IGNORED_NAMES = frozenset(" ".join(IGNORED.values()).split())
+
+
+def check_fields(
+    raw: Mapping[str, Any], implemented: Implemented, known: Collection[str], contradictions: Sequence[str] = ()
+) -> None:
+    """Refuse a `config.json` that asks for something that is not implemented.
+
+    Args:
+        raw: its fields.
+        implemented: the fields whose value is checked.
+        known: further fields that the family reads or ignores; any other is refused unless it is null or false.
+        contradictions: further reasons to refuse it, a line each.
+
+    Raises:
+        CheckpointError: it asks for that; the error lists every reason.
+    """
+    refused = [
+        f"  {name} = {shown(raw[name])}: {meaning}; implemented: {' or '.join(map(repr, allowed))}"
+        for name, (allowed, meaning) in implemented.items()
+        if name in raw and not is_one_of(raw[name], allowed)
+    ]
+    refused += [
+        f"  {name} is missing; it must be {allowed[0]!r}"
+        for name, (allowed, _) in implemented.items()
+        if name not in raw and None not in allowed
+    ]
+    refused += contradictions
+    refused += [
+        f"  {name} = {shown(value)}: an unknown field, which may change the network; remove it if it does not"
+        for name, value in raw.items()
+        if name not in known and name not in implemented and value is not None and value is not False
+    ]
+    if refused:
+        raise CheckpointError("config.json asks for a network that is not implemented:\n" + "\n".join(refused))
+
+
+def read_fields(kind: type[_T], raw: Mapping[str, Any], names: Collection[str]) -> _T:
+    """Read the fields that give the sizes of a network.
+
+    Raises:
+        CheckpointError: one is missing or of the wrong type.
+    """
+    found = {name: value for name, value in raw.items() if name in names}
+    return read_record(kind, found, "config.json", error=CheckpointError, remedy=REMEDY, use_defaults=True)
+
+
+def is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
+    """Return True if a value is one of those allowed, as JSON tells them apart."""
+    # 0 == False and 1 == True in Python; in a config they are different answers.
+    return any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed)

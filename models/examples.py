@@ -5,11 +5,14 @@ published tokenizer gives them. The outputs are those of a network without a pro
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from moembed.files.records import Count, Positive, Rule
 
 _Positive = Annotated[float, Rule(lambda value: value > 0, "a number above 0")]
+
+
+Pooling = Literal["mean", "cls"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +69,17 @@ class SimilarityExample(Example):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledExample(Example):
-    """Mean of the last hidden states of a text, before normalization.
+    """Pooled last hidden states of a text, before normalization.
 
     Attributes:
         text: the text.
+        pooling: `mean` of all tokens, or `cls`, the state of the first one.
         every: distance between the components that are compared; the first one is component 0.
         values: these components.
     """
 
     text: ExampleText
+    pooling: Pooling = "mean"
     every: Positive
     values: tuple[float, ...]
 

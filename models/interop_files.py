@@ -9,14 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from moembed.models.config_fields import SAME_AS
+from moembed.models.families import family_of_raw
 from moembed.models.sentence_transformers import read_json
+from moembed.models.tokenizer_files import without_limits
 
 # Fields, at any depth, that name code of the checkpoint or its hub repository, or allow it to run.
 _CODE = frozenset({"auto_map", "custom_generate", "custom_pipelines", "trust_remote_code"})
 _OWN_MODULES = "sentence_transformers."
-# transformers' name -> that of the published config.json. `rope_parameters` holds the base of the rotary positions.
-_NAMES = {name: field for name, field in SAME_AS.items() if name != "rope_theta"}
 
 
 def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
@@ -30,25 +29,26 @@ def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
     Raises:
         CheckpointError: the file is not JSON of the expected form.
     """
-    if source.suffix != ".json" or name == "tokenizer.json":  # read by the library tokenizers only
+    if name == "tokenizer.json":
+        found = source.read_text("utf-8")
+        if (text := without_limits(found)) != found:
+            target.write_text(text, "utf-8")
+        else:
+            shutil.copyfile(source, target)
+        return
+    if source.suffix != ".json":
         shutil.copyfile(source, target)
         return
     content = read_json(source, list if name == "modules.json" else dict)
     safe = _without_code(content)
     if name == "config.json":
-        safe = with_common_names(safe)
+        safe = family_of_raw(safe).common_names(safe)
     elif name == "modules.json":
         safe = [_with_own_class(module) for module in safe]
     if safe == content:
         shutil.copyfile(source, target)
     else:
         target.write_text(json.dumps(safe, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def with_common_names(raw: dict[str, Any]) -> dict[str, Any]:
-    """Add the sizes in a `config.json` under the names of transformers 5; return all fields."""
-    common = {name: raw[field] for name, field in _NAMES.items()}
-    return raw | common | {"rope_parameters": {"rope_type": "default", "rope_theta": raw["rotary_emb_base"]}}
 
 
 def _without_code(content: Any) -> Any:

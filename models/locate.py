@@ -12,8 +12,8 @@ from moembed.files.untrusted import lfs_advice
 from moembed.hub.client import AbsentError
 from moembed.hub.fetch import Fetched, Reporter, fetch, file_names
 from moembed.hub.names import HubName, parse
-from moembed.models.config import NomicMoeConfig
-from moembed.models.sentence_transformers import check_modules
+from moembed.models.config import NetworkConfig
+from moembed.models.families import read_config
 from moembed.models.spec import ModelSpec, known_names, known_specs, spec_of
 from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, advice, find_weights, paths_in, read_index
 
@@ -42,7 +42,7 @@ class Checkpoint:
     """
 
     folder: Path
-    config: NomicMoeConfig
+    config: NetworkConfig
     spec: ModelSpec
     config_sha256: str
     weights_sha256: str
@@ -70,7 +70,8 @@ def locate(
 
     Raises:
         SourceError: the source is not a folder, and not a hub name that can be downloaded.
-        CheckpointError: a required file is missing, a digest differs from the pinned one, or its pooling is not the mean.
+        CheckpointError: a required file is missing, a digest differs from the pinned one, or it is of no network that is
+            implemented.
     """
     source = source_name(source)
     if os.path.isdir(source):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
@@ -119,10 +120,9 @@ def _local(folder: Path) -> Checkpoint:
     for name in REQUIRED_FILES:
         if advised := lfs_advice(folder / name):
             raise CheckpointError(f"{folder / name} cannot be read{advised}")
-    config = NomicMoeConfig.from_file(folder / "config.json")
-    check_modules(folder)
+    config = read_config(folder)
     config_sha256, weights_sha256 = sha256_of(folder / "config.json"), weights.sha256()
-    spec = spec_of(folder, config, config_sha256)
+    spec = spec_of(folder, config, config_sha256, weights_sha256)
     published = next((s for s in known_specs() if s.sha256.get(WEIGHTS_FILE) == weights_sha256), None)
     if published is not None:
         spec = replace(spec, repo=published.repo, revision=published.revision)

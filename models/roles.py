@@ -1,7 +1,8 @@
-"""Roles of a checkpoint's tensors: the one place that knows how they are named.
+"""Roles of a network's parameters: the one place that knows how they are named.
 
-The names are those of the published `model.safetensors`, and of the initializers of a graph. There, every expert's part of
-`EXPERTS_W1` and `EXPERTS_W2` is a separate initializer, with the expert's index at the end of the name.
+The names are those of the initializers of a graph in every family, and of nomic-embed-text-v2-moe's `model.safetensors`; other
+files are mapped to them (`moembed.models.parameters`). In a graph, every expert's part of `EXPERTS_W1` and `EXPERTS_W2` is a
+separate initializer, with the expert's index at the end of the name.
 """
 
 import re
@@ -13,10 +14,11 @@ from moembed.bundle.manifest import RouterOutputs
 
 
 class Kind(Enum):
-    """Kind of a tensor; the value is its name, of a layer's tensor the part behind `encoder.layers.N.`."""
+    """Kind of a parameter; the value is its name, of a layer's parameter the part behind `encoder.layers.N.`."""
 
     WORD_EMBEDDINGS = WORD_EMBEDDINGS
     TYPE_EMBEDDINGS = "embeddings.token_type_embeddings.weight"
+    POSITION_EMBEDDINGS = "embeddings.position_embeddings.weight"
     EMBEDDING_NORM = "emb_ln.weight"
     EMBEDDING_NORM_BIAS = "emb_ln.bias"
     QKV = "attn.Wqkv.weight"
@@ -31,6 +33,10 @@ class Kind(Enum):
     FC1_BIAS = "mlp.fc1.bias"
     FC2 = "mlp.fc2.weight"
     FC2_BIAS = "mlp.fc2.bias"
+    FC11 = "mlp.fc11.weight"
+    FC11_BIAS = "mlp.fc11.bias"
+    FC12 = "mlp.fc12.weight"
+    FC12_BIAS = "mlp.fc12.bias"
     ROUTER = "mlp.router.layer.weight"
     EXPERTS_W1 = "mlp.experts.mlp.w1"
     EXPERTS_W2 = "mlp.experts.mlp.w2"
@@ -43,16 +49,18 @@ EMBEDDINGS = (Kind.WORD_EMBEDDINGS, Kind.TYPE_EMBEDDINGS, Kind.EMBEDDING_NORM, K
 ATTENTION = (Kind.QKV, Kind.QKV_BIAS, Kind.ATTENTION_OUT, Kind.ATTENTION_OUT_BIAS)
 NORMS = (Kind.NORM1, Kind.NORM1_BIAS, Kind.NORM2, Kind.NORM2_BIAS)
 DENSE = (Kind.FC1, Kind.FC1_BIAS, Kind.FC2, Kind.FC2_BIAS)
+# `fc2(act(fc12 x) * fc11 x)`: FC11 is "up", FC12 is "gate".
+GATED = (Kind.FC11, Kind.FC11_BIAS, Kind.FC12, Kind.FC12_BIAS)
 MOE = (Kind.ROUTER, Kind.EXPERTS_W1, Kind.EXPERTS_W2, Kind.EXPERTS_BIAS)
 PROJECTION = (Kind.PROJECTION, Kind.PROJECTION_BIAS)
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+?)(?:(?<=\.w[12])\.(\d+))?")
-_IN_A_LAYER = {kind.value: kind for kind in (*ATTENTION, *NORMS, *DENSE, *MOE)}
-_OUTSIDE = {kind.value: kind for kind in (*EMBEDDINGS, *PROJECTION)}
+_IN_A_LAYER = {kind.value: kind for kind in (*ATTENTION, *NORMS, *DENSE, *GATED, *MOE)}
+_OUTSIDE = {kind.value: kind for kind in (*EMBEDDINGS, Kind.POSITION_EMBEDDINGS, *PROJECTION)}
 
 
 @dataclass(frozen=True)
 class Role:
-    """Role of one tensor.
+    """Role of one parameter.
 
     Attributes:
         kind: what it is.
@@ -66,13 +74,13 @@ class Role:
 
     @property
     def name(self) -> str:
-        """The tensor's name; `role` is the inverse."""
+        """The parameter's name; `role` is the inverse."""
         layer = "" if self.layer is None else f"encoder.layers.{self.layer}."
         return f"{layer}{self.kind.value}" + ("" if self.expert is None else f".{self.expert}")
 
 
 def role(name: str | None) -> Role | None:
-    """Return the role of a tensor by its name, or None for a name that no checkpoint has."""
+    """Return the role of a parameter by its name, or None for a name that no network has."""
     if name in _OUTSIDE:
         return Role(_OUTSIDE[name])
     match = _LAYER.fullmatch(name or "")

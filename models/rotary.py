@@ -1,20 +1,23 @@
-"""Table of rotary positions."""
+"""Tables of rotary positions."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moembed.models.config import NomicMoeConfig
-
 Table = NDArray[np.float32]
 
 
-def rotary_table(config: NomicMoeConfig) -> tuple[Table, Table]:
-    """Compute cosines and sines of every position, each `[max_positions, head_dim / 2]`.
+def rotary_table(head_dim: int, base: float, positions: int, divisor: float = 1.0) -> tuple[Table, Table]:
+    """Compute cosines and sines of every position, each `[positions, head_dim / 2]`; `divisor` divides the frequencies.
 
     Frequencies and angles are rounded to float32, as upstream does. Everything else is computed in float64, so that maths
     libraries, which differ in the last bit of a result, lead to the same table.
     """
-    exponent = np.arange(0, config.head_dim, 2) / config.head_dim
-    frequencies = np.float32(1) / (config.rotary_base**exponent).astype(np.float32)
-    angles = np.arange(config.max_positions, dtype=np.float32)[:, None] * frequencies
+    exponent = np.arange(0, head_dim, 2) / head_dim
+    frequencies = np.float32(1) / (base**exponent).astype(np.float32) / np.float32(divisor)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
     return np.cos(angles, dtype=np.float64).astype(np.float32), np.sin(angles, dtype=np.float64).astype(np.float32)
+
+
+def no_rotation(head_dim: int, positions: int) -> tuple[Table, Table]:
+    """Return cosines and sines that rotate nothing, exactly, each `[positions, head_dim / 2]`."""
+    return np.ones((positions, head_dim // 2), np.float32), np.zeros((positions, head_dim // 2), np.float32)

@@ -1,18 +1,21 @@
-"""Facts of a model beside its tensors: prompts, widths, limits, origin. They stand in `specs/*.toml` or in its folder."""
+"""Facts of a model beside its tensors: prompts, widths, limits, origin. In `specs/` of its family, or its folder."""
 
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from moembed.errors import CheckpointError, shown
 from moembed.files.records import Positive, Sha256, read_toml
-from moembed.models.config import NomicMoeConfig
+from moembed.models.config import NetworkConfig
 from moembed.models.examples import Examples
+from moembed.models.families import FAMILIES
+from moembed.models.limits import token_limit
 from moembed.models.published import PublishedFigure
 from moembed.models.sentence_transformers import read_json
 from moembed.models.weights import WEIGHTS_FILE
+
+_DOCUMENTS = {"document", "passage", "corpus"}  # names that sentence-transformers looks for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +49,13 @@ class ModelSpec:
 
 @cache
 def known_specs() -> tuple[ModelSpec, ...]:
-    """Read the specs in the package, one per file in `specs/`.
+    """Read the specs in the package, one per file in `specs/` of the families' rooms.
 
     Raises:
         CheckpointError: a file is malformed.
     """
-    folder = resources.files("moembed.models") / "specs"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
+    entries = (entry for family in FAMILIES for entry in family.specs.iterdir())
+    files = sorted((entry for entry in entries if entry.name.endswith(".toml")), key=lambda entry: entry.name)
     return tuple(
         read_toml(
             ModelSpec,
@@ -87,35 +90,31 @@ def known_names() -> list[str]:
     return [spec.repo for spec in known_specs() if spec.repo]
 
 
-def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSpec:
-    """Collect the facts of a local checkpoint: from its sentence-transformers files, and from a known spec of the same config.
+def spec_of(folder: Path, config: NetworkConfig, config_sha256: str, weights_sha256: str = "") -> ModelSpec:
+    """Collect the facts of a local checkpoint: from its sentence-transformers files, and from a known spec of the same files.
 
     Args:
         folder: the checkpoint.
         config: its configuration.
         config_sha256: digest of its `config.json`; that of the published file gives the published dims and prompts.
+        weights_sha256: digest of its weights, which does the same.
 
     Raises:
         CheckpointError: a file is not JSON, or its limits contradict the network.
     """
-    known = next((s for s in known_specs() if s.sha256.get("config.json") == config_sha256), None)
+    digests = {("config.json", config_sha256), (WEIGHTS_FILE, weights_sha256)}
+    known = next((s for s in known_specs() if digests & s.sha256.items()), None)
     st = read_json(folder / "config_sentence_transformers.json")
-    prompts = st.get("prompts") or (known.prompts if known else {})
-    limit = (
-        read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-        or (known.max_tokens if known else None)
-        or read_json(folder / "tokenizer_config.json").get("model_max_length")
-        or config.max_positions
-    )
+    prompts = st.get("prompts") or {}
+    limit = token_limit(folder, config.most_tokens, known.max_tokens if known else None)
     if not isinstance(prompts, dict) or not all(isinstance(v, str) for v in prompts.values()):
         raise CheckpointError(
             f"{folder}/config_sentence_transformers.json: prompts = {shown(prompts)}; expected an object of texts by name"
         )
-    if not isinstance(limit, int) or not 3 <= limit <= config.max_positions:
-        raise CheckpointError(
-            f"{folder}: the token limit is {shown(limit)}; expected 3 to {config.max_positions}, the positions of the network: "
-            "correct max_seq_length in sentence_bert_config.json"
-        )
+    if known and not any(prompts.values()):
+        prompts = known.prompts
+    elif "query" in prompts and not _DOCUMENTS & prompts.keys():
+        prompts = prompts | {"document": ""}  # as sentence-transformers does, which then has no prompt to put in front
     dims = st.get("matryoshka_dims", [config.hidden_size])
     if not _are_widths(dims, config.hidden_size):
         raise CheckpointError(
@@ -127,7 +126,7 @@ def spec_of(folder: Path, config: NomicMoeConfig, config_sha256: str) -> ModelSp
         max_tokens=limit,
         dims=known.dims if known else tuple(dims),
         prompts=prompts,
-        prompt_required=bool(prompts) and st.get("default_prompt_name") is None,
+        prompt_required=bool(prompts) and all(prompts.values()) and st.get("default_prompt_name") is None,
     )
 
 

@@ -22,7 +22,8 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_config.json"
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors")
-_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|model\.)*")
+_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|model\.|0\.auto_model\.|bert\.|roberta\.|new\.)*")
+_HEAD = "classifier."
 _PICKLE = (
     "a pickle, which is never loaded because loading one runs code: load it where you trust it and save it with "
     "save_pretrained(FOLDER, safe_serialization=True)"
@@ -108,8 +109,15 @@ class Weights:
 
     def __init__(self, handles: dict[str, tuple[Path, Any]]) -> None:
         self.prefix = _common_prefix(handles)
-        self._files = {name.removeprefix(self.prefix): place for name, place in handles.items()}
+        # Our name -> the name in the file; a name without the prefix stays as it is.
+        self._stored = {name.removeprefix(self.prefix): name for name in handles}
+        self._files = {name: handles[stored] for name, stored in self._stored.items()}
         self._headers: dict[Path, tuple[int, dict[str, Any]]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._files)
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the shape of every tensor, and its dtype by safetensors' name."""
@@ -121,7 +129,7 @@ class Weights:
 
     def get_tensor(self, name: str) -> Any:
         """Read a whole tensor, in its stored dtype."""
-        return self._files[name][1].get_tensor(self.prefix + name)
+        return self._files[name][1].get_tensor(self._stored[name])
 
     def stored(self, name: str) -> StoredTensor:
         """Return the place of a tensor, for a reader that maps the file itself."""
@@ -129,19 +137,22 @@ class Weights:
         if path not in self._headers:
             self._headers[path] = _read_header(path)
         start, header = self._headers[path]
-        entry = header[self.prefix + name]
+        entry = header[self._stored[name]]
         first, last = entry["data_offsets"]
         # Resolved: the files of a hub's cache are links, and onnx-ir refuses those out of their folder.
         return StoredTensor(path.resolve(), start + first, last - first, entry["dtype"], tuple(entry["shape"]))
 
     def get_slice(self, name: str) -> Any:
         """Return a tensor whose parts are read by indexing."""
-        return self._files[name][1].get_slice(self.prefix + name)
+        return self._files[name][1].get_slice(self._stored[name])
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    """Return the words in front of all names that wrappers put there: `torch.compile`, data parallelism, a task's model."""
-    listed = list(names)
+    """Return the words in front of all names that wrappers put there: `torch.compile`, data parallelism, a task's model.
+
+    A head of another task stands beside the model.
+    """
+    listed = [name for name in names if not name.startswith(_HEAD)]
     if not listed:
         return ""
     found = _WRAPPERS.match(listed[0])

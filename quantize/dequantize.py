@@ -11,7 +11,7 @@ from onnx.numpy_helper import to_array
 from moembed.bundle.external_data import read_graph
 from moembed.errors import CheckpointError
 from moembed.models.checkpoint import expected_tensors
-from moembed.models.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.roles import Kind, Role, role
 from moembed.quantize.functions import EMBEDDINGS
 from moembed.quantize.layout import dequantize_blocks, unpack

@@ -4,7 +4,7 @@ Activations are quantized per token row, where they are computed. The quantized 
 and integer sums do not depend on the order of summation, so the result is batch-invariant. Quantized activations are
 unsigned bytes with a fixed zero point, the operand that CPUs multiply with signed weights:
 
-* after a norm or attention, symmetric around 128: `scale = max|x| / 127`;
+* after a norm, attention or a gated product, symmetric around 128: `scale = max|x| / 127`;
 * after GELU, rounded to a float16 times 2^8, around 32: erf GELU never falls below -0.17, so
   `scale = max(max x / 223, 0.17 / 32)` clips nothing there and resolves the positive side almost twice as finely. Values are
   capped at the largest of these, 16,769,024.
@@ -50,6 +50,29 @@ _QUANTIZE = (
     + SYMMETRIC.format(p="x_", x="x")
     + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
 )
+
+# gate and up [T,K] -> quantized [T,K] uint8, scale [T,1] of the product gelu(gate) * up or silu(gate) * up
+GATES = {
+    "GeluMulQuantize": """
+    active = Gelu (gate)
+""",
+    "SiluMulQuantize": """
+    share = Sigmoid (gate)
+    active = Mul (gate, share)
+""",
+}
+
+
+def _gated(name: str) -> str:
+    return (
+        f"{name} (gate, up) => (quantized, scale)\n{{"
+        + CONSTANTS
+        + GATES[name]
+        + "    product = Mul (active, up)\n"
+        + SYMMETRIC.format(p="x_", x="product")
+        + "    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}"
+    )
+
 
 # y [T,hidden], smooth [hidden] -> y * smooth quantized: {p}quantized, {p}scale
 _SMOOTHED = (
@@ -97,13 +120,14 @@ _WORDS4 = """
     singles = Cast <to = 1> (halves)
     scales = Unsqueeze (singles, end)
     values = Mul (centred, scales)
-    width = Shape (type)
+    width = Shape <start = -1> (type)
     flat = Concat <axis = 0> (count, width)
     words = Reshape <allowzero = 1> (values, flat)
 """
 
 
-# ids [T], table and table_scale, type, gamma, beta, smooth [hidden] -> y [T,hidden], quantized, scale
+# ids [T], table and table_scale, type [hidden] or [T,hidden], gamma, beta, smooth [hidden] -> y [T,hidden], quantized, scale; a
+# `type` for each row holds learned positions too
 def _embedding(name: str, words: str) -> str:
     return (
         f"{name} <epsilon> (ids, table, table_scale, type, gamma, beta, smooth) => (y, quantized, scale)\n{{"
@@ -316,6 +340,7 @@ def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """Return the functions of an INT8 model with `num_experts` experts per MoE layer, beside Router, Attention and Pool."""
     fixed = (
         _QUANTIZE,
+        *(_gated(name) for name in GATES),
         *_EMBEDDINGS,
         _ADD_NORM,
         _ADD_NORM_QUANTIZE,

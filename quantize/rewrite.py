@@ -17,6 +17,7 @@ from moembed.quantize.exact import Matrix
 from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 from moembed.quantize.functions import EMBEDDINGS, int8_functions
 from moembed.quantize.fuse import finish
+from moembed.quantize.gates import gated_product
 from moembed.quantize.layout import BLOCK_4, fits, pack, quantize_blocks, quantize_rows
 from moembed.quantize.piece import initializer_array
 from moembed.quantize.recipe import Recipe
@@ -131,8 +132,8 @@ class Rewriter:
         gather = consumer(self.model, name)
         (use,) = gather.outputs[0].uses()
         if use.node.op_type != "Add" or use.node.outputs[0] is not norm.inputs[0]:
-            raise ValueError(f"{weight.name} does not normalize the sum of a word's embedding and its token type's")
-        token_type = next(value for value in use.node.inputs if value is not gather.outputs[0])
+            raise ValueError(f"{weight.name} does not normalize the sum of a word's embedding and one other")
+        other = next(value for value in use.node.inputs if value is not gather.outputs[0])
         table = self._array(name)
         if bits == 4 and table.shape[1] % BLOCK_4:
             raise InputError(
@@ -141,7 +142,7 @@ class Rewriter:
             )
         integers, scale = quantize_blocks(table) if bits == 4 else quantize_rows(table)
         stored = [self._add(integers_name(name, bits), integers), self._add(scale_name(name), scale)]
-        self._quantized_norm(EMBEDDINGS[bits], norm, weight, [gather.inputs[1], *stored, token_type])
+        self._quantized_norm(EMBEDDINGS[bits], norm, weight, [gather.inputs[1], *stored, other])
 
     def _quantized_norm(self, op: str, norm: ir.Node, weight: Role, inputs: list[Any]) -> None:
         width = self._array(weight.name).shape
@@ -169,7 +170,7 @@ class Rewriter:
         stored = [self._add(integers_name(name), integers), self._add(scale_name(name), scales)]
         inputs = [quantized.data, quantized.scale, *stored, bias]
         (use, *others) = gemm.outputs[0].uses()
-        if others or use.node.op_type != "Gelu" or self._is_kept(use.node.outputs[0]):
+        if others or use.node.op_type != "Gelu" or not self._feeds_quantized(use.node.outputs[0]):
             self._replace(gemm, "Int8Linear", inputs, {"zero_point": quantized.zero_point})
             return
         outputs = self._replace(use.node, "Int8LinearGelu", inputs, {}, before=gemm, quantized_only=True)
@@ -205,7 +206,8 @@ class Rewriter:
     def _quantized_input(self, x: Any, reader: ir.Node) -> _Quantized:
         """Return the quantized form of a value; a value that has none gets a node before its reader."""
         if x not in self.quantized:
-            node = ir.node("Quantize", [x], domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
+            op, inputs = gated_product(x) or ("Quantize", [x])
+            node = ir.node(op, inputs, domain=DOMAIN, num_outputs=2, name=f"{x.name}.quantize")
             node.outputs[0].name, node.outputs[1].name = f"{x.name}.quantized", f"{x.name}.scale"
             self.model.graph.insert_before(reader, node)
             self.quantized[x] = _Quantized(node.outputs[0], node.outputs[1], SYMMETRIC_ZERO_POINT, None)
@@ -231,9 +233,10 @@ class Rewriter:
             integers, scale = rounded(matrix, moments, self.recipe.rounding.damping)
         return pack(integers), scale
 
-    def _is_kept(self, value: ir.Value) -> bool:
-        readers = [use.node for use in value.uses() if use.node.op_type == "Gemm"]
-        return any(str(node.inputs[1].name) in self.keep for node in readers)  # type: ignore[union-attr]
+    def _feeds_quantized(self, value: ir.Value) -> bool:
+        """Return True if all readers of a value are linear layers with quantized weights."""
+        readers = [use.node for use in value.uses()]
+        return all(node.op_type == "Gemm" and str(_present(node.inputs)[1].name) not in self.keep for node in readers)
 
     def _replace(
         self,

@@ -57,4 +57,4 @@ def _power(values: NDArray[np.float32], exponent: float) -> NDArray[np.float64]:
 
 
 _ATTENTION = {Kind.QKV, Kind.PROJECTION}
-_FFN = {Kind.FC1, Kind.EXPERTS_W1}
+_FFN = {Kind.FC1, Kind.FC11, Kind.FC12, Kind.EXPERTS_W1}

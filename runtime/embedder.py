@@ -223,7 +223,7 @@ class Embedder(Picklable):
         if isinstance(texts, str):
             raise InputError("embed takes an iterable of texts; for one text use encode, or embed([text])")
         dim, prefix, policy = self._dim(truncate_dim, precision), self._prompt(prompt_name, prompt), policy_of(overlong)
-        check_room(self.tokenizer, prefix, self.max_tokens, policy)
+        check_room(self.tokenizer, prefix, self.max_tokens, policy, self.bundle.manifest.pooling)
         batch_size, normalize = whole("batch_size", batch_size), flag("normalize_embeddings", normalize_embeddings)
 
         def stream(remaining: Iterator[str]) -> Iterator[Embedding]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moembed.arguments import flag, whole
+from moembed.bundle.manifest import MEAN
 from moembed.errors import InputError, TextTooLongError, TruncationWarning, shown, warn
 from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
 from moembed.precision import normalized, shortened
@@ -130,18 +131,24 @@ def policy_name(policy: _Policy) -> OverlongName:
     return "late" if policy.late else "mean" if policy.pooled else "chunk"
 
 
-def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy) -> None:
-    """Check that a prompt leaves room for a text, and for more of it than windows overlap.
+def check_room(tokenizer: Tokenizer, prompt: str, limit: int, policy: _Policy, pooling: str = MEAN) -> None:
+    """Check that a prompt leaves room for a text, and for more of it than windows overlap; and that the model can be chunked so.
 
     Args:
         tokenizer: tokenizer of the model.
         prompt: text in front of every text and every window.
         limit: maximum number of tokens of a window.
         policy: from `policy_of`.
+        pooling: the model's, by its manifest.
 
     Raises:
-        InputError: the prompt is too long.
+        InputError: the prompt is too long, or the policy averages states of tokens and the model does not.
     """
+    if pooling != MEAN and isinstance(policy, Chunk) and policy.late:
+        raise InputError(
+            "overlong = Chunk(late=True) averages the states of a chunk's tokens, but this model's vector is the state of the "
+            "first token of a text: use Chunk(late=False)"
+        )
     room_of(tokenizer.count_prefix(prompt), limit, policy)
 
 

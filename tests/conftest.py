@@ -18,7 +18,7 @@ from huggingface_hub import constants
 if TYPE_CHECKING:
     from moembed import Embedder
     from moembed.bundle.bundle import Bundle
-    from moembed.models.network import NomicMoe
+    from moembed.models.nomic_bert_moe.network import NomicMoe
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Threads of several processes that wait for each other spin, and take the CPUs from the others.

@@ -15,8 +15,8 @@ from torch import Tensor
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import InputError, OutputError
 from moembed.files.paths import replacing_file
-from moembed.models.config import NomicMoeConfig
-from moembed.models.network import NomicMoe
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.network import NomicMoe
 from moembed.progress import progress
 from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train.convert import student, teacher_targets, vocabulary, warm_start

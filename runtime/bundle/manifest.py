@@ -13,7 +13,8 @@ A bundle is a folder. Its manifest `moembed.json` is a JSON object with these fi
 | `dims` | list of integers | widths the model was trained for (Matryoshka), widest first |
 | `prompts` | object | prompt name -> text in front |
 | `prompt_required` | boolean | whether the model needs a prompt in front of every text |
-| `num_experts` | integer | number of experts in each MoE layer |
+| `pooling` | string | `cls` where a text's vector is the state of its first token; absent where it is the mean of all tokens |
+| `num_experts` | integer | number of experts in each MoE layer; 0 in a model without such layers |
 | `routers` | object | MoE layer -> names of the outputs of its router in the graph: `weights` and `expert_indices` |
 | `source` | object | the checkpoint: `repo` and `revision` (or null), `config_sha256` and `weights_sha256` |
 | `made_with` | object | package -> version that wrote the bundle |
@@ -31,7 +32,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from moembed.bundle.certificate import Certificate
 from moembed.bundle.int8 import Int8
@@ -40,6 +41,7 @@ from moembed.files.records import OPTIONAL, Count, Positive, Rule, Sha256, read_
 from moembed.files.untrusted import parse_object
 
 MANIFEST_FILE = "moembed.json"
+MEAN: Literal["mean"] = "mean"  # the pooling of a manifest without the field
 UNQUANTIZED = "fp32"  # the recipe of a bundle that `moembed export` wrote
 FORMAT = 2
 _REMEDY = "the bundle is damaged, or was written by another version of moembed; copy it or export it again"
@@ -87,13 +89,14 @@ class Manifest:
     dims: tuple[Positive, ...]
     prompts: dict[str, str]
     prompt_required: bool
-    num_experts: Positive
+    num_experts: Count
     routers: dict[int, RouterOutputs]
     source: Source
     made_with: dict[str, str]
     certificate: Certificate
     files: dict[str, FileRecord]
     int8: Int8 | None = field(default=None, metadata=OPTIONAL)
+    pooling: Literal["mean", "cls"] = field(default=MEAN, metadata=OPTIONAL)
     format: int = FORMAT
 
     @property
@@ -108,6 +111,8 @@ class Manifest:
             del raw["certificate"]["examples"]
         if raw["int8"] is None:
             del raw["int8"]
+        if raw["pooling"] == MEAN:
+            del raw["pooling"]
         return raw
 
     def to_json(self) -> str:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moembed.bundle.manifest import MEAN
 from moembed.cli.common import Subparsers, emit, emit_json, open_source
 from moembed.errors import BundleError, shown
 from moembed.files.untrusted import parse_object, read_bounded
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from moembed.bundle.int8 import Int8
 
 _MAX_CONFIG_SIZE = 1 << 20  # bytes
-_SIZES = ("n_layer", "num_experts", "moe_top_k", "moe_every_n_layers")
+_EXPERT_SIZES = ("n_layer", "num_experts", "moe_top_k", "moe_every_n_layers")
+_SIZES = ("num_hidden_layers", "num_attention_heads")  # of a model without experts
 
 
 def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
@@ -36,7 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit_json(manifest.to_dict())
         return 0
-    network = _network(bundle.folder / "config.json")
     source = manifest.source
     origin = f"{source.repo} @ {source.revision}" if source.repo else "a local checkpoint"
     rows = {
@@ -47,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         "vectors": f"{manifest.hidden_size} dimensions; trained for truncation to {', '.join(map(str, manifest.dims))}",
         "int8 scale": _scales(manifest.int8),
         "limit": f"{manifest.max_tokens} tokens per text, prompt and special tokens included",
-        "network": f"{network['n_layer']} layers, {network['num_experts']} experts, top-{network['moe_top_k']}, "
-        f"every {network['moe_every_n_layers']}th layer from the second",
+        "network": _network(bundle.folder / "config.json", experts=bool(manifest.routers)),
+        "pooling": "mean of all tokens" if manifest.pooling == MEAN else "state of the first token",
         "source": f"{origin}, weights sha256 {source.weights_sha256}",
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.made_with.items()),
         "prompts": "mandatory" if manifest.prompt_required else "optional" if manifest.prompts else "none",
@@ -81,18 +82,26 @@ def _emit_line(text: str) -> None:
     emit(text.replace("\n", r"\n"))  # no field can imitate another line
 
 
-def _network(path: Path) -> dict[str, int]:
-    """Read the sizes of the network from a bundle's `config.json`."""
+def _network(path: Path, *, experts: bool) -> str:
+    """Describe the network by the sizes in a bundle's `config.json`."""
+    if experts:
+        layers, count, top_k, period = _sizes(path, _EXPERT_SIZES)
+        return f"{layers} layers, {count} experts, top-{top_k}, every {period}th layer from the second"
+    layers, heads = _sizes(path, _SIZES)
+    return f"{layers} layers, {heads} attention heads, no experts"
+
+
+def _sizes(path: Path, names: tuple[str, ...]) -> list[int]:
     hint = "copy or export the bundle again"
     try:
         raw = parse_object(read_bounded(path, _MAX_CONFIG_SIZE))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is not a valid JSON object: {error}; {hint}") from error
-    for name in _SIZES:
+    for name in names:
         if not isinstance(raw.get(name), int) or isinstance(raw[name], bool):
             found = shown(raw[name]) if name in raw else "missing"
             raise BundleError(f"{path}: {name} is {found}, expected an integer; {hint}")
-    return {name: raw[name] for name in _SIZES}
+    return [raw[name] for name in names]
 
 
 def _scales(int8: "Int8 | None") -> str:

@@ -74,7 +74,7 @@ class Encoder:
                 "spans is a function, which neither goes to other processes nor into the record of a run: pass tokens, or use "
                 "Embedder.embed"
             )
-        check_room(embedder.tokenizer, prompt, embedder.max_tokens, self._policy)
+        check_room(embedder.tokenizer, prompt, embedder.max_tokens, self._policy, embedder.bundle.manifest.pooling)
         self.stamp: Stamp = stamp_of(embedder, prompt, width, precision, overlong)
         self.dtype, self.stored = empty.dtype, empty.shape[1]
 

@@ -5,9 +5,8 @@ from math import prod
 
 from moembed.bundle.bundle import Bundle
 from moembed.errors import CheckpointError
-from moembed.models.checkpoint import expected_tensors
-from moembed.models.config import NomicMoeConfig
-from moembed.models.roles import Kind, role
+from moembed.models.families import family_of, read_config
+from moembed.models.roles import Kind
 
 _OF_EXPERTS = (Kind.EXPERTS_W1, Kind.EXPERTS_W2)
 
@@ -28,13 +27,12 @@ class Parameters:
 def parameters_of(bundle: Bundle) -> Parameters | None:
     """Count the parameters of the network that `config.json` describes; None if moembed cannot read it."""
     try:
-        config = NomicMoeConfig.from_file(bundle.folder / "config.json")
+        config = read_config(bundle.folder)
     except CheckpointError:
         return None
     total = active = 0
-    for name, shape in expected_tensors(config).items():
-        found, size = role(name), prod(shape)
-        is_chosen = found is not None and found.kind in _OF_EXPERTS
+    for parameter in family_of(config).parameters(config):
+        size = prod(parameter.shape) if parameter.parts else 0  # zeros in place of a bias are no parameters
         total += size
-        active += size * config.top_k // config.num_experts if is_chosen else size
+        active += size * config.top_k // config.num_experts if parameter.role.kind in _OF_EXPERTS else size
     return Parameters(total, active)

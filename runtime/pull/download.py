@@ -11,7 +11,7 @@ from moembed.hub.fetch import Reporter as HubReporter
 from moembed.hub.fetch import fetch
 from moembed.hub.unfinished import PART
 from moembed.models.checkpoint import parameter_count
-from moembed.models.config import NomicMoeConfig
+from moembed.models.families import read_config
 from moembed.models.locate import Checkpoint, locate
 from moembed.pull.model import DEFAULT_RECIPE, Model
 from moembed.pull.need import bundle_bytes, check_graph, check_need
@@ -159,8 +159,8 @@ class _Files:
         self._progress.step(f"downloading {name} of {self._model.title}")
         parameters, disk = size // _BYTES_PER_PARAMETER, {}
         if self._folder is not None:
-            if (config := self._folder / _CONFIG).is_file():
-                network = NomicMoeConfig.from_file(config)
+            if (self._folder / _CONFIG).is_file():
+                network = read_config(self._folder)
                 check_graph(network)
                 parameters = parameter_count(network)
             disk[self._folder] = max(0, size - _size(self._folder / (name + PART)))

@@ -20,7 +20,15 @@ DEFAULT_RECIPE = "int8"
 # To be increased when the same checkpoint and recipe give another bundle; tests/runtime/pull/test_version.py notices that.
 _CONVERSION = 3
 _VERSION_DIGITS = 8
-_FOLDER_FILES = ("config.json", "tokenizer.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+_FOLDER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "1_Pooling/config.json",
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from moembed.errors import extra
-from moembed.models.config import NomicMoeConfig
+from moembed.models.config import NetworkConfig
 from moembed.quantize.recipe import load_recipe
 from moembed.store.room import check_disk, check_memory
 
@@ -29,7 +29,7 @@ def memory_bytes(parameters: int) -> int:
     return 2 * parameters + (512 << 20)
 
 
-def check_graph(config: NomicMoeConfig) -> None:
+def check_graph(config: NetworkConfig) -> None:
     """Make sure that there is a graph of a network: a template, or PyTorch to trace it.
 
     Raises:

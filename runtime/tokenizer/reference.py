@@ -71,6 +71,10 @@ class ReferenceTokenizer:
             (encoding,) = self._tokenizer.encode_batch([text])
             return np.array(encoding.ids[1:-1], np.int32), np.array(encoding.offsets[1:-1], np.int64).reshape(-1, 2)
 
+    def largest_id(self) -> int:
+        """Return the largest id that a text can get; a vocabulary may leave ids out."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def token_string(self, token: int) -> str:
         """Return the piece of an id, or "" if the id is out of range."""
         return self._tokenizer.id_to_token(token) or ""

@@ -194,7 +194,8 @@ def _compare(example: Example, outputs: list[ModelOutput]) -> _Comparison | tupl
             cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
             return _numbers([example.cosine], [cosine], ["cosine"])
         case PooledExample():
-            values = last.mean(axis=0)[:: example.every]
+            pooled = last[0] if example.pooling == "cls" else last.mean(axis=0)
+            values = pooled[:: example.every]
             return _numbers(example.values, values, [f"component {i * example.every}" for i in range(len(values))])
         case HiddenStatesExample():
             rows = last[list(example.tokens)]

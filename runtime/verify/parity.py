@@ -16,7 +16,7 @@ from moembed.verify.outputs import ModelOutput, Routing, Runner
 from moembed.verify.tolerances import Tolerance
 
 if TYPE_CHECKING:
-    from moembed.models.network import NomicMoe
+    from moembed.models.text_encoder import TextEncoder
 
 _NEIGHBOURS = 10
 
@@ -149,7 +149,7 @@ def oracle_runner(oracle: Oracle, texts: Iterable[list[int]] = ()) -> Runner:
     return run
 
 
-def network_runner(network: "NomicMoe") -> Runner:
+def network_runner(network: "TextEncoder") -> Runner:
     """Return a runner of the torch network."""
     import torch
 
@@ -163,7 +163,7 @@ def network_runner(network: "NomicMoe") -> Runner:
 
                 def record(module: Any, inputs: Any, out: Any, index: int = index) -> None:
                     probabilities = torch.softmax(module.layer(inputs[0]), dim=-1).numpy()
-                    margin = _margin(probabilities, network.config.top_k)
+                    margin = _margin(probabilities, out[0].shape[1])
                     routing[index] = Routing(out[1].numpy(), out[0].numpy(), margin)
 
                 router = network.get_submodule(f"encoder.layers.{index}.mlp.router")

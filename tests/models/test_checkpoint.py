@@ -11,10 +11,9 @@ from safetensors.numpy import load_file, save_file
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import expected_tensors, load_network
-from moembed.models.config import NomicMoeConfig
 from moembed.models.locate import locate
-from moembed.models.spec import known_specs
-from support.checkpoints import small_config, write_checkpoint
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
+from support.checkpoints import published_spec, small_config, write_checkpoint
 from support.folders import DATA
 
 
@@ -119,7 +118,7 @@ def test_the_published_config_has_the_published_dims_and_prompts(tmp_path):
 
     raw = DATA / "published_config.json"
     spec = spec_of(tmp_path, NomicMoeConfig.from_file(raw), sha256_of(raw))
-    (published,) = known_specs()
+    published = published_spec()
     assert (spec.name, spec.dims, spec.prompts, spec.max_tokens) == (
         published.name,
         (768, 256),
@@ -137,7 +136,12 @@ def test_the_published_config_has_the_published_dims_and_prompts(tmp_path):
         ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": [32, 64]}), "widest first"),
         ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": [4096]}), "matryoshka_dims"),
         ("config_sentence_transformers.json", json.dumps({"matryoshka_dims": []}), "matryoshka_dims"),
-        ("sentence_bert_config.json", json.dumps({"max_seq_length": 4096}), "is 4096; expected 3 to 512"),
+        ("sentence_bert_config.json", json.dumps({"max_seq_length": 2}), "is 2; expected at least 3"),
+        (
+            "sentence_bert_config.json",
+            json.dumps({"max_seq_length": "512"}),
+            "max_seq_length = '512'; expected a number",
+        ),
         ("sentence_bert_config.json", "[]", "JSON object"),
     ],
 )
@@ -146,6 +150,46 @@ def test_malformed_interop_files_are_refused(checkpoint, tmp_path, file, content
     (folder / file).write_text(content)
     with pytest.raises(CheckpointError, match=message):
         locate(folder)
+
+
+@pytest.mark.parametrize(
+    ("stated", "tokenizer", "limit"),
+    [(256, 128, 256), (None, 128, 128), (None, 10**30, 512), (None, 1e30, 512), (4096, None, 512), (None, None, 512)],
+)
+def test_the_first_limit_that_is_stated_counts(checkpoint, tmp_path, stated, tokenizer, limit):
+    """M15: capped by the positions; transformers writes 1e30 for none."""
+    folder = shutil.copytree(checkpoint, tmp_path / "limits")
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": stated}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": tokenizer}))
+    assert locate(folder).spec.max_tokens == limit
+
+
+@pytest.mark.parametrize("similarity", ["dot", "dot_score"])
+def test_a_model_made_for_dot_products_is_refused(with_interop_files, similarity):
+    """M05: without Normalize its vectors have lengths that count."""
+    folder = with_interop_files(MODULES[:2], MEAN)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"similarity_fn_name": similarity}))
+    with pytest.raises(CheckpointError, match=f"similarity_fn_name.*'{similarity}'.*no Normalize"):
+        locate(folder)
+    (folder / "modules.json").write_text(json.dumps(MODULES))
+    assert locate(folder).config.num_layers == 4
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected", "required"),
+    [
+        ({"query": "", "document": ""}, {"query": "", "document": ""}, False),
+        ({"query": "q: "}, {"query": "q: ", "document": ""}, False),
+        ({"query": "q: ", "passage": "p: "}, {"query": "q: ", "passage": "p: "}, True),
+        ({}, {}, False),
+    ],
+)
+def test_empty_and_missing_prompts(checkpoint, tmp_path, prompts, expected, required):
+    """M16, M39: empty prompts do not warn, and a model with one for queries alone has an empty one for documents."""
+    folder = shutil.copytree(checkpoint, tmp_path / "prompts")
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    spec = locate(folder).spec
+    assert (spec.prompts, spec.prompt_required) == (expected, required)
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "nowhere", "../x"])
@@ -201,6 +245,7 @@ def test_mean_pooling_is_accepted(with_interop_files, modules, pooling):
             "Transformer, Pooling, Dense, Norm",
         ),
         (MODULES[:1], MEAN, "lists the modules Transformer; implemented"),
+        ([MODULES[0], MODULES[1] | {"path": "2_Pooling"}], MEAN, "the path of Pooling is '2_Pooling'"),
         ([MODULES[1], MODULES[0]], MEAN, "Pooling, Transformer"),
         (["Transformer"], MEAN, r"lists the modules \?;"),
         ({"0": MODULES[0]}, MEAN, "modules.json: expected a JSON list, found dict"),

@@ -7,9 +7,8 @@ import pytest
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError
 from moembed.models.checkpoint import expected_tensors, parameter_count
-from moembed.models.config import NomicMoeConfig
-from moembed.models.spec import known_specs
-from support.checkpoints import PUBLISHED_CONFIG, small_config
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
+from support.checkpoints import PUBLISHED_CONFIG, published_spec, small_config
 from support.folders import DATA
 
 
@@ -121,7 +120,7 @@ def test_a_broken_file_is_refused(tmp_path, content, message):
 
 
 def test_the_published_copy_is_the_published_file():
-    (spec,) = known_specs()
+    spec = published_spec()
     assert spec.sha256.keys() >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert (spec.max_tokens, spec.dims, spec.prompt_required) == (512, (768, 256), True)
     assert sha256_of(DATA / "published_config.json") == spec.sha256["config.json"]

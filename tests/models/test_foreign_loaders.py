@@ -8,9 +8,10 @@ import pytest
 
 from moembed.bundle.bundle import read_manifest
 from moembed.errors import CheckpointError
-from moembed.models.config import NomicMoeConfig
-from moembed.models.interop_files import copy_interop_file, with_common_names
+from moembed.models.families import family_of_raw
+from moembed.models.interop_files import copy_interop_file
 from moembed.models.locate import OPTIONAL_FILES
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.pull.opening import DEFAULT_FOLDER
 from support.checkpoints import PUBLISHED_CONFIG, small_config
 
@@ -94,7 +95,9 @@ def test_a_file_that_is_safe_keeps_its_bytes(tmp_path):
 
 def test_contradicting_sizes_are_corrected():
     """transformers 5 writes its defaults for the fields that it did not find."""
-    found = with_common_names(PUBLISHED_CONFIG | {"n_embd": 384, "hidden_size": 768, "max_position_embeddings": 512})
+    found = family_of_raw(PUBLISHED_CONFIG).common_names(
+        PUBLISHED_CONFIG | {"n_embd": 384, "hidden_size": 768, "max_position_embeddings": 512}
+    )
     assert (found["hidden_size"], found["max_position_embeddings"]) == (384, 2048)
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from moembed.models import network as network_module
+from moembed.models import text_encoder
 from moembed.models.checkpoint import load_network
+from moembed.models.nomic_bert_moe import network as network_module
 from moembed.models.ops import experts as experts_op
 from moembed.models.oracle import Oracle
 from moembed.verify.parity import compare, network_runner, oracle_runner
@@ -110,7 +111,7 @@ def _tanh_gelu(patch):
 
 
 def _interleaved_rotary(patch):
-    original = network_module.attention
+    original = text_encoder.attention
 
     def attention(qkv, tokens, mask, cos, sin, heads):
         hidden = qkv.shape[1] // 3
@@ -118,7 +119,7 @@ def _interleaved_rotary(patch):
         interleaved = qkv[:, : 2 * hidden].view(len(qkv), 2 * heads, -1)[:, :, order].reshape(len(qkv), -1)
         return original(torch.cat([interleaved, qkv[:, 2 * hidden :]], 1), tokens, mask, cos, sin, heads)
 
-    patch.setattr(network_module, "attention", attention)
+    patch.setattr(text_encoder, "attention", attention)
 
 
 MUTATIONS = {

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from moembed.errors import CheckpointError
-from moembed.models.config import NomicMoeConfig
-from moembed.models.config_fields import DERIVED, IGNORED, IGNORED_NAMES, IMPLEMENTED, READ, SAME_AS
+from moembed.models.config_fields import IGNORED, IGNORED_NAMES
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.fields import DERIVED, IMPLEMENTED, READ, SAME_AS
 from support.checkpoints import PUBLISHED_CONFIG, small_config
 from support.folders import TESTS
 

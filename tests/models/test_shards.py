@@ -16,9 +16,8 @@ from moembed.errors import CheckpointError, SourceError
 from moembed.models.checkpoint import load_network, open_checkpoint, stored_dtypes
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.models.spec import known_specs
 from moembed.models.weights import INDEX_FILE, WEIGHTS_FILE, find_weights
-from support.checkpoints import small_config, write_checkpoint
+from support.checkpoints import published_spec, small_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +188,7 @@ def test_a_shard_that_the_hub_lacks_is_named(hub, altered):
 
 def test_the_pinned_model_has_one_file_whose_digest_is_known(hub, shards, monkeypatch):
     """Shards under the published name do not bypass the digest."""
-    published = replace(known_specs()[0], sha256={WEIGHTS_FILE: known_specs()[0].sha256[WEIGHTS_FILE]})
+    published = replace(published_spec(), sha256={WEIGHTS_FILE: published_spec().sha256[WEIGHTS_FILE]})
     monkeypatch.setattr("moembed.models.locate.known_specs", lambda: (published,))
     hub.add(published.repo, shards, commit=published.revision)
     with pytest.raises(SourceError, match=f"holds no {WEIGHTS_FILE}"):

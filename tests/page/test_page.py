@@ -62,6 +62,7 @@ def test_about_describes_the_models(server, model, int8):
         "dim": model.dim,
         "max_tokens": 512,
         "prompts": model.prompts,
+        "num_experts": model.bundle.manifest.num_experts,
         "kernels": model.kernels,
         "threads": model.threads,
     }

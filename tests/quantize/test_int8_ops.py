@@ -207,6 +207,42 @@ def test_norms_and_embedding(execution):
     assert np.array_equal(quantized, _symmetric(y * smooth)[0])
 
 
+@every_graph
+def test_an_embedding_with_a_second_operand_for_each_token(execution):
+    """Learned positions: a row of its own for each id, in both tables."""
+    rng = np.random.default_rng(1)
+    ids, smooth = np.array([3, 29, 3, 0], np.int64), np.ones(96, np.float32)
+    gamma, beta, positions = _normal(rng, 96), _normal(rng, 96), _normal(rng, 4, 96)
+    table8, table4 = quantize_rows(_normal(rng, 30, 96)), quantize_blocks(_normal(rng, 30, 96))
+    words = {
+        "Int8Embedding": table8[0][ids].astype(np.float32) * table8[1][ids, None],
+        "Int4Embedding": dequantize_blocks(*table4)[ids],
+    }
+    for op, table in (("Int8Embedding", table8), ("Int4Embedding", table4)):
+        total = (words[op] + positions).astype(np.float64)
+        norm = (total - total.mean(1, keepdims=True)) / np.sqrt(total.var(1, keepdims=True) + 1e-5) * gamma + beta
+        y, quantized, _ = execution(op, [ids, *table, positions, gamma, beta, smooth], {"epsilon": 1e-5})
+        assert np.allclose(y, norm, atol=OP_MAX_ABS)
+        assert np.array_equal(quantized, _symmetric(y)[0])
+
+
+@every_graph
+@pytest.mark.parametrize(
+    ("op", "act"), [("GeluMulQuantize", _gelu), ("SiluMulQuantize", lambda x: x / (1 + np.exp(-x)))]
+)
+def test_gated_products(execution, op, act):
+    """M36: signed and unbounded, so symmetric around 128; the largest of a row gets 1 or 255, also with a channel far larger."""
+    rng = np.random.default_rng(2)
+    gate, up = 3 * _normal(rng, 9, 48), _normal(rng, 9, 48)
+    up[4, 7], up[5], gate[6] = 1e4, 0, -50
+    product = act(gate.astype(np.float64)) * up
+    quantized, scale = execution(op, [gate, up], {})
+    assert np.allclose(scale[:, 0], np.abs(product).max(1) / 127, rtol=1e-3, atol=1e-6)
+    assert set(np.abs(quantized[[0, 1, 2, 3, 4, 7, 8]].astype(int) - 128).max(1)) == {127}
+    assert (quantized[5] == 128).all()
+    assert np.abs(quantized.astype(int) - 128 - product / scale)[:5].max() < 0.5 + 2e-2
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-7, 1e-6, 0.02, 1.0, 3000.0]))
 @settings(max_examples=60, deadline=None)
 def test_4_bit_blocks_lose_little_and_requantize_exactly(seed, size):

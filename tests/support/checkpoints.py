@@ -14,8 +14,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from moembed.models.checkpoint import expected_tensors
-from moembed.models.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.roles import EMBEDDINGS, Kind, role
+from moembed.models.spec import ModelSpec, known_specs
 from moembed.pull.opening import DEFAULT_FOLDER
 from support.folders import DATA
 
@@ -32,6 +33,11 @@ SMALL = {
     "torch_dtype": "float32",
 }
 _DTYPES = {"float32": np.float32, "float16": np.float16}
+
+
+def published_spec() -> ModelSpec:
+    """The known model whose layout the checkpoints here have."""
+    return next(spec for spec in known_specs() if spec.name == "nomic-embed-text-v2-moe")
 
 
 def small_config(**changes: Any) -> dict[str, Any]:

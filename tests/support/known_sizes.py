@@ -27,7 +27,7 @@ sys.meta_path.insert(0, Finder())
 def write_template(folder: Path, checkpoint: Path) -> None:
     """Write a folder for PYTHONPATH with which moembed has a template of a checkpoint's network."""
     from moembed.export.templates import serialized
-    from moembed.models.config import NomicMoeConfig
+    from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 
     folder.mkdir()
     (folder / "small.onnx").write_bytes(serialized(NomicMoeConfig.from_file(checkpoint / "config.json")))

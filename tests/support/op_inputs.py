@@ -32,10 +32,14 @@ def rows(rng, tokens):
     table4, scale4 = quantize_blocks(_normal(rng, 30, wide) * 10.0 ** -np.arange(0, 7.5, 0.25, np.float32)[:, None])
     return [
         ("Quantize", [x], {}),
+        ("GeluMulQuantize", [3 * x, residual], {}),
+        ("SiluMulQuantize", [3 * x, residual], {}),
         ("AddNorm", [x, residual, gamma, beta], norm),
         ("AddNormQuantize", [x, residual, gamma, beta, smooth], norm),
         ("Int8Embedding", [ids, table, scale, gamma, gamma, beta, smooth], norm),
+        ("Int8Embedding", [ids, table, scale, x, gamma, beta, smooth], norm),
         ("Int4Embedding", [ids, table4, scale4, *_normal(rng, 3, wide), wide_smooth], norm),
+        ("Int4Embedding", [ids, table4, scale4, _normal(rng, tokens, wide), *_normal(rng, 2, wide), wide_smooth], norm),
         ("Router", [x, _normal(rng, int(rng.integers(3, 20)), width)], {"top_k": int(rng.integers(1, 4))}),
     ]
 

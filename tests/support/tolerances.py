@@ -14,6 +14,10 @@ INVARIANCE_MAX_ABS = 1e-6
 
 # The torch network and the graph functions, float32, and a float64 oracle, on inputs of magnitude one.
 OP_MAX_ABS = 2e-5
+# Published results of the tiny networks, printed with nine digits, and the float64 oracle.
+PUBLISHED_MAX_ABS = 1e-7
+# The torch network and transformers' own class, or the same network with pads: float32, sums in another order.
+TRANSFORMERS_MAX_ABS = 5e-6
 # A mutation of the network counts as caught if it moves a hidden state by more than this factor times the tolerance of a
 # correct export.
 MUTATION_FACTOR = 3.0
@@ -30,6 +34,11 @@ UNIT_LENGTH = 1e-6
 INT8_DEFAULT_MEAN_COSINE = 0.9995
 # Scales of a quantized GELU output, with two implementations of GELU: the kernels' is 2.6e-5 off at most.
 SCALE_RELATIVE = 3e-5
+# Vectors of real weights by an fp32 bundle, and by another float32 implementation.
+FLOAT32_MAX_ABS = 1e-5
+# all-MiniLM-L6-v2 in INT8 and transformers in float32, over texts of all kinds: 45 of them, of which some are one character.
+MINILM_INT8_MEAN_COSINE = 0.999
+MINILM_INT8_MIN_COSINE = 0.99
 # Random weights and few channels: a real model is far closer, and its tolerance is measured on real text.
 INT8_SMALL_MIN_COSINE = 0.995
 # INT8 vectors of two kinds of processors: the last bit of a float32 value can change quantized values.

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from moembed.errors import InputError
-from moembed.models.network import Attention, MoeMlp
+from moembed.models.nomic_bert_moe.network import MoeMlp
+from moembed.models.text_encoder import Attention
 from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train import precision
 from moembed.train.convert import experts, rotary, student, teacher_targets, vocabulary

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 from moembed.files.paths import replacing_file
-from moembed.models.network import Block, DenseMlp, MoeMlp, NomicMoe
+from moembed.models.nomic_bert_moe.network import MoeMlp, NomicMoe
+from moembed.models.text_encoder import Block, DenseMlp
 from moembed.progress import Advance
 from moembed.train.convert import experts, rotary, student
 from moembed.train.convert.experts import MlpRows

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.models.network import MoeMlp
+from moembed.models.nomic_bert_moe.network import MoeMlp
 from moembed.train.convert import student
 from moembed.train.convert.regression import NormalEquations, RidgeFit, ridge
 from moembed.train.convert.teacher import TeacherLayer

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from moembed.models.network import Attention
+from moembed.models.text_encoder import Attention
 from moembed.train.convert import student
 from moembed.train.convert.teacher import TeacherLayer
 from moembed.train.recipe import AttentionRecipe

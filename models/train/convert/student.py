@@ -1,7 +1,7 @@
 """Forward pass of the student with gradients, on batches of texts of one length.
 
-The parameters are those of `moembed.models.network.NomicMoe`, so its `state_dict` is the checkpoint. The network's own operations
-have no gradients and pack padded texts. A test checks that both agree.
+The parameters are those of `moembed.models.nomic_bert_moe.network.NomicMoe`, so its `state_dict` is the
+checkpoint. Its own operations have no gradients and pack padded texts. A test checks that both agree.
 """
 
 import math
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.models.network import Attention, Block, MoeMlp, NomicMoe
+from moembed.models.nomic_bert_moe.network import MoeMlp, NomicMoe
+from moembed.models.text_encoder import Attention, Block
 from moembed.train.convert.teacher import split_heads
 
 PROJECTION_PREFIX = "projection."  # of its parameters' names; it is trained separately, see `steps.projection`

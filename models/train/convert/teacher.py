@@ -83,7 +83,9 @@ class Teacher:
         max_tokens: rows of the position table.
         eps: epsilon of every norm.
         positions: `[max_tokens, hidden]` float32.
-        type_row: `[hidden]` float32, added to every token.
+        types: `[types, hidden]` float32, the table of token types.
+        type_row: `[hidden]` float32, its first row, added to every token.
+        rows: rows of the embedding table, which may exceed the pieces.
         norm_weight: `[hidden]` float32, of the norm after the embeddings.
         norm_bias: the same.
         layers: the encoder layers.
@@ -135,7 +137,9 @@ class Teacher:
             at += 2 + size + 21
         self._words = self._blocks("emb.word")
         self.positions = self._tensor("emb.pos")
-        self.type_row = self._tensor("emb.type").view(types, -1)[0]
+        self.types = self._tensor("emb.type").view(types, -1)
+        self.type_row = self.types[0]
+        self.rows = len(self._words) * _BLOCK // self.hidden
         self.norm_weight, self.norm_bias = self._tensor("emb.ln.w")[0], self._tensor("emb.ln.b")[0]
         self.layers = [
             TeacherLayer(*(self._parameter(f"l{i}.{field}", field) for field in _FIELDS)) for i in range(layers)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moembed.errors import CheckpointError, InputError
 from moembed.models.checkpoint import load_network
-from moembed.models.network import NomicMoe
+from moembed.models.nomic_bert_moe.network import NomicMoe
 from moembed.models.roles import Kind, Role
 from moembed.models.weights import WEIGHTS_FILE, find_weights
 from moembed.quantize.dequantize import dequantize

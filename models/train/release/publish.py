@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from moembed.files.paths import replacing_folder
-from moembed.models.config import NomicMoeConfig
-from moembed.models.interop_files import with_common_names
-from moembed.models.network import NomicMoe
+from moembed.models.families import family_of_raw
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.network import NomicMoe
 from moembed.models.weights import WEIGHTS_FILE
 from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.train.convert.teacher import Teacher
@@ -45,7 +45,8 @@ def raw_config(recipe: Recipe, teacher: Teacher) -> dict[str, Any]:
         "torch_dtype": "float16",
         "projection": True,
     }
-    return with_common_names(raw | sizes)
+    merged = raw | sizes
+    return family_of_raw(merged).common_names(merged)
 
 
 def write_checkpoint(

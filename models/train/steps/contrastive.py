@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.models.network import NomicMoe
+from moembed.models.nomic_bert_moe.network import NomicMoe
 from moembed.train.convert import student
 from moembed.train.convert.teacher_targets import TeacherTarget
 from moembed.train.data import pairs

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
-from moembed.models.network import NomicMoe
+from moembed.models.nomic_bert_moe.network import NomicMoe
 from moembed.train.convert import student
 from moembed.train.convert.teacher_targets import TeacherTarget, span_means
 from moembed.train.data.batching import length_batches

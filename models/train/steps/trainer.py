@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from moembed.files.paths import replacing_file
-from moembed.models.network import Block, NomicMoe
+from moembed.models.nomic_bert_moe.network import NomicMoe
+from moembed.models.text_encoder import Block
 from moembed.progress import Advance
 from moembed.train.convert.student import PROJECTION_PREFIX
 from moembed.train.recipe import StepsRecipe

@@ -89,6 +89,34 @@ inline void quantize_gelu(const float* x, size_t width, size_t first, size_t las
     }
 }
 
+// Quantizes act(gate) * up; `product` has room for a row.
+template <class Act>
+inline void quantize_gated(Act&& act, const float* gate, const float* up, size_t width, size_t first, size_t last,
+                           float* product, uint8_t* quantized, float* scale) {
+    for (size_t t = first; t < last; ++t) {
+        Lanes tops[4] = {};
+        fold(width, tops, [&](Lanes& top, size_t i, size_t n) {
+            const Lanes value = act(load(gate + t * width + i, n)) * load(up + t * width + i, n);
+            store(product + i, value, n);
+            top = larger(absolute(value), top);
+        });
+        scale[t] = symmetric_scale(max_of(tops));
+        const Lanes inverse = fill(1.0f / scale[t]);
+        along(width, [&](size_t i, size_t n) {
+            store_quantized(quantized + t * width + i, load(product + i, n), inverse, kSymmetricZeroPoint, n);
+        });
+    }
+}
+
+inline void quantize_gelu_mul(const float* gate, const float* up, size_t width, size_t first, size_t last,
+                              float* product, uint8_t* quantized, float* scale) {
+    quantize_gated([](Lanes x) { return gelu_of(x); }, gate, up, width, first, last, product, quantized, scale);
+}
+inline void quantize_silu_mul(const float* gate, const float* up, size_t width, size_t first, size_t last,
+                              float* product, uint8_t* quantized, float* scale) {
+    quantize_gated([](Lanes x) { return silu_of(x); }, gate, up, width, first, last, product, quantized, scale);
+}
+
 // Normalizes values_at(i, n) into row t of y, and quantizes it times `smooth`, if there is a `smooth`.
 template <class ValuesAt>
 inline void normalize(const Norm& a, size_t t, ValuesAt&& values_at) {
@@ -139,10 +167,11 @@ inline Lanes word4(const Embedding& e, size_t id, size_t width, size_t i) {
 inline void embed(const Embedding& e, const Norm& a, size_t first, size_t last) {
     for (size_t t = first; t < last; ++t) {
         const auto id = static_cast<size_t>(e.ids[t]);
+        const float* type = e.type + t * e.type_stride;
         normalize(a, t, [&](size_t i, size_t n) {
             // Rows of 4-bit values have whole blocks.
             const Lanes word = e.table4 ? word4(e, id, a.width, i) : word8(e, id, a.width, i, n);
-            return word + load(e.type + i, n);
+            return word + load(type + i, n);
         });
     }
 }

@@ -16,6 +16,8 @@ constexpr Kernels table_of(const char* name) noexcept {
     table.name = name;
     table.quantize = quantize;
     table.quantize_gelu = quantize_gelu;
+    table.quantize_gelu_mul = quantize_gelu_mul;
+    table.quantize_silu_mul = quantize_silu_mul;
     table.embed = embed;
     table.add_norm = add_norm;
     table.product = product;

@@ -1,4 +1,4 @@
-// Arithmetic on lanes, shared by every instruction set: partial rows, sums in a fixed order, exp and GELU.
+// Arithmetic on lanes, shared by every instruction set: partial rows, sums in a fixed order, exp, GELU and SiLU.
 // Include it after a lanes_*.h.
 #pragma once
 
@@ -80,6 +80,12 @@ inline Lanes gelu_of(Lanes x) {
     MOEMBED_UNROLL
     for (int i = 7; i >= 0; --i) p = fma(p, t, fill(kTerms[i]));
     return x * fma(c, p, fill(0.5f));
+}
+
+// SiLU, x / (1 + e^-x), by powers of numbers that are not positive.
+inline Lanes silu_of(Lanes x) {
+    const Lanes zero = fill(0.0f);
+    return x * (exp_of(smaller(x, zero)) / (exp_of(zero - absolute(x)) + fill(1.0f)));
 }
 
 }  // namespace

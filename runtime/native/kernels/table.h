@@ -31,7 +31,8 @@ struct Norm {
 // Rows of an embedding table of 8-bit or 4-bit values: the members of the other kind are null.
 struct Embedding {
     const int64_t* ids = nullptr;            // [rows], each within the table
-    const float* type = nullptr;             // [width]
+    const float* type = nullptr;             // [width], or [rows, width]
+    size_t type_stride = 0;                  // from the `type` of a row to that of the next: 0 or width
     const int8_t* table8 = nullptr;          // [words, width]
     const float* table8_scale = nullptr;     // [words]
     const uint8_t* table4 = nullptr;         // [words, width / 2], low half of a byte first, zero point 8
@@ -88,6 +89,11 @@ struct Kernels {
                      float* scale) = nullptr;
     void (*quantize_gelu)(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized,
                           float* scale) = nullptr;
+    // gelu(gate) * up and silu(gate) * up; `product` has room for a row.
+    using QuantizeGated = void(const float* gate, const float* up, size_t width, size_t first, size_t last,
+                               float* product, uint8_t* quantized, float* scale);
+    QuantizeGated* quantize_gelu_mul = nullptr;
+    QuantizeGated* quantize_silu_mul = nullptr;
     void (*embed)(const Embedding&, const Norm&, size_t first, size_t last) = nullptr;
     void (*add_norm)(const float* x, const float* residual, const Norm&, size_t first, size_t last) = nullptr;
     // Blocks `first` to `last` of sixteen columns; `out`, `weight_scale` and `bias` begin with column 0.

@@ -32,7 +32,8 @@ void check(const OrtApi& api, OrtStatus* status) {
     throw std::runtime_error(message);
 }
 
-const void* Call::raw_input(size_t index, const char* name, const Shape& expected, Shape& found) const {
+const void* Call::raw_input(size_t index, const char* name, const Shape& expected, const Shape& other,
+                            Shape& found) const {
     const OrtValue* value = nullptr;
     check(api_, api_.KernelContext_GetInput(context_, index, &value));
     if (!value) throw InvalidInput(std::string(name) + " is missing");
@@ -52,8 +53,9 @@ const void* Call::raw_input(size_t index, const char* name, const Shape& expecte
                                std::to_string(kLongestAxis));
         }
     }
-    if (!matches(found, expected)) {
-        throw InvalidInput(std::string(name) + " is " + text(found) + ", expected " + text(expected));
+    if (!matches(found, expected) && !matches(found, other)) {
+        const std::string also = other == expected ? "" : " or " + text(other);
+        throw InvalidInput(std::string(name) + " is " + text(found) + ", expected " + text(expected) + also);
     }
     void* data = nullptr;
     check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));  // there is no function for const ones

@@ -76,12 +76,16 @@ public:
     const size_t threads;  // that tasks are divided for; there may be fewer
     const Attributes& attributes;
 
-    // Input `index`, which errors call `name`. Throws unless its shape matches `expected`.
+    // Input `index`, which errors call `name`. Throws unless its shape matches `expected` or `other`.
+    template <class T>
+    Tensor<T> input(size_t index, const char* name, const Shape& expected, const Shape& other) const {
+        Tensor<T> tensor;
+        tensor.data = static_cast<const T*>(raw_input(index, name, expected, other, tensor.shape));
+        return tensor;
+    }
     template <class T>
     Tensor<T> input(size_t index, const char* name, const Shape& expected) const {
-        Tensor<T> tensor;
-        tensor.data = static_cast<const T*>(raw_input(index, name, expected, tensor.shape));
-        return tensor;
+        return input<T>(index, name, expected, expected);
     }
     size_t inputs() const;
     ColumnSums& sums(size_t index) const { return sums_[index]; }
@@ -127,7 +131,8 @@ public:
     }
 
 private:
-    const void* raw_input(size_t index, const char* name, const Shape& expected, Shape& found) const;
+    const void* raw_input(size_t index, const char* name, const Shape& expected, const Shape& other,
+                          Shape& found) const;
     void* raw_output(size_t index, std::initializer_list<size_t> shape);
     void run(void (*task)(void*, size_t), size_t tasks, void* data);
 

@@ -22,9 +22,10 @@ void add_norm(Call& call, bool quantize) {
 // Completes an embedding with a table of `words` rows of `width` values, and computes it.
 void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
     const auto ids = call.input<int64_t>(0, "ids", {kAny});
-    const auto type = call.input<float>(3, "type", {width}), gamma = call.input<float>(4, "gamma", {width});
-    const auto beta = call.input<float>(5, "beta", {width}), smooth = call.input<float>(6, "smooth", {width});
-    const size_t rows = ids[0], values = type[0];
+    const auto type = call.input<float>(3, "type", {width}, {ids.shape[0], width});
+    const auto gamma = call.input<float>(4, "gamma", {width}), beta = call.input<float>(5, "beta", {width});
+    const auto smooth = call.input<float>(6, "smooth", {width});
+    const size_t rows = ids[0], values = gamma[0];
     // A negative id counts from the end, as for Gather.
     auto* places = static_cast<int64_t*>(Scratch::of_call().get(rows * sizeof(int64_t)));
     for (size_t t = 0; t < rows; ++t) {
@@ -38,8 +39,19 @@ void embed(Call& call, Embedding& embedding, int64_t words, int64_t width) {
     quantize_into(call, norm, smooth, rows);
     embedding.ids = places;
     embedding.type = type.data;
+    embedding.type_stride = type.shape.size() == 1 ? 0 : values;
     call.ranges(rows, kRowsOfTask,
                 [&](size_t first, size_t last) { call.kernels.embed(embedding, norm, first, last); });
+}
+
+void quantize_gated(Call& call, Kernels::QuantizeGated* kernel) {
+    const auto gate = call.input<float>(0, "gate", {kAny, kAny}), up = call.input<float>(1, "up", gate.shape);
+    auto* quantized = call.output<uint8_t>(0, {gate[0], gate[1]});
+    auto* scale = call.output<float>(1, {gate[0], 1});
+    call.ranges(gate[0], kRowsOfTask, [&](size_t first, size_t last) {
+        auto* product = static_cast<float*>(Scratch::of_task().get(gate[1] * sizeof(float)));
+        kernel(gate.data, up.data, gate[1], first, last, product, quantized, scale);
+    });
 }
 
 }  // namespace
@@ -51,6 +63,10 @@ void quantize(Call& call) {
     call.ranges(x[0], kRowsOfTask,
                 [&](size_t first, size_t last) { call.kernels.quantize(x.data, x[1], first, last, quantized, scale); });
 }
+
+void gelu_mul_quantize(Call& call) { quantize_gated(call, call.kernels.quantize_gelu_mul); }
+
+void silu_mul_quantize(Call& call) { quantize_gated(call, call.kernels.quantize_silu_mul); }
 
 void add_norm(Call& call) { add_norm(call, false); }
 

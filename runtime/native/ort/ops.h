@@ -18,6 +18,8 @@ struct Operator {
 const std::vector<Operator>& operators();
 
 void quantize(Call&);
+void gelu_mul_quantize(Call&);
+void silu_mul_quantize(Call&);
 void int8_embedding(Call&);
 void int4_embedding(Call&);
 void add_norm(Call&);

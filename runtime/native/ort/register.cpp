@@ -24,6 +24,8 @@ const std::vector<Operator>& operators() {
     constexpr auto kUint8 = TensorType::Uint8;
     static const auto& all = *new std::vector<Operator>{
         {"Quantize", quantize, {kFloat}, {kUint8, kFloat}},
+        {"GeluMulQuantize", gelu_mul_quantize, {kFloat, kFloat}, {kUint8, kFloat}},
+        {"SiluMulQuantize", silu_mul_quantize, {kFloat, kFloat}, {kUint8, kFloat}},
         {"Int8Embedding",
          int8_embedding,
          {kInt64, kInt8, kFloat, kFloat, kFloat, kFloat, kFloat},

@@ -24,7 +24,7 @@ from moembed.server.reply import Reply
 from moembed.truncation import Overlong
 from moembed.version import __version__
 
-_ARCHITECTURE = "nomic-bert-moe"
+_WITH_EXPERTS, _WITHOUT = "nomic-bert-moe", "bert"  # architectures by their names in Ollama
 
 
 class Options(msgspec.Struct):
@@ -201,11 +201,12 @@ async def _show(service: Service, body: ShowRequest) -> Reply:
         raise InvalidRequestError("model is required: send the name of a model", param="model")
     engine, _ = service.engine(name)
     model = _model(service, engine.name, "")
+    architecture = model.details.family
     info: dict[str, str | int] = {
-        "general.architecture": _ARCHITECTURE,
+        "general.architecture": architecture,
         "general.basename": engine.embedder.bundle.manifest.name,
-        f"{_ARCHITECTURE}.context_length": engine.embedder.max_tokens,
-        f"{_ARCHITECTURE}.embedding_length": engine.embedder.dim,
+        f"{architecture}.context_length": engine.embedder.max_tokens,
+        f"{architecture}.embedding_length": engine.embedder.dim,
     }
     return Reply(ShowReply(model.modified_at, model.details, info, ["embedding"]))
 
@@ -218,7 +219,8 @@ def _model(service: Service, name: str, suffix: str) -> Model:
     engine, _ = service.engine(name)
     bundle = engine.embedder.bundle
     modified = datetime.fromtimestamp((bundle.folder / MANIFEST_FILE).stat().st_mtime, UTC).isoformat()
-    details = Details("", "onnx", _ARCHITECTURE, [_ARCHITECTURE], "", bundle.manifest.recipe)
+    architecture = _WITH_EXPERTS if bundle.manifest.routers else _WITHOUT
+    details = Details("", "onnx", architecture, [architecture], "", bundle.manifest.recipe)
     tagged = f"{name}:{suffix or LATEST}"
     return Model(tagged, tagged, modified, bundle.size, bundle.fingerprint, details)
 

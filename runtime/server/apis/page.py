@@ -38,8 +38,8 @@ _HEADERS = {
 class Card(msgspec.Struct):
     """Description of a model.
 
-    `built_in` says whether it is the built-in model. `origin` and `revision` are the hub name and commit of its checkpoint, if
-    they are known.
+    `built_in` says whether it is the built-in model, `num_experts` how many experts an MoE layer has, 0 without such layers.
+    `origin` and `revision` are the hub name and commit of its checkpoint, if they are known.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Card(msgspec.Struct):
     dim: int
     max_tokens: int
     prompts: dict[str, str]
+    num_experts: int
     kernels: str
     threads: int
 
@@ -110,6 +111,7 @@ def _card(service: Service, name: str) -> Card:
         dim=embedder.dim,
         max_tokens=embedder.max_tokens,
         prompts=embedder.prompts,
+        num_experts=manifest.num_experts,
         kernels=embedder.kernels,
         threads=embedder.threads,
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.bundle.manifest import MEAN
 from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
@@ -92,8 +93,7 @@ class Engine:
             overlong: policy for over-long texts; None for the default of the settings.
             dim: dimensions of a vector, None for all.
             limit: tokens per text, if fewer than the model's limit.
-            normalize: return unit vectors; otherwise the means of the tokens' last hidden states, which cannot be combined with
-                windows.
+            normalize: return unit vectors; otherwise the pooled last hidden states, which cannot be combined with windows.
 
         Raises:
             ApiError: the request is invalid, or the server is overloaded.
@@ -103,7 +103,9 @@ class Engine:
         prompt = select_prompt(self.embedder, texts, task, self._settings.task)
         windows = await self.tokenize(texts, task=task, overlong=policy, limit=limit)
         stamp = self.stamp(prompt, dim, policy, limit) if normalize else None
-        return await self._embed(windows, len(texts), dim, RowOutput.EMBEDDING if normalize else RowOutput.MEAN, stamp)
+        return await self._embed(
+            windows, len(texts), dim, RowOutput.EMBEDDING if normalize else RowOutput.POOLED, stamp
+        )
 
     async def embed_ids(self, rows: Sequence[Sequence[int]], *, task: str | None, dim: int | None = None) -> Result:
         """Embed texts given as token ids of this model, with or without its special tokens around them.
@@ -179,6 +181,8 @@ class Engine:
         Raises:
             ApiError: as for `embed`; also if the text is too long.
         """
+        if not self.embedder.bundle.manifest.routers:
+            raise InvalidRequestError(f"{self.name} has no MoE layers, so it has no routing")
         windows = await self.tokenize([text], task=task, overlong="error")
         await asyncio.to_thread(self.embedder.routers.open)
         results: list[Any] = await self.scheduler.submit([window.ids for window in windows], RowOutput.ROUTING)
@@ -256,7 +260,9 @@ class Engine:
             return list(self.embedder.session.run(Output.EMBEDDING, *batch))
         padded = self.embedder.session.run(Output.TOKENS, *batch)
         states = [row_states[: len(row)] for row_states, row in zip(padded, rows, strict=True)]
-        if output is RowOutput.MEAN:
+        if output is RowOutput.POOLED:
+            if self.embedder.bundle.manifest.pooling != MEAN:
+                return [row_states[0] for row_states in states]
             return [row_states.mean(axis=0, dtype=np.float32) for row_states in states]
         return [row_states.copy() for row_states in states]
 

@@ -28,7 +28,7 @@ class RowOutput(Enum):
 
     EMBEDDING = auto()
     TOKENS = auto()
-    MEAN = auto()
+    POOLED = auto()
     ROUTING = auto()
 
 

@@ -102,7 +102,7 @@ function updateRoutingChoices() {
 
 async function showSelectedRouting() {
   const [task, index] = byId("routing-text").value.split(" ");
-  if (!task) return;
+  if (!task || byId("routing-section").hidden) return;
   const text = task === "query" ? byId("question").value.trim() : state.texts[Number(index)];
   showRouting(await fetchRouting(model(), text, task));
 }
@@ -110,6 +110,7 @@ async function showSelectedRouting() {
 function showModel() {
   const card = state.models.find(({ id }) => id === model());
   const size = (card.size / 1e6).toFixed(0);
+  byId("routing-section").hidden = card.num_experts === 0;
   byId("about").replaceChildren(
     "Model: ",
     element("b", {}, card.id),

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from moembed.models.network import Block, NomicMoe
+from moembed.models.nomic_bert_moe.network import NomicMoe
+from moembed.models.text_encoder import Block
 
 
 class Plain(nn.Module):

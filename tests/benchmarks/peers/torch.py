@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from moembed.models.checkpoint import load_network
-from moembed.models.network import Experts, NomicMoe
+from moembed.models.nomic_bert_moe.network import Experts, NomicMoe
 from peers.padded import Embed, Texts, padded
 
 

@@ -18,9 +18,9 @@ from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
 from moembed.bundle.manifest import MANIFEST_FILE
 from moembed.errors import BundleError, CheckpointError, SourceError
 from moembed.models.locate import OPTIONAL_FILES, REQUIRED_FILES, locate
-from moembed.models.spec import known_specs
 from moembed.models.weights import WEIGHTS_FILE
 from moembed.pull.opening import DEFAULT_FOLDER, open_bundle
+from support.checkpoints import published_spec
 from support.folders import DATA
 from support.hub_server import Fault, Hub
 
@@ -266,7 +266,7 @@ def test_a_repository_without_weights_is_no_checkpoint(hub, repository):
 
 
 def test_the_published_model_is_pinned_and_checked(hub, checkpoint, tmp_path):
-    (published,) = known_specs()
+    published = published_spec()
     folder = tmp_path / "published"
     folder.mkdir()
     shutil.copyfile(PUBLISHED_CONFIG_FILE, folder / "config.json")

@@ -4,7 +4,7 @@ import pytest
 
 from moembed.errors import MissingExtraError, OutputError
 from moembed.models.checkpoint import parameter_count
-from moembed.models.config import NomicMoeConfig
+from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.pull import need
 from moembed.store import room
 from support.checkpoints import PUBLISHED_CONFIG, small_config

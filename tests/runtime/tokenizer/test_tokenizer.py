@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import BundleError, InputError
-from moembed.models.spec import known_specs
 from moembed.pull.opening import DEFAULT_FOLDER
 from moembed.tokenizer.tokenizer import Tokenizer
+from support.checkpoints import published_spec
 from support.token_ids import PUBLISHED, VECTORS
 
 
@@ -28,7 +28,7 @@ def ids(tokenizer, text, prefix=""):
 def published():
     if not PUBLISHED.exists():
         pytest.skip("the published tokenizer.json is not here; set MOEMBED_PUBLISHED_TOKENIZER to a copy")
-    assert sha256_of(PUBLISHED) == known_specs()[0].sha256["tokenizer.json"]
+    assert sha256_of(PUBLISHED) == published_spec().sha256["tokenizer.json"]
     return Tokenizer(PUBLISHED)
 
 

@@ -24,7 +24,6 @@ from moembed.models import spec as spec_module
 from moembed.models.examples import Examples
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
-from moembed.models.spec import known_specs
 from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import tolerance_of
 from moembed.tokenizer.tokenizer import Tokenizer
@@ -34,11 +33,11 @@ from moembed.verify.outputs import ModelOutput, Routing, bundle_runner
 from moembed.verify.parity import graph_runner, oracle_runner
 from support.bundles import edit as change_manifest
 from support.certified import edit
-from support.checkpoints import small_config, write_checkpoint
+from support.checkpoints import published_spec, small_config, write_checkpoint
 from support.graph_faults import FAULTS
 from support.independent import published, tanh_gelu
 
-PUBLISHED = next(spec for spec in known_specs() if spec.name == "nomic-embed-text-v2-moe")
+PUBLISHED = published_spec()
 PROMPTS = {"query": "search_query: ", "passage": "search_document: "}
 
 

@@ -1,0 +1,1 @@
+"""GTE: gte-multilingual-base and snowflake-arctic-embed-m-v2.0."""

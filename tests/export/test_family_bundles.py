@@ -1,0 +1,177 @@
+"""Bundles of every family, of tiny networks: export, INT8 and conversion, on all kernels, with both poolings."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from moembed import Chunk, Embedder
+from moembed.bundle.bundle import Bundle
+from moembed.cli import main
+from moembed.convert.conversion import convert
+from moembed.errors import BundleError, InputError
+from moembed.export.functions import DOMAIN
+from moembed.export.pipeline import export
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
+from moembed.inference.session import Session
+from moembed.models.locate import locate
+from moembed.models.oracle import Oracle
+from moembed.models.pooling import Pooling
+from moembed.quantize.pipeline import quantize
+from moembed.quantize.recipe import recipe_names
+from moembed.verify.parity import compare, graph_runner, oracle_runner
+from moembed.verify.tolerances import FP32
+from support.tiny_networks import NETWORKS, POOLINGS, TEXTS, write_tiny
+from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, OP_MAX_ABS
+
+GRAPH = ("onnx/model_int8.onnx", "onnx/model_int8.onnx_data")
+# The length that the network is traced with is 7, and its limit is 32.
+GATED = {"gte": "GeluMulQuantize", "new": "GeluMulQuantize", "nomic_dense": "SiluMulQuantize"}
+LENGTHS = (2, 3, 6, 7, 8, 16, 31, 32)
+# Each network with its own pooling, and one with the other.
+OWN = {name: POOLINGS[network["pooling"]] for name, network in NETWORKS.items()}
+CASES = {f"{name} {pooling}": (name, pooling) for name, pooling in [*OWN.items(), ("xlm_roberta", Pooling.FIRST)]}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def checkpoint(case, once) -> Path:
+    name, pooling = CASES[case]
+    return once(f"tiny {case}", lambda path: write_tiny(path, name, pooling=pooling))
+
+
+@pytest.fixture(scope="module")
+def fp32(case, checkpoint, once) -> Bundle:
+    return Bundle.open(once(f"fp32 {case}", lambda path: export(locate(checkpoint), path)))
+
+
+@pytest.fixture(scope="module")
+def quantized(case, fp32, once) -> Bundle:
+    return Bundle.open(once(f"int8 {case}", lambda path: quantize(fp32, path)))
+
+
+def texts():
+    rng = np.random.default_rng(0)
+    return [[2, *rng.integers(5, 128, length - 2).tolist(), 3] for length in LENGTHS] + list(TEXTS.values())
+
+
+def ops(bundle):
+    graph = onnx.load(bundle.graph, load_external_data=False).graph
+    return Counter(node.op_type for node in graph.node if node.domain == DOMAIN)
+
+
+def test_the_graph_computes_what_the_oracle_does(checkpoint, fp32):
+    """M31, M34: at every length from the shortest to the limit, and not only the one that was traced."""
+    oracle = Oracle(checkpoint)
+    report = compare("numpy", oracle_runner(oracle), graph_runner(fp32.graph), texts(), FP32)
+    oracle.close()
+    assert report.passed, report.problems
+    assert report.routing == {}
+
+
+def test_the_manifest_says_what_the_model_is(case, fp32, quantized):
+    for bundle in (fp32, quantized):
+        manifest = bundle.manifest
+        assert (manifest.num_experts, manifest.routers, manifest.certificate.same_experts) == (0, {}, {})
+        assert manifest.pooling == CASES[case][1]
+        assert ("pooling" in manifest.to_dict()) == (manifest.pooling != "mean")
+        assert manifest.certificate.stability.passed
+        assert (manifest.prompts, manifest.prompt_required) == ({}, False)
+        assert manifest.max_tokens == NETWORKS[CASES[case][0]]["config"].get("max_trained_positions", 32)
+
+
+def test_the_operators_are_those_of_a_dense_network(case, fp32, quantized):
+    layers = NETWORKS[CASES[case][0]]["config"]["num_hidden_layers"]
+    pool = {"Pool": 1} if CASES[case][1] is Pooling.MEAN else {}
+    assert ops(fp32) == {"Attention": layers} | pool
+    expected = {"Int8Embedding": 1, "Int8Attention": layers, "AddNorm": 1, **pool}
+    if (
+        gate := GATED.get(CASES[case][0])
+    ) is not None:  # two products, then the gated one, which has a row's scale of its own
+        expected |= {"Int8Linear": 2 * layers + 1, gate: layers, "Int8LinearNorm": 2 * layers - 1}
+    else:
+        expected |= {"Int8LinearNorm": layers, "Int8FeedForwardNorm": layers - 1, "Int8FeedForward": 1}
+    assert ops(quantized) == expected
+
+
+def test_nothing_large_stays_in_float32(quantized):
+    graph = onnx.load(quantized.graph, load_external_data=False).graph
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            assert tensor.name in ("cos", "sin", "embeddings.position_embeddings.weight")
+
+
+def test_every_kernel_gives_the_oracles_vectors(checkpoint, fp32, quantized, monkeypatch):
+    oracle = Oracle(checkpoint)
+    expected = [result.embedding for result in oracle.run_all(texts())]
+    oracle.close()
+    by_kernels = {}
+    for kernels in usable_kernels():
+        monkeypatch.setenv(VARIABLE, kernels)
+        for bundle, least in ((fp32, 1 - OP_MAX_ABS), (quantized, INT8_SMALL_MIN_COSINE)):
+            session = Session(bundle)
+            assert session.kernels == kernels
+            found = [run(session, ids) for ids in texts()]
+            assert min(float(a @ b) for a, b in zip(found, expected, strict=True)) > least, (
+                kernels,
+                bundle.manifest.recipe,
+            )
+            by_kernels[kernels, bundle.manifest.recipe] = np.array(found)
+    native = [name for name in usable_kernels() if name != PORTABLE]
+    for kernels in native:
+        assert np.array_equal(by_kernels[kernels, "int8"], by_kernels[native[0], "int8"]), kernels
+        cosines = (by_kernels[kernels, "int8"] * by_kernels[PORTABLE, "int8"]).sum(axis=1)
+        assert cosines.min() > KERNEL_MIN_COSINE
+
+
+def run(session, ids):
+    row = np.array([ids], np.int64)
+    return session.run("sentence_embedding", row, np.ones_like(row))[0]
+
+
+@pytest.mark.parametrize(
+    "recipe", [name if name == "int8" else pytest.param(name, marks=pytest.mark.long) for name in recipe_names()]
+)
+def test_conversion_gives_the_bundle_of_export_and_quantize(recipe, checkpoint, fp32, tmp_path):
+    converted = convert(locate(checkpoint), tmp_path / "converted", recipe=recipe).manifest.files
+    expected = quantize(fp32, tmp_path / "quantized", recipe=recipe).manifest.files
+    assert {name: converted[name] for name in GRAPH[1:]} == {name: expected[name] for name in GRAPH[1:]}
+
+
+def test_the_tokenizer_of_a_bundle_neither_cuts_nor_pads(checkpoint, fp32):
+    """M14."""
+    before, after = (json.loads((folder / "tokenizer.json").read_text()) for folder in (checkpoint, fp32.folder))
+    assert before["truncation"]
+    assert before["padding"]
+    assert after == before | {"truncation": None, "padding": None}
+    assert json.loads((fp32.folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "BertTokenizer"
+    model = Embedder(fp32)
+    assert model.token_embeddings("a" * 4).shape == (6, 64)
+    assert model.token_embeddings("a" * (model.max_tokens - 2)).shape == (model.max_tokens, 64)
+
+
+def test_an_embedder_of_a_dense_model(case, quantized):
+    model = Embedder(quantized)
+    assert np.array_equal(model.encode_query("abc"), model.encode_document("abc"))
+    with pytest.raises(BundleError, match="no MoE layers"):
+        model.routing("abc")
+    late = Chunk(late=True)
+    if CASES[case][1] is Pooling.MEAN:
+        assert len(list(model.embed(["abc def"], overlong=late))) == 1
+    else:
+        with pytest.raises(InputError, match="first token"):
+            model.embed(["abc def"], overlong=late)
+
+
+def test_info_of_a_dense_model(case, quantized, capsys):
+    assert main(["info", str(quantized.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "2 layers, 4 attention heads, no experts" in out
+    assert ("state of the first token" in out) == (CASES[case][1] is Pooling.FIRST)
