@@ -1,5 +1,7 @@
 """Throughput of processes with one thread each, and what it means for 10^9 and 10^11 texts: the tables of docs/scale.md.
 
+Rates are tokens per second of CPU time, which is what core-hours count. Other programs that run at the same time take wall time,
+which the table shows as the share that the processes had, and caches, which it does not.
 `python tests/benchmarks/scale.py` measures the built-in model; `--model BUNDLE --name NAME` another one, such as the published
 size. A measurement replaces that of the same name in `scale.json`, from which both tables are written.
 """
@@ -42,7 +44,8 @@ def texts_of(tokens: int, embedder: Any) -> list[str]:
         counts = embedder.count_tokens(texts, prompt=embedder.prompt_for("document"))
         if sum(counts) <= tokens * len(counts):
             return [text for text, count in zip(texts, counts, strict=True) if count <= embedder.max_tokens]
-        size -= max(size // 50, 1)
+        # As many words as these texts' own rate allows, but at least a few less.
+        size = min(int(size * tokens * len(counts) / sum(counts)), size - max(size // 50, 1))
 
 
 def work() -> None:
@@ -57,18 +60,19 @@ def work() -> None:
     embedder.encode_document(texts[:batch])
     print("ready", flush=True)
     sys.stdin.readline()
-    start, computed, first = time.perf_counter(), 0, 0
-    while time.perf_counter() - start < task["seconds"]:
+    start, used, computed, first = time.perf_counter(), time.process_time(), 0, 0
+    while time.process_time() - used < task["seconds"]:
         part = slice(first, first + batch)
         embedder.encode_document(texts[part])
         computed += sum(counts[part])
         first = 0 if first + batch >= len(texts) else first + batch
-    mean = sum(counts) / len(counts)
-    print(json.dumps({"rate": computed / (time.perf_counter() - start), "tokens": mean}), flush=True)
+    used, took = time.process_time() - used, time.perf_counter() - start
+    answer = {"rate": computed / used, "share": used / took, "tokens": sum(counts) / len(counts)}
+    print(json.dumps(answer), flush=True)
 
 
 def measured(model: str | None, tokens: int, processes: int, seconds: float) -> dict[str, float]:
-    """Return tokens per second of all processes together, and the mean number of tokens of a text."""
+    """Return tokens per CPU second of all processes together, the least share of a core, and the mean tokens of a text."""
     command = [sys.executable, __file__, "--worker"]
     running = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
@@ -88,7 +92,8 @@ def measured(model: str | None, tokens: int, processes: int, seconds: float) -> 
         for process in running:
             process.stdin.close()
             process.wait()
-    return {"rate": sum(answer["rate"] for answer in answers), "tokens": answers[0]["tokens"]}
+    rate, share = sum(answer["rate"] for answer in answers), min(answer["share"] for answer in answers)
+    return {"rate": rate, "share": share, "tokens": answers[0]["tokens"]}
 
 
 def measure(model: str | None, seconds: float) -> dict[str, Any]:
@@ -107,14 +112,17 @@ def measure(model: str | None, seconds: float) -> dict[str, Any]:
 def throughput_table(results: dict[str, Any]) -> str:
     """Return the table of rates."""
     head = (
-        "model, processor | tokens a text | tokens/s, 1 process | 2 processes | efficiency | core-hours per 10^9 tokens"
+        "model, processor | tokens a text | tokens/s, 1 process | 2 processes | efficiency | core-hours per 10^9 tokens "
+        "| share of a core"
     )
-    lines = [f"| {head} |", "|---|---|---|---|---|---|"]
+    lines = [f"| {head} |", "|---|---|---|---|---|---|---|"]
     for name, result in results.items():
         for cells in result["cells"].values():
             one, two = cells["1"]["rate"], cells["2"]["rate"]
             hours = core_hours(10**9, two / 2)
-            numbers = f"{cells['1']['tokens']:.0f} | {one:,.0f} | {two:,.0f} | {two / 2 / one:.2f} | {hours:,.0f}"
+            shares = f"{cells['1']['share']:.2f}, {cells['2']['share']:.2f}"
+            rates = f"{one:,.0f} | {two:,.0f} | {two / 2 / one:.2f} | {hours:,.0f} | {shares}"
+            numbers = f"{cells['1']['tokens']:.0f} | {rates}"
             lines.append(f"| {name}, {result['cpu']}, kernels `{result['kernels']}` | {numbers} |")
     return "\n".join(lines) + "\n"
 
@@ -159,7 +167,7 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="bundle (default: the built-in model)")
     parser.add_argument("--name", default=BUILT_IN, help="name of the model in the tables")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of CPU time, of each measurement")
     parser.add_argument("--tables", action="store_true", help="write the tables anew, without a measurement")
     arguments = parser.parse_args()
     if arguments.worker:

@@ -11,7 +11,10 @@ RESULT = {
     "kernels": "avx2",
     "dim": 384,
     "cells": {
-        tokens: {"1": {"rate": 10_000.0, "tokens": 127.6}, "2": {"rate": 16_000.0, "tokens": 127.6}}
+        tokens: {
+            "1": {"rate": 10_000.0, "share": 0.996, "tokens": 127.6},
+            "2": {"rate": 16_000.0, "share": 0.9, "tokens": 127.6},
+        }
         for tokens in ("128", "480")
     },
 }
@@ -19,7 +22,7 @@ RESULT = {
 
 def test_rates_and_efficiency():
     row = scale.throughput_table({"a model": RESULT}).splitlines()[2]
-    assert row == "| a model, A processor, kernels `avx2` | 128 | 10,000 | 16,000 | 0.80 | 35 |"
+    assert row == "| a model, A processor, kernels `avx2` | 128 | 10,000 | 16,000 | 0.80 | 35 | 1.00, 0.90 |"
 
 
 def test_a_plan_counts_tokens_cores_and_bytes():
