@@ -143,6 +143,21 @@ def model() -> "Embedder":
 
 
 @pytest.fixture
+def opened_once(model, monkeypatch) -> None:
+    """Commands of the built-in model without options of it use the one that is open."""
+    from moembed.cli import common, corpus, embed, search, similarity
+
+    real = common.open_embedder
+
+    def opened(arguments):
+        plain = (arguments.model, arguments.provider, arguments.threads) == (None, "cpu", None)
+        return model if plain else real(arguments)
+
+    for module in (corpus, embed, search, similarity):
+        monkeypatch.setattr(module, "open_embedder", opened)
+
+
+@pytest.fixture
 def hub(monkeypatch, tmp_path):
     """Local hub and an empty cache for one test; huggingface_hub retries without delay."""
     from support.hub_server import Hub

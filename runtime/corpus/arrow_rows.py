@@ -83,7 +83,7 @@ class ArrowFile:
 
     def _batches(self, names: Sequence[str], first: int) -> Iterator[tuple[int, Any]]:
         if self._parquet is not None:
-            yield from self._of_parquet(names, first)
+            yield from self._of_parquet(self._parquet, names, first)
             return
         row = 0
         if self._reader is not None:
@@ -100,14 +100,14 @@ class ArrowFile:
                 yield row + start, chosen.slice(start, _BATCH_ROWS)
             row += whole.num_rows
 
-    def _of_parquet(self, names: Sequence[str], first: int) -> Iterator[tuple[int, Any]]:
+    def _of_parquet(self, parquet: Any, names: Sequence[str], first: int) -> Iterator[tuple[int, Any]]:
         for group, (start, end) in enumerate(itertools.pairwise(self.marks(names))):
             row, size = start.row, end.row - start.row
             if end.row <= first or not size:
                 continue
             # Batches of long rows are shorter, by the footer alone, so that they are the same from whatever row on.
             rows = min(max(size * _BATCH_BYTES // max(end.offset - start.offset, 1), 1), _BATCH_ROWS)
-            for batch in self._parquet.iter_batches(rows, row_groups=[group], columns=list(names), use_threads=False):
+            for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(names), use_threads=False):
                 yield row, batch
                 row += batch.num_rows
 

@@ -70,7 +70,8 @@ class Meter:
         """Describe the progress after so many seconds."""
         share = f" ({100 * self.rows / self._total:.0f} %)" if self._total else ""
         rate, tokens = self.rows / max(seconds, 1e-9), self.tokens / max(seconds, 1e-9)
-        done = float(np.interp(self.rows, *self._sizes) / self._sizes[1, -1])
+        rows, sizes = self._sizes
+        done = float(np.interp(self.rows, rows, sizes) / sizes[-1])
         left = f"about {duration(seconds * (1 - done) / done)} left" if self.rows and done else "time left unknown"
         return f"{self.rows:,} of {self._total:,} rows{share}, {rate:,.0f} rows/s, {tokens:,.0f} tokens/s, {left}"
 

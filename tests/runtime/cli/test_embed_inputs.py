@@ -22,7 +22,7 @@ RECORDS = '{"id": 7, "text": "a"}\n{"id": "x", "text": "b", "more": NaN}\n{"text
 
 
 @pytest.fixture
-def embed(capsys, monkeypatch, tmp_path):
+def embed(capsys, monkeypatch, tmp_path, opened_once):
     """Embed in `tmp_path`; gives (exit code, rows of JSONL or other stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 

@@ -2,8 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +88,7 @@ def test_no_such_file(tmp_path, capsys):
     assert "no file or folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("opened_once")
 def test_embed_writes_the_stamp_of_its_options_beside_a_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["embed", "a", "--task", "query", "--dim", "256", "--precision", "int8", "-o", "x.jsonl"]) == 0
@@ -104,12 +105,15 @@ def test_embed_writes_the_stamp_of_its_options_beside_a_file(tmp_path, capsys, m
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a FIFO")
+@pytest.mark.usefixtures("opened_once")
 def test_no_stamp_beside_what_is_no_file(tmp_path):
     assert main(["embed", "a", "-o", "/dev/null"]) == 0
     assert not Path("/dev/null.stamp.json").exists()
     os.mkfifo(tmp_path / "fifo.npy")
-    script = f"from moembed.cli import main; main(['embed', 'a', '-o', {str(tmp_path / 'fifo.npy')!r}])"
-    with subprocess.Popen([sys.executable, "-c", script]) as writer:
-        assert (tmp_path / "fifo.npy").read_bytes().startswith(b"\x93NUMPY")
-        assert writer.wait(60) == 0
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "fifo.npy").read_bytes()))
+    reader.start()
+    assert main(["embed", "a", "-o", str(tmp_path / "fifo.npy")]) == 0
+    reader.join(60)
+    assert got[0].startswith(b"\x93NUMPY")
     assert [path.name for path in tmp_path.iterdir()] == ["fifo.npy"]

@@ -61,13 +61,13 @@ def test_a_full_stdout_is_an_error(command, unbuffered):
 
 
 @posix
-@pytest.mark.parametrize("redirection", ["2>&-", pytest.param("2>/dev/full", marks=full)])
 @pytest.mark.parametrize(
-    ("command", "code", "start"),
+    ("command", "code", "start", "redirection"),
     [
-        (LONG, 0, '{"index": 0'),  # which says that it cut the text
-        ("embed x --dim 999", 2, None),
-        ("embed --no-such-option", 2, None),  # which is argparse's to say
+        (LONG, 0, '{"index": 0', "2>&-"),  # which says that it cut the text
+        pytest.param(LONG, 0, '{"index": 0', "2>/dev/full", marks=full),
+        ("embed x --dim 999", 2, None, "2>&-"),
+        pytest.param("embed --no-such-option", 2, None, "2>/dev/full", marks=full),  # which is argparse's to say
     ],
 )
 def test_words_that_cannot_be_said_are_lost_and_nothing_else(command, code, start, redirection):
@@ -167,6 +167,7 @@ def test_none_instead_of_streams(monkeypatch, tmp_path):
     assert sys.stderr is None
 
 
+@pytest.mark.usefixtures("opened_once")
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16"])
 @pytest.mark.parametrize(
     "argv",

@@ -15,7 +15,7 @@ def here(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def embed(here, capsys):
+def embed(here, capsys, opened_once):
     """`moembed embed` with 8 dimensions; gives (exit code, stderr)."""
 
     def run(*argv):

@@ -1,5 +1,6 @@
 """Runs that are killed at any moment, stopped by signals, and their workers."""
 
+import contextlib
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from moembed.cli import main
 from support.corpora import content, write_jsonl
 
 if sys.platform == "win32":
@@ -17,97 +19,106 @@ if sys.platform == "win32":
 ROWS, SHARD = 160, 8
 
 
+ARGUMENTS = ("-i", "d.jsonl", "--shard-rows", str(SHARD), "--dim", "8")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Folder with a corpus, and what an unbroken run of it writes."""
     folder = tmp_path_factory.mktemp("kills")
     write_jsonl(folder / "d.jsonl", [{"id": n, "text": f"text {n} " + "word " * (n % 60)} for n in range(ROWS)])
+    go_on(folder, "whole")
+    return folder, content(folder / "whole")
+
+
+@pytest.fixture(scope="module")
+def seconds(place):
+    """Seconds that a run takes."""
     start = time.monotonic()
-    command(folder, "whole").wait()
-    return folder, content(folder / "whole"), time.monotonic() - start
+    command(place[0], "timed").communicate()
+    return time.monotonic() - start
 
 
-def command(folder, output, *options, **keywords):
-    argv = [
-        sys.executable,
-        "-m",
-        "moembed",
-        "embed",
-        "-i",
-        "d.jsonl",
-        "-o",
-        f"{output}/",
-        "--shard-rows",
-        str(SHARD),
-        "--dim",
-        "8",
-    ]
-    return subprocess.Popen(
-        [*argv, *options], cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **keywords
-    )
+def command(folder, output, *options):
+    argv = [sys.executable, "-m", "moembed", "embed", *ARGUMENTS, "-o", f"{output}/", *options]
+    return subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def go_on(folder, output, *options):
+    """The same command in this process."""
+    with contextlib.chdir(folder):
+        assert main(["embed", *ARGUMENTS, "-q", "-o", f"{output}/", *options]) == 0
 
 
 def shards(folder):
     return {path.name: path.stat().st_ino for path in folder.glob("_moembed/done/*")}
 
 
-def killed_at(place, seconds, *options):
-    """Kill a run after so many seconds, and go on. Gives finished shards, and those that were made twice."""
-    folder, whole, _ = place
-    name = f"killed-{seconds:.4f}{len(options)}"
-    process = command(folder, name, *options)
-    time.sleep(seconds)
-    process.kill()
-    process.communicate()
+def finish(place, name, *options):
+    """Go on with a run that was killed, and compare. Gives the number of shards that were finished before."""
+    folder, whole = place
     before = shards(folder / name)
-    done = command(folder, name, *options)
-    _, err = done.communicate(timeout=120)
-    assert done.returncode == 0, err
+    go_on(folder, name, *options)
     after = shards(folder / name)
     assert content(folder / name) == whole  # so that no row is lost or there twice
     assert all(after[shard] == inode for shard, inode in before.items())
     return len(before)
 
 
-@pytest.mark.parametrize("name", ["v.jsonl", "v.parquet"])
+def killed_at(place, moment, *options):
+    """Kill a run after so many seconds, and go on. Gives the number of finished shards."""
+    name = f"killed-{moment:.4f}{len(options)}"
+    process = command(place[0], name, *options)
+    time.sleep(moment)
+    process.kill()
+    process.communicate()
+    return finish(place, name, *options)
+
+
+@pytest.mark.parametrize("name", ["v.jsonl", pytest.param("v.parquet", marks=pytest.mark.long)])
 def test_a_single_file_that_was_killed_is_made_anew(place, name):
     """No torn last record: the file is absent until it is complete, and nothing is left beside it."""
     folder = place[0] / name.replace(".", "-")
     folder.mkdir()
-    argv = [sys.executable, "-m", "moembed", "embed", "-i", "../d.jsonl", "-o", name, "--dim", "8", "-q"]
-    process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
+    argv = ["embed", "-i", "../d.jsonl", "-o", name, "--dim", "8", "-q"]
+    process = subprocess.Popen([sys.executable, "-m", "moembed", *argv], cwd=folder, stdin=subprocess.DEVNULL)
     wait_for(lambda: list(folder.iterdir()))
     process.kill()
     process.wait()
     assert not (folder / name).exists()
-    assert subprocess.run(argv, cwd=folder, stdin=subprocess.DEVNULL).returncode == 0
+    with contextlib.chdir(folder):
+        assert main(argv) == 0
     stamp = [] if name.endswith(".parquet") else [f"{name}.stamp.json"]
     assert sorted(path.name for path in folder.iterdir()) == [name, *stamp]
 
 
-def moments(place, count):
+def moments(seconds, count):
     chance = random.Random(21)
-    return sorted(chance.uniform(0.0, place[2] * 1.1) for _ in range(count))
+    return sorted(chance.uniform(0.0, seconds * 1.1) for _ in range(count))
 
 
-def test_killed_at_a_late_moment(place):
-    assert killed_at(place, place[2] * 0.85) > 0
+def test_killed_in_the_middle(place):
+    process = command(place[0], "middle")
+    wait_for(lambda: len(shards(place[0] / "middle")) > 2)
+    process.kill()
+    process.communicate()
+    assert finish(place, "middle") > 2
 
 
 @pytest.mark.long
-def test_killed_at_50_moments(place, capsys):
-    table = [(seconds, killed_at(place, seconds)) for seconds in moments(place, 50)]
+def test_killed_at_50_moments(place, seconds, capsys):
+    table = [(moment, killed_at(place, moment)) for moment in moments(seconds, 50)]
     with capsys.disabled():
         print("\n| killed after | finished shards | made again | rows lost or doubled |\n|---|---|---|---|")
-        for seconds, finished in table:
-            print(f"| {seconds:.2f} s | {finished} of {ROWS // SHARD} | 0 of the finished | 0 |")
+        for moment, finished in table:
+            print(f"| {moment:.2f} s | {finished} of {ROWS // SHARD} | 0 of the finished | 0 |")
     assert any(0 < finished < ROWS // SHARD for _, finished in table)
 
 
 @pytest.mark.long
-def test_killed_at_10_moments_with_workers(place):
-    for seconds in moments(place, 10):
-        killed_at(place, seconds, "--workers", "2", "--threads", "1")
+def test_killed_at_10_moments_with_workers(place, seconds):
+    for moment in moments(seconds, 10):
+        killed_at(place, moment, "--workers", "2", "--threads", "1")
 
 
 def descendants(pid):
@@ -134,7 +145,7 @@ def is_alive(pid):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_no_worker_outlives_the_run(place, number):
-    folder, whole, _ = place
+    folder, _ = place
     name = f"workers-{number}"
     process = command(folder, name, "--workers", "2")
     wait_for(lambda: shards(folder / name))
@@ -143,10 +154,7 @@ def test_no_worker_outlives_the_run(place, number):
     process.send_signal(number)
     process.communicate(timeout=30)
     wait_for(lambda: not any(map(is_alive, workers)), 5)
-    done = command(folder, name, "--workers", "2")  # at once
-    done.communicate(timeout=120)
-    assert done.returncode == 0
-    assert content(folder / name) == whole
+    finish(place, name)  # at once
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_no_worker_outlives_the_run(place, number):
     ],
 )
 def test_a_signal_ends_the_run_and_says_how_to_go_on(place, number, code):
-    folder, whole, _ = place
+    folder, _ = place
     name = f"signal-{number}"
     process = command(folder, name)
     wait_for(lambda: shards(folder / name))
@@ -170,19 +178,15 @@ def test_a_signal_ends_the_run_and_says_how_to_go_on(place, number, code):
     assert process.returncode == code
     assert "give the same command again to go on" in err
     assert not list((folder / name).glob("_moembed/partial/*"))
-    done = command(folder, name)
-    done.communicate(timeout=120)
-    assert content(folder / name) == whole
+    finish(place, name)
 
 
 def test_a_worker_that_is_killed_is_told(place):
-    folder, whole, _ = place
+    folder, _ = place
     process = command(folder, "lost", "--workers", "2")
     wait_for(lambda: shards(folder / "lost"))
     os.kill(descendants(process.pid)[0], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "ended with exit code -9" in err
-    done = command(folder, "lost", "--workers", "3")
-    done.communicate(timeout=120)
-    assert content(folder / "lost") == whole
+    finish(place, "lost")

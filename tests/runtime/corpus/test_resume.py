@@ -35,10 +35,19 @@ def corpus(here):
     return "d.jsonl"
 
 
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """Place of the first run of the corpus, which the tests copy."""
+    return tmp_path_factory.mktemp("first") / "out"
+
+
 @pytest.fixture
-def whole(run, corpus, here):
+def whole(run, corpus, here, first_run):
     """Run of the corpus into `out`; gives what it wrote."""
-    assert run(corpus, on_error="skip").made == tuple(range(6))
+    if not first_run.exists():
+        assert run(corpus, on_error="skip").made == tuple(range(6))
+        shutil.copytree("out", first_run)
+    shutil.copytree(first_run, "out", dirs_exist_ok=True)
     return content(here / "out")
 
 
@@ -360,7 +369,7 @@ def test_disk_full_is_told_and_the_run_goes_on_later(run, corpus, whole, here, m
         return write(self, data)
 
     size = sum(map(len, whole.values()))
-    for share in (0.1, 0.5, 0.8, 0.99):
+    for share in (0.1, 0.99):
         written["left"] = int(share * size)
         with monkeypatch.context() as patch:
             patch.setattr(targets.Sink, "write", limited)
