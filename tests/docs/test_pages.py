@@ -167,7 +167,11 @@ def known_options():
         *(ROOT / ".ci").glob("*.py"),
         ROOT / "tests" / "conftest.py",
     ]
-    scripts += [ROOT / "runtime" / "native" / "build.py", *(ROOT / "models" / "train").rglob("*.py")]
+    scripts += [
+        ROOT / "runtime" / "native" / "build.py",
+        ROOT / "export" / "templates.py",
+        *(ROOT / "models" / "train").rglob("*.py"),
+    ]
     for script in scripts:
         found.update(re.findall(r'"(--[a-z][\w-]*)"', script.read_text("utf-8")))
     return found

@@ -14,9 +14,9 @@ from moembed.inference.kernels import PORTABLE
 from support.folders import DATA
 
 TEXTS = [line for line in (DATA / "sentences.txt").read_text("utf-8").splitlines() if line][::4]
-STATES = "b9b8a58a1acf56a10ab53441dfd7f8e6b2d388c2be59a1b472baf6a239ee3807"
-VECTORS = "91d7c540f388d0f87ed9b493b5c94b1e069833ccbe3185e049aa2592f97af985"
-SHORT = "74b525549235f89c41a01521b4fe85ec15242e6941ec1e73736aeccd543a6833"
+STATES = "540ec47bd4579910cf94ec13a9a9902e354bd5e79a8fc65e289ce78a8e28ac2d"
+VECTORS = "0a50da23b9a453f2af1b34b3ef366d5e0ec8170ff7f5aaa814d71b24dcd396cb"
+SHORT = "a3289817011743b0d3b69200f133148d1f59451866bda2cc826131e9cfb87850"
 
 
 @pytest.fixture(scope="module")
