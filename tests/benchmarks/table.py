@@ -2,10 +2,12 @@
 
     moembed export CHECKPOINT -o fp32
     python tests/benchmarks/table.py fp32
+    python tests/benchmarks/table.py --keep-times
 
 Measures size and speed in interleaved rounds, reads the quality from the built-in bundle's certificate, writes `table.json`
 beside this file, and rewrites the table in `docs/benchmarks.md`. `test_table.py` fails when the page and `table.json` disagree,
-or when they describe another bundle than the built-in one.
+or when they describe another bundle than the built-in one. `--keep-times` reads only the quality again, after new weights in the
+same graph: times do not depend on the values of weights.
 """
 
 import argparse
@@ -106,25 +108,43 @@ def _certified(bundle: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 def main() -> None:
     """Measure, write, and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("fp32", type=Path, help="the bundle that the built-in one was quantized from")
+    arguments.add_argument("fp32", type=Path, nargs="?", help="the bundle that the built-in one was quantized from")
+    arguments.add_argument("--keep-times", action="store_true", help="read the quality only")
     arguments.add_argument("--bundle", type=Path, default=DEFAULT_FOLDER, help="another than the built-in one")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=25)
     arguments.add_argument("--dry-run", action="store_true", help="print only; write neither table.json nor the page")
     chosen = arguments.parse_args()
-    bundle, reference = Bundle.open(chosen.bundle), Bundle.open(chosen.fp32)
-    certified = bundle.manifest.certificate.reference
-    if certified.kind == "bundle" and certified.sha256 != reference.fingerprint:
-        sys.exit(
-            f"{chosen.fp32} is not the bundle that the certificate of {chosen.bundle} compares with; give that one"
-        )
-    table = measure(bundle, reference, threads=chosen.threads, rounds=chosen.rounds)
+    if (chosen.fp32 is None) != chosen.keep_times:
+        arguments.error("give either the fp32 bundle, or --keep-times")
+    bundle = Bundle.open(chosen.bundle)
+    table = kept(bundle) if chosen.keep_times else compared(bundle, chosen)
     text = render(table)
     print(text, end="")
     if chosen.dry_run:
         return
     RESULT.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
     BLOCK.write(text)
+
+
+def kept(bundle: Bundle) -> dict[str, Any]:
+    """`table.json` with the quality of a bundle that has the recipe of the measured one."""
+    table = json.loads(RESULT.read_text("utf-8"))
+    known, found = table["bundle"]["recipe"], bundle.manifest.recipe
+    if known != found:
+        sys.exit(f"the measured bundle has the recipe {known}, this one {found}: measure again")
+    return table | {"bundle": identity(bundle)}
+
+
+def compared(bundle: Bundle, chosen: argparse.Namespace) -> dict[str, Any]:
+    """`table.json` of a measurement beside the fp32 bundle."""
+    reference = Bundle.open(chosen.fp32)
+    certified = bundle.manifest.certificate.reference
+    if certified.kind == "bundle" and certified.sha256 != reference.fingerprint:
+        sys.exit(
+            f"{chosen.fp32} is not the bundle that the certificate of {chosen.bundle} compares with; give that one"
+        )
+    return measure(bundle, reference, threads=chosen.threads, rounds=chosen.rounds)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,19 @@ def test_rendering():
     ]
 
 
+def test_times_are_kept_for_a_bundle_of_the_same_recipe(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator, "RESULT", path := tmp_path / "table.json")
+    path.write_text(json.dumps(TABLE | {"bundle": TABLE["bundle"] | {"recipe": model.bundle.manifest.recipe}}), "utf-8")
+    kept = generator.kept(model.bundle)
+    assert kept["milliseconds"] == TABLE["milliseconds"]
+    assert kept["bundle"] == generator.identity(model.bundle)
+    path.write_text(json.dumps(TABLE), "utf-8")
+    with pytest.raises(
+        SystemExit, match="the measured bundle has the recipe int8, this one int8-table4: measure again"
+    ):
+        generator.kept(model.bundle)
+
+
 def test_the_block_is_replaced_and_nothing_else(tmp_path):
     page = tmp_path / "page.md"
     text = "before\n<!-- x: run me -->\n{}<!-- end of x -->\nafter\n"
