@@ -101,6 +101,7 @@ class Rewriter:
     def run(self) -> ir.Model:
         """Rewrite and return the model."""
         self.log(f"calibrating on {self.calibration.texts} texts of {self.calibration.tokens} tokens")
+        self._gated_products()
         for node in list(self.model.graph):
             weight = role(node.inputs[1].name) if len(node.inputs) > 1 and node.inputs[1] is not None else None
             if node.op_type == "LayerNormalization" and weight is not None:
@@ -113,6 +114,15 @@ class Rewriter:
                 self.log(f"quantized layer {weight.layer + 1} of {self._layers}")
         finish(self.model, self._functions, integer_attention=self.recipe.attention == "integer")
         return self.model
+
+    def _gated_products(self) -> None:
+        """Quantize gated products where they are computed: before anything else, so that their gates are kept for that."""
+        for node in list(self.model.graph):
+            x, weight = _present(node.inputs)[:2] if node.op_type == "Gemm" else (None, None)
+            if x is None or weight is None or weight.name in self.keep or gated_product(x) is None:
+                continue
+            quantized = self._quantized_input(x, node)
+            self.calibration.replace(x, [quantized.data, quantized.scale])
 
     def _norm(self, norm: ir.Node, weight: Role) -> None:
         if weight.kind is Kind.EMBEDDING_NORM:

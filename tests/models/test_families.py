@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 from torch.nn import functional
 
 from moembed.errors import CheckpointError
+from moembed.export.contents import check_tokenizer
 from moembed.export.templates import FOLDER, config_of
 from moembed.models import text_encoder
 from moembed.models.bert import fields as bert_fields
@@ -462,6 +464,16 @@ def test_names_behind_a_prefix_are_read(prefix, tiny, tmp_path):
         assert weights.prefix == prefix
     found, expected = (network_runner(load_network(path))(TEXTS["B"]).embedding for path in (folder, tiny["bert"]))
     assert np.array_equal(found, expected)
+
+
+def test_a_token_beyond_the_table_is_refused(tiny, tmp_path):
+    """M13: at once, and not at the first text that has it."""
+    folder = shutil.copytree(tiny["bert"], tmp_path / "added")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([f"<entity {i}>" for i in range(129 - tokenizer.get_vocab_size())])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="has 129 tokens, but the embedding table has 128 rows"):
+        check_tokenizer(locate(folder))
 
 
 def test_a_folder_that_does_not_say_how_it_pools_is_refused(tiny, tmp_path):
