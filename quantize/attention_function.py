@@ -32,13 +32,16 @@ _GRID = """
     {y} = Transpose <perm = [0, 2, {perm}]> ({y}_grid)
 """
 
+# Keys and values are uint8 around 128: without VNNI, ONNX Runtime adds pairs of products of uint8 and int8 in 16 bits, and cuts
+# them off. It has an option against that for constant matrices only.
+#
 # quantized [T,K] around 128, scale [T,1], weight packed [3*hidden], weight_scale and qkv_bias [3*hidden], tokens [T],
 # attention_mask [batch,sequence], cos and sin [positions,head_dim/2] -> attended [T,hidden] around 128 and its scale [T,1]
 INT8_ATTENTION = (
     "Int8Attention <num_heads> (quantized, scale, weight, weight_scale, qkv_bias, tokens, attention_mask, cos, sin)"
     " => (attended, attended_scale)\n{"
     + CONSTANTS
-    + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
+    + "    zero_point8 = Constant <value = uint8 {128}> ()\n    zero8 = Constant <value = uint8 {0}> ()\n"
     + linear(quantized="quantized", scale="scale")
     + "    qkv = Add (raw, qkv_bias)\n"
     + ROTATED
@@ -50,6 +53,7 @@ INT8_ATTENTION = (
     least = Constant <value_float = 1.17549435e-38> ()
     byte = Constant <value = int32 {256}> ()
     q_offset = Constant <value_float = 32768.0> ()
+    offset = Constant <value_float = 128.0> ()
     by_head = Concat <axis = 0> (count, heads, head_dim)
     single = Constant <value_ints = [1]> ()
     scale_shape = Concat <axis = 0> (batch, columns, heads, single)
@@ -63,8 +67,10 @@ INT8_ATTENTION = (
     + "    q_shifted = Add (q_rounded, q_offset)\n"
     + _BYTES.format(p="q_", x="q_shifted")
     + """
-    k_integers = Cast <to = 3> (k_rounded)
-    v_integers = Cast <to = 3> (v_rounded)
+    k_shifted = Add (k_rounded, offset)
+    v_shifted = Add (v_rounded, offset)
+    k_integers = Cast <to = 2> (k_shifted)
+    v_integers = Cast <to = 2> (v_shifted)
 """
     + _GRID.format(x="q_low", y="ql", shape="grid_shape", perm="1, 3")
     + _GRID.format(x="q_high", y="qh", shape="grid_shape", perm="1, 3")
@@ -74,8 +80,8 @@ INT8_ATTENTION = (
     + _GRID.format(x="v_integers", y="v", shape="grid_shape", perm="1, 3")
     + _GRID.format(x="v_scale", y="vs", shape="scale_shape", perm="3, 1")
     + """
-    low_sums = MatMulInteger (ql, k)
-    high_sums = MatMulInteger (qh, k, zero_point8)
+    low_sums = MatMulInteger (ql, k, zero8, zero_point8)
+    high_sums = MatMulInteger (qh, k, zero_point8, zero_point8)
     high_shifted = Mul (high_sums, byte)
     score_sums = Add (high_shifted, low_sums)
     score_floats = Cast <to = 1> (score_sums)
@@ -105,8 +111,8 @@ INT8_ATTENTION = (
 """
     + _BYTES.format(p="share_", x="shares")
     + """
-    low_mixed = MatMulInteger (share_low, v)
-    high_mixed = MatMulInteger (share_high, v)
+    low_mixed = MatMulInteger (share_low, v, zero8, zero_point8)
+    high_mixed = MatMulInteger (share_high, v, zero8, zero_point8)
     low_wide = Cast <to = 11> (low_mixed)
     high_wide = Cast <to = 11> (high_mixed)
     wide_byte = Constant <value = double {256.0}> ()

@@ -4,7 +4,7 @@ from corpus import READERS, reader_table
 
 
 def rows(text):
-    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
 def test_the_page_shows_what_the_readers_see(monkeypatch):

@@ -162,7 +162,7 @@ def test_an_embedder_of_a_dense_model(case, quantized):
     assert np.array_equal(model.encode_query("abc"), model.encode_document("abc"))
     with pytest.raises(BundleError, match="no MoE layers"):
         model.routing("abc")
-    late = Chunk(late=True)
+    late = Chunk(late=True, overlap=4, tokens=8)
     if CASES[case][1] is Pooling.MEAN:
         assert len(list(model.embed(["abc def"], overlong=late))) == 1
     else:

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from moembed.bundle.bundle import Bundle, read_manifest
 from moembed.bundle.certificate import Reference
-from moembed.bundle.manifest import MANIFEST_FILE
+from moembed.bundle.manifest import MANIFEST_FILE, Manifest
 from moembed.embedder import Embedder
 from moembed.errors import InputError
 from moembed.evaluation.certify import certify_sets
@@ -46,7 +46,7 @@ from moembed.train.release import card
 from moembed.train.release.ship import covariance_of
 from moembed.train.release.whitening import BIAS, WEIGHT, is_whitened, whiten
 from moembed.verify.parity import graph_runner
-from moembed.verify.probes import probe_ids
+from moembed.verify.probes import probe_ids, probe_texts
 
 Log = Callable[[str], None]
 
@@ -56,7 +56,7 @@ def renew(
 ) -> Bundle:
     """Write the bundle and the figures of its card again; both are replaced when everything has succeeded.
 
-    A run that was interrupted keeps the figures that it had, if the same command gives the same files.
+    Figures are kept where a run was interrupted and gives the same files again, and where the vectors keep their bytes.
 
     Args:
         bundle: an INT8 bundle with a certificate on evaluation sets, which are measured again.
@@ -80,16 +80,31 @@ def renew(
     integers = _whitened(bundle, recipe, texts, work / f"{name}-whitened", log)
     fp32 = _fp32_bundle(bundle, integers, work / name, work / f"{name}-fp32", log)
     int8 = _int8_bundle(bundle, integers, fp32, out, log)
-    if before and before.files == int8.manifest.files:  # a run that was interrupted: its figures hold
-        certificate = replace(int8.manifest.certificate, quality=before.certificate.quality)
-        (out / MANIFEST_FILE).write_text(replace(int8.manifest, certificate=certificate).to_json(), "utf-8")
-        int8 = Bundle.open(out)
+    if before and before.files == int8.manifest.files:  # a run that was interrupted
+        int8 = _with_figures(int8, before)
+    elif _computes_the_same(int8, bundle):
+        int8 = _with_figures(int8, bundle.manifest)
     sets = bundle.manifest.certificate.quality.keys() - int8.manifest.certificate.quality.keys()
     certify_sets(sorted(sets), data, Embedder(int8), Embedder(fp32), log=log)
     card.renew_quality(card_dir, Bundle.open(int8.folder))
     with replacing_folder(bundle.folder) as partial:
         shutil.copytree(int8.folder, partial, dirs_exist_ok=True)
     return Bundle.open(bundle.folder)
+
+
+def _with_figures(bundle: Bundle, known: Manifest) -> Bundle:
+    """Write the quality of a manifest into that of a bundle with the same vectors."""
+    certificate = replace(bundle.manifest.certificate, quality=known.certificate.quality)
+    (bundle.folder / MANIFEST_FILE).write_text(replace(bundle.manifest, certificate=certificate).to_json(), "utf-8")
+    return Bundle.open(bundle.folder)
+
+
+def _computes_the_same(bundle: Bundle, known: Bundle) -> bool:
+    """Check whether both bundles have the same fp32 reference, and the same bytes for the probe texts: graphs may differ."""
+    if bundle.manifest.certificate.reference != known.manifest.certificate.reference:
+        return False
+    vectors = [Embedder(one).encode(probe_texts(), prompt="", overlong="truncate_start") for one in (bundle, known)]
+    return vectors[0].tobytes() == vectors[1].tobytes()
 
 
 def _whitened(bundle: Bundle, recipe: Recipe, texts: Sequence[Path], out: Path, log: Log) -> Path:

@@ -90,7 +90,10 @@ def _malformed():
     (_, experts, _), (_, experts_norm, epsilon) = op_inputs.experts(rng, 9)
     (_, network, _), (_, network_norm, _) = op_inputs.feed_forward(rng, 9)
     (_, text, heads), (_, attended, heads8), (_, pool, _) = op_inputs.texts(rng, 9)
-    (_, _, _), _, (_, norm, epsilon), (_, words, _), (_, words4, _), (_, route, top) = op_inputs.rows(rng, 4)
+    rows = {name: (inputs, attributes) for name, inputs, attributes in reversed(op_inputs.rows(rng, 4))}
+    (norm, epsilon), (words, _), (words4, _), (route, top) = (
+        rows[name] for name in ("AddNormQuantize", "Int8Embedding", "Int4Embedding", "Router")
+    )
     far = np.full(9, 10**12, np.int64)
     return {
         "rows too narrow": ("Int8Linear", _changed(linear, 0, linear[0][:, :-1]), zero_point, "quantized has"),

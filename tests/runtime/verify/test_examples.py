@@ -68,7 +68,7 @@ def examples(weights) -> Examples:
 def known(weights, examples):
     """The checkpoint's weights are those of a known model."""
     sha256 = {"model.safetensors": locate(weights).weights_sha256}
-    spec = replace(PUBLISHED, name="examples-moe", repo="a/examples", sha256=sha256, examples=examples)
+    spec = replace(PUBLISHED, name="examples-moe", repo="a/examples", dims=(32,), sha256=sha256, examples=examples)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spec_module, "known_specs", lambda: (spec,))
         yield
@@ -276,16 +276,16 @@ def test_verify_repeats_the_examples(bundles, tmp_path, capsys, monkeypatch):
 
 
 def test_a_wrong_network_is_not_published(known, weights, tmp_path):
-    """The weights are those of the known model and every tensor fits, but its top-k is wrong and its prompts are missing."""
+    """The weights are those of the known model and every tensor fits, but its top-k is wrong and its prompts are others."""
     other = shutil.copytree(weights, tmp_path / "other")
-    (other / "config_sentence_transformers.json").unlink()
+    (other / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"title": "title: "}}))
     config = json.loads((other / "config.json").read_text()) | {"moe_top_k": 1}
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(
         VerificationError, match="the bundle does not reproduce 4 of its 4 published examples, so no bundle is written"
     ) as caught:
         export(locate(other), tmp_path / "out")
-    assert "expected the prompt 'passage', found the prompts: none; source: tests/support/independent.py" in str(
+    assert "expected the prompt 'passage', found the prompts: title; source: tests/support/independent.py" in str(
         caught.value
     )
     assert re.search(r"pooled: expected -?\d.* \(component \d+\), found -?\d.* \(error", str(caught.value))
