@@ -110,7 +110,7 @@ def _spread(embedder: Embedder, texts: Path, kept: list[int]) -> float:
     return variances[-1] / variances.mean()
 
 
-def test_outputs_are_zeroed_and_whitened_once(certified, data, tmp_path, card_dir, training_texts):
+def test_outputs_are_zeroed_and_whitened_once(certified, data, tmp_path, card_dir, training_texts, monkeypatch):
     kept = [number for number in range(64) if number not in (3, 40)]
     before = Embedder(certified)
     spread, scale = _spread(before, training_texts, kept), before.int8_scale()
@@ -123,7 +123,11 @@ def test_outputs_are_zeroed_and_whitened_once(certified, data, tmp_path, card_di
     reference = Embedder(Bundle.open(tmp_path / "work" / f"{renewed.manifest.name}-fp32")).encode(TEXTS, prompt="")
     assert (vectors * reference).sum(1).min() > 0.99
     graph = (renewed.folder / "onnx/model_int8.onnx").read_bytes()
-    again = _renew(renewed, data, tmp_path, card_dir, 3, 40, whitening=0.5)  # it needs no texts
+    measured = []
+    monkeypatch.setattr(renew, "certify_sets", lambda names, *_, **__: measured.append(list(names)))
+    again = _renew(renewed, data, tmp_path / "again", card_dir, 3, 40, whitening=0.5)  # it needs no texts
+    assert measured == [[]]  # the vectors keep their bytes, so the figures hold
+    assert again.manifest.certificate.quality.keys() == set(SETS)
     assert (again.folder / "onnx/model_int8.onnx").read_bytes() == graph
     assert Embedder(again).encode(TEXTS, prompt="").tobytes() == vectors.tobytes()
 
