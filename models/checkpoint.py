@@ -82,7 +82,9 @@ def load_network(folder: Path) -> "TextEncoder":
     if broken:
         raise CheckpointError(f"{folder} holds NaN or infinity in {listed(broken)}: save it again with finite weights")
     tensors = {
-        one.name: one.assemble(stored.__getitem__, torch.cat) if one.parts else torch.zeros(one.shape)
+        one.name: one.assemble(stored.__getitem__, lambda parts: torch.cat(list(parts)))
+        if one.parts
+        else torch.zeros(one.shape)
         for one in family.parameters(config)
     }
     with torch.device("meta"):

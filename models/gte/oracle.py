@@ -52,7 +52,8 @@ class GteOracle(FamilyOracle):
         qkv = x @ self._tensor(layer + "attention.qkv_proj.weight").T + self._tensor(layer + "attention.qkv_proj.bias")
         base, divisor = config.rotary_base * config.rotary_factor, config.rotary_factor ** (2 / config.head_dim)
         frequencies = rotary_frequencies(config.head_dim, base, divisor)
-        return attention(*np.split(qkv, 3, axis=1), parts, config.num_heads, frequencies)
+        q, k, v = np.split(qkv, 3, axis=1)
+        return attention(q, k, v, parts, config.num_heads, frequencies)
 
     def _tensor(self, name: str) -> Array:
         return np.asarray(self._handle.get_tensor(name), dtype=np.float64)

@@ -72,6 +72,7 @@ class NomicMoe(TextEncoder):
     """The encoder with its two outputs."""
 
     config: NomicMoeConfig
+    embeddings: Embeddings
 
     def __init__(self, config: NomicMoeConfig) -> None:
         mlps = [MoeMlp(config) if i in config.moe_layers else DenseMlp(config) for i in range(config.num_layers)]

@@ -16,8 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from moembed.bundle.bundle import Bundle, read_manifest
@@ -116,8 +119,9 @@ def _whitened(bundle: Bundle, recipe: Recipe, texts: Sequence[Path], out: Path, 
     names = (integers_name(WEIGHT), scale_name(WEIGHT), BIAS)
     if any(name not in model.graph.initializers for name in names):
         raise InputError(f"the recipe has zeroed_outputs, but {bundle.folder} has no {WEIGHT}: correct the recipe")
-    integers, scales, bias = (initializer_array(model.graph.initializers[name]).copy() for name in names)
-    weight = unpack(integers) * scales[:, None]
+    stored: list[NDArray[Any]] = [initializer_array(model.graph.initializers[name]).copy() for name in names]
+    integers, scales, bias = stored
+    weight = np.asarray(unpack(integers) * scales[:, None], np.float32)
     if is_whitened(weight, bias, projection):
         return bundle.folder
     if not texts:
@@ -127,7 +131,8 @@ def _whitened(bundle: Bundle, recipe: Recipe, texts: Sequence[Path], out: Path, 
     log(f"moembed: whitening the outputs of {bundle.folder}")
     weight, bias = whiten(weight, bias, projection, covariance_of(bundle, texts, recipe))
     integers, scales = quantize_rows(weight)
-    for name, array in zip(names, (pack(integers), scales, bias), strict=True):
+    arrays: list[NDArray[Any]] = [pack(integers), scales, bias]
+    for name, array in zip(names, arrays, strict=True):
         model.graph.initializers[name].const_value = ir.tensor(array, name=name)
     with replacing_folder(out) as partial:
         shutil.copyfile(bundle.folder / "config.json", partial / "config.json")
