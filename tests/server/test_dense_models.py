@@ -44,6 +44,6 @@ def test_every_api_gives_the_embedders_vector(dense, bundle):
 def test_vectors_that_are_not_normalized_are_pooled_as_the_others(dense, bundle):
     """The state of the first token, not the mean."""
     states = Embedder(bundle, threads=1).token_embeddings("abc def")
-    found = np.array(dense.post("/api/embeddings", {"model": "dense", "prompt": "abc def"}).json["embedding"])
+    (found,) = np.array(dense.post("/embed", {"inputs": "abc def", "normalize": False}).json)
     assert np.abs(found - states[0]).max() < UNIT_LENGTH * np.abs(states).max()
     assert dense.post("/api/show", {"model": "dense"}).json["model_info"]["general.architecture"] == "bert"
