@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moembed.cli.common import emit, log, open_source
 from moembed.errors import InputError
 
 if TYPE_CHECKING:
+    from moembed.embedder import Embedder
     from moembed.evaluation.datasets import Dataset
     from moembed.evaluation.tasks import Task
 
@@ -31,10 +31,11 @@ def compare(arguments: argparse.Namespace, found: "Sequence[Dataset]", tasks: "M
 
     _check_options(arguments)
     opened = [
-        (_label(name), Embedder(open_source(name, arguments), providers=arguments.provider, threads=arguments.threads))
+        Embedder(open_source(name, arguments), providers=arguments.provider, threads=arguments.threads)
         for name in arguments.model
     ]
-    models = comparison.compared(opened, _width(arguments.dim), arguments.precision)
+    named = list(zip(_labels(opened), opened, strict=True))
+    models = comparison.compared(named, _width(arguments.dim), arguments.precision)
     counts = {}
     for name, task in tasks.items():
         counts[name] = task.check()
@@ -71,9 +72,14 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise InputError(f"--precision {arguments.precision}: several models are compared at one precision")
 
 
-def _label(name: str) -> str:
-    path = Path(name)
-    return path.resolve().name if path.is_dir() else name
+def _labels(models: "Sequence[Embedder]") -> list[str]:
+    """Return the names of the models, with the recipe where several have one name."""
+    manifests = [model.bundle.manifest for model in models]
+    names = [manifest.name for manifest in manifests]
+    return [
+        manifest.name if names.count(manifest.name) == 1 else f"{manifest.name} {manifest.recipe}"
+        for manifest in manifests
+    ]
 
 
 def _width(text: str | None) -> int | None:

@@ -37,8 +37,9 @@ SCALE_RELATIVE = 3e-5
 # Vectors of real weights by an fp32 bundle, and by another float32 implementation.
 FLOAT32_MAX_ABS = 1e-5
 # all-MiniLM-L6-v2 in INT8 and transformers in float32, over texts of all kinds: 45 of them, of which some are one character.
-MINILM_INT8_MEAN_COSINE = 0.999
-MINILM_INT8_MIN_COSINE = 0.99
+# Measured: 0.99934 and 0.99705.
+MINILM_INT8_MEAN_COSINE = 0.9992
+MINILM_INT8_MIN_COSINE = 0.996
 # Random weights and few channels: a real model is far closer, and its tolerance is measured on real text.
 INT8_SMALL_MIN_COSINE = 0.995
 # INT8 vectors of two kinds of processors: the last bit of a float32 value can change quantized values.

@@ -39,7 +39,7 @@ def test_a_table_of_two_models(cli, pairs, model, other, tmp_path):
     )
     assert code == 0, words
     table = {cells[0]: cells[1:] for cells in map(_cells, printed.splitlines())}
-    assert table[""] == [model.bundle.folder.name, other.name]
+    assert table[""] == ["e5-small-moe", Embedder.from_pretrained(other).bundle.manifest.name]
     assert table["limit, tokens"][0] == "512"
     assert table["compared at"][0] == "384, float32"
     assert table["texts that were cut"][0] == "0"
@@ -131,7 +131,7 @@ def test_published_figures_stand_beside(model, monkeypatch):
         (["--revision", "main"], "--revision is for one model"),
         (["--precision", "float32,int8"], "several models are compared at one precision"),
         (["--dim", "384,64"], "expected one width"),
-        (["--dim", "9999"], "dim = 9999, but int8 has vectors of 48 dimensions"),
+        (["--dim", "9999"], "has vectors of 48 dimensions"),
         (["--dim", "0"], "dim = 0; expected 1 to"),
         (["--precision", "int7"], "--precision 'int7'"),
     ],
@@ -143,8 +143,15 @@ def test_options_of_one_model_are_refused(cli, pairs, model, other, options, mes
     assert message in words
 
 
+def test_bundles_of_one_model_are_told_by_their_recipes(cli, pairs, bundle, int8):
+    code, printed, _ = cli("s", "--data", pairs, "--model", bundle.folder, "--model", int8.folder)
+    assert code == 0
+    name = int8.manifest.name
+    assert _cells(printed.splitlines()[0]) == ["", f"{name} fp32", f"{name} int8"]
+
+
 def test_a_model_that_is_given_twice_is_refused(cli, pairs, model):
     folder = model.bundle.folder
     code, _, words = cli("s", "--data", pairs, "--model", folder, "--model", folder)
     assert code == 2
-    assert f"the model {folder.name} is given twice" in words
+    assert "the model e5-small-moe int8-table4 is given twice" in words
