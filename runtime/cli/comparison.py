@@ -27,6 +27,7 @@ def compare(arguments: argparse.Namespace, found: "Sequence[Dataset]", tasks: "M
     """
     from moembed.embedder import Embedder
     from moembed.evaluation import comparison, comparison_report, speed
+    from moembed.evaluation.tasks import check_all
     from moembed.files.destination import writing
 
     _check_options(arguments)
@@ -36,10 +37,7 @@ def compare(arguments: argparse.Namespace, found: "Sequence[Dataset]", tasks: "M
     ]
     named = list(zip(_labels(opened), opened, strict=True))
     models = comparison.compared(named, _width(arguments.dim), arguments.precision)
-    counts = {}
-    for name, task in tasks.items():
-        counts[name] = task.check()
-        log(f"moembed: {name}: {', '.join(f'{count} {what}' for what, count in counts[name].items() if count)}")
+    counts = check_all(tasks, log)
     speeds = speed.measure_speed([model.embedder for model in models], *speed.sample_texts(list(tasks.values())))
     rows: dict[str, comparison.Row] = {}
     for name, task in tasks.items():

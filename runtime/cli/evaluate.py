@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_outputs(arguments.json, arguments.plot)
     with extra("eval", "moembed evaluate"):
         from moembed.evaluation import certify, datasets, report, results, variants
+        from moembed.evaluation.tasks import check_all
 
         draw = _draw() if arguments.plot else None
     from moembed.files.destination import writing
@@ -88,10 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = variants.variants(dims, arguments.precision.split(","), min(m.dim for m in (model, baseline) if m))
     if arguments.certify:
         certify.check_certifiable(arguments.model, model, baseline, chosen, tasks.values())
-    counts = {}
-    for name, task in tasks.items():
-        counts[name] = task.check()
-        log(f"moembed: {name}: {', '.join(f'{count} {what}' for what, count in counts[name].items() if count)}")
+    counts = check_all(tasks, log)
     done: dict[str, results.Result] = {}
     for name, task in tasks.items():
         done[name] = result = results.measure(task, counts[name], model, baseline, chosen)

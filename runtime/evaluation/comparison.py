@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from moembed.embedder import Embedder
 from moembed.errors import InputError
-from moembed.evaluation.datasets import Dataset
+from moembed.evaluation.datasets import Dataset, group_means
 from moembed.evaluation.embedding_cache import CachedEmbedder, prompt_of, shared_cache
 from moembed.evaluation.metrics import Scores, standard_error
 from moembed.evaluation.results import MAIN_FIGURE
@@ -103,21 +103,12 @@ def compare_task(models: Sequence[Compared], task: Task, counts: Mapping[str, in
 
 def group_rows(datasets: Sequence[Dataset], rows: Mapping[str, Row]) -> Iterator[Row]:
     """Yield the means of every group whose members are of one kind; a nested group counts once."""
-    for dataset in datasets:
-        if dataset.members:
-            yield from group_rows(dataset.members, rows)
-            if mean := _mean(dataset, rows):
-                yield mean
+    return group_means(datasets, rows, _mean)
 
 
-def _mean(dataset: Dataset, rows: Mapping[str, Row]) -> Row | None:
-    if dataset.task:
-        return rows.get(dataset.name)
-    parts = [part for member in dataset.members if (part := _mean(member, rows))]
-    if len(parts) < len(dataset.members) or len({part.kind for part in parts}) != 1:
-        return None
+def _mean(name: str, parts: Sequence[Row]) -> Row:
     return Row(
-        name=dataset.name,
+        name=name,
         kind=parts[0].kind,
         sets=len(parts),
         values=[statistics.fmean(column) for column in zip(*(part.values for part in parts), strict=True)],

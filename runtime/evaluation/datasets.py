@@ -6,11 +6,12 @@ judgements of another whose ids are the same: retrieval across languages.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from moembed.errors import InputError
 from moembed.evaluation.folders import corpus_files, is_retrieval, query_files
@@ -36,6 +37,40 @@ class Dataset:
             yield self.task
         for member in self.members:
             yield from member.tasks()
+
+
+class _OfKind(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+
+_Found = TypeVar("_Found", bound=_OfKind)
+
+
+def group_means(
+    datasets: Sequence[Dataset], found: Mapping[str, _Found], mean: Callable[[str, Sequence[_Found]], _Found]
+) -> Iterator[_Found]:
+    """Yield the mean of every group whose members are of one kind; a nested group counts once.
+
+    Args:
+        datasets: tasks and groups.
+        found: what was measured, by the name of the task.
+        mean: returns that of a group, from its name and the results of its members.
+    """
+
+    def of(dataset: Dataset) -> _Found | None:
+        if dataset.task:
+            return found.get(dataset.name)
+        parts = [part for member in dataset.members if (part := of(member)) is not None]
+        if len(parts) < len(dataset.members) or len({part.kind for part in parts}) != 1:
+            return None
+        return mean(dataset.name, parts)
+
+    for dataset in datasets:
+        if dataset.members:
+            yield from group_means(dataset.members, found, mean)
+            if (whole := of(dataset)) is not None:
+                yield whole
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from math import prod
 
 from moembed.bundle.bundle import Bundle
 from moembed.errors import CheckpointError
+from moembed.models.checkpoint import parameter_count
 from moembed.models.families import family_of, read_config
 from moembed.models.roles import Kind
 
@@ -30,9 +31,11 @@ def parameters_of(bundle: Bundle) -> Parameters | None:
         config = read_config(bundle.folder)
     except CheckpointError:
         return None
-    total = active = 0
-    for parameter in family_of(config).parameters(config):
-        size = prod(parameter.shape) if parameter.parts else 0  # zeros in place of a bias are no parameters
-        total += size
-        active += size * config.top_k // config.num_experts if parameter.role.kind in _OF_EXPERTS else size
-    return Parameters(total, active)
+    experts = sum(
+        prod(parameter.shape)
+        for parameter in family_of(config).parameters(config)
+        if parameter.role.kind in _OF_EXPERTS
+    )
+    total = parameter_count(config)
+    idle = experts // config.num_experts * (config.num_experts - config.top_k) if experts else 0
+    return Parameters(total, total - idle)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moembed.embedder import Embedder
-from moembed.evaluation.datasets import Dataset
+from moembed.evaluation.datasets import Dataset, group_means
 from moembed.evaluation.embedding_cache import CachedEmbedder, prompt_of, shared_cache
 from moembed.evaluation.metrics import Figures, Scores, standard_error
 from moembed.evaluation.tasks import Task
@@ -93,29 +93,19 @@ def _errors(own: Mapping[Variant, Scores], baseline: Mapping[Variant, Scores]) -
 
 def means(datasets: Sequence[Dataset], results: Mapping[str, Result]) -> Iterator[Result]:
     """Yield the mean of every group whose members are of one kind; a nested group counts once."""
-    for dataset in datasets:
-        if dataset.members:
-            yield from means(dataset.members, results)
-            if mean := _mean(dataset, results):
-                yield mean
+    return group_means(datasets, results, _mean)
 
 
-def _mean(dataset: Dataset, results: Mapping[str, Result]) -> Result | None:
-    if dataset.task:
-        return results.get(dataset.name)
-    parts = [_mean(member, results) for member in dataset.members]
-    if len({part.kind if part else None for part in parts}) != 1 or parts[0] is None:
-        return None
-    known = [part for part in parts if part]
-    baselines = [part.baseline for part in known if part.baseline is not None]
+def _mean(name: str, parts: Sequence[Result]) -> Result:
+    baselines = [part.baseline for part in parts if part.baseline is not None]
     return Result(
-        name=dataset.name,
+        name=name,
         kind=parts[0].kind,
-        counts={"sets": len(known)},
+        counts={"sets": len(parts)},
         prompts=parts[0].prompts,
-        truncated=sum(part.truncated for part in known),
-        seconds=sum(part.seconds for part in known),
-        figures=_averaged([part.figures for part in known]),
+        truncated=sum(part.truncated for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        figures=_averaged([part.figures for part in parts]),
         baseline=_averaged(baselines) if baselines else None,
     )
 

@@ -10,7 +10,7 @@ mean |
 Texts longer than the model's limit are truncated, as in published results, and counted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -182,6 +182,19 @@ class Bitext:
 
 
 Task = Retrieval | Similarity | Bitext
+
+
+def check_all(tasks: Mapping[str, Task], log: Callable[[str], None]) -> dict[str, dict[str, int]]:
+    """Check all tasks before anything is computed, log what each has, and return their counts by name.
+
+    Raises:
+        InputError: see `check`.
+    """
+    counts = {}
+    for name, task in tasks.items():
+        counts[name] = task.check()
+        log(f"moembed: {name}: {', '.join(f'{count} {what}' for what, count in counts[name].items() if count)}")
+    return counts
 
 
 def _found(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> NDArray[np.float64]:
