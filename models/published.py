@@ -10,11 +10,11 @@ class PublishedFigure:
     """One published figure of a model.
 
     Attributes:
-        set: the set or group, named as for `moembed evaluate`, in the version that the source measured.
+        set: the set or group, named as for `moembed evaluate`, in the version that `moembed.evaluation` knows by its counts.
         figure: name of the figure, such as nDCG@10.
         dim: width of the vectors.
         value: the figure times 100.
-        prompts: prompts that it was measured with, such as "query: / passage: ".
+        prompts: prompt that each side was measured with: of retrieval `query` and `document`, otherwise `sentence`.
         source: who published it, and where.
     """
 
@@ -22,5 +22,5 @@ class PublishedFigure:
     figure: str
     dim: Positive
     value: float
-    prompts: str
+    prompts: dict[str, str]
     source: str

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from moembed.embedder import Embedder
 from moembed.errors import InputError
-from moembed.evaluation.datasets import Dataset, group_means
+from moembed.evaluation.datasets import Dataset, group_means, published
 from moembed.evaluation.embedding_cache import CachedEmbedder, prompt_of, shared_cache
 from moembed.evaluation.metrics import Scores, standard_error
 from moembed.evaluation.results import MAIN_FIGURE
 from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant, variants
 from moembed.progress import progress
+
+_VERSION = ("documents", "queries", "judgements")  # counts that tell versions of a set apart
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Row:
         values: main figures.
         errors: standard errors of the difference from the first model, None where the figure has none.
         cut: numbers of texts longer than each model's limit.
+        ties: numbers of queries whose figure depends on the order of documents with equal scores.
         prompts: prompts of each model, by side.
+        as_published: whether the data are the version that published figures are of.
     """
 
     name: str
@@ -50,7 +54,9 @@ class Row:
     values: list[float]
     errors: list[float | None]
     cut: list[int]
+    ties: list[int]
     prompts: list[dict[str, str]]
+    as_published: bool
 
 
 def compared(models: Sequence[tuple[str, Embedder]], dim: int | None, precision: str) -> list[Compared]:
@@ -97,7 +103,9 @@ def compare_task(models: Sequence[Compared], task: Task, counts: Mapping[str, in
         values=[found.figures[figure] for found in scores],
         errors=[None if first is None or found.each is None else standard_error(found.each, first) for found in scores],
         cut=cut,
+        ties=[found.ties for found in scores],
         prompts=[{side: prompt_of(model.embedder, names) for side, names in task.prompts.items()} for model in models],
+        as_published=published().versions.get(task.name) == tuple(counts.get(part, 0) for part in _VERSION),
     )
 
 
@@ -114,7 +122,9 @@ def _mean(name: str, parts: Sequence[Row]) -> Row:
         values=[statistics.fmean(column) for column in zip(*(part.values for part in parts), strict=True)],
         errors=[_error_of_mean(column) for column in zip(*(part.errors for part in parts), strict=True)],
         cut=[sum(column) for column in zip(*(part.cut for part in parts), strict=True)],
+        ties=[sum(column) for column in zip(*(part.ties for part in parts), strict=True)],
         prompts=parts[0].prompts,
+        as_published=all(part.as_published for part in parts),
     )
 
 

@@ -80,7 +80,10 @@ def draw(path: Path, models: Sequence[Compared], rows: Sequence[Row]) -> None:
 
 def _facts(models: Sequence[Compared], rows: Sequence[Row]) -> list[list[str]]:
     manifests = [model.embedder.bundle.manifest for model in models]
-    cut = [sum(column) for column in zip(*(row.cut for row in rows), strict=True)]
+    cut, ties = (
+        [sum(column) for column in zip(*columns, strict=True)]
+        for columns in ([row.cut for row in rows], [row.ties for row in rows])
+    )
     return [
         ["parameters, million: total, active", *(_millions(parameters_of(model.embedder.bundle)) for model in models)],
         ["recipe", *(manifest.recipe for manifest in manifests)],
@@ -89,6 +92,7 @@ def _facts(models: Sequence[Compared], rows: Sequence[Row]) -> list[list[str]]:
         ["compared at", *(f"{model.variant.dim}, {model.variant.precision}" for model in models)],
         ["limit, tokens", *(str(model.embedder.max_tokens) for model in models)],
         ["texts that were cut", *(f"{count:,}" for count in cut)],
+        ["queries that ties decide", *(f"{count:,}" for count in ties)],
         ["prompts", *(_prompts([row.prompts[number] for row in rows]) for number in range(len(models)))],
     ]
 
@@ -108,6 +112,7 @@ def _prompts(of_sets: Sequence[dict[str, str]]) -> str:
 
 def _speed(speeds: Sequence[Speed]) -> list[list[str]]:
     return [
+        ["threads", *(str(speed.threads) for speed in speeds)],
         ["a query alone, ms", *(f"{speed.query_ms:.1f}" for speed in speeds)],
         ["texts per second", *(f"{speed.texts_per_second:.1f}" for speed in speeds)],
         ["tokens per second, of its own tokenizer", *(f"{speed.tokens_per_second:,.0f}" for speed in speeds)],
@@ -127,11 +132,11 @@ def _figures(row: Row) -> list[str]:
 
 
 def _published(models: Sequence[Compared], rows: Sequence[Row]) -> list[list[str]]:
-    """Return a line for each measured figure that others published of some of the models, at the width that is compared."""
+    """Return a line for each measured figure that others published of some of the models: see `_published_value`."""
     lines = []
     for row in rows:
         figure = MAIN_FIGURE[row.kind]
-        values = [_published_value(model, row.name, figure) for model in models]
+        values = [_published_value(model, row, figure, row.prompts[number]) for number, model in enumerate(models)]
         if any(value is not None for value in values):
             lines.append(
                 [f"{figure}, {row.name}, published", *("" if value is None else f"{value:.2f}" for value in values)]
@@ -139,11 +144,12 @@ def _published(models: Sequence[Compared], rows: Sequence[Row]) -> list[list[str
     return lines
 
 
-def _published_value(model: Compared, name: str, figure: str) -> float | None:
+def _published_value(model: Compared, row: Row, figure: str, prompts: dict[str, str]) -> float | None:
+    """Return what was published for the same version of the set, width and prompts; None if nothing was."""
     source = model.embedder.bundle.manifest.source
-    key = (name, figure, model.variant.dim)
-    known = published_figures(source.repo, source.weights_sha256)
-    return next((found.value for found in known if (found.set, found.figure, found.dim) == key), None)
+    key = (row.name, figure, model.variant.dim, prompts)
+    known = published_figures(source.repo, source.weights_sha256) if row.as_published else ()
+    return next((found.value for found in known if (found.set, found.figure, found.dim, found.prompts) == key), None)
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -156,5 +162,7 @@ def _record(row: Row) -> dict[str, Any]:
         "differences": [value - row.values[0] for value in row.values],
         "standard_errors": row.errors,
         "cut": row.cut,
+        "ties": row.ties,
         "prompts": row.prompts,
+        "as_published": row.as_published,
     }

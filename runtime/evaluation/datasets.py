@@ -91,14 +91,16 @@ class Published:
     """Published benchmarks, the content of `groups.toml`.
 
     Attributes:
-        same_id_is_query: groups in which a document with the query's id is not a result.
+        same_id_is_query: sets in which a document with the query's id is not a result.
         groups: names of the members of each group.
         sets: sets that differ from the usual, by name.
+        versions: numbers of documents, judged queries and judgements of the version that published figures are of, by name.
     """
 
     same_id_is_query: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
     sets: dict[str, PublishedSet]
+    versions: dict[str, tuple[int, ...]]
 
 
 @cache
@@ -161,7 +163,7 @@ def _open(name: str, root: Path | None, allow_absent: bool) -> Dataset:
             queries,
             judgements,
             corpus_files(_locate(other[0], root) if other else path),
-            same_id_is_query=known in _same_id_sets(),
+            same_id_is_query=known in published().same_id_is_query,
             absent=None if allow_absent else frozenset(published_set.absent),
         ),
     )
@@ -188,16 +190,5 @@ def _candidates(folder: Path, name: str) -> list[Path]:
 
 def _published_name(path: Path) -> str | None:
     """Return the published name of a folder, from the end of its path."""
-    names = [*published().sets, *_same_id_sets()]
+    names = [*published().sets, *published().same_id_is_query]
     return next((name for name in names if f"/{path.absolute().as_posix()}".endswith(f"/{name}")), None)
-
-
-@cache
-def _same_id_sets() -> tuple[str, ...]:
-    return tuple(_leaves(published().same_id_is_query))
-
-
-def _leaves(names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        members = published().groups.get(name)
-        yield from _leaves(members) if members else [name]

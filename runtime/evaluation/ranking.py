@@ -58,11 +58,12 @@ class Ranking:
         """Return the distinct positions of all kept documents, ascending."""
         return np.unique(self._positions[self._scores > -np.inf])
 
-    def best(self) -> list[list[int]]:
-        """Return the positions of each query's documents, best first."""
+    def best(self) -> list[tuple[list[int], NDArray[np.float32]]]:
+        """Return the positions of each query's documents, best first, and their scores [documents] float32."""
         order = np.argsort(-self._scores, axis=1, kind="stable")
         positions, scores = (np.take_along_axis(x, order, axis=1) for x in (self._positions, self._scores))
-        return [row[score > -np.inf].tolist() for row, score in zip(positions, scores, strict=True)]
+        present = scores > -np.inf
+        return [(row[kept].tolist(), score[kept]) for row, score, kept in zip(positions, scores, present, strict=True)]
 
     def _columns_of_best(self, scores: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the columns `[rows, depth]`, ascending, of every row's best scores; of equal scores, the first."""

@@ -81,6 +81,8 @@ def _record(result: Result) -> dict[str, Any]:
     rows = []
     for variant, figures in result.figures.items():
         row: dict[str, Any] = {"dim": variant.dim, "precision": variant.precision, **figures}
+        if result.kind == "retrieval" and variant in result.ties:
+            row["ties"] = result.ties[variant]
         if result.baseline is not None:
             baseline = result.baseline[variant]
             row |= {"baseline": baseline, "difference": _difference(result, variant, baseline)}

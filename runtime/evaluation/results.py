@@ -31,6 +31,7 @@ class Result:
         figures: variant -> figure -> value in 0 to 1 (Spearman: -1 to 1).
         baseline: the same for the baseline, if there is one.
         errors: variant -> standard error of the difference between both main figures, if these are means over queries.
+        ties: variant -> number of queries whose main figure depends on the order of documents with equal scores.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Result:
     figures: Table
     baseline: Table | None
     errors: Mapping[Variant, float] = field(default_factory=dict)
+    ties: Mapping[Variant, int] = field(default_factory=dict)
 
 
 def measure(
@@ -80,6 +82,7 @@ def measure(
         figures=tables[0],
         baseline=tables[1] if baseline else None,
         errors=_errors(*scores) if baseline else {},
+        ties={variant: own.ties for variant, own in scores[0].items()},
     )
 
 

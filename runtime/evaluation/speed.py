@@ -19,11 +19,13 @@ class Speed:
     """Speed of a model, medians of rounds in turn with the others; no text comes from a cache.
 
     Attributes:
+        threads: threads of a call.
         query_ms: milliseconds of a query alone.
         texts_per_second: documents in one call.
         tokens_per_second: the same in the model's own tokens, prompts included.
     """
 
+    threads: int
     query_ms: float
     texts_per_second: float
     tokens_per_second: float
@@ -59,11 +61,12 @@ def measure_speed(models: Sequence[Embedder], queries: Sequence[str], documents:
             found.append(len(documents) / (time.perf_counter() - start))
     return [
         Speed(
+            threads=model.threads,
             query_ms=1e3 * statistics.median(wait),
             texts_per_second=statistics.median(rate),
             tokens_per_second=statistics.median(rate) * count / len(documents),
         )
-        for wait, rate, count in zip(waits, rates, tokens, strict=True)
+        for model, wait, rate, count in zip(models, waits, rates, tokens, strict=True)
     ]
 
 

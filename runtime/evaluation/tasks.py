@@ -28,7 +28,7 @@ from moembed.evaluation.folders import (
     read_judgements,
     read_queries,
 )
-from moembed.evaluation.metrics import DEPTH, Scores, correlation, ranked_figures
+from moembed.evaluation.metrics import DEPTH, Found, Scores, correlation, ranked_figures
 from moembed.evaluation.ranking import Ranking
 from moembed.evaluation.variants import Variant, as_query, as_stored
 
@@ -57,7 +57,7 @@ class Retrieval:
     absent: frozenset[str] | None = frozenset()
 
     def check(self) -> dict[str, int]:
-        """Read everything once, and return the numbers of texts, queries, documents and missing relevant documents.
+        """Read everything once, and return the numbers of texts, queries, documents, judgements and missing relevant documents.
 
         Raises:
             InputError: a file is malformed or empty, or a judgement names a missing query or document.
@@ -70,8 +70,8 @@ class Retrieval:
                 f"{self.judgements}: {len(lost)} of {len(relevant)} relevant documents are not in {self.corpus[0].parent}, such "
                 f"as {lost[0]!r}; --allow-absent accepts this, and counts them as never found"
             )
-        texts = len(queries) + count
-        return {"texts": texts, "queries": len(queries), "documents": count, "absent": len(absent)}
+        counts = {"texts": len(queries) + count, "queries": len(queries), "documents": count}
+        return counts | {"judgements": sum(map(len, judged.values())), "absent": len(absent)}
 
     def sample(self, count: int) -> tuple[list[str], list[str]]:
         """Return the first queries and the first documents, at most `count` of each."""
@@ -201,8 +201,13 @@ def _found(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> NDAr
     ranking = Ranking(queries, 1)
     for first in range(0, len(documents), BLOCK):
         ranking.add(documents[first : first + BLOCK], first)
-    return np.array([best == [row] for row, best in enumerate(ranking.best())], np.float64)
+    return np.array([best == [row] for row, (best, _) in enumerate(ranking.best())], np.float64)
 
 
-def _named(queries: Iterable[str], best: Iterable[list[int]], names: dict[int, str]) -> dict[str, list[str]]:
-    return {query: [names[position] for position in row] for query, row in zip(queries, best, strict=True)}
+def _named(
+    queries: Iterable[str], best: Iterable[tuple[list[int], NDArray[np.float32]]], names: dict[int, str]
+) -> dict[str, Found]:
+    return {
+        query: Found([names[position] for position in row], scores)
+        for query, (row, scores) in zip(queries, best, strict=True)
+    }

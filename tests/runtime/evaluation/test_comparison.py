@@ -1,19 +1,23 @@
 """Several models in `moembed evaluate`: one table, differences from the first model, speed in turns, refused options."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from moembed import Embedder
-from moembed.evaluation import comparison_report, speed
+from moembed.evaluation import comparison, comparison_report, speed
 from moembed.evaluation.comparison import Compared, Row, compare_task, group_rows
-from moembed.evaluation.datasets import Dataset, find
+from moembed.evaluation.datasets import Dataset, find, published
 from moembed.evaluation.embedding_cache import CachedEmbedder
 from moembed.evaluation.metrics import standard_error
 from moembed.evaluation.variants import Variant
 from moembed.models.published import PublishedFigure
+from moembed.models.spec import known_specs
+
+PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
 @pytest.fixture
@@ -43,6 +47,8 @@ def test_a_table_of_two_models(cli, pairs, model, other, tmp_path):
     assert table["limit, tokens"][0] == "512"
     assert table["compared at"][0] == "384, float32"
     assert table["texts that were cut"][0] == "0"
+    assert table["queries that ties decide"] == ["0", "0"]
+    assert table["threads"] == [str(model.threads)] * 2
     assert table["prompts"][0] == "query `query: `; document `passage: `; sentence `query: `"
     record = json.loads(out.read_text())
     assert record["complete"] is True
@@ -86,7 +92,8 @@ def test_the_error_is_that_of_paired_differences(pairs, model, other):
 
 
 def _row(name, values, errors):
-    return Row(name, "retrieval", 1, values, errors, [0] * len(values), [{} for _ in values])
+    none = [0] * len(values)
+    return Row(name, "retrieval", 1, values, errors, none, none, [PROMPTS for _ in values], as_published=True)
 
 
 def test_a_group_is_the_mean_of_its_sets():
@@ -114,13 +121,53 @@ def test_speed_is_measured_without_the_cache(model, monkeypatch):
     assert found.query_ms > 0
 
 
-def test_published_figures_stand_beside(model, monkeypatch):
-    figure = PublishedFigure(set="x", figure="nDCG@10", dim=384, value=52.86, prompts="", source="a card")
+def _published_cells(model, monkeypatch, row):
+    figure = PublishedFigure(set="x", figure="nDCG@10", dim=384, value=52.86, prompts=PROMPTS, source="a card")
     monkeypatch.setattr(comparison_report, "published_figures", lambda repo, weights: (figure,))
     models = [Compared("a", model, Variant(384, "float32")), Compared("b", model, Variant(256, "float32"))]
-    rows = [_row("x", [0.5, 0.5], [0.0, 0.0])]
-    table = comparison_report.markdown(models, [speed.Speed(1.0, 2.0, 3.0)] * 2, rows, [])
-    assert _cells(table.splitlines()[-1]) == ["nDCG@10, x, published", "52.86", ""]
+    table = comparison_report.markdown(models, [speed.Speed(2, 1.0, 2.0, 3.0)] * 2, [row], [])
+    return _cells(table.splitlines()[-1])
+
+
+def test_published_figures_stand_beside(model, monkeypatch):
+    assert _published_cells(model, monkeypatch, _row("x", [0.5, 0.5], [0.0, 0.0])) == [
+        "nDCG@10, x, published",
+        "52.86",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change", [{"as_published": False}, {"prompts": [{"query": "", "document": ""}] * 2}], ids=["version", "prompts"]
+)
+def test_published_figures_of_something_else_do_not(model, monkeypatch, change):
+    """M40, M41: of another version of the set, or with other prompts."""
+    row = replace(_row("x", [0.5, 0.5], [0.0, 0.0]), **change)
+    assert _published_cells(model, monkeypatch, row)[0] == "nDCG@10, x"
+
+
+def test_the_version_of_a_set_is_told_by_its_counts(beir, model, monkeypatch):
+    """M41: one document less is another set."""
+    (dataset,) = find(["tiny"], beir.parent)
+    models, counts = [Compared("a", model, Variant(384, "float32"))], dataset.task.check()
+    version = tuple(counts[part] for part in ("documents", "queries", "judgements"))
+    assert version == (5, 3, 5)
+    known = published()
+    for versions, expected in (({"tiny": version}, True), ({"tiny": (6, 3, 5)}, False), ({}, False)):
+        monkeypatch.setattr(comparison, "published", lambda versions=versions: replace(known, versions=versions))
+        assert compare_task(models, dataset.task, counts, show=False).as_published is expected
+
+
+def test_every_published_figure_has_its_prompts_and_a_known_version():
+    groups, versions = published().groups, published().versions
+    for spec in known_specs():
+        for figure in spec.published:
+            assert figure.prompts.keys() == {"query", "document"}
+            members = groups.get(figure.set, (figure.set,))
+            leaves = [leaf for member in members for leaf in groups.get(member, (member,))]
+            assert all(len(versions[leaf]) == 3 for leaf in leaves)
+            for side, name in (("query", "query"), ("document", "passage")):
+                assert figure.prompts[side] == spec.prompts.get(name, ""), spec.name
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,14 @@
 """`moembed evaluate`, the command: tables, JSON and picture, interruption, missing extras, and a slice of real data."""
 
 import json
-import os
 import sys
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support.evaluation_sets import by_hand, measured, only, rows, write_beir
-from support.folders import ROOT
+from support.folders import EVAL_DATA
 
 
 def test_the_command(cli, beir, model, tmp_path):
@@ -37,7 +35,7 @@ def test_the_command(cli, beir, model, tmp_path):
     ]  # fmt: skip
     assert s["results"][0]["difference"] == {"figure": "Spearman", "value": 0.0, "unit": "points"}
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert "moembed: tiny: 8 texts, 3 queries, 5 documents\n" in words
+    assert "moembed: tiny: 8 texts, 3 queries, 5 documents, 5 judgements\n" in words
 
 
 def test_the_root_from_the_environment_and_a_group_mean(cli, tmp_path, monkeypatch):
@@ -122,8 +120,6 @@ def test_the_missing_extra(cli, beir, monkeypatch, tmp_path, package):
 
 
 # Real data, where it is there
-
-EVAL_DATA = Path(os.environ.get("MOEMBED_EVAL_DATA") or ROOT.parent / "shared" / "data" / "eval")
 
 
 @pytest.mark.skipif(not (EVAL_DATA / "xquad-en").is_dir(), reason=f"no real data in {EVAL_DATA} (MOEMBED_EVAL_DATA)")

@@ -11,7 +11,7 @@ from moembed.evaluation import tasks as tasks_module
 from moembed.evaluation import variants as variants_module
 from moembed.evaluation.datasets import Dataset
 from moembed.evaluation.embedding_cache import CachedEmbedder, EmbeddingCache, shared_cache
-from moembed.evaluation.metrics import Scores, correlation, ranked_figures, standard_error
+from moembed.evaluation.metrics import Found, Scores, correlation, ranked_figures, standard_error
 from moembed.evaluation.ranking import Ranking
 from moembed.evaluation.report import difference
 from moembed.evaluation.results import Result, means
@@ -22,6 +22,11 @@ from support.evaluation_sets import QUERIES, TEXTS, by_hand, figures_of, measure
 # Figures
 
 
+def _found(names, scores=None):
+    """Return documents that a query found; without scores, all different."""
+    return Found(names, np.arange(len(names), 0, -1, np.float32) if scores is None else np.float32(scores))
+
+
 def test_ranked_figures_by_hand():
     rng = np.random.default_rng(5)
     names = [f"n{i}" for i in range(150)]
@@ -29,14 +34,39 @@ def test_ranked_figures_by_hand():
     ranked = {query: list(rng.permutation(names))[:100] for query in judged}
     del ranked["q3"]
     ranked["q4"] = []
-    scores = ranked_figures(judged, ranked)
+    scores = ranked_figures(judged, {query: _found(names) for query, names in ranked.items()})
     assert scores.figures == pytest.approx(by_hand(judged, ranked), abs=1e-6)
     alone = [by_hand({query: judged[query]}, ranked)["nDCG@10"] for query in judged]
     assert scores.each == pytest.approx(alone, abs=1e-6)
-    one = ranked_figures({"q": {"a": 2, "b": 1}}, {"q": ["x", "b", "a"]}).figures
+    one = ranked_figures({"q": {"a": 2, "b": 1}}, {"q": _found(["x", "b", "a"])}).figures
     ideal = 2 + 1 / math.log2(3)
     assert one["nDCG@10"] == pytest.approx((1 / math.log2(3) + 2 / 2) / ideal)
     assert (one["Recall@100"], one["MRR@10"]) == (1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("judged", "names", "scores", "ties"),
+    [
+        ({"a": 1}, "ab", [0.5, 0.5], 1),
+        ({"a": 1}, "ab", [0.5, 0.4], 0),
+        ({"a": 1, "b": 1}, "ab", [0.5, 0.5], 0),
+        ({"a": 2, "b": 1}, "ab", [0.5, 0.5], 1),
+        ({"a": 0}, "ab", [0.5, 0.5], 0),
+        ({"k": 1}, "abcdefghijk", [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 2], 1),  # the tenth place is shared
+        ({"l": 1}, "abcdefghijkl", [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1], 0),  # the eleventh does not count
+    ],
+)
+def test_ties_that_decide_a_figure_are_counted(judged, names, scores, ties):
+    """M43: nDCG@10 of equal vectors is what the order of the corpus makes of it."""
+    assert ranked_figures({"q": judged}, {"q": _found(list(names), scores)}).ties == ties
+
+
+def test_every_judged_query_counts_for_every_model():
+    """M44: a query without relevant documents, or without an answer, counts as 0 in all means."""
+    judged = {"answered": {"a": 1}, "unanswered": {"a": 1}, "nothing relevant": {"a": 0, "b": 0}}
+    found = ranked_figures(judged, {"answered": _found(["a"]), "nothing relevant": _found(["a", "b"])})
+    assert found.each.tolist() == [1, 0, 0]
+    assert list(found.figures.values()) == pytest.approx([1 / 3] * 3)
 
 
 def test_correlation_by_hand():
@@ -71,7 +101,9 @@ def test_blocks_find_what_brute_force_finds(block, ties, monkeypatch):
         ranking.add(corpus[first : first + block], first)
     scores = (queries.astype(np.float64) @ corpus.T.astype(np.float64)).astype(np.float32)
     expected = [sorted(range(500), key=lambda i: (-row[i], i))[:20] for row in scores]
-    assert ranking.best() == expected
+    assert [names for names, _ in ranking.best()] == expected
+    for (names, found), row in zip(ranking.best(), scores, strict=True):
+        assert found.tolist() == row[names].tolist()
     assert ranking.positions().tolist() == sorted({i for row in expected for i in row})
 
 
@@ -79,7 +111,7 @@ def test_a_small_corpus_and_excluded_documents():
     corpus = np.eye(3, dtype=np.float32)
     ranking = Ranking(corpus, 5)
     ranking.add(corpus, 0, ([0, 2], [0, 1]))
-    assert ranking.best() == [[1, 2], [1, 0, 2], [2, 0]]
+    assert [names for names, _ in ranking.best()] == [[1, 2], [1, 0, 2], [2, 0]]
 
 
 def test_small_blocks_measure_the_same(beir, model, monkeypatch):

@@ -26,7 +26,7 @@ from support.evaluation_sets import (
 
 def test_beir_against_brute_force(beir, model):
     task = only(["tiny"], beir.parent)
-    assert task.check() == {"texts": 8, "queries": 3, "documents": 5, "absent": 0}
+    assert task.check() == {"texts": 8, "queries": 3, "documents": 5, "judgements": 5, "absent": 0}
     corpus = model.encode_document([f"{title} {text}".strip() for title, text in TEXTS.values()])
     scores = model.encode_query(list(QUERIES.values())) @ corpus.T
     ranked = {query: [list(TEXTS)[i] for i in np.argsort(-row)] for query, row in zip(QUERIES, scores, strict=True)}
@@ -67,6 +67,24 @@ def test_a_query_is_no_answer_to_itself_in_beir(tmp_path, model):
     (own,) = measured(only(["quora"], tmp_path), model).values()
     (other,) = measured(only(["other"], tmp_path), model).values()
     assert (own["MRR@10"], other["MRR@10"]) == (1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("arguana", True), ("quora", True), ("fiqa", False), ("scifact", False)]
+)
+def test_equal_ids_mean_the_query_itself_in_two_sets(tmp_path, name, expected):
+    """M42: elsewhere both are numbers, and dropping such documents changes figures."""
+    write_beir(tmp_path / name)
+    assert only([name], tmp_path).same_id_is_query is expected
+
+
+@pytest.mark.parametrize("title", ["absent", None, "", "   "])
+def test_a_document_without_a_title_is_its_text_alone(tmp_path, title):
+    """M45."""
+    folder = write_beir(tmp_path / "x")
+    record = {"_id": "d1", "text": "body"} | ({} if title == "absent" else {"title": title})
+    (folder / "corpus.jsonl").write_text(rows(record, {"_id": "d2", "title": "body", "text": "body and more"}))
+    assert [one.text for one in documents(only(["x"], tmp_path).corpus)] == ["body", "body body and more"]
 
 
 def test_across_languages(tmp_path, model):
