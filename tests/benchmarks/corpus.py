@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from blocks import Block
+from blocks import ROOT, Block
 
-ROOT = Path(__file__).resolve().parents[2]
+from moembed.inference.cpu import cpu_name
+
 PAGE = ROOT / "docs" / "corpora.md"
 COMMAND = "python tests/benchmarks/corpus.py"
 SPEED = Block(PAGE, "speed", f"{COMMAND} --write")
@@ -117,7 +118,8 @@ def speed(rows: int, rounds: int, threads: int) -> str:
             for form, results in found.items():
                 results.append(measure(form, folder / "texts.jsonl", folder, threads))
     lines = [
-        f"\n{rows:,} texts of 5 to 20 words from JSONL, median of {rounds} rounds, without the opening of the model.\n",
+        f"\n{cpu_name()}. {rows:,} texts of 5 to 20 words from JSONL, median of {rounds} rounds, without the opening of",
+        "the model.\n",
         "| output | rows/s | of `encode_document` in memory | by CPU time | bytes a row |",
         "|---|---|---|---|---|",
     ]

@@ -30,10 +30,7 @@ def prepare(checkpoint: Path, folder: Path) -> None:
     """Write `network.xml` (float32), `network-int8.xml` (weights of 8 bits) and `network-nncf.xml` (all products of 8 bits)."""
     import nncf
 
-    if not (folder / "network-int8.xml").exists():
-        openvino.save_model(_converted(checkpoint), folder / "network.xml", compress_to_fp16=False)
-        model = nncf.compress_weights(_read(folder), mode=nncf.CompressWeightsMode.INT8_ASYM)
-        openvino.save_model(model, folder / "network-int8.xml", compress_to_fp16=False)
+    prepare_weights(checkpoint, folder)
     if not (folder / "network-nncf.xml").exists():
         model = _read(folder)
         names = [one.get_any_name() for one in model.inputs]
@@ -45,6 +42,16 @@ def prepare(checkpoint: Path, folder: Path) -> None:
         transformer = nncf.ModelType.TRANSFORMER
         model = nncf.quantize(model, items, model_type=transformer, subset_size=len(rows), advanced_parameters=plain)
         openvino.save_model(model, folder / "network-nncf.xml", compress_to_fp16=False)
+
+
+def prepare_weights(checkpoint: Path, folder: Path) -> None:
+    """Write `network.xml` and `network-int8.xml`, of a network of any family."""
+    import nncf
+
+    if not (folder / "network-int8.xml").exists():
+        openvino.save_model(_converted(checkpoint), folder / "network.xml", compress_to_fp16=False)
+        model = nncf.compress_weights(_read(folder), mode=nncf.CompressWeightsMode.INT8_ASYM)
+        openvino.save_model(model, folder / "network-int8.xml", compress_to_fp16=False)
 
 
 def _read(folder: Path) -> openvino.Model:

@@ -1,0 +1,53 @@
+"""Checkpoints of the published sizes of the families beside the MoE's, with random weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from moembed.models.checkpoint import expected_tensors
+from moembed.models.config import NetworkConfig
+from moembed.models.families import read_config
+from support.tiny_networks import NETWORKS, POOLINGS, write_modules, write_tokenizer
+
+_XLM_R = {"vocab_size": 250_002, "max_position_embeddings": 514}
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+_SMALL = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536}
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+# Name of a known model -> the tiny network of its layout, and the fields of config.json that are its sizes.
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "multilingual-e5-small": ("bert", _SMALL | {"vocab_size": 250_037, "max_position_embeddings": 512}),
+    "multilingual-e5-base": ("xlm_roberta", _BASE | _XLM_R),
+    "multilingual-e5-large": ("xlm_roberta", _LARGE | _XLM_R),
+    "gte-multilingual-base": ("new", _BASE | {"vocab_size": 250_048, "max_position_embeddings": 8192}),
+    "snowflake-arctic-embed-m-v2.0": ("gte", _BASE | {"vocab_size": 250_048, "max_position_embeddings": 8192}),
+    "snowflake-arctic-embed-l-v2.0": ("xlm_roberta", _LARGE | {"vocab_size": 250_002, "max_position_embeddings": 8194}),
+}
+
+
+def write_full(folder: Path, name: str) -> Path:
+    """Write the checkpoint of a known model with random weights in float32, and a tokenizer of single characters."""
+    layout, sizes = SIZES[name]
+    network = NETWORKS[layout]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(network["config"] | sizes))
+    write_tokenizer(folder / "tokenizer.json")
+    write_modules(folder, POOLINGS[network["pooling"]])
+    save_file(_tensors(read_config(folder)), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def _tensors(config: NetworkConfig) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: _values(rng, name, shape) for name, shape in expected_tensors(config).items()}
+
+
+def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    values = rng.standard_normal(shape, dtype=np.float32)
+    if name.endswith(".bias"):
+        return values * np.float32(0.1)
+    if len(shape) == 1:
+        return 1 + np.float32(0.1) * values
+    return values * np.float32(0.5 if "_embeddings." in name else shape[1] ** -0.5)
