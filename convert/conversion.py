@@ -20,7 +20,15 @@ from moembed.files.staging import staging_folder
 from moembed.models.checkpoint import open_checkpoint
 from moembed.models.locate import Checkpoint
 from moembed.models.spec import published_examples
-from moembed.quantize.pipeline import GRAPH, calibration_ids, most_sensitive, need_packages, quantized
+from moembed.quantize.pipeline import (
+    GRAPH,
+    advice,
+    calibration_ids,
+    measured_sensitivities,
+    most_sensitive,
+    need_packages,
+    quantized,
+)
 from moembed.quantize.recipe import load_recipe
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_ids
@@ -74,7 +82,11 @@ def convert(
         log(f"reading {checkpoint.folder} (tensors: {described_tensors(weights)})")
         tokenizer, limit = Tokenizer(checkpoint.folder / "tokenizer.json"), checkpoint.spec.max_tokens
         texts, probes = calibration_ids(tokenizer, checkpoint.spec.prompts, limit), probe_ids(tokenizer, limit)
-        keep = _most_sensitive(config, weights, settings, texts, probes, out.parent) if settings.keep else ()
+
+        def measured() -> dict[str, float]:
+            return _sensitivities(config, weights, settings, texts, probes, out.parent)
+
+        keep = most_sensitive(measured(), settings) if settings.keep else ()
         model = quantized(fill(_graph_of(config), config, weights), settings, texts, keep=keep, log=log)
         with writing_bundle(out, GRAPH, log) as writer:
             writer.write_graph(model, graph_properties(checkpoint, weights, recipe))
@@ -91,6 +103,7 @@ def convert(
                 settings.tolerance,
                 weights_sha256=checkpoint.weights_sha256,
                 prompts=checkpoint.spec.prompts,
+                advice=lambda: advice(measured(), recipe),
             )
             writer.write_manifest(manifest_of(checkpoint, recipe, written))
     return Bundle.open(out)
@@ -111,18 +124,18 @@ def _graph_of(config: "NetworkConfig") -> "ir.Model":
         ) from error
 
 
-def _most_sensitive(
+def _sensitivities(
     config: "NetworkConfig",
     weights: "Weights",
     recipe: "Recipe",
     texts: Sequence["Ids"],
     probes: list[list[int]],
     parent: Path,
-) -> list[str]:
-    """Return the weights that a recipe keeps in float32; a float32 graph shows them, in a temporary folder in `parent`."""
+) -> dict[str, float]:
+    """Return the sensitivities of the linear layers; a float32 graph shows them, in a temporary folder in `parent`."""
     from moembed.export.weights import fill
 
     with staging_folder(parent) as folder:
         path = folder / "onnx" / "model.onnx"
         write_graph(fill(_graph_of(config), config, weights), path, {})
-        return most_sensitive(path, recipe, texts, probes)
+        return measured_sensitivities(path, recipe, texts, probes)

@@ -123,6 +123,7 @@ class BundleWriter:
         weights_sha256: str,
         prompts: Mapping[str, str],
         near_ties: Collection[str] = (),
+        advice: Callable[[], str] = lambda: "",
     ) -> Written:
         """Compare the graph with its reference and with published examples, once all other files are there.
 
@@ -135,6 +136,7 @@ class BundleWriter:
             weights_sha256: digest of the checkpoint's weights. Those of a known model must reproduce its published examples.
             prompts: prompt name -> text in front, as the manifest will have them.
             near_ties: names of the published examples that the reference's certificate excuses.
+            advice: returns the end of the error's sentence if the graph is too far from the reference.
 
         Returns:
             The manifest's fields about the files; the stability in the certificate is not yet checked.
@@ -148,7 +150,7 @@ class BundleWriter:
         found = graph_runner(self.folder / self.graph)
         report = compare(name, expected, found, texts, tolerance)
         if not report.passed:
-            raise VerificationError(f"the graph differs from {name}: " + "; ".join(report.problems))
+            raise VerificationError(f"the graph differs from {name}: {'; '.join(report.problems)}{advice()}")
         judged = {"the bundle": (found, tolerance)}
         if not tolerance.exact:
             judged[name] = expected, FP32  # it shows what quantization hides

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from moembed.quantize.recipe import Recipe
     from moembed.tokenizer.tokenizer import Ids
 
+WIDEST = "int8-wide"  # the recipe that keeps most in float32
+_NAMED = 3  # layers in an error
 GRAPH = "onnx/model_int8.onnx"
 
 
@@ -69,7 +71,11 @@ def quantize(
     tokenizer, limit = Tokenizer(bundle), bundle.manifest.max_tokens
     texts = calibration_ids(tokenizer, bundle.manifest.prompts, limit, calibration)
     probes = probe_ids(tokenizer, limit)
-    keep = most_sensitive(bundle.graph, settings, texts, probes) if settings.keep else ()
+
+    def measured() -> dict[str, float]:
+        return measured_sensitivities(bundle.graph, settings, texts, probes)
+
+    keep = most_sensitive(measured(), settings) if settings.keep else ()
     model = quantized(read_model(bundle.graph), settings, texts, keep=keep, log=log)
     with writing_bundle(out, GRAPH, log) as writer:
         writer.write_graph(model, {"recipe": recipe})
@@ -88,6 +94,7 @@ def quantize(
             weights_sha256=bundle.manifest.source.weights_sha256,
             prompts=bundle.manifest.prompts,
             near_ties=bundle.manifest.certificate.near_ties,
+            advice=lambda: advice(measured(), recipe),
         )
         del expected
         writer.write_manifest(replace(bundle.manifest, recipe=recipe, **written))
@@ -161,8 +168,10 @@ def quantized(
     return Rewriter(model, recipe, texts, keep=keep, log=log).run()
 
 
-def most_sensitive(graph: Path, recipe: "Recipe", texts: Sequence["Ids"], probes: list[list[int]]) -> list[str]:
-    """Return the names of the weights that a recipe keeps in float32.
+def measured_sensitivities(
+    graph: Path, recipe: "Recipe", texts: Sequence["Ids"], probes: list[list[int]]
+) -> dict[str, float]:
+    """Return what the quantized input of each linear layer outside the experts alone changes, by the name of its weight.
 
     Args:
         graph: an fp32 bundle's ONNX file.
@@ -176,5 +185,22 @@ def most_sensitive(graph: Path, recipe: "Recipe", texts: Sequence["Ids"], probes
     # Smoothing factors depend on the layers before, whose weights need no careful rounding for that.
     rewriter = Rewriter(read_model(graph), recipe, texts, compensate=False)
     rewriter.run()
-    measured = sensitivities(graph, rewriter.factors, [np.array(ids, np.int32) for ids in probes])
-    return sorted(measured, key=lambda name: -measured[name])[: round(recipe.keep * len(measured))]
+    return sensitivities(graph, rewriter.factors, [np.array(ids, np.int32) for ids in probes])
+
+
+def most_sensitive(measured: Mapping[str, float], recipe: "Recipe") -> list[str]:
+    """Return the names of the weights that a recipe keeps in float32, from `measured_sensitivities`."""
+    return _worst_first(measured)[: round(recipe.keep * len(measured))]
+
+
+def advice(measured: Mapping[str, float], recipe: str) -> str:
+    """Return what to do about a bundle that lost too much: its most sensitive layers, and the recipe that spares them."""
+    layers = ", ".join(f"{name} ({measured[name]:.2g})" for name in _worst_first(measured)[:_NAMED])
+    remedy = (
+        "use the fp32 bundle" if recipe == WIDEST else f"use the recipe {WIDEST}, which spares them, or the fp32 bundle"
+    )
+    return f". No bundle is written. The layers that change the vectors most (1 - cosine of each alone): {layers}: {remedy}"
+
+
+def _worst_first(measured: Mapping[str, float]) -> list[str]:
+    return sorted(measured, key=lambda name: -measured[name])
