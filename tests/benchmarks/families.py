@@ -167,14 +167,12 @@ def _rows(name: str, model: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [*facts, peer if first else ", ".join(dict.fromkeys(best.values())), *cells, long_cell, f"{least:.4f}"]
         )
-    ratios = [
-        min(ms for one, ms in of_shape.items() if not one.startswith(OURS)) / of_shape[f"{OURS} int8"]
-        for of_shape in medians.values()
-    ]
-    rows.append(
-        ["", "", "", "best peer / ours", *(f"{ratio:.2f}" for ratio in ratios), *[""] * (len(SHAPES) - len(ratios) + 2)]
-    )
-    return rows
+    ratios = [f"{_ratio(medians[shape]):.2f}" if shape in medians else "" for shape in SHAPES]
+    return [*rows, ["", "", "", "best peer / ours", *ratios, "", ""]]
+
+
+def _ratio(of_shape: dict[str, float]) -> float:
+    return min(ms for one, ms in of_shape.items() if not one.startswith(OURS)) / of_shape[f"{OURS} int8"]
 
 
 def main() -> None:

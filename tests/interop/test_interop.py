@@ -16,15 +16,20 @@ import pytest
 from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.errors import TruncationWarning
+from moembed.export.pipeline import export
 from moembed.inference.cpu import saturates
 from moembed.inference.kernels import PORTABLE, VARIABLE
+from moembed.models.locate import locate
+from moembed.models.pooling import Pooling
 from moembed.pull.opening import DEFAULT_FOLDER
 from support.environments import environment
 from support.folders import DATA, TESTS
+from support.tiny_networks import write_tiny
 from support.tolerances import INTEROP_KERNELS_MAX_ABS, INTEROP_MAX_ABS, INTEROP_SATURATED_MAX_ABS
 
 pytestmark = pytest.mark.interop
 FOLDER = TESTS / "interop"
+FIRST_TOKEN = "fp32, first token"
 # Extra of pyproject.toml -> program that embeds with its tool.
 TOOLS = {
     "optimum": "with_optimum",
@@ -61,15 +66,23 @@ def tool(request) -> Tool:
     return Tool(request.param, environment(request.param, request.config.cache.mkdir("interop")))
 
 
-@pytest.fixture(scope="session", params=["fp32", "int8"])
+@pytest.fixture(scope="session", params=["fp32", "int8", FIRST_TOKEN])
 def precision(request) -> str:
     return request.param
 
 
 @pytest.fixture(scope="session")
-def reference(precision, bundle) -> Reference:
-    """moembed's own vectors of a small fp32 bundle or of the built-in INT8 bundle."""
-    opened = bundle if precision == "fp32" else Bundle.open(DEFAULT_FOLDER)
+def first_token(tmp_path_factory) -> Bundle:
+    """A small network that takes the first token's state, of a type that every release of transformers knows."""
+    folder = tmp_path_factory.mktemp("first token")
+    checkpoint = write_tiny(folder / "checkpoint", "xlm_roberta", pooling=Pooling.FIRST)
+    return Bundle.open(export(locate(checkpoint), folder / "first-token").folder)
+
+
+@pytest.fixture(scope="session")
+def reference(precision, bundle, first_token) -> Reference:
+    """moembed's own vectors of a small fp32 bundle, of the built-in INT8 bundle, or of one with another pooling (M04)."""
+    opened = {"fp32": bundle, "int8": None, FIRST_TOKEN: first_token}[precision] or Bundle.open(DEFAULT_FOLDER)
     model = Embedder(opened)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, PORTABLE)
@@ -94,7 +107,7 @@ def test_a_tool_computes_moembeds_vectors(tool, precision, reference, tmp_path):
         assert INTEROP_MAX_ABS < functions <= INTEROP_SATURATED_MAX_ABS
     else:
         assert functions <= INTEROP_MAX_ABS
-        assert kernels <= INTEROP_KERNELS_MAX_ABS[precision]
+        assert kernels <= INTEROP_KERNELS_MAX_ABS["int8" if precision == "int8" else "fp32"]
 
 
 @pytest.mark.parametrize("tool", ["optimum", "sentence-transformers-onnx"], indirect=True)

@@ -17,5 +17,5 @@ def embed(bundle: Path, graph: str, queries: list[str]) -> np.ndarray:
         sources=ModelSource(hf=bundle.name),
     )
     model = TextEmbedding(bundle.name, specific_model_path=str(bundle), providers=["CPUExecutionProvider"])
-    prompt = json.loads((bundle / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]["query"]
-    return np.stack(list(model.embed([prompt + query for query in queries])))
+    prompts = json.loads((bundle / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
+    return np.stack(list(model.embed([prompts.get("query", "") + query for query in queries])))

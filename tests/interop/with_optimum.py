@@ -18,9 +18,10 @@ def embed(bundle: Path, graph: str, queries: list[str]) -> np.ndarray:
         session_options=options,
     )
     tokenizer = AutoTokenizer.from_pretrained(bundle)
-    prompt = json.loads((bundle / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]["query"]
-    texts = [prompt + query for query in queries]
+    prompts = json.loads((bundle / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
+    texts = [prompts.get("query", "") + query for query in queries]
     inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
     states, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
-    means = (states * mask).sum(axis=1) / mask.sum(axis=1)
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
+    pooling = json.loads((bundle / "1_Pooling" / "config.json").read_text("utf-8"))
+    pooled = states[:, 0] if pooling["pooling_mode_cls_token"] else (states * mask).sum(axis=1) / mask.sum(axis=1)
+    return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)

@@ -14,4 +14,4 @@ def embed(bundle: Path, graph: str, queries: list[str]) -> np.ndarray:
     options.add_session_config_entry("session.x64quantprecision", "1")
     onnx = {"file_name": f"onnx/{graph}", "provider": "CPUExecutionProvider", "session_options": options}
     model = SentenceTransformer(str(bundle), backend="onnx", device="cpu", model_kwargs=onnx)
-    return model.encode(queries, prompt_name="query")
+    return model.encode(queries, prompt=model.prompts.get("query"))

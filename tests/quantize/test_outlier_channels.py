@@ -30,11 +30,9 @@ def fp32(checkpoint, tmp_path_factory):
 
 @pytest.mark.parametrize("way", ["quantize", "convert"])
 def test_a_bundle_that_lost_too_much_is_not_written(checkpoint, fp32, tmp_path, way):
+    make, source = {"quantize": (quantize, fp32), "convert": (convert, locate(checkpoint))}[way]
     with pytest.raises(VerificationError) as error:
-        if way == "quantize":
-            quantize(fp32, tmp_path / "int8")
-        else:
-            convert(locate(checkpoint), tmp_path / "int8")
+        make(source, tmp_path / "int8")
     message = str(error.value)
     assert "embedding cosine 0." in message
     assert "required 0.99" in message

@@ -40,7 +40,9 @@ FLOAT32_MAX_ABS = 1e-5
 # Measured: 0.99934 and 0.99705.
 MINILM_INT8_MEAN_COSINE = 0.9992
 MINILM_INT8_MIN_COSINE = 0.996
-# nDCG@10 of its INT8 bundle relative to its fp32 bundle, on each English set.
+# multilingual-e5-small in INT8, over the probe texts. Measured: mean 0.99989, least 0.99972.
+E5_INT8_COSINE = 0.9995
+# nDCG@10 of MiniLM's INT8 bundle relative to its fp32 bundle, on each English set.
 MINILM_INT8_NDCG = 0.003
 # Random weights and few channels: a real model is far closer, and its tolerance is measured on real text.
 INT8_SMALL_MIN_COSINE = 0.995

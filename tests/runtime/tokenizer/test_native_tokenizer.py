@@ -64,6 +64,26 @@ def test_published_vectors(pair):
     assert_equal(pair, list(VECTORS))
 
 
+# Composed, decomposed; whether both have the same ids. tokenizer.json normalizes a character of several code points as a whole
+# if it has less than 6 bytes, where sentencepiece normalizes every one.
+FORMS = {
+    "kana with a voice mark": ("\u30d7", "\u30d5\u309a", False),
+    "Hangul syllable": ("\ud55c", "\u1112\u1161\u11ab", False),
+    "letter with an accent": ("Caf\u00e9", "Cafe\u0301", True),
+    "ring above": ("\u00c5", "A\u030a", True),
+    "nukta": ("\u095c", "\u0921\u093c", True),
+}
+
+
+@pytest.mark.parametrize(("composed", "decomposed", "same"), FORMS.values(), ids=FORMS)
+def test_composed_and_decomposed_letters(pair, composed, decomposed, same):
+    """M21: the ids are those of tokenizer.json, and docs/troubleshooting.md says where they differ from sentencepiece's."""
+    assert_equal(pair, [composed, decomposed, f"a {decomposed}{composed} b"])
+    native, _ = pair
+    found, other = native.encode([composed, decomposed])
+    assert (found.tolist() == other.tolist()) is same
+
+
 def test_adversarial_texts(pair):
     assert_equal(pair, list(ADVERSARIAL.values()))
 
