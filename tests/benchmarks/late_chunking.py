@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from moembed import Chunk, Embedder
 from moembed.evaluation.folders import Judgements, corpus_files, documents, query_files, read_judgements, read_queries
-from moembed.evaluation.metrics import DEPTH, ranked_figures, standard_error
+from moembed.evaluation.metrics import DEPTH, Found, ranked_figures, standard_error
 
 PAGE = ROOT / "docs" / "usage.md"
 _COMMAND = (
@@ -99,7 +99,10 @@ def ndcg(queries: Floats, vectors: Floats, owners: NDArray[np.int64], own: Retri
     scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
     best = np.maximum.reduceat(scores, np.searchsorted(owners, np.arange(len(own.names))), axis=1)
     order = np.argsort(-best, axis=1, kind="stable")[:, :DEPTH]
-    found = {name: [own.names[column] for column in row] for name, row in zip(own.queries, order, strict=True)}
+    found = {
+        name: Found([own.names[column] for column in row], row_best[row])
+        for name, row, row_best in zip(own.queries, order, best, strict=True)
+    }
     each = ranked_figures(own.judged, found).each
     assert each is not None
     return each
