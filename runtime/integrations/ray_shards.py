@@ -6,6 +6,7 @@ is given out again, and one that kills its workers again and again ends the run.
 """
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -32,7 +33,8 @@ from moembed.pull.opening import DEFAULT_FOLDER
 
 _ATTEMPTS = 6
 _STORE_BYTES = 128 << 20  # of a local Ray: shards do not pass through its store
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS, _KNOCK_SECONDS = 2.0, 10.0
+_HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^/:\[\]]+):(\d{1,5})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +221,8 @@ def _connected(address: str | None) -> Iterator[None]:
     where = address or os.environ.get("RAY_ADDRESS")
     own = {"num_cpus": available_cpus(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     try:
+        if where:
+            _knock(where)
         with _same_signals():
             ray.init(
                 address=where or "local",
@@ -239,6 +243,12 @@ def _connected(address: str | None) -> Iterator[None]:
     finally:
         with _same_signals():
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at `host:port`: Ray itself tries for many minutes. Ray reads other addresses itself."""
+    if found := _HOST_AND_PORT.fullmatch(address):
+        socket.create_connection((found[1].strip("[]"), int(found[2])), _KNOCK_SECONDS).close()
 
 
 @contextmanager

