@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from moembed.errors import CheckpointError
+from moembed.models.config_fields import invalid
 from moembed.models.pooling import Pooling
 
 CONFIG_FILE = "config.json"
@@ -25,6 +26,8 @@ class NetworkConfig:
         max_positions: the longest sequence that the network computes, in tokens.
         dtype: dtype of the tensors by the file, `float32`, `float16` or `bfloat16`; each tensor states its own.
         pooling: how the states of a text's tokens become one vector.
+        pooled_layer_norm: True if that vector is normalized by a LayerNorm without weights before it is cut to fewer dimensions
+            and scaled to unit length.
         num_experts: experts of an MoE layer; 0 in a network without MoE layers.
         top_k: experts that each token visits.
     """
@@ -41,6 +44,7 @@ class NetworkConfig:
     max_positions: int
     dtype: str
     pooling: Pooling = Pooling.MEAN
+    pooled_layer_norm: bool = False
     num_experts: int = 0
     top_k: int = 0
 
@@ -63,6 +67,23 @@ class NetworkConfig:
     def from_fields(cls, fields: dict[str, Any]) -> Self:
         """Return the configuration of the fields that `dataclasses.asdict` gave, also after a way through JSON."""
         return cls(**fields | {"pooling": Pooling(fields["pooling"])})
+
+    def check_heads(self, hidden: str = "hidden_size", heads: str = "num_attention_heads") -> None:
+        """Check that attention can divide the hidden size among its heads.
+
+        Args:
+            hidden: name of the field of the hidden size.
+            heads: name of the field of the number of heads.
+
+        Raises:
+            CheckpointError: the size is no multiple of the number, or a head has an odd width.
+        """
+        if self.hidden_size % self.num_heads:
+            raise invalid(f"{hidden} = {self.hidden_size} is not a multiple of {heads} = {self.num_heads}")
+        if self.head_dim % 2:
+            raise invalid(
+                f"{hidden} / {heads} = {self.head_dim} is odd, and the attention operator takes heads of even width"
+            )
 
 
 def read_raw_config(path: Path) -> dict[str, Any]:

@@ -5,10 +5,11 @@ fields for generation), and of tools that add a field when they fine-tune a mode
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from moembed.errors import CheckpointError, shown
-from moembed.files.records import Rule, read_record
+from moembed.files.records import Positive, Rule, read_record
 
 _T = TypeVar("_T")
 REMEDY = "correct the file, or download or save the checkpoint again"
@@ -53,6 +54,44 @@ IGNORED = {
 }
 IGNORED_NAMES = frozenset(" ".join(IGNORED.values()).split())
 
+# Part of the name of a class in `architectures` -> what a network of that kind is.
+_HEADS = {
+    "ForSequenceClassification": "a classifier or reranker, which scores texts or pairs of texts and makes no vector of one",
+    "ForMaskedLM": "a language model, or a sparse encoder such as SPLADE: it was not trained to make one vector of a text",
+    "ForPreTraining": "a language model: it was not trained to make one vector of a text",
+    "ForTokenClassification": "a classifier of tokens",
+    "ForQuestionAnswering": "a model that finds answers in a text",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeFields:
+    """Sizes of a network under the names of transformers, and the dtype that its tensors were saved in."""
+
+    vocab_size: Positive
+    hidden_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    intermediate_size: Positive
+    layer_norm_eps: PositiveNumber
+    max_position_embeddings: Positive
+    torch_dtype: Dtype | None = None
+    dtype: Dtype | None = None
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Arguments of `moembed.models.config.NetworkConfig` that the fields give."""
+        return {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_hidden_layers,
+            "num_heads": self.num_attention_heads,
+            "ffn_size": self.intermediate_size,
+            "layer_norm_eps": self.layer_norm_eps,
+            "max_positions": self.max_position_embeddings,
+            "dtype": self.torch_dtype or self.dtype or "float32",
+        }
+
 
 def check_fields(
     raw: Mapping[str, Any], implemented: Implemented, known: Collection[str], contradictions: Sequence[str] = ()
@@ -96,6 +135,21 @@ def read_fields(kind: type[_T], raw: Mapping[str, Any], names: Collection[str]) 
     """
     found = {name: value for name, value in raw.items() if name in names}
     return read_record(kind, found, "config.json", error=CheckpointError, remedy=REMEDY, use_defaults=True)
+
+
+def foreign_heads(raw: Mapping[str, Any], encoders: Sequence[str]) -> list[str]:
+    """Describe what else than one of some classes of encoders `architectures` names; a line, or none."""
+    names = raw.get("architectures")
+    if names is None or (isinstance(names, list) and len(names) == 1 and names[0] in encoders):
+        return []
+    text = shown(names)
+    meaning = next((meaning for head, meaning in _HEADS.items() if head in text), "another network")
+    return [f"  architectures = {text}: {meaning}; implemented: {' or '.join(repr([name]) for name in encoders)}"]
+
+
+def invalid(found: str) -> CheckpointError:
+    """Return the error about sizes that contradict each other, or that no network can have."""
+    return CheckpointError(f"config.json: {found}: {REMEDY}")
 
 
 def is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:

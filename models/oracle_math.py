@@ -26,6 +26,11 @@ def gelu(x: Array) -> Array:
     return x * 0.5 * (1.0 + np.asarray(_erf(x / math.sqrt(2.0)), np.float64))
 
 
+def silu(x: Array) -> Array:
+    """Compute SiLU, `x * sigmoid(x)`."""
+    return np.asarray(x / (1.0 + np.exp(-x)))
+
+
 def softmax(x: Array) -> Array:
     """Compute the softmax of every row of `[N, K]`."""
     shifted = np.exp(x - x.max(axis=1, keepdims=True))
@@ -34,9 +39,14 @@ def softmax(x: Array) -> Array:
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """Normalize every row of `[T, hidden]`."""
+    return standardized(x, epsilon) * weight + bias
+
+
+def standardized(x: Array, epsilon: float) -> Array:
+    """Give every row of `[T, hidden]` the mean 0 and the variance 1."""
     centred = x - x.mean(axis=1, keepdims=True)
     variance = (centred**2).mean(axis=1, keepdims=True)
-    return np.asarray(centred / np.sqrt(variance + epsilon) * weight + bias)
+    return np.asarray(centred / np.sqrt(variance + epsilon))
 
 
 def slices(lengths: list[int]) -> list[slice]:

@@ -6,25 +6,16 @@ Those that all families treat alike stand in `moembed.models.config_fields`. Any
 from dataclasses import dataclass, fields
 
 from moembed.files.records import Count, Positive
-from moembed.models.config_fields import COMMON, Dtype, Implemented, PositiveNumber
+from moembed.models.config_fields import COMMON, Implemented, SizeFields
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadFields:
+class ReadFields(SizeFields):
     """Fields that give the sizes of the network, or the dtype that its tensors were saved in."""
 
     model_type: str
-    vocab_size: Positive
-    hidden_size: Positive
-    num_hidden_layers: Positive
-    num_attention_heads: Positive
-    intermediate_size: Positive
-    layer_norm_eps: PositiveNumber
-    max_position_embeddings: Positive
     type_vocab_size: Positive
     pad_token_id: Count | None = None
-    torch_dtype: Dtype | None = None
-    dtype: Dtype | None = None
 
 
 READ = frozenset(field.name for field in fields(ReadFields))
@@ -39,15 +30,8 @@ IMPLEMENTED: Implemented = {
     **COMMON,
 }
 
-# `architectures` -> what a network of that kind is. Any that is neither here nor in ENCODERS is refused too.
+# Classes in `architectures` that are encoders.
 ENCODERS = ("BertModel", "XLMRobertaModel")
-HEADS = {
-    "ForSequenceClassification": "a classifier or reranker, which scores texts or pairs of texts and makes no vector of one",
-    "ForMaskedLM": "a language model, or a sparse encoder such as SPLADE: it was not trained to make one vector of a text",
-    "ForPreTraining": "a language model: it was not trained to make one vector of a text",
-    "ForTokenClassification": "a classifier of tokens",
-    "ForQuestionAnswering": "a model that finds answers in a text",
-}
 
 # Fields of this family that change nothing at inference: those of the pooler, which no vector depends on, and old ones.
 IGNORED = frozenset(

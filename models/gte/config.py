@@ -7,9 +7,9 @@ does not implement is refused by name; nothing is guessed.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from moembed.errors import CheckpointError, shown
+from moembed.errors import shown
 from moembed.models.config import NetworkConfig
-from moembed.models.config_fields import IGNORED_NAMES, REMEDY, check_fields, read_fields
+from moembed.models.config_fields import IGNORED_NAMES, check_fields, foreign_heads, read_fields
 from moembed.models.gte.fields import ENCODERS, IGNORED, IMPLEMENTED, READ, ROPE_SCALING, ReadFields
 from moembed.models.pooling import Pooling
 
@@ -49,44 +49,18 @@ class GteConfig(NetworkConfig):
             CheckpointError: a field is missing, of the wrong type, or asks for something that is not implemented.
         """
         known = READ | IGNORED | IGNORED_NAMES | {ROPE_SCALING, "model_type"}
-        check_fields(raw, IMPLEMENTED, known, [*_foreign_heads(raw), *_foreign_scaling(raw)])
+        check_fields(raw, IMPLEMENTED, known, [*foreign_heads(raw, ENCODERS), *_foreign_scaling(raw)])
         read = read_fields(ReadFields, raw, READ)
         scaling = raw.get(ROPE_SCALING) or {"factor": 1.0}
         config = cls(
-            vocab_size=read.vocab_size,
-            hidden_size=read.hidden_size,
-            num_layers=read.num_hidden_layers,
-            num_heads=read.num_attention_heads,
-            ffn_size=read.intermediate_size,
-            layer_norm_eps=read.layer_norm_eps,
-            max_positions=read.max_position_embeddings,
-            dtype=read.torch_dtype or read.dtype or "float32",
+            **read.sizes,
             pooling=pooling,
             rotary_base=float(read.rope_theta),
             rotary_factor=float(scaling["factor"]),
             type_vocab_size=read.type_vocab_size,
         )
-        config._check()
+        config.check_heads()
         return config
-
-    def _check(self) -> None:
-        found = None
-        if self.hidden_size % self.num_heads:
-            found = f"hidden_size = {self.hidden_size} is not a multiple of num_attention_heads = {self.num_heads}"
-        elif self.head_dim % 2:
-            found = f"hidden_size / num_attention_heads = {self.head_dim} is odd: rotary positions rotate pairs"
-        if found:
-            raise CheckpointError(f"config.json: {found}: {REMEDY}")
-
-
-def _foreign_heads(raw: dict[str, Any]) -> list[str]:
-    names = raw.get("architectures")
-    if names is None or (isinstance(names, list) and len(names) == 1 and names[0] in ENCODERS):
-        return []
-    meaning = "a classifier or reranker" if "ForSequenceClassification" in shown(names) else "another network"
-    return [
-        f"  architectures = {shown(names)}: {meaning}; implemented: {' or '.join(repr([name]) for name in ENCODERS)}"
-    ]
 
 
 def _foreign_scaling(raw: dict[str, Any]) -> list[str]:

@@ -5,25 +5,16 @@ Those that all families treat alike stand in `moembed.models.config_fields`. Any
 
 from dataclasses import dataclass, fields
 
-from moembed.files.records import Count, Positive
-from moembed.models.config_fields import COMMON, Dtype, Implemented, PositiveNumber
+from moembed.files.records import Count
+from moembed.models.config_fields import COMMON, Implemented, PositiveNumber, SizeFields
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadFields:
+class ReadFields(SizeFields):
     """Fields that give the sizes of the network, or the dtype that its tensors were saved in."""
 
-    vocab_size: Positive
-    hidden_size: Positive
-    num_hidden_layers: Positive
-    num_attention_heads: Positive
-    intermediate_size: Positive
-    layer_norm_eps: PositiveNumber
-    max_position_embeddings: Positive
     rope_theta: PositiveNumber
     type_vocab_size: Count
-    torch_dtype: Dtype | None = None
-    dtype: Dtype | None = None
 
 
 READ = frozenset(field.name for field in fields(ReadFields))

@@ -1,63 +1,34 @@
 """GTE in numpy and float64, by the names of the published files; it shares no code with the network."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from moembed.models.family import FamilyOracle
 from moembed.models.gte.config import GteConfig
-from moembed.models.oracle_math import attention, gelu, layer_norm, pooled_state, rotary_frequencies, slices, unit
-from moembed.models.oracle_result import Array, OracleResult
-from moembed.models.weights import Weights
+from moembed.models.oracle_encoder import EncoderOracle
+from moembed.models.oracle_math import attention, gelu, rotary_frequencies
+from moembed.models.oracle_result import Array
 
 
-class GteOracle(FamilyOracle):
-    """The network over open weights.
+class GteOracle(EncoderOracle):
+    """The network over open weights."""
 
-    Args:
-        config: its configuration.
-        weights: the tensors.
-    """
+    config: GteConfig
+    layer_norms = ("attn_ln", "mlp_ln")
 
-    def __init__(self, config: GteConfig, weights: Weights) -> None:
-        self.config, self._handle = config, weights
+    def embed(self, ids: Sequence[int], texts: Sequence[slice]) -> Array:
+        """Return the embeddings of words, and of token type 0 if the network has types."""
+        return super().embed(ids, texts) if self.config.type_vocab_size else self.words(ids)
 
-    def run_all(self, texts: Sequence[list[int]]) -> list[OracleResult]:
-        """Compute texts given their token ids, special tokens included."""
-        config, parts = self.config, slices([len(ids) for ids in texts])
-        words: Any = self._handle.get_slice("embeddings.word_embeddings.weight")
-        x = np.stack([np.asarray(words[i], dtype=np.float64) for ids in texts for i in ids])
-        if config.type_vocab_size:
-            x = x + self._tensor("embeddings.token_type_embeddings.weight")[0]
-        x = self._norm(x, "embeddings.LayerNorm")
-        states = [x]
-        for i in range(config.num_layers):
-            layer = f"encoder.layer.{i}."
-            attended = self._attention(x, parts, layer) @ self._tensor(layer + "attention.o_proj.weight").T
-            h = self._norm(attended + self._tensor(layer + "attention.o_proj.bias") + x, layer + "attn_ln")
-            up, gate = np.split(h @ self._tensor(layer + "mlp.up_gate_proj.weight").T, 2, axis=1)
-            down = (gelu(gate) * up) @ self._tensor(layer + "mlp.down_proj.weight").T
-            x = self._norm(down + self._tensor(layer + "mlp.down_proj.bias") + h, layer + "mlp_ln")
-            states.append(x)
-        return [self._result(part, states) for part in parts]
-
-    def _result(self, part: slice, states: list[Array]) -> OracleResult:
-        own = tuple(state[part] for state in states)
-        pooled = pooled_state(own[-1], self.config.pooling)
-        return OracleResult(unit(pooled), pooled, own)
-
-    def _attention(self, x: Array, parts: list[slice], layer: str) -> Array:
+    def attend(self, x: Array, texts: Sequence[slice], layer: str) -> Array:
+        """Return what attention adds."""
         config = self.config
-        qkv = x @ self._tensor(layer + "attention.qkv_proj.weight").T + self._tensor(layer + "attention.qkv_proj.bias")
         base, divisor = config.rotary_base * config.rotary_factor, config.rotary_factor ** (2 / config.head_dim)
         frequencies = rotary_frequencies(config.head_dim, base, divisor)
-        q, k, v = np.split(qkv, 3, axis=1)
-        return attention(q, k, v, parts, config.num_heads, frequencies)
+        q, k, v = np.split(self.linear(x, f"{layer}attention.qkv_proj"), 3, axis=1)
+        return self.linear(attention(q, k, v, texts, config.num_heads, frequencies), f"{layer}attention.o_proj")
 
-    def _tensor(self, name: str) -> Array:
-        return np.asarray(self._handle.get_tensor(name), dtype=np.float64)
-
-    def _norm(self, x: Array, name: str) -> Array:
-        weight, bias = self._tensor(name + ".weight"), self._tensor(name + ".bias")
-        return layer_norm(x, weight, bias, self.config.layer_norm_eps)
+    def mlp(self, h: Array, layer: str) -> Array:
+        """Return what the MLP adds."""
+        up, gate = np.split(self.linear(h, f"{layer}mlp.up_gate_proj", bias=False), 2, axis=1)
+        return self.linear(gelu(gate) * up, f"{layer}mlp.down_proj")
