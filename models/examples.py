@@ -74,7 +74,8 @@ class PooledExample(Example):
     Attributes:
         text: the text.
         pooling: `mean` of all tokens, or `cls`, the state of the first one.
-        every: distance between the components that are compared; the first one is component 0.
+        every: distance between the components that are compared; the first one is component 0, the last one may come before the
+            end of the vector.
         values: these components.
     """
 
@@ -96,14 +97,16 @@ class HiddenStatesExample(Example):
     Attributes:
         text: the text.
         tokens: positions of the tokens; -1 is the last one.
-        first: of each token the first components.
-        last: of each token the last components.
+        first: of each token the first components, from `skipped` on.
+        last: of each token the last components, or empty.
+        skipped: index of the first component in `first`.
     """
 
     text: ExampleText
     tokens: tuple[int, ...]
     first: tuple[tuple[float, ...], ...]
-    last: tuple[tuple[float, ...], ...]
+    last: tuple[tuple[float, ...], ...] = ()
+    skipped: Count = 0
 
     @property
     def texts(self) -> tuple[ExampleText, ...]:

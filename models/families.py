@@ -9,10 +9,11 @@ from moembed.models.bert.family import BertFamily
 from moembed.models.config import CONFIG_FILE, NetworkConfig, read_raw_config
 from moembed.models.family import Family
 from moembed.models.gte.family import GteFamily
+from moembed.models.nomic_bert.family import NomicBertFamily
 from moembed.models.nomic_bert_moe.family import NomicBertMoe
 from moembed.models.sentence_transformers import read_pooling
 
-FAMILIES: tuple[Family, ...] = (NomicBertMoe(), BertFamily(), GteFamily())
+FAMILIES: tuple[Family, ...] = (NomicBertMoe(), NomicBertFamily(), BertFamily(), GteFamily())
 
 
 def family_of(config: NetworkConfig) -> Family:

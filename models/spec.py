@@ -28,6 +28,7 @@ class ModelSpec:
         dims: widths that its vectors were trained to be cut to (Matryoshka), widest first.
         prompts: prompt name -> text that precedes a text.
         prompt_required: True if vectors without a prompt are wrong.
+        pooled_layer_norm: True if a LayerNorm without weights normalizes the pooled states before they are cut.
         repo: hub name, or None.
         revision: pinned commit, or None.
         sha256: file name -> expected digest; empty for a model that is not pinned.
@@ -40,6 +41,7 @@ class ModelSpec:
     dims: tuple[Positive, ...]
     prompts: dict[str, str]
     prompt_required: bool
+    pooled_layer_norm: bool = False
     repo: str | None = None
     revision: str | None = None
     sha256: dict[str, Sha256] = field(default_factory=dict)
@@ -100,10 +102,16 @@ def spec_of(folder: Path, config: NetworkConfig, config_sha256: str, weights_sha
         weights_sha256: digest of its weights, which does the same.
 
     Raises:
-        CheckpointError: a file is not JSON, or its limits contradict the network.
+        CheckpointError: a file is not JSON, its limits contradict the network, or the weights are those of a known model with a
+            LayerNorm behind the pooling, and the config is not.
     """
     digests = {("config.json", config_sha256), (WEIGHTS_FILE, weights_sha256)}
     known = next((s for s in known_specs() if digests & s.sha256.items()), None)
+    if known and known.pooled_layer_norm and not config.pooled_layer_norm:
+        raise CheckpointError(
+            f"{folder}: the weights are those of {known.name}, whose pooled states are normalized by a LayerNorm before vectors "
+            'are cut. config.json is not the published one, and does not say so: add "pooled_layer_norm": true to it'
+        )
     st = read_json(folder / "config_sentence_transformers.json")
     prompts = st.get("prompts") or {}
     limit = token_limit(folder, config.most_tokens, known.max_tokens if known else None)
@@ -126,6 +134,7 @@ def spec_of(folder: Path, config: NetworkConfig, config_sha256: str, weights_sha
         max_tokens=limit,
         dims=known.dims if known else tuple(dims),
         prompts=prompts,
+        pooled_layer_norm=config.pooled_layer_norm,
         prompt_required=bool(prompts) and all(prompts.values()) and st.get("default_prompt_name") is None,
     )
 

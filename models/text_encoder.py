@@ -140,8 +140,8 @@ class TextEncoder(nn.Module):
         return self.embeddings(ids)
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Map the pooled states `[batch, hidden]` to what the vectors of unit length are made of."""
-        return pooled
+        """Map the pooled states `[batch, hidden]` to what the vectors are made of by cutting and scaling to unit length."""
+        return F.layer_norm(pooled, pooled.shape[-1:]) if self.config.pooled_layer_norm else pooled
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Embed a batch of texts; `token_embeddings` are projected where the model has a projection.
@@ -151,7 +151,8 @@ class TextEncoder(nn.Module):
             attention_mask: `[batch, sequence]` int64, 1 for real tokens and 0 for padding, which is on the right.
 
         Returns:
-            `sentence_embedding` `[batch, hidden]` float32, pooled and L2-normalized; and `token_embeddings`
+            `sentence_embedding` `[batch, hidden]` float32, pooled, normalized by a LayerNorm where the model has one there, and
+            L2-normalized; and `token_embeddings`
             `[batch, sequence, hidden]` float32, zero where the mask is.
         """
         batch, sequence = input_ids.shape

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from moembed.errors import CheckpointError, shown
 from moembed.models.config import NetworkConfig, read_raw_config
-from moembed.models.config_fields import IGNORED_NAMES, REMEDY, check_fields, is_one_of, read_fields
-from moembed.models.nomic_bert_moe.fields import DERIVED, IMPLEMENTED, READ, SAME_AS, ReadFields
+from moembed.models.config_fields import IGNORED_NAMES, check_fields, invalid, read_fields
+from moembed.models.nomic_bert.fields import DERIVED
+from moembed.models.nomic_bert.repeated_fields import contradictions
+from moembed.models.nomic_bert_moe.fields import IMPLEMENTED, READ, SAME_AS, ReadFields
 
 _SAVE_AGAIN = (
     "transformers' own class for nomic_bert has no experts and writes such fields; load the model with "
@@ -55,29 +56,16 @@ class NomicMoeConfig(NetworkConfig):
         Raises:
             CheckpointError: a field is missing, of the wrong type, or asks for something that is not implemented.
         """
-        if not raw.get("num_experts") and raw.get("model_type") == "nomic_bert":
-            raise CheckpointError(
-                "config.json: num_experts is missing or 0, so this is a dense nomic_bert (v1 or v1.5), which has "
-                "the same model_type; moembed implements the mixture-of-experts network of nomic-embed-text-v2-moe"
-            )
         known = READ | SAME_AS.keys() | DERIVED | IGNORED_NAMES
-        check_fields(raw, IMPLEMENTED, known, _contradictions(raw))
+        check_fields(raw, IMPLEMENTED, known, contradictions(raw, SAME_AS, _SAVE_AGAIN))
         read = read_fields(ReadFields, raw, READ)
         config = cls(
-            vocab_size=_padded(read.vocab_size, read.pad_vocab_size_multiple),
-            hidden_size=read.n_embd,
-            num_layers=read.n_layer,
-            num_heads=read.n_head,
-            ffn_size=read.n_inner,
+            **read.sizes,
             expert_ffn_size=read.n_inner // read.ffn_div,
             num_experts=read.num_experts,
             top_k=read.moe_top_k,
             moe_every_n_layers=read.moe_every_n_layers,
-            layer_norm_eps=read.layer_norm_epsilon,
-            rotary_base=read.rotary_emb_base,
-            max_positions=read.n_positions,
             pad_token_id=read.pad_token_id,
-            dtype=read.torch_dtype or read.dtype or "float32",
             projection=bool(read.projection),
         )
         config._check(read.ffn_div)
@@ -93,12 +81,9 @@ class NomicMoeConfig(NetworkConfig):
         return cls.from_dict(read_raw_config(path))
 
     def _check(self, ffn_div: int) -> None:
+        self.check_heads("n_embd", "n_head")
         found = None
-        if self.hidden_size % self.num_heads:
-            found = f"n_embd = {self.hidden_size} is not a multiple of n_head = {self.num_heads}"
-        elif self.head_dim % 2:
-            found = f"n_embd / n_head = {self.head_dim} is odd: rotary positions rotate pairs"
-        elif self.expert_ffn_size * ffn_div != self.ffn_size:
+        if self.expert_ffn_size * ffn_div != self.ffn_size:
             found = f"n_inner = {self.ffn_size} is not a multiple of ffn_div = {ffn_div}"
         elif self.top_k > self.num_experts:
             found = f"moe_top_k = {self.top_k} exceeds num_experts = {self.num_experts}"
@@ -109,30 +94,4 @@ class NomicMoeConfig(NetworkConfig):
         elif self.pad_token_id >= self.vocab_size:
             found = f"pad_token_id = {self.pad_token_id} is outside vocab_size = {self.vocab_size}"
         if found:
-            raise CheckpointError(f"config.json: {found}: {REMEDY}")
-
-
-def _contradictions(raw: dict[str, Any]) -> list[str]:
-    """Describe the fields that repeat another field with a different value."""
-    repeated = {name: raw.get(field) for name, field in SAME_AS.items()}
-    width, heads, base = (raw.get(name) for name in ("n_embd", "n_head", "rotary_emb_base"))
-    if isinstance(width, int) and isinstance(heads, int) and heads > 0:
-        repeated["head_dim"] = width // heads
-    found = [
-        f"  {name} = {shown(raw[name])}: {SAME_AS.get(name, 'n_embd / n_head')} is {expected!r}. {_SAVE_AGAIN}"
-        for name, expected in repeated.items()
-        if raw.get(name) is not None and not is_one_of(raw[name], (expected,))
-    ]
-    plain = {"rope_type": "default", "type": "default", "rope_theta": base, "partial_rotary_factor": 1}
-    rope = raw.get("rope_parameters") or {}
-    if not isinstance(rope, dict) or any(
-        value is not None and not (name in plain and is_one_of(value, (plain[name],))) for name, value in rope.items()
-    ):
-        found.append(
-            f"  rope_parameters = {shown(rope)}: implemented: default, of rotary_emb_base = {base!r}. {_SAVE_AGAIN}"
-        )
-    return found
-
-
-def _padded(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+            raise invalid(found)

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from moembed.errors import extra
 from moembed.models.family import Family, FamilyOracle
+from moembed.models.nomic_bert.fields import MODEL_TYPE
+from moembed.models.nomic_bert.repeated_fields import common_names
 from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from moembed.models.nomic_bert_moe.fields import SAME_AS
 from moembed.models.nomic_bert_moe.oracle import NomicMoeOracle
@@ -20,15 +22,12 @@ from moembed.models.weights import Weights
 if TYPE_CHECKING:
     from moembed.models.nomic_bert_moe.network import NomicMoe
 
-# transformers' name -> that of the published config.json. `rope_parameters` holds the base of the rotary positions.
-_COMMON_NAMES = {name: field for name, field in SAME_AS.items() if name != "rope_theta"}
-
 
 class NomicBertMoe(Family):
     """The family; `moembed.models.family.Family` describes its members."""
 
     name = "nomic_bert_moe"
-    model_types = frozenset({"nomic_bert"})
+    model_types = frozenset({MODEL_TYPE})
     graph_name = "nomic_moe"
     config = NomicMoeConfig
     poolings = (Pooling.MEAN,)
@@ -107,5 +106,4 @@ class NomicBertMoe(Family):
 
     def common_names(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a `config.json` with the sizes under the names of transformers 5."""
-        common = {name: raw[field] for name, field in _COMMON_NAMES.items()}
-        return {**raw, **common, "rope_parameters": {"rope_type": "default", "rope_theta": raw["rotary_emb_base"]}}
+        return common_names(raw, SAME_AS)

@@ -7,6 +7,7 @@ import pytest
 from moembed.bundle.bundle import sha256_of
 from moembed.errors import CheckpointError
 from moembed.models.checkpoint import expected_tensors, parameter_count
+from moembed.models.families import family_of_raw
 from moembed.models.nomic_bert_moe.config import NomicMoeConfig
 from support.checkpoints import PUBLISHED_CONFIG, published_spec, small_config
 from support.folders import DATA
@@ -62,7 +63,7 @@ def test_it_is_frozen():
         ({"num_shared_experts": 1}, "shared experts"),
         ({"type_vocab_size": 2}, "token type"),
         ({"model_type": "bert"}, "model_type"),
-        ({"num_experts": 0}, "dense nomic_bert"),
+        ({"num_experts": 0}, "num_experts"),
         ({"window_attention": 128}, "window_attention"),
         ({"n_embd": 50}, "multiple of n_head"),
         ({"n_embd": 12}, "odd"),
@@ -82,10 +83,12 @@ def test_unimplemented_values_are_refused_by_name(change, named):
         NomicMoeConfig.from_dict(small_config(**change))
 
 
-def test_a_dense_v1_config_is_refused_although_its_model_type_is_the_same():
-    v15 = {k: v for k, v in PUBLISHED_CONFIG.items() if "moe" not in k and "expert" not in k}
-    with pytest.raises(CheckpointError, match="v1 or v1.5"):
-        NomicMoeConfig.from_dict(v15 | {"activation_function": "swiglu", "qkv_proj_bias": False})
+@pytest.mark.parametrize("experts", [{}, {"num_experts": 0}, {"num_experts": None}])
+def test_a_config_without_experts_is_that_of_another_family(experts):
+    """The `model_type` is the same."""
+    raw = {k: v for k, v in PUBLISHED_CONFIG.items() if "moe" not in k and "expert" not in k} | experts
+    assert family_of_raw(raw).name == "nomic_bert"
+    assert family_of_raw(PUBLISHED_CONFIG).name == "nomic_bert_moe"
 
 
 def test_all_problems_are_listed_at_once():

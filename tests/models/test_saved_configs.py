@@ -7,8 +7,9 @@ import pytest
 
 from moembed.errors import CheckpointError
 from moembed.models.config_fields import IGNORED, IGNORED_NAMES
+from moembed.models.nomic_bert.fields import DERIVED
 from moembed.models.nomic_bert_moe.config import NomicMoeConfig
-from moembed.models.nomic_bert_moe.fields import DERIVED, IMPLEMENTED, READ, SAME_AS
+from moembed.models.nomic_bert_moe.fields import IMPLEMENTED, READ, SAME_AS
 from support.checkpoints import PUBLISHED_CONFIG, small_config
 from support.folders import TESTS
 

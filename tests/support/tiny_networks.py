@@ -11,13 +11,20 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from moembed.models.oracle import Oracle
+from moembed.models.oracle_result import OracleResult
 from moembed.models.pooling import Pooling
 from support.folders import DATA
 
 _FILE = json.loads((DATA / "tiny_networks.json").read_text())
 TEXTS: dict[str, list[int]] = _FILE["ids"]
-# Those of a family that is implemented.
-NETWORKS = {name: _FILE["families"][name] for name in ("xlm_roberta", "bert", "gte", "new")}
+BERT, GTE, NOMIC = ["bert", "xlm_roberta"], ["gte", "new"], ["nomic_dense", "nomic_layer_norm"]
+NETWORKS: dict[str, Any] = {name: _FILE["families"][name] for name in [*BERT, *GTE, "nomic_dense"]}
+# The same weights with the head of nomic-embed-text-v1.5, of which the vector of one text is published, and its first half.
+NETWORKS["nomic_layer_norm"] = NETWORKS["nomic_dense"] | {
+    "config": NETWORKS["nomic_dense"]["config"] | {"pooled_layer_norm": True},
+    "sentence_embedding": {"A": NETWORKS["nomic_dense"]["layer_norm_then_unit_A"]["64"]},
+}
 POOLINGS = {"mean": Pooling.MEAN, "cls": Pooling.FIRST}
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -53,6 +60,15 @@ def write_tiny(
     write_tokenizer(folder / "tokenizer.json")
     write_modules(folder, pooling or POOLINGS[network["pooling"]])
     return folder
+
+
+def results(folder: Path, *texts: list[int]) -> list[OracleResult]:
+    """Return what the oracle of a checkpoint computes for texts given by their ids."""
+    oracle = Oracle(folder)
+    try:
+        return oracle.run_all(texts)
+    finally:
+        oracle.close()
 
 
 def write_modules(folder: Path, pooling: Pooling) -> None:
