@@ -70,6 +70,7 @@ def manifest_of(checkpoint: Checkpoint, recipe: str, written: Written) -> Manife
         prompts=spec.prompts,
         prompt_required=spec.prompt_required,
         pooling=config.pooling.value,
+        pooled_layer_norm=config.pooled_layer_norm,
         num_experts=config.num_experts,
         routers={layer: router_outputs(layer) for layer in config.moe_layers},
         source=Source(

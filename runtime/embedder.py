@@ -228,11 +228,11 @@ class Embedder(Picklable):
 
         def stream(remaining: Iterator[str]) -> Iterator[Embedding]:
             first, run = 0, partial(self._run, Output.TOKENS, batch_size=batch_size)
+            norm = self.bundle.manifest.pooled_layer_norm
+            late = partial(late_windows, self.tokenizer, prompt=prefix, limit=self.max_tokens, run=run, layer_norm=norm)
             while batch := list(islice(remaining, batch_size)):
                 if isinstance(policy, Chunk) and policy.late:
-                    windows, found = late_windows(
-                        self.tokenizer, batch, prompt=prefix, limit=self.max_tokens, policy=policy, run=run, first=first
-                    )
+                    windows, found = late(batch, policy=policy, first=first)
                     rows = windows
                 else:
                     windows = self._windows(batch, prefix, policy, first)

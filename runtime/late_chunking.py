@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from moembed.errors import InputError, shown
 from moembed.graphemes import is_boundary
 from moembed.inference.float_mode import DEFAULT_FLOAT_MODE
-from moembed.precision import normalized
+from moembed.precision import layer_normalized, normalized
 from moembed.tokenizer.tokenizer import Ids, Tokenizer
 from moembed.truncation import Chunk, Window, room_of
 
@@ -59,7 +59,15 @@ class Part:
 
 @DEFAULT_FLOAT_MODE
 def late_windows(
-    tokenizer: Tokenizer, texts: Sequence[str], *, prompt: str, limit: int, policy: Chunk, run: Run, first: int = 0
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    prompt: str,
+    limit: int,
+    policy: Chunk,
+    run: Run,
+    first: int = 0,
+    layer_norm: bool = False,
 ) -> tuple[list[Window], NDArray[np.float32]]:
     """Embed the spans of texts.
 
@@ -71,6 +79,7 @@ def late_windows(
         policy: with `late=True`.
         run: runs passes.
         first: index of the first text in errors.
+        layer_norm: the model's `pooled_layer_norm`, by its manifest.
 
     Returns:
         The spans of all texts in order, as windows with the ids of their own tokens; and their vectors `[spans, hidden]` float32
@@ -103,7 +112,8 @@ def late_windows(
             counts.append(stop - begin or len(own[0].ids))
         passes += own
         parts += found
-    return windows, _means(passes, parts, counts, run)
+    means = _means(passes, parts, counts, run)
+    return windows, normalized(layer_normalized(means) if layer_norm else means)
 
 
 def _passes(tokenizer: Tokenizer, text: int, head: Ids, body: Ids, room: int, overlap: int) -> Iterator[Pass]:
@@ -132,7 +142,7 @@ def _means(
     means = np.empty((len(counts), width), np.float32)
     for span, (found, count) in enumerate(zip(sums, counts, strict=True)):
         means[span] = sum(found[order] for order in sorted(found)) / count
-    return normalized(means)
+    return means
 
 
 def _spans(text: str, starts: NDArray[np.int64], policy: Chunk, index: int) -> list[tuple[int, int]]:

@@ -147,6 +147,13 @@ def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
+def layer_normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give vectors `[..., dim]` float32 the mean 0 and the variance 1: a LayerNorm without weights, of epsilon 1e-5."""
+    centred = vectors - vectors.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return np.asarray(centred / np.sqrt(variance + np.float32(1e-5)), np.float32)
+
+
 def shortened(vectors: NDArray[np.float32], dim: int, *, normalize: bool) -> NDArray[np.float32]:
     """Return the first `dim` components of unit vectors `[n, hidden]` float32, scaled to unit length if `normalize`."""
     # Full vectors have unit length already; scaling them again could change their last bit.

@@ -14,6 +14,7 @@ A bundle is a folder. Its manifest `moembed.json` is a JSON object with these fi
 | `prompts` | object | prompt name -> text in front |
 | `prompt_required` | boolean | whether the model needs a prompt in front of every text |
 | `pooling` | string | `cls` where a text's vector is the state of its first token; absent where it is the mean of all tokens |
+| `pooled_layer_norm` | boolean | true where a LayerNorm without weights (epsilon 1e-5) follows the pooling; else absent |
 | `num_experts` | integer | number of experts in each MoE layer; 0 in a model without such layers |
 | `routers` | object | MoE layer -> names of the outputs of its router in the graph: `weights` and `expert_indices` |
 | `source` | object | the checkpoint: `repo` and `revision` (or null), `config_sha256` and `weights_sha256` |
@@ -97,6 +98,7 @@ class Manifest:
     files: dict[str, FileRecord]
     int8: Int8 | None = field(default=None, metadata=OPTIONAL)
     pooling: Literal["mean", "cls"] = field(default=MEAN, metadata=OPTIONAL)
+    pooled_layer_norm: bool = field(default=False, metadata=OPTIONAL)
     format: int = FORMAT
 
     @property
@@ -113,6 +115,8 @@ class Manifest:
             del raw["int8"]
         if raw["pooling"] == MEAN:
             del raw["pooling"]
+        if not raw["pooled_layer_norm"]:
+            del raw["pooled_layer_norm"]
         return raw
 
     def to_json(self) -> str:

@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         "int8 scale": _scales(manifest.int8),
         "limit": f"{manifest.max_tokens} tokens per text, prompt and special tokens included",
         "network": _network(bundle.folder / "config.json", experts=bool(manifest.routers)),
-        "pooling": "mean of all tokens" if manifest.pooling == MEAN else "state of the first token",
+        "pooling": ("mean of all tokens" if manifest.pooling == MEAN else "state of the first token")
+        + (", normalized by a LayerNorm" if manifest.pooled_layer_norm else ""),
         "source": f"{origin}, weights sha256 {source.weights_sha256}",
         "made with": ", ".join(f"{name} {version}" for name, version in manifest.made_with.items()),
         "prompts": "mandatory" if manifest.prompt_required else "optional" if manifest.prompts else "none",

@@ -144,7 +144,13 @@ class Encoder:
             yield from self._batches(Output.TOKENS, passes, reasons)
 
         windows, outputs = late_windows(
-            model.tokenizer, texts, prompt=self._prompt, limit=model.max_tokens, policy=policy, run=run
+            model.tokenizer,
+            texts,
+            prompt=self._prompt,
+            limit=model.max_tokens,
+            policy=policy,
+            run=run,
+            layer_norm=model.bundle.manifest.pooled_layer_norm,
         )
         return windows, outputs, reasons, computed
 

@@ -195,12 +195,14 @@ def _compare(example: Example, outputs: list[ModelOutput]) -> _Comparison | tupl
             return _numbers([example.cosine], [cosine], ["cosine"])
         case PooledExample():
             pooled = last[0] if example.pooling == "cls" else last.mean(axis=0)
-            values = pooled[:: example.every]
+            values = pooled[:: example.every][: len(example.values)]
             return _numbers(example.values, values, [f"component {i * example.every}" for i in range(len(values))])
         case HiddenStatesExample():
             rows = last[list(example.tokens)]
-            ends = np.concatenate([rows[:, : len(example.first[0])], rows[:, -len(example.last[0]) :]], axis=1)
-            expected = np.concatenate([example.first, example.last], axis=1)
+            ends, expected = rows[:, example.skipped :][:, : len(example.first[0])], np.array(example.first)
+            if example.last:
+                ends = np.concatenate([ends, rows[:, -len(example.last[0]) :]], axis=1)
+                expected = np.concatenate([expected, example.last], axis=1)
             labels = [f"token {token}" for token in example.tokens for _ in range(ends.shape[1])]
             return _numbers(expected, ends, labels)
         case RoutingExample():

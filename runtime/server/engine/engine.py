@@ -15,6 +15,7 @@ from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
 from moembed.inference.session import Output
+from moembed.precision import layer_normalized
 from moembed.server.engine.queue import RowOutput
 from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
 from moembed.server.engine.tasks import select_prompt, start_with_prompt
@@ -261,9 +262,10 @@ class Engine:
         padded = self.embedder.session.run(Output.TOKENS, *batch)
         states = [row_states[: len(row)] for row_states, row in zip(padded, rows, strict=True)]
         if output is RowOutput.POOLED:
-            if self.embedder.bundle.manifest.pooling != MEAN:
-                return [row_states[0] for row_states in states]
-            return [row_states.mean(axis=0, dtype=np.float32) for row_states in states]
+            manifest = self.embedder.bundle.manifest
+            first = manifest.pooling != MEAN
+            pooled = [row[0] if first else row.mean(axis=0, dtype=np.float32) for row in states]
+            return [layer_normalized(row) for row in pooled] if manifest.pooled_layer_norm else pooled
         return [row_states.copy() for row_states in states]
 
     def _check(self, texts: Sequence[object], characters: int) -> None:
