@@ -19,17 +19,18 @@ from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.inference.session import Session
 from moembed.models.locate import locate
 from moembed.models.oracle import Oracle
+from moembed.models.oracle_math import unit
 from moembed.models.pooling import Pooling
 from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import recipe_names
 from moembed.verify.parity import compare, graph_runner, oracle_runner
 from moembed.verify.tolerances import FP32
-from support.tiny_networks import NETWORKS, POOLINGS, TEXTS, write_tiny
-from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, OP_MAX_ABS
+from support.tiny_networks import GTE, NETWORKS, NOMIC, POOLINGS, TEXTS, results, write_tiny
+from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, MUTATION_FACTOR, OP_MAX_ABS
 
 GRAPH = ("onnx/model_int8.onnx", "onnx/model_int8.onnx_data")
 # The length that the network is traced with is 7, and its limit is 32.
-GATED = {"gte": "GeluMulQuantize", "new": "GeluMulQuantize", "nomic_dense": "SiluMulQuantize"}
+GATED = {**dict.fromkeys(GTE, "GeluMulQuantize"), **dict.fromkeys(NOMIC, "SiluMulQuantize")}
 LENGTHS = (2, 3, 6, 7, 8, 16, 31, 32)
 # Each network with its own pooling, and one with the other.
 OWN = {name: POOLINGS[network["pooling"]] for name, network in NETWORKS.items()}
@@ -82,13 +83,14 @@ def test_the_manifest_says_what_the_model_is(case, fp32, quantized):
         assert (manifest.num_experts, manifest.routers, manifest.certificate.same_experts) == (0, {}, {})
         assert manifest.pooling == CASES[case][1]
         assert ("pooling" in manifest.to_dict()) == (manifest.pooling != "mean")
+        assert manifest.pooled_layer_norm == ("layer_norm" in case) == ("pooled_layer_norm" in manifest.to_dict())
         assert manifest.certificate.stability.passed
         assert (manifest.prompts, manifest.prompt_required) == ({}, False)
         assert manifest.max_tokens == NETWORKS[CASES[case][0]]["config"].get("max_trained_positions", 32)
 
 
 def test_the_operators_are_those_of_a_dense_network(case, fp32, quantized):
-    layers = NETWORKS[CASES[case][0]]["config"]["num_hidden_layers"]
+    layers = 2
     pool = {"Pool": 1} if CASES[case][1] is Pooling.MEAN else {}
     assert ops(fp32) == {"Attention": layers} | pool
     expected = {"Int8Embedding": 1, "Int8Attention": layers, "AddNorm": 1, **pool}
@@ -109,9 +111,7 @@ def test_nothing_large_stays_in_float32(quantized):
 
 
 def test_every_kernel_gives_the_oracles_vectors(checkpoint, fp32, quantized, monkeypatch):
-    oracle = Oracle(checkpoint)
-    expected = [result.embedding for result in oracle.run_all(texts())]
-    oracle.close()
+    expected = [result.embedding for result in results(checkpoint, *texts())]
     by_kernels = {}
     for kernels in usable_kernels():
         monkeypatch.setenv(VARIABLE, kernels)
@@ -165,9 +165,25 @@ def test_an_embedder_of_a_dense_model(case, quantized):
     late = Chunk(late=True, overlap=4, tokens=8)
     if CASES[case][1] is Pooling.MEAN:
         assert len(list(model.embed(["abc def"], overlong=late))) == 1
+        (found,) = model.embed([""], overlong=late)
+        assert np.abs(found.vector - model.encode("")).max() < OP_MAX_ABS
     else:
         with pytest.raises(InputError, match="first token"):
             model.embed(["abc def"], overlong=late)
+
+
+def test_shorter_vectors_are_cut_behind_the_head(case, checkpoint, fp32):
+    """M35: LayerNorm over all dimensions where there is one, cut, unit length."""
+    model = Embedder(fp32)
+    (ids,) = model.tokenizer.encode(["abc def"])
+    (result,) = results(checkpoint, ids.tolist())
+    found, parts = model.encode("abc def", truncate_dim=32), (result.pooled, result.pooled[:32])
+    whole, cut = (part / part.std() - part.mean() / part.std() for part in parts)
+    head = whole if "layer_norm" in case else result.pooled
+    assert np.abs(found - unit(head[:32])).max() < OP_MAX_ABS
+    assert np.abs(found - unit(cut)).max() > MUTATION_FACTOR * OP_MAX_ABS
+    if "layer_norm" in case:
+        assert np.abs(found - unit(result.pooled[:32])).max() > MUTATION_FACTOR * OP_MAX_ABS
 
 
 def test_info_of_a_dense_model(case, quantized, capsys):
@@ -175,3 +191,4 @@ def test_info_of_a_dense_model(case, quantized, capsys):
     out = capsys.readouterr().out
     assert "2 layers, 4 attention heads, no experts" in out
     assert ("state of the first token" in out) == (CASES[case][1] is Pooling.FIRST)
+    assert ("normalized by a LayerNorm" in out) == ("layer_norm" in case)

@@ -11,7 +11,7 @@ from moembed.models.pooling import Pooling
 from moembed.quantize.pipeline import quantize
 from support.serving import serving
 from support.tiny_networks import write_tiny
-from support.tolerances import UNIT_LENGTH
+from support.tolerances import MUTATION_FACTOR, OP_MAX_ABS, UNIT_LENGTH
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,15 @@ def bundle(once):
 
 
 @pytest.fixture(scope="module")
-def dense(bundle):
-    with serving(model=(f"dense={bundle.folder}",), threads=1) as server:
+def layer_norm(once):
+    """Model that normalizes its pooled states before they are cut."""
+    checkpoint = once("tiny nomic_layer_norm mean", lambda path: write_tiny(path, "nomic_layer_norm"))
+    return Bundle.open(once("fp32 nomic_layer_norm mean", lambda path: export(locate(checkpoint), path)))
+
+
+@pytest.fixture(scope="module")
+def dense(bundle, layer_norm):
+    with serving(model=(f"dense={bundle.folder}", f"normed={layer_norm.folder}"), threads=1) as server:
         yield server
 
 
@@ -47,3 +54,14 @@ def test_vectors_that_are_not_normalized_are_pooled_as_the_others(dense, bundle)
     (found,) = np.array(dense.post("/embed", {"inputs": "abc def", "normalize": False}).json)
     assert np.abs(found - states[0]).max() < UNIT_LENGTH * np.abs(states).max()
     assert dense.post("/api/show", {"model": "dense"}).json["model_info"]["general.architecture"] == "bert"
+
+
+def test_vectors_that_are_not_normalized_have_the_models_layer_norm(dense, layer_norm):
+    """M35: whoever cuts them and scales them to unit length gets the model's vector."""
+    model = Embedder(layer_norm, threads=1)
+    states = model.token_embeddings("abc def")
+    (found,) = np.array(dense.post("/embed", {"model": "normed", "inputs": "abc def", "normalize": False}).json)
+    expected = model.encode("abc def")
+    assert np.abs(found / np.linalg.norm(found) - expected).max() < OP_MAX_ABS
+    mean = states.mean(axis=0)
+    assert np.abs(mean / np.linalg.norm(mean) - expected).max() > MUTATION_FACTOR * OP_MAX_ABS
