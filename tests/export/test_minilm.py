@@ -17,11 +17,13 @@ import pytest
 import torch
 
 from moembed import Embedder
-from moembed.bundle.bundle import Bundle
+from moembed.bundle.bundle import Bundle, sha256_of
 from moembed.errors import CheckpointError
 from moembed.export.pipeline import export
 from moembed.models.locate import locate
+from moembed.models.spec import known_specs
 from moembed.quantize.pipeline import quantize
+from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_texts
 from support.tolerances import FLOAT32_MAX_ABS, MINILM_INT8_MEAN_COSINE, MINILM_INT8_MIN_COSINE
 
@@ -38,6 +40,13 @@ TEXTS = [
     "   ",
     "a long text " * 150,
 ]
+VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+PROMPT_IDS = {
+    "search_query: ": [3945, 1035, 23032, 1024],
+    "search_document: ": [3945, 1035, 6254, 1024],
+    "clustering: ": [9324, 2075, 1024],
+    "classification: ": [5579, 1024],
+}
 CONVERT = """
 import sys
 from pathlib import Path
@@ -117,6 +126,21 @@ def test_conversion_needs_no_torch_and_gives_the_same_weights(folder, int8, tmp_
     name = "onnx/model_int8.onnx_data"
     assert found.manifest.files[name] == int8.manifest.files[name]
     assert np.array_equal(vectors(found), vectors(int8))
+
+
+@pytest.mark.parametrize("name", ["nomic-embed-text-v1", "nomic-embed-text-v1.5"])
+def test_the_ids_of_published_examples_are_those_of_the_same_vocabulary(name, folder):
+    """nomic-embed-text-v1 and -v1.5 have bert-base-uncased's vocabulary too; its digest is that of their file."""
+    assert sha256_of(folder / "vocab.txt") == VOCABULARY_SHA256
+    tokenizer = Tokenizer(folder / "tokenizer.json")
+    (spec,) = (spec for spec in known_specs() if spec.name == name)
+    for example in spec.examples.all:
+        for text in example.texts:
+            (ids,) = tokenizer.encode([text.text], prefix=spec.prompts.get(text.prompt, ""))
+            assert tuple(ids) == text.ids
+    for prompt, ids in PROMPT_IDS.items():
+        assert prompt in spec.prompts.values()
+        assert tokenizer.encode(["x"], prefix=prompt)[0][1:-2].tolist() == ids
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,8 @@ PUBLISHED_PARAMETERS = {
     "multilingual-e5-base": 277_453_056,
     "multilingual-e5-large": 558_840_832,
     "multilingual-e5-small": 117_505_920,
+    "nomic-embed-text-v1": 136_731_648,
+    "nomic-embed-text-v1.5": 136_731_648,
     "nomic-embed-text-v2-moe": 475_292_928,
     "snowflake-arctic-embed-l-v2.0": 566_705_152,
     "snowflake-arctic-embed-m-v2.0": 305_368_320,

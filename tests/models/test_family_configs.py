@@ -11,6 +11,7 @@ from moembed.models.bert import fields as bert_fields
 from moembed.models.families import family_of_raw
 from moembed.models.gte import fields as gte_fields
 from moembed.models.locate import locate
+from moembed.models.nomic_bert import fields as nomic_fields
 from moembed.models.pooling import Pooling
 from support.folders import TESTS
 from support.tiny_networks import BERT, GTE, NETWORKS, write_tiny
@@ -108,6 +109,7 @@ def test_a_folder_that_does_not_say_how_it_pools_is_refused(tiny, tmp_path):
     [
         ("BERT", bert_fields, set()),
         ("GTE", gte_fields, {gte_fields.ROPE_SCALING}),
+        ("NomicBert", nomic_fields, {*nomic_fields.SAME_AS, *nomic_fields.DERIVED, nomic_fields.POSITIONS}),
     ],
 )
 def test_the_documentation_lists_every_field(title, fields, checked):

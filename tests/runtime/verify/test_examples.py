@@ -177,6 +177,19 @@ def test_values_that_are_not_finite_are_refused(bundles, examples):
     assert all(result.to_dict()["error"] is None for result in results[:3])
 
 
+def test_a_part_of_a_vector_can_be_published(bundles, examples):
+    """The first components of a pooled vector, and a few of a state."""
+    pooled, state = examples.pooled[0], examples.hidden_states[0]
+    first = tuple(row[1:] for row in state.first)
+    for skipped, passed in ((1, True), (0, False)):
+        part = Examples(
+            pooled=(replace(pooled, values=pooled.values[:3]),),
+            hidden_states=(replace(state, first=first, last=(), skipped=skipped),),
+        )
+        results = results_of(bundles["fp32"], part, bundle_runner(bundles["fp32"]))
+        assert [result.passed for result in results] == [True, passed], list(map(str, results))
+
+
 # --- near ties
 
 
