@@ -152,8 +152,7 @@ class TextEncoder(nn.Module):
 
         Returns:
             `sentence_embedding` `[batch, hidden]` float32, pooled, normalized by a LayerNorm where the model has one there, and
-            L2-normalized; and `token_embeddings`
-            `[batch, sequence, hidden]` float32, zero where the mask is.
+            L2-normalized; and `token_embeddings` `[batch, sequence, hidden]` float32, zero where the mask is.
         """
         batch, sequence = input_ids.shape
         tokens = torch.nonzero(attention_mask.reshape(-1)).squeeze(1)
