@@ -140,7 +140,8 @@ def test_the_ids_of_published_examples_are_those_of_the_same_vocabulary(name, fo
             assert tuple(ids) == text.ids
     for prompt, ids in PROMPT_IDS.items():
         assert prompt in spec.prompts.values()
-        assert tokenizer.encode(["x"], prefix=prompt)[0][1:-2].tolist() == ids
+        (found,) = tokenizer.encode(["x"], prefix=prompt)
+        assert found[1:-2].tolist() == ids
 
 
 @pytest.mark.parametrize(
