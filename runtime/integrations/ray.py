@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from moembed.arguments import whole
 from moembed.errors import EngineWarning, InputError, extra, shown, warn
+from moembed.inference.cpu import available_cpus
 from moembed.integrations.batches import BatchEncoder, BatchKeywords, BatchOptions
 
 DEFAULT_ROWS_PER_BLOCK = 2048
@@ -79,7 +80,8 @@ def embed_dataset(
 
     Args:
         dataset: a `ray.data.Dataset`.
-        actors: number of actors, or the least and the greatest number.
+        actors: number of actors, or the least and the greatest number. One CPU of the Ray that is connected stays free for
+            tasks that read and write; a warning tells if there are fewer actors for that.
         num_cpus: CPUs of an actor, and threads per call of its model. One gives the best throughput.
         rows_per_block: rows of a block, and so of a batch. Blocks are cut and joined as they stream, without a shuffle. A file
             of one row group is one block, which only one actor could compute. None leaves the blocks as they are.
@@ -100,11 +102,17 @@ def embed_dataset(
         if len(actors) != 2:
             raise InputError(f"actors = {shown(actors)}; expected a number, or the least and the greatest number")
         least, most = whole("actors", actors[0]), whole("actors", actors[1], f"at least {actors[0]}", least=actors[0])
-        pool = ActorPoolStrategy(min_size=least, max_size=most)
     else:
-        least = whole("actors", actors)
-        pool = ActorPoolStrategy(size=least)
-    whole("num_cpus", num_cpus)
+        least = most = whole("actors", actors)
+    room = _room_for_actors(whole("num_cpus", num_cpus))
+    if least > room:
+        warn(
+            EngineWarning(
+                f"{least} actors of {num_cpus} CPU leave no CPU of this Ray to tasks that read and write: {room} are started, "
+                "and more when the cluster grows"
+            )
+        )
+    pool = ActorPoolStrategy(min_size=min(least, room), max_size=most)
     encoder = BatchEncoder(BatchOptions(**options), threads=1)
     if (schema := dataset.schema(fetch_if_missing=False)) is not None:
         encoder.check(schema.names)
@@ -125,6 +133,14 @@ def embed_dataset(
         compute=pool,
         num_cpus=num_cpus,
     )
+
+
+def _room_for_actors(num_cpus: int) -> int:
+    """Return how many actors leave a CPU to the other tasks of a dataset, at least 1: without one the job waits for ever."""
+    import ray
+
+    cpus = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else available_cpus()
+    return max(int(cpus - 1) // num_cpus, 1)
 
 
 def _known_blocks(dataset: Any) -> int | None:

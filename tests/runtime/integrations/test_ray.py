@@ -278,14 +278,24 @@ def test_empty_datasets_and_datasets_without_a_good_row(connected):
 
 def test_fewer_blocks_than_actors_are_told(connected):
     dataset = ray.data.from_arrow(pa.table({"text": ["a", "b", "c"]}))
-    with pytest.warns(EngineWarning, match="1 blocks, and 3 actors .* rows_per_block"):
-        embed_dataset(dataset, actors=3, rows_per_block=None)
+    with pytest.warns(EngineWarning, match="1 blocks, and 2 actors .* rows_per_block"):
+        embed_dataset(dataset, actors=2, rows_per_block=None)
     with pytest.raises(InputError, match="actors = 0"):
         embed_dataset(dataset, actors=0)
     with pytest.raises(InputError, match="actors = 1; expected at least 2"):
         embed_dataset(dataset, actors=(2, 1))
     with pytest.raises(InputError, match="field = 'body'"):
         embed_dataset(dataset, actors=1, field="body")
+
+
+def test_as_many_actors_as_cpus_leave_one_to_the_other_tasks(connected, tmp_path):
+    """Otherwise the tasks that read and write would wait for ever."""
+    cpus = int(ray.cluster_resources()["CPU"])
+    dataset = ray.data.from_arrow(pa.table({"text": ["a", "b", "c"]}))
+    with pytest.warns(EngineWarning, match=f"{cpus} actors of 1 CPU leave no CPU .* {cpus - 1} are started"):
+        made = embed_dataset(dataset, actors=cpus)
+    made.write_parquet(str(tmp_path / "out"))
+    assert sum(pq.read_table(file).num_rows for file in (tmp_path / "out").glob("*.parquet")) == 3
 
 
 def test_batches_of_another_format_are_refused(connected):
