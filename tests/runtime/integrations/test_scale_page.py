@@ -1,5 +1,7 @@
 """The Python of docs/scale.md runs, on a Ray and a Spark of this machine."""
 
+import sys
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +17,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)  # as an activated environment gives it
     (page,) = (page for page in pages() if page.path == ROOT / "docs" / "scale.md")
     names: dict[str, object] = {}
     try:
