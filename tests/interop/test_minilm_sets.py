@@ -80,7 +80,7 @@ def test_int8_retrieves_as_float32_does(fp32, int8, tmp_path, capsys):
     capsys.readouterr()
     for row in json.loads(result.read_text("utf-8"))["sets"]:
         before, after = row["values"]
-        # The 225 queries of Cranfield do not resolve 0.3 %: the figure is 0.69 % lower, -0.27 points with a standard error of 0.24.
+        # The 225 queries of Cranfield do not resolve 0.3 %: it is 0.69 % lower, -0.27 points with a standard error of 0.24.
         assert abs(after / before - 1) < MINILM_INT8_NDCG or abs(after - before) < 2 * row["standard_errors"][1], row[
             "name"
         ]
