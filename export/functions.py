@@ -79,6 +79,43 @@ PLACES = """
     grid_shape = Concat <axis = 0> (batch, columns, heads, head_dim)
 """
 
+# Queries are divided into parts of the same height, so that scores of a long text never are in memory all at once. The results of
+# a query depend on itself and on all keys, not on the part that it is in: `{least}` sees to that.
+#
+# `q_cell` [T]: the place of each token in `q_shape` [parts,batch,height,heads,head_dim]; `q_places` [parts*batch*height]: the
+# token of each of these places, as `places` for keys.
+PARTS = """
+    scores_of_part = Constant <value_ints = [1048576]> ()
+    one1 = Constant <value_ints = [1]> ()
+    across = Mul (cells, heads)
+    across1 = Max (across, one1)
+    fair = Div (scores_of_part, across1)
+    most = Max (fair, {least})
+    most_less = Sub (most, one1)
+    columns1 = Max (columns, one1)
+    beyond_most = Add (columns1, most_less)
+    fewest = Div (beyond_most, most)
+    in_all = Mul (fewest, multiple)
+    in_all_less = Sub (in_all, one1)
+    beyond_all = Add (columns1, in_all_less)
+    steps = Div (beyond_all, in_all)
+    height = Mul (steps, multiple)
+    height_less = Sub (height, one1)
+    beyond_height = Add (columns1, height_less)
+    parts = Div (beyond_height, height)
+    part = Div (position, height)
+    row = Mod (position, height)
+    part_start = Mul (part, batch)
+    part_text = Add (part_start, text)
+    row_start = Mul (part_text, height)
+    q_cell = Add (row_start, row)
+    q_shape = Concat <axis = 0> (parts, batch, height, heads, head_dim)
+    q_texts = Mul (parts, batch)
+    q_cells = Mul (q_texts, height)
+    q_first_token = ConstantOfShape <value = int64[1] {{0}}> (q_cells)
+    q_places = ScatterElements <axis = 0> (q_first_token, q_cell, ascending)
+"""
+
 # `bias` [batch,1,1,columns]: 0 for a token and the lowest float for a pad cell; `mask` [batch,columns]: 1 or 0.
 MASK_BIAS = """
     beyond = Sub (columns, sequence)
@@ -100,30 +137,36 @@ ATTENTION = (
     + ROTATED
     + PLACES
     + """
-    q_cells = Gather (q_rows, places)
     k_cells = Gather (k_rows, places)
     v_cells = Gather (v_packed, places)
-    q_grid = Reshape (q_cells, grid_shape)
     k_grid = Reshape (k_cells, grid_shape)
     v_grid = Reshape (v_cells, grid_shape)
-    q = Transpose <perm = [0, 2, 1, 3]> (q_grid)
     k_columns = Transpose <perm = [0, 2, 3, 1]> (k_grid)
     v = Transpose <perm = [0, 2, 1, 3]> (v_grid)
-
-    raw = MatMul (q, k_columns)
+"""
+    # Fewer rows than columns, and the threads of a product would divide its columns, and with them the order of its sums.
+    + "    least = Add (head_dim, head_dim)\n"
+    + PARTS.format(least="least")
+    + """
+    q_chosen = Gather (q_rows, q_places)
+    q_grid = Reshape (q_chosen, q_shape)
+    q = Transpose <perm = [0, 1, 3, 2, 4]> (q_grid)
     width = CastLike (head_dim, qkv)
     root = Sqrt (width)
-    scaled = Div (raw, root)
 """
     + MASK_BIAS
     + """
-    scores = Add (scaled, bias)
-    attended = Softmax <axis = -1> (scores)
-    mixed = MatMul (attended, v)
-    rows_first = Transpose <perm = [0, 2, 1, 3]> (mixed)
-    out_shape = Concat <axis = 0> (cells, hidden)
-    out = Reshape (rows_first, out_shape)
-    y = Gather (out, cell)
+    out_parts = Scan <num_scan_inputs = 1, body = part_of_queries (q_part) => (out_part) {
+        raw = MatMul (q_part, k_columns)
+        scaled = Div (raw, root)
+        scores = Add (scaled, bias)
+        attended = Softmax <axis = -1> (scores)
+        mixed = MatMul (attended, v)
+        out_part = Transpose <perm = [0, 2, 1, 3]> (mixed)
+    }> (q)
+    out_shape = Concat <axis = 0> (q_cells, hidden)
+    out = Reshape (out_parts, out_shape)
+    y = Gather (out, q_cell)
 }
 """
 )

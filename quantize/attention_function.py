@@ -1,6 +1,6 @@
 """Attention over integers, as an ONNX function; `moembed.quantize.functions` describes the arithmetic."""
 
-from moembed.export.functions import MASK_BIAS, PLACES, ROTATED
+from moembed.export.functions import MASK_BIAS, PARTS, PLACES, ROTATED
 from moembed.quantize.function_parts import CONSTANTS, SYMMETRIC, linear
 
 # {x} [T,heads,head_dim] -> {p}scale [T,heads,1] and {p}rounded, between -{range} and {range}
@@ -32,6 +32,13 @@ _GRID = """
     {y} = Transpose <perm = [0, 2, {perm}]> ({y}_grid)
 """
 
+# {x} [T,heads,any] -> {y} [parts,batch,heads,height,any]
+_QUERIES = """
+    {y}_cells = Gather ({x}, q_places)
+    {y}_grid = Reshape ({y}_cells, {shape})
+    {y} = Transpose <perm = [0, 1, 3, 2, 4]> ({y}_grid)
+"""
+
 # Keys and values are uint8 around 128: without VNNI, ONNX Runtime adds pairs of products of uint8 and int8 in 16 bits, and cuts
 # them off. It has an option against that for constant matrices only.
 #
@@ -47,6 +54,7 @@ INT8_ATTENTION = (
     + ROTATED
     + PLACES
     + MASK_BIAS
+    + PARTS.format(least="multiple")
     + """
     axis2 = Constant <value_ints = [2]> ()
     axis3 = Constant <value_ints = [3]> ()
@@ -57,6 +65,7 @@ INT8_ATTENTION = (
     by_head = Concat <axis = 0> (count, heads, head_dim)
     single = Constant <value_ints = [1]> ()
     scale_shape = Concat <axis = 0> (batch, columns, heads, single)
+    q_scale_shape = Concat <axis = 0> (parts, batch, height, heads, single)
     q_heads = Reshape <allowzero = 1> (q_rows, by_head)
     k_heads = Reshape <allowzero = 1> (k_rows, by_head)
     v_heads = Reshape <allowzero = 1> (v_packed, by_head)
@@ -72,60 +81,62 @@ INT8_ATTENTION = (
     k_integers = Cast <to = 2> (k_shifted)
     v_integers = Cast <to = 2> (v_shifted)
 """
-    + _GRID.format(x="q_low", y="ql", shape="grid_shape", perm="1, 3")
-    + _GRID.format(x="q_high", y="qh", shape="grid_shape", perm="1, 3")
-    + _GRID.format(x="q_scale", y="qs", shape="scale_shape", perm="1, 3")
+    + _QUERIES.format(x="q_low", y="ql", shape="q_shape")
+    + _QUERIES.format(x="q_high", y="qh", shape="q_shape")
+    + _QUERIES.format(x="q_scale", y="qs", shape="q_scale_shape")
     + _GRID.format(x="k_integers", y="k", shape="grid_shape", perm="3, 1")
     + _GRID.format(x="k_scale", y="ks", shape="scale_shape", perm="3, 1")
     + _GRID.format(x="v_integers", y="v", shape="grid_shape", perm="1, 3")
     + _GRID.format(x="v_scale", y="vs", shape="scale_shape", perm="3, 1")
     + """
-    low_sums = MatMulInteger (ql, k, zero8, zero_point8)
-    high_sums = MatMulInteger (qh, k, zero_point8, zero_point8)
-    high_shifted = Mul (high_sums, byte)
-    score_sums = Add (high_shifted, low_sums)
-    score_floats = Cast <to = 1> (score_sums)
-    unmasked = Mul (score_floats, ks)
-    scores = Add (unmasked, bias)
-    largest = ReduceMax <keepdims = 1> (scores, axis3)
-    below = Sub (scores, largest)
     width = CastLike (head_dim, qkv)
     root = Sqrt (width)
     log2e = Constant <value_float = 1.44269504> ()
     per_root = Div (log2e, root)
-    factor = Mul (qs, per_root)
-    exponents = Mul (below, factor)
     base = Constant <value_float = 2.0> ()
-    unmasked_powers = Pow (base, exponents)
     present = Unsqueeze (mask, axis12)
-    powers = Mul (unmasked_powers, present)
-    sums = ReduceSum <keepdims = 1> (powers, axis3)
     vs_present = Mul (vs, present)
     vs_top = ReduceMax <keepdims = 1> (vs_present, axis3)
     vs_most = Max (vs_top, least)
     share_range = Constant <value_float = 32767.0> ()
     vs_part = Div (vs_present, vs_most)
     vs_weight = Mul (vs_part, share_range)
-    unrounded_shares = Mul (powers, vs_weight)
-    shares = Round (unrounded_shares)
+    share_unit = Div (vs_most, share_range)
+    wide_byte = Constant <value = double {256.0}> ()
+    out_parts = Scan <num_scan_inputs = 3, body = part_of_queries (ql_part, qh_part, qs_part) => (out_part) {
+        low_sums = MatMulInteger (ql_part, k, zero8, zero_point8)
+        high_sums = MatMulInteger (qh_part, k, zero_point8, zero_point8)
+        high_shifted = Mul (high_sums, byte)
+        score_sums = Add (high_shifted, low_sums)
+        score_floats = Cast <to = 1> (score_sums)
+        unmasked = Mul (score_floats, ks)
+        scores = Add (unmasked, bias)
+        largest = ReduceMax <keepdims = 1> (scores, axis3)
+        below = Sub (scores, largest)
+        factor = Mul (qs_part, per_root)
+        exponents = Mul (below, factor)
+        unmasked_powers = Pow (base, exponents)
+        powers = Mul (unmasked_powers, present)
+        sums = ReduceSum <keepdims = 1> (powers, axis3)
+        unrounded_shares = Mul (powers, vs_weight)
+        shares = Round (unrounded_shares)
 """
     + _BYTES.format(p="share_", x="shares")
     + """
-    low_mixed = MatMulInteger (share_low, v, zero8, zero_point8)
-    high_mixed = MatMulInteger (share_high, v, zero8, zero_point8)
-    low_wide = Cast <to = 11> (low_mixed)
-    high_wide = Cast <to = 11> (high_mixed)
-    wide_byte = Constant <value = double {256.0}> ()
-    shifted_wide = Mul (high_wide, wide_byte)
-    mixed_wide = Add (shifted_wide, low_wide)
-    mixed_floats = Cast <to = 1> (mixed_wide)
-    share_unit = Div (vs_most, share_range)
-    mean_factor = Div (share_unit, sums)
-    mixed = Mul (mixed_floats, mean_factor)
-    rows_first = Transpose <perm = [0, 2, 1, 3]> (mixed)
-    out_shape = Concat <axis = 0> (cells, hidden)
-    out = Reshape (rows_first, out_shape)
-    y = Gather (out, cell)
+        low_mixed = MatMulInteger (share_low, v, zero8, zero_point8)
+        high_mixed = MatMulInteger (share_high, v, zero8, zero_point8)
+        low_wide = Cast <to = 11> (low_mixed)
+        high_wide = Cast <to = 11> (high_mixed)
+        shifted_wide = Mul (high_wide, wide_byte)
+        mixed_wide = Add (shifted_wide, low_wide)
+        mixed_floats = Cast <to = 1> (mixed_wide)
+        mean_factor = Div (share_unit, sums)
+        mixed = Mul (mixed_floats, mean_factor)
+        out_part = Transpose <perm = [0, 2, 1, 3]> (mixed)
+    }> (ql, qh, qs)
+    out_shape = Concat <axis = 0> (q_cells, hidden)
+    out = Reshape (out_parts, out_shape)
+    y = Gather (out, q_cell)
 """
     + SYMMETRIC.format(p="a_", x="y")
     + "    attended = Identity (a_quantized)\n    attended_scale = Identity (a_scale)\n}"

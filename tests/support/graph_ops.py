@@ -25,8 +25,10 @@ _OUTPUTS = {
 
 
 @cache
-def _session(name, kinds, attributes, experts, settings, constants, kernels, threads):
+def _session(name, kinds, attributes, experts, settings, constants, kernels, threads, scores_of_part):
     function = next(f for f in (*functions(experts), *int8_functions(experts)) if f.name == name)
+    if scores_of_part is not None:
+        function = _with_constant(function, "scores_of_part", scores_of_part)
     inputs = [helper.make_tensor_value_info(n, k, [None] * d) for n, (k, d) in zip(function.input, kinds, strict=True)]
     outputs = [
         helper.make_tensor_value_info(n, _OUTPUTS.get(n, TensorProto.FLOAT), [None] * 2) for n in function.output
@@ -46,12 +48,23 @@ def _session(name, kinds, attributes, experts, settings, constants, kernels, thr
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run_graph(name, arrays, attributes, settings=(), constants=None, *, kernels=PORTABLE, threads=1):
+def _with_constant(function, name, value):
+    """Return a function whose constant of one integer has another value."""
+    changed = onnx.FunctionProto()
+    changed.CopyFrom(function)
+    (node,) = (node for node in changed.node if list(node.output) == [name])
+    node.attribute[0].ints[:] = [value]
+    return changed
+
+
+def run_graph(
+    name, arrays, attributes, settings=(), constants=None, *, kernels=PORTABLE, threads=1, scores_of_part=None
+):
     """Run an op on arrays in the order of its inputs, in a session with the options of moembed, and return its outputs.
 
     `constants` names the inputs that are initializers. With None, these are the int8 inputs of the functions, which are weights
     as in a bundle (without VNNI, ONNX Runtime widens constants only, and its products of other bytes saturate), and none of the
-    inputs of native kernels.
+    inputs of native kernels. `scores_of_part` replaces the constant of this name in the functions of attention.
     """
     if _TOPK_DIVIDES_BY_ZERO and (name, kernels) == ("Router", PORTABLE) and not arrays[0].size:
         pytest.skip(f"TopK of no rows ends the process in onnxruntime {ort.__version__}")
@@ -64,7 +77,8 @@ def run_graph(name, arrays, attributes, settings=(), constants=None, *, kernels=
     if constants is None:
         constants = [n for n, a in values.items() if a.dtype == np.int8 and kernels == PORTABLE]
     fixed = tuple((n, values[n].tobytes(), values[n].dtype.str, values[n].shape) for n in constants)
-    session = _session(name, kinds, tuple(attributes.items()), experts, tuple(settings), fixed, kernels, threads)
+    given = tuple(attributes.items()), experts, tuple(settings), fixed, kernels, threads, scores_of_part
+    session = _session(name, kinds, *given)
     return session.run(None, {i.name: values[i.name] for i in session.get_inputs()})
 
 
