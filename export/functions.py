@@ -79,8 +79,9 @@ PLACES = """
     grid_shape = Concat <axis = 0> (batch, columns, heads, head_dim)
 """
 
-# Queries are divided into parts of the same height, so that scores of a long text never are in memory all at once. The results of
-# a query depend on itself and on all keys, not on the part that it is in: `{least}` sees to that.
+# Queries are computed in `parts` of `height` rows, one after the other, so that the scores of a long text are never in memory all
+# at once: about `scores_of_part` are, of all texts and heads, or those of `{least}` rows if these are more. A height is a
+# multiple of 16. The results of a query depend on it and on all keys, and not on its part.
 #
 # `q_cell` [T]: the place of each token in `q_shape` [parts,batch,height,heads,head_dim]; `q_places` [parts*batch*height]: the
 # token of each of these places, as `places` for keys.
@@ -144,9 +145,9 @@ ATTENTION = (
     k_columns = Transpose <perm = [0, 2, 3, 1]> (k_grid)
     v = Transpose <perm = [0, 2, 1, 3]> (v_grid)
 """
-    # Fewer rows than columns, and the threads of a product would divide its columns, and with them the order of its sums.
-    + "    least = Add (head_dim, head_dim)\n"
-    + PARTS.format(least="least")
+    # Of a product with fewer rows than columns, the threads would divide the columns, which can change the order of sums.
+    + "    twice = Add (head_dim, head_dim)\n"
+    + PARTS.format(least="twice")
     + """
     q_chosen = Gather (q_rows, q_places)
     q_grid = Reshape (q_chosen, q_shape)

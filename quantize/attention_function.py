@@ -15,14 +15,13 @@ _HEAD = """
     {p}rounded = Round ({p}unrounded)
 """
 
-# {x}, not negative -> its {p}low and {p}high byte
+# {x}, not negative -> its {p}low and {p}high byte; a cast to fewer bits keeps the lowest ones
 _BYTES = """
     {p}word = Cast <to = 6> ({x})
-    {p}high_word = Div ({p}word, byte)
-    {p}whole = Mul ({p}high_word, byte)
-    {p}low_word = Sub ({p}word, {p}whole)
-    {p}high = Cast <to = 2> ({p}high_word)
-    {p}low = Cast <to = 2> ({p}low_word)
+    {p}low = Cast <to = 2> ({p}word)
+    {p}quotient = Mul ({x}, part_of_byte)
+    {p}whole = Floor ({p}quotient)
+    {p}high = Cast <to = 2> ({p}whole)
 """
 
 # {x} [T,heads,any] -> {y} [batch,heads,columns,any], or with the last two axes exchanged
@@ -60,6 +59,7 @@ INT8_ATTENTION = (
     axis3 = Constant <value_ints = [3]> ()
     least = Constant <value_float = 1.17549435e-38> ()
     byte = Constant <value = int32 {256}> ()
+    part_of_byte = Constant <value_float = 0.00390625> ()
     q_offset = Constant <value_float = 32768.0> ()
     offset = Constant <value_float = 128.0> ()
     by_head = Concat <axis = 0> (count, heads, head_dim)
@@ -73,16 +73,14 @@ INT8_ATTENTION = (
     + _HEAD.format(p="q_", x="q_heads", range="32767.0")
     + _HEAD.format(p="k_", x="k_heads", range="127.0")
     + _HEAD.format(p="v_", x="v_heads", range="127.0")
-    + "    q_shifted = Add (q_rounded, q_offset)\n"
-    + _BYTES.format(p="q_", x="q_shifted")
     + """
+    q_shifted = Add (q_rounded, q_offset)
     k_shifted = Add (k_rounded, offset)
     v_shifted = Add (v_rounded, offset)
     k_integers = Cast <to = 2> (k_shifted)
     v_integers = Cast <to = 2> (v_shifted)
 """
-    + _QUERIES.format(x="q_low", y="ql", shape="q_shape")
-    + _QUERIES.format(x="q_high", y="qh", shape="q_shape")
+    + _QUERIES.format(x="q_shifted", y="q16", shape="q_shape")
     + _QUERIES.format(x="q_scale", y="qs", shape="q_scale_shape")
     + _GRID.format(x="k_integers", y="k", shape="grid_shape", perm="3, 1")
     + _GRID.format(x="k_scale", y="ks", shape="scale_shape", perm="3, 1")
@@ -103,9 +101,12 @@ INT8_ATTENTION = (
     vs_weight = Mul (vs_part, share_range)
     share_unit = Div (vs_most, share_range)
     wide_byte = Constant <value = double {256.0}> ()
-    out_parts = Scan <num_scan_inputs = 3, body = part_of_queries (ql_part, qh_part, qs_part) => (out_part) {
-        low_sums = MatMulInteger (ql_part, k, zero8, zero_point8)
-        high_sums = MatMulInteger (qh_part, k, zero_point8, zero_point8)
+    out_parts = Scan <num_scan_inputs = 2, body = part_of_queries (q16_part, qs_part) => (out_part) {
+"""
+    + _BYTES.format(p="q_", x="q16_part")
+    + """
+        low_sums = MatMulInteger (q_low, k, zero8, zero_point8)
+        high_sums = MatMulInteger (q_high, k, zero_point8, zero_point8)
         high_shifted = Mul (high_sums, byte)
         score_sums = Add (high_shifted, low_sums)
         score_floats = Cast <to = 1> (score_sums)
@@ -133,7 +134,7 @@ INT8_ATTENTION = (
         mean_factor = Div (share_unit, sums)
         mixed = Mul (mixed_floats, mean_factor)
         out_part = Transpose <perm = [0, 2, 1, 3]> (mixed)
-    }> (ql, qh, qs)
+    }> (q16, qs)
     out_shape = Concat <axis = 0> (q_cells, hidden)
     out = Reshape (out_parts, out_shape)
     y = Gather (out, q_cell)
