@@ -19,7 +19,7 @@ import onnx
 from moembed.bundle import certificate, int8, manifest
 from moembed.export import functions as float_functions
 from moembed.export import vocabulary
-from moembed.quantize import attention_function, layout
+from moembed.quantize import attention_function, gated_functions, layout
 from moembed.quantize import functions as int8_functions
 
 PAGE = Path(__file__).parents[1] / "docs" / "bundle-format.md"
@@ -65,7 +65,7 @@ def page() -> str:
         section("Operators of fp32 bundles", float_functions, level=3),
         operators([float_functions], float_functions.functions(_EXPERTS)),
         section("Further operators of INT8 bundles", int8_functions, level=3),
-        operators([int8_functions, attention_function], int8_functions.int8_functions(_EXPERTS)),
+        operators([int8_functions, gated_functions, attention_function], int8_functions.int8_functions(_EXPERTS)),
         section("Layout of quantized weights", layout),
     ]
     return "\n".join(part.rstrip() + "\n" for part in parts)

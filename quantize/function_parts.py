@@ -45,6 +45,27 @@ POSITIVE = """
     {p}zero_point = ConstantOfShape <value = uint8[1] {{32}}> ({p}count)
 """
 
+# y [T,hidden], smooth [hidden] -> y * smooth quantized: {p}quantized, {p}scale
+SMOOTHED = (
+    "    smoothed = Mul (y, smooth)\n"
+    + SYMMETRIC.format(p="x_", x="smoothed")
+    + "    {p}quantized = Identity (x_quantized)\n    {p}scale = Identity (x_scale)\n"
+)
+
+# x and residual [T,hidden], gamma, beta and smooth [hidden] -> y [T,hidden], and y * smooth quantized for the product that reads
+# it: {p}quantized, {p}scale
+NORM = (
+    """
+    sum = Add (x, residual)
+    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gamma, beta)
+"""
+    + SMOOTHED
+)
+
+# The inputs and outputs of an operator that ends with AddNormQuantize, whose x is its result.
+NORM_INPUTS, NORM_OUTPUTS = "residual, gamma, beta, smooth", "y, y_quantized, y_scale"
+NORM_END = NORM.replace("{p}", "y_") + "}"
+
 # Shape [K,N] of a packed weight [N/16,K/4,16,4]; it is constant, so it is computed once, when the session is created.
 SHAPE = """
     {p}blocks = Shape <start = 0, end = 1> ({w})

@@ -4,10 +4,13 @@ Activations are quantized per token row, where they are computed. The quantized 
 and integer sums do not depend on the order of summation, so the result is batch-invariant. Quantized activations are
 unsigned bytes with a fixed zero point, the operand that CPUs multiply with signed weights:
 
-* after a norm, attention or a gated product, symmetric around 128: `scale = max|x| / 127`;
+* after a norm or attention, symmetric around 128: `scale = max|x| / 127`;
 * after GELU, rounded to a float16 times 2^8, around 32: erf GELU never falls below -0.17, so
   `scale = max(max x / 223, 0.17 / 32)` clips nothing there and resolves the positive side almost twice as finely. Values are
-  capped at the largest of these, 16,769,024.
+  capped at the largest of these, 16,769,024;
+* a gated product within a feed-forward network, rounded and capped like that on both sides, symmetric around 128:
+  `scale = max(max|x| / 127, 2^-16)`, which is the distance of the smallest of these values. A gated product by itself is not
+  rounded, and has the scale of a norm.
 
 A kernel multiplies by the reciprocal of a scale where `QuantizeLinear` divides, and its GELU is a polynomial: a value between two
 integers may become either. The kernels agree with each other to the bit.
@@ -34,14 +37,20 @@ from moembed.quantize.attention_function import INT8_ATTENTION
 from moembed.quantize.function_parts import (
     CONSTANTS,
     HALVES,
+    NORM,
+    NORM_END,
+    NORM_INPUTS,
+    NORM_OUTPUTS,
     POSITIVE,
     PRODUCT,
     SCALED,
     SHAPE,
+    SMOOTHED,
     SYMMETRIC,
     UNIT,
     linear,
 )
+from moembed.quantize.gated_functions import GATED_FEED_FORWARDS, GATED_PRODUCTS
 
 # x [T,K] -> quantized [T,K] uint8, scale [T,1]
 _QUANTIZE = (
@@ -49,46 +58,6 @@ _QUANTIZE = (
     + CONSTANTS
     + SYMMETRIC.format(p="x_", x="x")
     + ("    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}")
-)
-
-# gate and up [T,K] -> quantized [T,K] uint8, scale [T,1] of the product gelu(gate) * up or silu(gate) * up
-GATES = {
-    "GeluMulQuantize": """
-    active = Gelu (gate)
-""",
-    "SiluMulQuantize": """
-    share = Sigmoid (gate)
-    active = Mul (gate, share)
-""",
-}
-
-
-def _gated(name: str) -> str:
-    return (
-        f"{name} (gate, up) => (quantized, scale)\n{{"
-        + CONSTANTS
-        + GATES[name]
-        + "    product = Mul (active, up)\n"
-        + SYMMETRIC.format(p="x_", x="product")
-        + "    quantized = Identity (x_quantized)\n    scale = Identity (x_scale)\n}"
-    )
-
-
-# y [T,hidden], smooth [hidden] -> y * smooth quantized: {p}quantized, {p}scale
-_SMOOTHED = (
-    "    smoothed = Mul (y, smooth)\n"
-    + SYMMETRIC.format(p="x_", x="smoothed")
-    + "    {p}quantized = Identity (x_quantized)\n    {p}scale = Identity (x_scale)\n"
-)
-
-# x and residual [T,hidden], gamma, beta and smooth [hidden] -> y [T,hidden], and y * smooth quantized for the product that reads
-# it: {p}quantized, {p}scale
-_NORM = (
-    """
-    sum = Add (x, residual)
-    y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (sum, gamma, beta)
-"""
-    + _SMOOTHED
 )
 
 _WORDS8 = """
@@ -137,7 +106,7 @@ def _embedding(name: str, words: str) -> str:
     typed = Add (words, type)
     y = LayerNormalization <axis = -1, epsilon: float = @epsilon> (typed, gamma, beta)
 """
-        + _SMOOTHED.replace("{p}", "")
+        + SMOOTHED.replace("{p}", "")
         + "}"
     )
 
@@ -160,13 +129,9 @@ AddNorm <epsilon> (x, residual, gamma, beta) => (y)
 _ADD_NORM_QUANTIZE = (
     "AddNormQuantize <epsilon> (x, residual, gamma, beta, smooth) => (y, quantized, scale)\n{"
     + CONSTANTS
-    + _NORM.replace("{p}", "")
+    + NORM.replace("{p}", "")
     + "}"
 )
-
-# The inputs and outputs of an operator that ends with AddNormQuantize, whose x is its result.
-_NORM_INPUTS, _NORM_OUTPUTS = "residual, gamma, beta, smooth", "y, y_quantized, y_scale"
-_NORM_END = _NORM.replace("{p}", "y_") + "}"
 
 # quantized [T,K] with zero point `zero_point`, scale [T,1], weight packed, weight_scale [N], bias [N] -> y [T,N]
 _LINEAR = (
@@ -182,12 +147,12 @@ _LINEAR = (
 
 # The same with zero point 128, then AddNormQuantize
 _LINEAR_NORM = (
-    f"Int8LinearNorm <epsilon> (quantized, scale, weight, weight_scale, bias, {_NORM_INPUTS}) => ({_NORM_OUTPUTS})\n{{"
+    f"Int8LinearNorm <epsilon> (quantized, scale, weight, weight_scale, bias, {NORM_INPUTS}) => ({NORM_OUTPUTS})\n{{"
     + CONSTANTS
     + "    zero_point8 = Constant <value = uint8 {128}> ()\n"
     + linear(quantized="quantized", scale="scale")
     + "    x = Add (raw, bias)\n"
-    + _NORM_END
+    + NORM_END
 )
 
 # raw [T,N], {bias} [N] -> {quantized} [T,N] around 32, h_scale [T,1]: the quantized GELU of their sum
@@ -248,10 +213,10 @@ _FEED_FORWARD = f"Int8FeedForward ({_FEED_FORWARD_INPUTS}) => (y)\n{{{_FEED_FORW
 
 # The same, then AddNormQuantize
 _FEED_FORWARD_NORM = (
-    f"Int8FeedForwardNorm <epsilon> ({_FEED_FORWARD_INPUTS}, {_NORM_INPUTS}) => ({_NORM_OUTPUTS})\n{{"
+    f"Int8FeedForwardNorm <epsilon> ({_FEED_FORWARD_INPUTS}, {NORM_INPUTS}) => ({NORM_OUTPUTS})\n{{"
     + _FEED_FORWARD_BODY
     + "    x = Add (down, b2)\n"
-    + _NORM_END
+    + NORM_END
 )
 
 # Steps that all experts share are done once for all: the time of a short text is that of the number of operators.
@@ -302,7 +267,7 @@ def _experts(num_experts: int, *, norm: bool) -> str:
     )
     name, further, results = "Int8Experts", "", "y"
     if norm:
-        name, further, results = "Int8ExpertsNorm <epsilon>", f"{_NORM_INPUTS}, ", _NORM_OUTPUTS
+        name, further, results = "Int8ExpertsNorm <epsilon>", f"{NORM_INPUTS}, ", NORM_OUTPUTS
     parts = [
         f"{name} (quantized, scale, weights, expert_indices, bias, w1_scale, w2_scale, {further}{w1}, {w2})"
         f" => ({results})\n{{",
@@ -331,7 +296,7 @@ def _experts(num_experts: int, *, norm: bool) -> str:
         }
         parts += [_DOWN.format(i=i), SCALED.format(**down, weight_scale=f"down{i}_w2_scale")]
     scaled = ", ".join(f"down{i}_scaled" for i in range(num_experts))
-    parts += [_OUT.format(scaled=scaled), MIXED.format(y="x" if norm else "y"), _NORM_END if norm else "}"]
+    parts += [_OUT.format(scaled=scaled), MIXED.format(y="x" if norm else "y"), NORM_END if norm else "}"]
     return "".join(parts)
 
 
@@ -340,7 +305,7 @@ def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
     """Return the functions of an INT8 model with `num_experts` experts per MoE layer, beside Router, Attention and Pool."""
     fixed = (
         _QUANTIZE,
-        *(_gated(name) for name in GATES),
+        *GATED_PRODUCTS,
         *_EMBEDDINGS,
         _ADD_NORM,
         _ADD_NORM_QUANTIZE,
@@ -349,6 +314,7 @@ def int8_functions(num_experts: int) -> tuple[onnx.FunctionProto, ...]:
         _LINEAR_GELU,
         _FEED_FORWARD,
         _FEED_FORWARD_NORM,
+        *GATED_FEED_FORWARDS,
         INT8_ATTENTION,
         *(_experts(num_experts, norm=norm) for norm in (False, True)),
     )

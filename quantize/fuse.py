@@ -10,7 +10,15 @@ from moembed.export.graph import drop_unused, substitute
 from moembed.quantize.function_parts import GELU_ZERO_POINT, SYMMETRIC_ZERO_POINT
 
 # Operators that have a variant with a norm, and the number of their inputs before those of the norm.
-_WITH_NORM = {"Int8Linear": 5, "Int8FeedForward": 8, "Int8Experts": 7}
+_WITH_NORM = {
+    "Int8Linear": 5,
+    "Int8FeedForward": 8,
+    "Int8GeluMulFeedForward": 11,
+    "Int8SiluMulFeedForward": 11,
+    "Int8Experts": 7,
+}
+# Quantized gated products -> the feed-forward networks that they are part of.
+_GATED = {"GeluMulQuantize": "Int8GeluMulFeedForward", "SiluMulQuantize": "Int8SiluMulFeedForward"}
 
 
 def finish(model: ir.Model, functions: Iterable[onnx.FunctionProto], *, integer_attention: bool) -> None:
@@ -34,15 +42,19 @@ def finish(model: ir.Model, functions: Iterable[onnx.FunctionProto], *, integer_
 def fuse(model: ir.Model, *, integer_attention: bool) -> None:
     """Fuse the nodes of a quantized model in place.
 
-    `Int8LinearGelu` and the `Int8Linear` that reads it become `Int8FeedForward`. With `integer_attention`, `Int8Linear`,
-    `Attention` and `Quantize` become `Int8Attention`. Then `AddNormQuantize` joins the `Int8Linear`, `Int8FeedForward` or
-    `Int8Experts` whose result it adds: `Int8LinearNorm` and so on. Nodes whose values something else reads too stay as they are.
+    `Int8LinearGelu` and the `Int8Linear` that reads it become `Int8FeedForward`. So do `GeluMulQuantize` or `SiluMulQuantize`
+    (`Int8GeluMulFeedForward`, `Int8SiluMulFeedForward`), with the two `Int8Linear` of the same rows before them. With
+    `integer_attention`, `Int8Linear`, `Attention` and `Quantize` become `Int8Attention`. Then `AddNormQuantize` joins the
+    `Int8Linear`, feed-forward network or `Int8Experts` whose result it adds: `Int8LinearNorm` and so on. Nodes whose values
+    something else reads too stay as they are.
     """
     for node in list(model.graph):
         if node.domain != DOMAIN:
             continue
         if node.op_type == "Int8LinearGelu":
             _feed_forward(model, node)
+        elif node.op_type in _GATED:
+            _gated_feed_forward(model, node)
         elif node.op_type == "Attention" and integer_attention:
             _attention(model, node)
     for node in list(model.graph):
@@ -55,6 +67,22 @@ def _feed_forward(model: ir.Model, up: ir.Node) -> None:
     if down is None or down.op_type != "Int8Linear" or _zero_point(down) != GELU_ZERO_POINT:
         return
     _replace(model, [up, down], "Int8FeedForward", [*up.inputs, *down.inputs[2:]], {})
+
+
+def _gated_feed_forward(model: ir.Model, product: ir.Node) -> None:
+    gate, up = (value.producer() if value is not None else None for value in product.inputs)
+    down = _only_reader(product)
+    if gate is None or up is None or down is None or gate is up:
+        return
+    for linear in (gate, up, down):
+        if linear.op_type != "Int8Linear" or _zero_point(linear) != SYMMETRIC_ZERO_POINT:
+            return
+    if _only_reader(gate) is not product or _only_reader(up) is not product:
+        return
+    if list(gate.inputs[:2]) != list(up.inputs[:2]) or list(down.inputs[:2]) != list(product.outputs):
+        return
+    inputs = [*up.inputs, *gate.inputs[2:], *down.inputs[2:]]
+    _replace(model, [gate, up, product, down], _GATED[product.op_type], inputs, {})
 
 
 def _attention(model: ir.Model, attention: ir.Node) -> None:

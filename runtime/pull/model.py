@@ -18,7 +18,7 @@ from moembed.store.kept import candidates, indexed_revision, model_folder, parts
 
 DEFAULT_RECIPE = "int8"
 # To be increased when the same checkpoint and recipe give another bundle; tests/runtime/pull/test_version.py notices that.
-_CONVERSION = 3
+_CONVERSION = 4
 _VERSION_DIGITS = 8
 _FOLDER_FILES = (
     "config.json",

@@ -28,7 +28,8 @@ from moembed.inference.session import import_onnxruntime, session_options
 
 CALLS = 8
 _FEW = 0.005  # of all time: rarer kinds are one line
-_PRODUCTS = ("Int8Linear", "Int8LinearGelu", "Int8FeedForward", "Int8Experts", "Int8Attention")
+_GATED = ("Int8GeluMulFeedForward", "Int8SiluMulFeedForward")
+_PRODUCTS = ("Int8Linear", "Int8LinearGelu", "Int8FeedForward", *_GATED, "Int8Experts", "Int8Attention")
 Event = dict[str, Any]
 
 
@@ -72,6 +73,9 @@ def work_of(event: Event) -> dict[str, float]:
             done["int8"] = 2 * inputs[0][0] * done["bytes"]
         case "Int8FeedForward":
             done["bytes"] = float(np.prod(inputs[2]) + np.prod(inputs[5]))
+            done["int8"] = 2 * inputs[0][0] * done["bytes"]
+        case "Int8GeluMulFeedForward" | "Int8SiluMulFeedForward":
+            done["bytes"] = float(sum(np.prod(inputs[index]) for index in (2, 5, 8)))
             done["int8"] = 2 * inputs[0][0] * done["bytes"]
         case "Int8Experts":
             (tokens, _), top_k = inputs[0], inputs[2][1]

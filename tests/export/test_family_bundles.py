@@ -30,7 +30,7 @@ from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, MUTATIO
 
 GRAPH = ("onnx/model_int8.onnx", "onnx/model_int8.onnx_data")
 # The length that the network is traced with is 7, and its limit is 32.
-GATED = {**dict.fromkeys(GTE, "GeluMulQuantize"), **dict.fromkeys(NOMIC, "SiluMulQuantize")}
+GATED = {**dict.fromkeys(GTE, "Int8GeluMulFeedForward"), **dict.fromkeys(NOMIC, "Int8SiluMulFeedForward")}
 LENGTHS = (2, 3, 6, 7, 8, 16, 31, 32)
 # Each network with its own pooling, and one with the other.
 OWN = {name: POOLINGS[network["pooling"]] for name, network in NETWORKS.items()}
@@ -94,12 +94,8 @@ def test_the_operators_are_those_of_a_dense_network(case, fp32, quantized):
     pool = {"Pool": 1} if CASES[case][1] is Pooling.MEAN else {}
     assert ops(fp32) == {"Attention": layers} | pool
     expected = {"Int8Embedding": 1, "Int8Attention": layers, "AddNorm": 1, **pool}
-    if (
-        gate := GATED.get(CASES[case][0])
-    ) is not None:  # two products, then the gated one, which has a row's scale of its own
-        expected |= {"Int8Linear": 2 * layers + 1, gate: layers, "Int8LinearNorm": 2 * layers - 1}
-    else:
-        expected |= {"Int8LinearNorm": layers, "Int8FeedForwardNorm": layers - 1, "Int8FeedForward": 1}
+    network = GATED.get(CASES[case][0], "Int8FeedForward")
+    expected |= {"Int8LinearNorm": layers, f"{network}Norm": layers - 1, network: 1}
     assert ops(quantized) == expected
 
 

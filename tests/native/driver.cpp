@@ -110,6 +110,11 @@ Outputs rows(const Kernels& k, uint64_t seed) {
     halves(t,
            [&](size_t a, size_t b) { k.quantize_gelu(active.data, inner, a, b, quantized_active.data, scale.data); });
     out.add(quantized_active), out.add(scale);
+    if (t) active.data[0] = -3e38f;
+    halves(t, [&](size_t a, size_t b) {
+        k.quantize_product(active.data, inner, a, b, quantized_active.data, scale.data);
+    });
+    out.add(quantized_active), out.add(scale);
     Norm norm;
     norm.width = width;
     norm.epsilon = 1e-5f;
@@ -259,6 +264,58 @@ Outputs feed_forwards(const Kernels& k, uint64_t seed) {
     return out;
 }
 
+Outputs gated_feed_forwards(const Kernels& k, uint64_t seed) {
+    Random r{seed};
+    Outputs out;
+    const size_t t = rows_of_product(r), hidden = 16 * (1 + r.below(9)), inner = 16 * (1 + r.below(13));
+    Exact<uint8_t> quantized(t * hidden);
+    Exact<int8_t> up_weight(inner * hidden), gate_weight(inner * hidden), down_weight(inner * hidden);
+    Exact<float> scale(t), up_scale(inner), gate_scale(inner), down_scale(hidden), up_bias(inner), gate_bias(inner);
+    Exact<float> down_bias(hidden), active(t * inner), y(t * hidden);
+    quantized.randomized(r), up_weight.randomized(r), gate_weight.randomized(r), down_weight.randomized(r);
+    scale.randomized(r, 0.01f), up_scale.randomized(r, r.below(4) ? 0.01f : 1e4f), gate_scale.randomized(r, 0.01f);
+    down_scale.randomized(r), up_bias.randomized(r), gate_bias.randomized(r), down_bias.randomized(r);
+    const auto source = shuffled(r, t), target = shuffled(r, t);
+    for (int way = 0; way < 4; ++way) {
+        GatedProduct a;
+        a.activation = way & 1 ? Activation::Silu : Activation::Gelu;
+        const bool listed = way >= 2;
+        a.up.quantized = quantized.data;
+        a.up.scale = scale.data;
+        a.up.source = listed ? source.data() : nullptr;
+        a.up.rows = a.gate.rows = static_cast<int>(t);
+        a.up.depth = a.gate.depth = hidden / 4;
+        a.up.zero_point = a.gate.zero_point = kSymmetricZeroPoint;
+        a.up.weight = up_weight.data, a.gate.weight = gate_weight.data;
+        a.up.weight_scale = up_scale.data, a.gate.weight_scale = gate_scale.data;
+        a.up.bias = listed ? nullptr : up_bias.data;
+        a.gate.bias = gate_bias.data;
+        a.up.out = active.data;
+        a.up.target = listed ? target.data() : nullptr;
+        a.up.out_stride = inner;
+        halves(inner / 16, [&](size_t first, size_t last) {
+            if (first == last) return;
+            Lines scratch(k.product_scratch(a.up));
+            k.gated_product(a, first, last, scratch.data);
+        });
+        out.add(active);
+        Product down;
+        down.rows = static_cast<int>(t);
+        down.depth = inner / 4;
+        down.zero_point = kSymmetricZeroPoint;
+        down.weight = down_weight.data;
+        down.weight_scale = down_scale.data;
+        down.bias = listed ? nullptr : down_bias.data;
+        down.out = y.data;
+        down.target = listed ? target.data() : nullptr;
+        down.out_stride = hidden;
+        Lines scratch(k.feed_forward_scratch(a.up, down));
+        k.gated_feed_forward(a, down, scratch.data);
+        out.add(y);
+    }
+    return out;
+}
+
 Outputs attentions(const Kernels& k, uint64_t seed) {
     Random r{seed};
     Outputs out;
@@ -338,7 +395,8 @@ int main(int count, char** arguments) {
         if (c->support.usable) std::printf(" %s", c->kernels->name);
     }
     std::printf("\n");
-    Outputs (*const all[])(const Kernels&, uint64_t) = {rows, products, feed_forwards, attentions, int8_attentions};
+    Outputs (*const all[])(const Kernels&, uint64_t) = {rows,       products,       feed_forwards, gated_feed_forwards,
+                                                        attentions, int8_attentions};
     for (uint64_t i = 0; i < shapes; ++i) {
         for (auto* f : all) {
             const auto expected = f(*plain, seed + i);

@@ -147,6 +147,44 @@ std::string feed_forward(const Kernels& k, size_t rows, size_t hidden, size_t in
     return y.bytes();
 }
 
+std::string gated_feed_forward(const Kernels& k, size_t rows, size_t hidden, size_t inner, Activation activation) {
+    Guarded<uint8_t> quantized(rows * hidden);
+    Guarded<int8_t> up_weight(inner * hidden), gate_weight(inner * hidden), down_weight(inner * hidden);
+    Guarded<float> scale(rows), up_scale(inner), gate_scale(inner), down_scale(hidden), up_bias(inner),
+        gate_bias(inner), down_bias(hidden), active(rows * inner), y(rows * hidden);
+    quantized.fill(1), up_weight.fill(2), gate_weight.fill(3), down_weight.fill(4), scale.fill(5, 0.01f);
+    up_scale.fill(6, 0.01f), gate_scale.fill(7, 0.01f), down_scale.fill(8), up_bias.fill(9), gate_bias.fill(10);
+    down_bias.fill(11);
+    GatedProduct a;
+    a.activation = activation;
+    a.up.quantized = quantized.data;
+    a.up.scale = scale.data;
+    a.up.rows = a.gate.rows = static_cast<int>(rows);
+    a.up.depth = a.gate.depth = hidden / 4;
+    a.up.zero_point = a.gate.zero_point = kSymmetricZeroPoint;
+    a.up.weight = up_weight.data, a.gate.weight = gate_weight.data;
+    a.up.weight_scale = up_scale.data, a.gate.weight_scale = gate_scale.data;
+    a.up.bias = up_bias.data, a.gate.bias = gate_bias.data;
+    a.up.out = active.data;
+    a.up.out_stride = inner;
+    Product down;
+    down.rows = static_cast<int>(rows);
+    down.depth = inner / 4;
+    down.zero_point = kSymmetricZeroPoint;
+    down.weight = down_weight.data;
+    down.weight_scale = down_scale.data;
+    down.bias = down_bias.data;
+    down.out = y.data;
+    down.out_stride = hidden;
+    {
+        Scratch scratch(k.product_scratch(a.up), kLine);
+        k.gated_product(a, 0, inner / 16, scratch.data);
+    }
+    Scratch scratch(k.feed_forward_scratch(a.up, down), kLine);
+    k.gated_feed_forward(a, down, scratch.data);
+    return active.bytes() + y.bytes();
+}
+
 std::string int8_attention(const Kernels& k, size_t tokens, size_t dim) {
     const size_t heads = dim % 16 ? 8 : 2;
     HeadProduct<Guarded> x(tokens, 12, 3 * heads * dim);
@@ -193,6 +231,8 @@ std::vector<std::string> results(const Kernels& k, size_t rows) {
     for (const size_t hidden : {16, 48, 128}) {
         for (const size_t inner : {16, 80, 192})
             add("feed_forward", hidden, inner, [&] { return feed_forward(k, rows, hidden, inner); });
+        for (const Activation activation : {Activation::Gelu, Activation::Silu})
+            add("gated_feed_forward", hidden, 80, [&] { return gated_feed_forward(k, rows, hidden, 80, activation); });
     }
     for (const size_t dim : {2, 16, 24, 64})
         add("int8_attention", dim, 2, [&] { return int8_attention(k, rows, dim); });

@@ -133,3 +133,20 @@ def test_all_tokens_to_one_expert(rows, top_k):
                 if got.dtype == np.float32:
                     limit = KERNEL_EXPERT_MAX_ABS * max(1, np.abs(want).max(initial=0))
                     assert np.abs(got - want).max(initial=0) <= limit
+
+
+@needs_native
+@pytest.mark.parametrize("rows", EDGES)
+def test_gated_networks_of_any_number_of_rows(rows):
+    """K20: by parts of the weights and by parts of the rows; and a few rows by themselves."""
+    rng = np.random.default_rng(rows)
+    for op, arrays, attributes in op_inputs.gated_feed_forward(rng, rows):
+        found = [run_graph(op, arrays, attributes, kernels=name, threads=n) for name in NATIVE for n in (1, 2)]
+        assert len({tuple(a.tobytes() for a in outputs) for outputs in found}) == 1
+        for got, want in zip(found[0], run_graph(op, arrays, attributes), strict=True):
+            if got.dtype == np.float32:
+                limit = KERNEL_EXPERT_MAX_ABS * max(1, np.abs(want).max(initial=0))
+                assert np.abs(got - want).max(initial=0) <= limit
+        few = [array[-5:] if index in (0, 1, 11) else array for index, array in enumerate(arrays)]
+        for alone, all_rows in zip(run_graph(op, few, attributes, kernels=NATIVE[0]), found[0], strict=True):
+            assert np.array_equal(alone, all_rows[-5:])

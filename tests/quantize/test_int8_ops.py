@@ -142,6 +142,67 @@ def test_feed_forward(execution, tokens):
         assert np.allclose(y, _product(active, GELU_ZERO_POINT, active_scale, down, down_scale) + b2, atol=0.03)
 
 
+def _silu(x):
+    return x * 0.5 * (1 + np.tanh(x / 2))
+
+
+def _of_both_signs(x):
+    """As `_positive`, on both sides: to the largest float16 times 2^8, in steps of the smallest at least."""
+    x = np.clip(x, np.float32(-65504 * 256), np.float32(65504 * 256))
+    half = (x / np.float32(256)).astype(np.float16).astype(np.float32) * np.float32(256)
+    scale = np.maximum(np.abs(x).max(axis=1, keepdims=True) / np.float32(127), np.float32(2.0**-16))
+    return (np.rint(half / scale) + 128).astype(np.uint8), scale.astype(np.float32)
+
+
+@every_graph
+@pytest.mark.parametrize("tokens", [0, 1, 15, 33, 129])
+@pytest.mark.parametrize(("name", "activation"), [("Gelu", _gelu), ("Silu", _silu)])
+# Products of about one, beyond float16, and so small that their scale is the least.
+@pytest.mark.parametrize("size", [1, 1e5, 0.01])
+def test_gated_feed_forward(execution, name, activation, tokens, size):
+    rng = np.random.default_rng(tokens)
+    hidden, inner = 48, 80
+    x = _normal(rng, tokens, hidden)
+    quantized, scale = _symmetric(x) if tokens else (np.zeros((0, hidden), np.uint8), np.zeros((0, 1), np.float32))
+    layers, arrays = [], []
+    for shape, factor in (((inner, hidden), size), ((inner, hidden), min(size, 300)), ((hidden, inner), 1)):
+        weight, weight_scale = quantize_rows(_normal(rng, *shape) / 7)
+        layers.append((weight, weight_scale * np.float32(factor), _normal(rng, shape[0]) * np.float32(factor)))
+        arrays += [pack(weight), *layers[-1][1:]]
+    (y,) = execution(f"Int8{name}MulFeedForward", [quantized, scale, *arrays], {})
+    assert y.shape == (tokens, hidden)
+    if not tokens:
+        return
+    up, gate = (_product(quantized, 128, scale, *layer[:2]) + layer[2] for layer in layers[:2])
+    product = (activation(gate.astype(np.float64)) * up).astype(np.float32)
+    between, between_scale = _of_both_signs(product)
+    expected = _product(between, 128, between_scale, *layers[2][:2]) + layers[2][2]
+    assert (between_scale == np.float32(2.0**-16)).any() == (size == 0.01)
+    # Values of the inner layer may round to the next integer.
+    assert np.abs(y - expected).max() <= 0.03 * np.abs(product).max()
+
+
+@every_graph
+@pytest.mark.parametrize("name", ["Gelu", "Silu"])
+def test_gated_products_beyond_float16_are_the_largest(execution, name):
+    """K19: with both signs, and beside values that fit."""
+    width = 16
+    rows, one = np.full((3, width), 129, np.uint8), np.ones(width, np.float32)
+    up = np.zeros((width, width), np.int8)
+    up[:, 0] = 1
+    factors = np.full(width, 1e4, np.float32)
+    factors[1], factors[2:] = -1e4, 0.0
+    gate = np.full((width, width), 8, np.int8)
+    eye = [pack(np.eye(width, dtype=np.int8)), one, 0 * one]
+    layers = [pack(up), factors, 0 * one, pack(gate), np.full(width, 100, np.float32), 0 * one]
+    scale = np.array([[1.0], [0.5], [1e-3]], np.float32)
+    (y,) = execution(f"Int8{name}MulFeedForward", [rows, scale, *layers, *eye], {})
+    expected = np.minimum(np.float32(65504 * 256), 1e4 * scale * (12800 * scale))
+    assert np.allclose(y[:, 0], expected[:, 0], rtol=5e-3)
+    assert np.allclose(y[:, 1], -expected[:, 0], rtol=5e-3)
+    assert not y[:, 2:].any()
+
+
 @every_graph
 @pytest.mark.parametrize("choose", ["any", "all on one", "some without tokens"])
 @pytest.mark.parametrize("tokens", [0, 1, 33])

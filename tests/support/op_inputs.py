@@ -70,6 +70,19 @@ def feed_forward(rng, tokens):
     return [("Int8FeedForward", arrays, {}), _followed("Int8FeedForward", arrays, *norm(rng, tokens, hidden))]
 
 
+def gated_feed_forward(rng, tokens):
+    hidden, inner = int(rng.integers(1, 9)) * 16, int(rng.integers(1, 12)) * 16
+    layers = [(inner, hidden), (inner, hidden), (hidden, inner)]
+    arrays = [*_quantized(rng, tokens, hidden)]
+    for shape in layers:
+        weight, scale = quantize_rows(_normal(rng, *shape) / np.float32(np.sqrt(shape[1])))
+        arrays += [pack(weight), scale, _normal(rng, shape[0])]
+    found = []
+    for op in ("Int8GeluMulFeedForward", "Int8SiluMulFeedForward"):
+        found += [(op, arrays, {}), _followed(op, arrays, *norm(rng, tokens, hidden))]
+    return found
+
+
 def experts(rng, tokens, allowed=5, top_k=2):
     hidden, ffn, experts = int(rng.integers(1, 6)) * 16, int(rng.integers(1, 8)) * 16, 5
     expert_indices = np.array([rng.permutation(allowed)[:top_k] for _ in range(tokens)], np.int64).reshape(
@@ -110,6 +123,7 @@ MAKERS = {
     "rows": rows,
     "linear": linear,
     "feed-forward": feed_forward,
+    "gated feed-forward": gated_feed_forward,
     "experts": experts,
     "all on two experts": partial(experts, allowed=2),
     "one expert each": partial(experts, allowed=1, top_k=1),

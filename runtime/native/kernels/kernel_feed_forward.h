@@ -54,42 +54,47 @@ struct ToActive {
     }
 };
 
-inline float* feed_forward(const Product& up, const Product& down, void* scratch) {
-    const FeedForwardLayout at(up, down);
-    auto* memory = static_cast<uint8_t*>(scratch);
-    auto* active = reinterpret_cast<uint16_t*>(memory + at.active);
-    auto* top = reinterpret_cast<float*>(memory + at.top);
-    auto* scale = reinterpret_cast<float*>(memory + at.scale);
-    auto** places = reinterpret_cast<uint8_t**>(memory + at.places);
-    const size_t width = 4 * down.depth, blocks = width / 16, panels = (blocks + kBlocks - 1) / kBlocks;
-    int height;
-    {
-        const Dots dots(up.rows, up.depth);
-        height = dots.height();
-        const size_t area = static_cast<size_t>(height) * kPanel;
-        pack_rows(dots, up, memory + at.rows);
-        std::memset(top, 0, static_cast<size_t>(up.rows) * 16 * sizeof(float));
-        multiply(dots, memory + at.rows, up, 0, blocks, down.weight,
-                 [&](const int32_t* sums, int row, size_t block, int count) {
-                     const size_t place = static_cast<size_t>(row / height) * panels + block / kBlocks;
-                     return ToActive{&up, sums, row, block, count, active + place * area, top};
-                 });
+// The first product of a task: what lies between the products is in the cache, in the scratch memory.
+struct FirstProduct {
+    FeedForwardLayout at;
+    uint8_t* memory;
+    size_t panels;  // of its columns
+    int height = 0;
+
+    FirstProduct(const Product& up, const Product& down, void* scratch)
+        : at(up, down), memory(static_cast<uint8_t*>(scratch)), panels((down.depth / 4 + kBlocks - 1) / kBlocks) {
+        std::memset(top(), 0, static_cast<size_t>(up.rows) * 16 * sizeof(float));
     }
-    const Dots dots(up.rows, down.depth);
-    for (int r = 0; r < up.rows; ++r) {
-        scale[r] = gelu_scale(max_of(load(top + 16 * r)));
-        places[r] = dots.place(r, memory + at.inner);
+    float* top() const { return reinterpret_cast<float*>(memory + at.top); }
+    // The values of a block of rows and a panel.
+    uint16_t* active(int row, size_t panel) const {
+        const auto block = static_cast<size_t>(row / height) * panels + panel;
+        return reinterpret_cast<uint16_t*>(memory + at.active) + block * static_cast<size_t>(height) * kPanel;
     }
-    for (int row = 0; row < up.rows; row += height) {
-        const int rows = up.rows - row < height ? up.rows - row : height;
-        for (size_t panel = 0; panel < panels; ++panel) {
+};
+
+// Quantizes what lies between the products, and multiplies it by `down`.
+template <class After>
+inline float* second_product(const FirstProduct& first, const Product& down) {
+    uint8_t* memory = first.memory;
+    auto* scale = reinterpret_cast<float*>(memory + first.at.scale);
+    auto** places = reinterpret_cast<uint8_t**>(memory + first.at.places);
+    const size_t width = 4 * down.depth;
+    const Dots dots(down.rows, down.depth);
+    for (int r = 0; r < down.rows; ++r) {
+        scale[r] = After::scale_of(max_of(load(first.top() + 16 * r)));
+        places[r] = dots.place(r, memory + first.at.inner);
+    }
+    for (int row = 0; row < down.rows; row += first.height) {
+        const int rows = down.rows - row < first.height ? down.rows - row : first.height;
+        for (size_t panel = 0; panel < first.panels; ++panel) {
             const size_t left = width - panel * kPanel, count = left < kPanel ? left : kPanel;
-            const uint16_t* x = active + (static_cast<size_t>(row / height) * panels + panel) * height * kPanel;
+            const uint16_t* x = first.active(row, panel);
             for (int r = row; r < row + rows; ++r, x += kPanel) {
                 const Lanes inverse = active_inverse(scale[r]);
                 for (size_t i = 0; i < count; i += 16) {
                     uint8_t part[16];
-                    quantize_active(x + i, inverse, part);
+                    quantize_active(x + i, inverse, After::kZeroPoint, part);
                     dots.put(places[r], panel * kPanel + i, part, 16);
                 }
             }
@@ -98,12 +103,27 @@ inline float* feed_forward(const Product& up, const Product& down, void* scratch
     Product second = down;
     second.scale = scale;
     second.source = nullptr;
-    if (!second.out) second.out = reinterpret_cast<float*>(memory + at.active);
-    multiply(dots, memory + at.inner, second, 0, down.depth ? down.out_stride / 16 : 0, nullptr,
+    if (!second.out) second.out = reinterpret_cast<float*>(memory + first.at.active);
+    multiply(dots, memory + first.at.inner, second, 0, down.depth ? down.out_stride / 16 : 0, nullptr,
              [&](const int32_t* sums, int row, size_t block, int count) {
                  return ToFloats<false>{&second, sums, row, block, count};
              });
     return second.out;
+}
+
+inline float* feed_forward(const Product& up, const Product& down, void* scratch) {
+    FirstProduct first(up, down, scratch);
+    {
+        const Dots dots(up.rows, up.depth);
+        first.height = dots.height();
+        uint8_t* packed = first.memory + first.at.rows;
+        pack_rows(dots, up, packed);
+        multiply(dots, packed, up, 0, down.depth / 4, down.weight,
+                 [&](const int32_t* sums, int row, size_t block, int count) {
+                     return ToActive{&up, sums, row, block, count, first.active(row, block / kBlocks), first.top()};
+                 });
+    }
+    return second_product<AfterGelu>(first, down);
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ namespace {
 constexpr float kSymmetricMax = 127.0f;
 constexpr float kSymmetricLeastScale = 1.17549435e-38f;
 constexpr float kGeluMax = 255.0f - kGeluZeroPoint;
-constexpr float kGeluLeastScale = 0.0053125f;  // 0.17 / 32
+constexpr float kGeluLeastScale = 0.0053125f;          // 0.17 / 32
+constexpr float kProductLeastScale = 1.52587891e-05f;  // 2^-16
 
 inline float larger_of(float a, float b) { return a > b ? a : b; }
 
@@ -62,31 +63,55 @@ constexpr float kHalfUnit = 0.00390625f;
 constexpr float kMostActive = 65504.0f / kHalfUnit;
 
 inline Lanes capped(Lanes x) { return smaller(x, fill(kMostActive)); }
+inline Lanes capped_on_both_sides(Lanes x) { return larger(capped(x), fill(-kMostActive)); }
 inline void store_active(uint16_t* p, Lanes x) { store_halves(p, x * fill(kHalfUnit)); }
 
 // Stores sixteen of them as bytes; `inverse` is 1 / scale / kHalfUnit.
-inline void quantize_active(const uint16_t* p, Lanes inverse, uint8_t* quantized) {
-    store_quantized(quantized, load_halves(p), inverse, kGeluZeroPoint, 16);
+inline void quantize_active(const uint16_t* p, Lanes inverse, float zero_point, uint8_t* quantized) {
+    store_quantized(quantized, load_halves(p), inverse, zero_point, 16);
 }
 inline Lanes active_inverse(float scale) { return fill(1.0f / scale / kHalfUnit); }
 
-// The scale of a row of which `top` is the largest value, or 0.
-inline float gelu_scale(float top) { return larger_of(top / kGeluMax, kGeluLeastScale); }
+// How the values after GELU become bytes.
+struct AfterGelu {
+    static constexpr int kZeroPoint = kGeluZeroPoint;
+    static Lanes within(Lanes x) { return capped(x); }
+    static Lanes size(Lanes x) { return x; }  // a row without positive values has the least scale
+    // The scale of a row of which `top` is the largest size, or 0.
+    static float scale_of(float top) { return larger_of(top / kGeluMax, kGeluLeastScale); }
+};
 
-inline void quantize_gelu(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
+// How gated products become bytes.
+struct AfterGate {
+    static constexpr int kZeroPoint = kSymmetricZeroPoint;
+    static Lanes within(Lanes x) { return capped_on_both_sides(x); }
+    static Lanes size(Lanes x) { return absolute(x); }
+    static float scale_of(float top) { return larger_of(top / kSymmetricMax, kProductLeastScale); }
+};
+
+template <class After>
+inline void quantize_after(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
     for (size_t t = first; t < last; ++t) {
         const float* row = x + t * width;
-        // Starting at 0 is right: a maximum below 0 gives the least scale.
         Lanes tops[4] = {};
-        fold(width, tops, [&](Lanes& top, size_t i, size_t n) { top = larger(capped(load(row + i, n)), top); });
-        scale[t] = gelu_scale(max_of(tops));
+        fold(width, tops,
+             [&](Lanes& top, size_t i, size_t n) { top = larger(After::size(After::within(load(row + i, n))), top); });
+        scale[t] = After::scale_of(max_of(tops));
         const Lanes inverse = active_inverse(scale[t]);
         for (size_t i = 0; i < width; i += 16) {  // whole blocks of columns
             uint16_t active[16];
-            store_active(active, capped(load(row + i)));
-            quantize_active(active, inverse, quantized + t * width + i);
+            store_active(active, After::within(load(row + i)));
+            quantize_active(active, inverse, After::kZeroPoint, quantized + t * width + i);
         }
     }
+}
+
+inline void quantize_gelu(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized, float* scale) {
+    quantize_after<AfterGelu>(x, width, first, last, quantized, scale);
+}
+inline void quantize_product(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized,
+                             float* scale) {
+    quantize_after<AfterGate>(x, width, first, last, quantized, scale);
 }
 
 // Quantizes act(gate) * up; `product` has room for a row.

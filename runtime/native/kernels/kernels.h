@@ -3,6 +3,7 @@
 
 #include "kernel_attention.h"
 #include "kernel_feed_forward.h"
+#include "kernel_gated.h"
 #include "kernel_int8_attention.h"
 #include "kernel_product.h"
 #include "kernel_router.h"
@@ -18,12 +19,15 @@ constexpr Kernels table_of(const char* name) noexcept {
     table.quantize_gelu = quantize_gelu;
     table.quantize_gelu_mul = quantize_gelu_mul;
     table.quantize_silu_mul = quantize_silu_mul;
+    table.quantize_product = quantize_product;
     table.embed = embed;
     table.add_norm = add_norm;
     table.product = product;
     table.product_scratch = product_scratch;
+    table.gated_product = gated_product;
     table.feed_forward = feed_forward;
     table.feed_forward_scratch = feed_forward_scratch;
+    table.gated_feed_forward = gated_feed_forward;
     table.task_rows = kTaskRows;
     table.sum_columns = sum_columns;
     table.attention = attention;

@@ -57,6 +57,16 @@ struct Product {
     size_t out_stride = 0;           // floats from row to row
 };
 
+// What a gated product computes of its gate.
+enum class Activation { Gelu, Silu };
+
+// act(gate) * up, of products with the same rows, depth and columns.
+struct GatedProduct {
+    Activation activation = Activation::Gelu;
+    Product up;    // its `quantized`, `scale`, `source`, `out` and `target` are those of both
+    Product gate;  // its weight, with its sums, scales and bias
+};
+
 struct Attention {
     const float* qkv = nullptr;  // [tokens, 3 * heads * dim]
     size_t heads = 0;
@@ -94,17 +104,24 @@ struct Kernels {
                                float* product, uint8_t* quantized, float* scale);
     QuantizeGated* quantize_gelu_mul = nullptr;
     QuantizeGated* quantize_silu_mul = nullptr;
+    // Values between the products of a gated feed-forward network, in whole blocks of sixteen.
+    void (*quantize_product)(const float* x, size_t width, size_t first, size_t last, uint8_t* quantized,
+                             float* scale) = nullptr;
     void (*embed)(const Embedding&, const Norm&, size_t first, size_t last) = nullptr;
     void (*add_norm)(const float* x, const float* residual, const Norm&, size_t first, size_t last) = nullptr;
     // Blocks `first` to `last` of sixteen columns; `out`, `weight_scale` and `bias` begin with column 0.
     void (*product)(const Product&, size_t first, size_t last, void* scratch) = nullptr;
     // Bytes of scratch memory that `product` needs, which begins at a cache line.
     size_t (*product_scratch)(const Product&) = nullptr;
+    // The same of a gated product, whose scratch memory is that of its `up`.
+    void (*gated_product)(const GatedProduct&, size_t first, size_t last, void* scratch) = nullptr;
     // Both products of a feed-forward network: the result of `up`, after GELU, is quantized and multiplied by `down`,
     // whose `quantized`, `scale` and `source`, and the `out` and `target` of `up`, are not used. Without an `out`, the
     // result is in the scratch memory. Returns the result.
     float* (*feed_forward)(const Product& up, const Product& down, void* scratch) = nullptr;
     size_t (*feed_forward_scratch)(const Product& up, const Product& down) = nullptr;
+    // The same with a gated product in the place of `up`; the scratch memory is as large.
+    float* (*gated_feed_forward)(const GatedProduct&, const Product& down, void* scratch) = nullptr;
     // Rows of a task that computes all columns of a product.
     size_t task_rows = 0;
     // Column sums of blocks `first` to `last` of a packed weight; `sums` begins with column 0.

@@ -1,4 +1,4 @@
-// The feed-forward network of a layer without experts.
+// The feed-forward network of a layer without experts, with a gate or without.
 #include <algorithm>
 
 #include "norm.h"
@@ -11,83 +11,169 @@ namespace {
 
 constexpr size_t kRowsOfTask = 256;
 
-struct Operands {
+// A packed weight with its scales and biases: inputs `index` to `index + 2`.
+struct Layer {
+    Packed weight;
+    Tensor<float> scale, bias;
+
+    Layer(Call& call, size_t index, const char* const (&names)[3], int64_t width, int64_t out = kAny)
+        : weight(call, index, names[0], width, out),
+          scale(call.input<float>(index + 1, names[1], {static_cast<int64_t>(weight.columns)})),
+          bias(call.input<float>(index + 2, names[2], scale.shape)) {}
+
+    int64_t columns() const { return scale.shape[0]; }
+    Product product(size_t first, size_t last, int zero_point) const {
+        Product p = weight.product(scale.data, bias.data, first, last);
+        p.zero_point = zero_point;
+        return p;
+    }
+};
+
+// The rows that a network reads.
+struct Rows {
     Tensor<uint8_t> quantized;
     Tensor<float> scale;
-    Packed w1, w2;
-    Tensor<float> w1_scale, b1, w2_scale, b2;
 
-    explicit Operands(Call& call)
+    explicit Rows(Call& call)
         : quantized(call.input<uint8_t>(0, "quantized", {kAny, kAny})),
-          scale(call.input<float>(1, "scale", {quantized.shape[0], 1})),
-          w1(call, 2, "w1", quantized.shape[1]),
-          w2(call, 5, "w2", static_cast<int64_t>(w1.columns)),
-          w1_scale(call.input<float>(3, "w1_scale", {static_cast<int64_t>(w1.columns)})),
-          b1(call.input<float>(4, "b1", w1_scale.shape)),
-          w2_scale(call.input<float>(6, "w2_scale", {static_cast<int64_t>(w2.columns)})),
-          b2(call.input<float>(7, "b2", w2_scale.shape)) {}
+          scale(call.input<float>(1, "scale", {quantized.shape[0], 1})) {}
 
-    size_t rows() const { return quantized[0]; }
-
-    Product up(size_t first, size_t last) const {
-        Product p = w1.product(w1_scale.data, b1.data, first, last);
+    int64_t width() const { return quantized.shape[1]; }
+    Product product(const Layer& layer, size_t first, size_t last) const {
+        Product p = layer.product(first, last, kSymmetricZeroPoint);
         p.quantized = quantized.data + first * quantized[1];
         p.scale = scale.data + first;
-        p.zero_point = kSymmetricZeroPoint;
+        return p;
+    }
+};
+
+Product second_product(const Layer& down, size_t first, size_t last, int zero_point, float* y) {
+    Product p = down.product(first, last, zero_point);
+    p.out = y ? y + first * down.weight.columns : nullptr;
+    return p;
+}
+
+// down(gelu(up(x)))
+struct Plain {
+    static constexpr size_t kInputs = 8;
+    static constexpr int kZeroPoint = kGeluZeroPoint;
+    Rows rows;
+    Layer up, down;
+
+    explicit Plain(Call& call)
+        : rows(call),
+          up(call, 2, {"w1", "w1_scale", "b1"}, rows.width()),
+          down(call, 5, {"w2", "w2_scale", "b2"}, up.columns()) {}
+
+    void require_sums(Call& call) {
+        up.weight.require_sums(call);
+        down.weight.require_sums(call);
+    }
+    Product first(size_t first, size_t last) const {
+        Product p = rows.product(up, first, last);
         p.gelu = true;
         return p;
     }
-    Product down(size_t first, size_t last, float* y) const {
-        Product p = w2.product(w2_scale.data, b2.data, first, last);
-        p.zero_point = kGeluZeroPoint;
-        p.out = y ? y + first * w2.columns : nullptr;
+    // All rows, with tasks for parts of the weights.
+    void activate(Call& call, float* active) const {
+        Product p = first(0, rows.quantized[0]);
+        p.out = active;
+        multiply(call, p, rows.quantized[0], up.weight.blocks());
+    }
+    void quantize(const Kernels& kernels, const float* active, size_t first, size_t last, uint8_t* quantized,
+                  float* scale) const {
+        kernels.quantize_gelu(active, up.weight.columns, first, last, quantized, scale);
+    }
+    float* run(const Kernels& kernels, size_t first_row, size_t last, float* y) const {
+        const Product one = first(first_row, last), two = second_product(down, first_row, last, kZeroPoint, y);
+        return kernels.feed_forward(one, two, Scratch::of_task().get(kernels.feed_forward_scratch(one, two)));
+    }
+};
+
+// down(act(gate(x)) * up(x))
+template <Activation kAct>
+struct Gated {
+    static constexpr size_t kInputs = 11;
+    static constexpr int kZeroPoint = kSymmetricZeroPoint;
+    Rows rows;
+    Layer up, gate, down;
+
+    explicit Gated(Call& call)
+        : rows(call),
+          up(call, 2, {"up", "up_scale", "up_bias"}, rows.width()),
+          gate(call, 5, {"gate", "gate_scale", "gate_bias"}, rows.width(), up.columns()),
+          down(call, 8, {"down", "down_scale", "down_bias"}, up.columns()) {}
+
+    void require_sums(Call& call) {
+        up.weight.require_sums(call);
+        gate.weight.require_sums(call);
+        down.weight.require_sums(call);
+    }
+    GatedProduct first(size_t first, size_t last) const {
+        GatedProduct p;
+        p.activation = kAct;
+        p.up = rows.product(up, first, last);
+        p.gate = rows.product(gate, first, last);
         return p;
+    }
+    void activate(Call& call, float* active) const {
+        divide(call, rows.quantized[0], up.weight.blocks(),
+               [&](size_t row, size_t last_row, size_t block, size_t last_block) {
+                   GatedProduct part = first(row, last_row);
+                   part.up.out = active + row * up.weight.columns;
+                   void* scratch = Scratch::of_task().get(call.kernels.product_scratch(part.up));
+                   call.kernels.gated_product(part, block, last_block, scratch);
+               });
+    }
+    void quantize(const Kernels& kernels, const float* active, size_t first, size_t last, uint8_t* quantized,
+                  float* scale) const {
+        kernels.quantize_product(active, up.weight.columns, first, last, quantized, scale);
+    }
+    float* run(const Kernels& kernels, size_t first_row, size_t last, float* y) const {
+        const GatedProduct one = first(first_row, last);
+        const Product two = second_product(down, first_row, last, kZeroPoint, y);
+        void* scratch = Scratch::of_task().get(kernels.feed_forward_scratch(one.up, two));
+        return kernels.gated_feed_forward(one, two, scratch);
     }
 };
 
 // For few rows: each task multiplies all of them with a part of the weights, so that every weight is read once. Without
 // `y`, the result is in the call's memory, and returned.
-float* by_weights(Call& call, const Operands& x, float* y) {
-    const size_t rows = x.rows(), inner = x.w1.columns;
+template <class Network>
+float* by_weights(Call& call, const Network& x, float* y) {
+    const size_t rows = x.rows.quantized[0], inner = x.up.weight.columns;
     Arrays arrays;
-    const size_t at_y = arrays.add<float>(y ? 0 : rows * x.w2.columns);
+    const size_t at_y = arrays.add<float>(y ? 0 : rows * x.down.weight.columns);
     const size_t at_active = arrays.add<float>(rows * inner), at_quantized = arrays.add<uint8_t>(rows * inner);
     const size_t at_scale = arrays.add<float>(rows);
     arrays.take(Scratch::of_call());
     if (!y) y = arrays.at<float>(at_y);
     auto *active = arrays.at<float>(at_active), *scale = arrays.at<float>(at_scale);
     auto* quantized = arrays.at<uint8_t>(at_quantized);
-    Product up = x.up(0, rows), down = x.down(0, rows, y);
-    up.out = active;
-    multiply(call, up, rows, x.w1.blocks());
-    call.ranges(rows, 4, [&](size_t first, size_t last) {
-        call.kernels.quantize_gelu(active, inner, first, last, quantized, scale);
-    });
+    x.activate(call, active);
+    call.ranges(rows, 4,
+                [&](size_t first, size_t last) { x.quantize(call.kernels, active, first, last, quantized, scale); });
+    Product down = second_product(x.down, 0, rows, Network::kZeroPoint, y);
     down.quantized = quantized;
     down.scale = scale;
-    multiply(call, down, rows, x.w2.blocks());
+    multiply(call, down, rows, x.down.weight.blocks());
     return y;
 }
 
 // For many rows: calls f(result, first, last) for each part, whose result is in `y` or, without it, in the task's memory.
-template <class F>
-void by_rows(Call& call, Operands& x, float* y, F f) {
-    const size_t rows = x.rows();
-    x.w1.require_sums(call);
-    x.w2.require_sums(call);
-    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, rows / call.threads)), [&](size_t first, size_t last) {
-        const Product up = x.up(first, last), down = x.down(first, last, y);
-        void* scratch = Scratch::of_task().get(call.kernels.feed_forward_scratch(up, down));
-        f(call.kernels.feed_forward(up, down, scratch), first, last);
-    });
+template <class Network, class F>
+void by_rows(Call& call, Network& x, float* y, F f) {
+    const size_t rows = x.rows.quantized[0];
+    x.require_sums(call);
+    call.ranges(rows, even_part(rows, std::min(kRowsOfTask, rows / call.threads)),
+                [&](size_t first, size_t last) { f(x.run(call.kernels, first, last, y), first, last); });
 }
 
-}  // namespace
-
-void int8_feed_forward(Call& call) {
-    Operands x(call);
-    const size_t rows = x.rows();
-    auto* y = call.output<float>(0, {rows, x.w2.columns});
+template <class Network>
+void feed_forward(Call& call) {
+    Network x(call);
+    const size_t rows = x.rows.quantized[0];
+    auto* y = call.output<float>(0, {rows, x.down.weight.columns});
     if (!rows) return;
     if (few_rows(call, rows)) {
         by_weights(call, x, y);
@@ -96,10 +182,11 @@ void int8_feed_forward(Call& call) {
     }
 }
 
-void int8_feed_forward_norm(Call& call) {
-    Operands x(call);
-    const size_t rows = x.rows(), columns = x.w2.columns;
-    const FollowingNorm norm(call, 8, rows, columns);
+template <class Network>
+void feed_forward_norm(Call& call) {
+    Network x(call);
+    const size_t rows = x.rows.quantized[0], columns = x.down.weight.columns;
+    const FollowingNorm norm(call, Network::kInputs, rows, columns);
     if (few_rows(call, rows)) {
         const float* y = by_weights(call, x, nullptr);
         call.ranges(rows, 4, [&](size_t first, size_t last) { norm(y + first * columns, first, last); });
@@ -107,5 +194,19 @@ void int8_feed_forward_norm(Call& call) {
         by_rows(call, x, nullptr, norm);
     }
 }
+
+}  // namespace
+
+void int8_feed_forward(Call& call) { feed_forward<Plain>(call); }
+
+void int8_feed_forward_norm(Call& call) { feed_forward_norm<Plain>(call); }
+
+void int8_gelu_mul_feed_forward(Call& call) { feed_forward<Gated<Activation::Gelu>>(call); }
+
+void int8_gelu_mul_feed_forward_norm(Call& call) { feed_forward_norm<Gated<Activation::Gelu>>(call); }
+
+void int8_silu_mul_feed_forward(Call& call) { feed_forward<Gated<Activation::Silu>>(call); }
+
+void int8_silu_mul_feed_forward_norm(Call& call) { feed_forward_norm<Gated<Activation::Silu>>(call); }
 
 }  // namespace moembed::ort

@@ -86,7 +86,9 @@ inline void multiply_part(Call& call, const Product& part, size_t first, size_t 
     call.kernels.product(part, first, last, Scratch::of_task().get(call.kernels.product_scratch(part)));
 }
 
-inline void multiply(Call& call, const Product& whole, size_t rows, size_t blocks) {
+// Calls f(first row, last row, first block, last block) for the tasks of a product.
+template <class F>
+void divide(Call& call, size_t rows, size_t blocks, F f) {
     constexpr size_t kLeastBlocks = 4;
     if (!rows) return;
     // Every task packs its rows: columns are divided only as far as the threads need it.
@@ -95,9 +97,15 @@ inline void multiply(Call& call, const Product& whole, size_t rows, size_t block
     const size_t width = std::max(kLeastBlocks, (blocks + wanted - 1) / wanted), across = (blocks + width - 1) / width;
     call.parallel(down * across, [&](size_t task) {
         const size_t row = task / across * height, block = task % across * width;
-        Product part = row_range(whole, row, row + height < rows ? row + height : rows);
+        f(row, row + height < rows ? row + height : rows, block, block + width < blocks ? block + width : blocks);
+    });
+}
+
+inline void multiply(Call& call, const Product& whole, size_t rows, size_t blocks) {
+    divide(call, rows, blocks, [&](size_t row, size_t last_row, size_t block, size_t last_block) {
+        Product part = row_range(whole, row, last_row);
         part.out += row * whole.out_stride;
-        multiply_part(call, part, block, block + width < blocks ? block + width : blocks);
+        multiply_part(call, part, block, last_block);
     });
 }
 

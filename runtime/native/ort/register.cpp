@@ -22,6 +22,11 @@ const std::vector<Operator>& operators() {
     constexpr auto kInt64 = TensorType::Int64;
     constexpr auto kInt8 = TensorType::Int8;
     constexpr auto kUint8 = TensorType::Uint8;
+    // A packed weight, its scales and its bias, three times after quantized rows and their scales; then those of a norm.
+    const std::vector<TensorType> gated{kUint8, kFloat, kInt8, kFloat, kFloat, kInt8,
+                                        kFloat, kFloat, kInt8, kFloat, kFloat};
+    std::vector<TensorType> gated_norm = gated;
+    gated_norm.insert(gated_norm.end(), 4, kFloat);
     static const auto& all = *new std::vector<Operator>{
         {"Quantize", quantize, {kFloat}, {kUint8, kFloat}},
         {"GeluMulQuantize", gelu_mul_quantize, {kFloat, kFloat}, {kUint8, kFloat}},
@@ -50,6 +55,10 @@ const std::vector<Operator>& operators() {
          int8_feed_forward_norm,
          {kUint8, kFloat, kInt8, kFloat, kFloat, kInt8, kFloat, kFloat, kFloat, kFloat, kFloat, kFloat},
          {kFloat, kUint8, kFloat}},
+        {"Int8GeluMulFeedForward", int8_gelu_mul_feed_forward, gated, {kFloat}},
+        {"Int8GeluMulFeedForwardNorm", int8_gelu_mul_feed_forward_norm, gated_norm, {kFloat, kUint8, kFloat}},
+        {"Int8SiluMulFeedForward", int8_silu_mul_feed_forward, gated, {kFloat}},
+        {"Int8SiluMulFeedForwardNorm", int8_silu_mul_feed_forward_norm, gated_norm, {kFloat, kUint8, kFloat}},
         {"Int8Experts", int8_experts, {kUint8, kFloat, kFloat, kInt64, kFloat, kFloat, kFloat, kInt8}, {kFloat}, true},
         {"Int8ExpertsNorm",
          int8_experts_norm,

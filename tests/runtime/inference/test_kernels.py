@@ -55,7 +55,7 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
                 share = KERNEL_QUANTIZED_APART if exact else KERNEL_GELU_APART
                 assert (apart > 0).sum() <= 1 + share * apart.size
             else:
-                limit = KERNEL_EXPERT_MAX_ABS if op.startswith(("Int8Experts", "Int8FeedForward")) else KERNEL_MAX_ABS
+                limit = KERNEL_EXPERT_MAX_ABS if op.startswith("Int8Experts") or "FeedForward" in op else KERNEL_MAX_ABS
                 assert apart.max(initial=0) <= limit * max(1, np.abs(expected).max(initial=0)), op
 
 
@@ -67,9 +67,12 @@ def test_weights_that_are_constant_give_the_same(tokens):
     for op, arrays, attributes in (
         *op_inputs.linear(rng, tokens),
         *op_inputs.feed_forward(rng, tokens),
+        *op_inputs.gated_feed_forward(rng, tokens),
         *op_inputs.experts(rng, tokens),
     ):
-        if op.startswith("Int8FeedForward"):
+        if "MulFeedForward" in op:
+            names = ["up", "gate", "down"]
+        elif op.startswith("Int8FeedForward"):
             names = ["w1", "w2"]
         else:
             names = ["weight"] if "Linear" in op else [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
@@ -89,6 +92,8 @@ def _malformed():
     (_, linear, zero_point), *_, (_, linear_norm, _) = op_inputs.linear(rng, 5)
     (_, experts, _), (_, experts_norm, epsilon) = op_inputs.experts(rng, 9)
     (_, network, _), (_, network_norm, _) = op_inputs.feed_forward(rng, 9)
+    (_, gated, _), _, _, (_, gated_norm, _) = op_inputs.gated_feed_forward(rng, 9)
+    gelu, silu = "Int8GeluMulFeedForward", "Int8SiluMulFeedForward"
     (_, text, heads), (_, attended, heads8), (_, pool, _) = op_inputs.texts(rng, 9)
     rows = {name: (inputs, attributes) for name, inputs, attributes in reversed(op_inputs.rows(rng, 4))}
     (norm, epsilon), (words, _), (words4, _), (route, top) = (
@@ -136,6 +141,29 @@ def _malformed():
         "matrices that do not follow": ("Int8FeedForward", _changed(network, 5, network[5][:, :-1]), {}, "w2 is"),
         "inner biases too few": ("Int8FeedForward", _changed(network, 4, network[4][:-1]), {}, "b1 is"),
         "outer biases too few": ("Int8FeedForward", _changed(network, 7, network[7][:-1]), {}, "b2 is"),
+        "gated rows too narrow": (gelu, _changed(gated, 0, gated[0][:, :-1]), {}, "quantized has"),
+        "gated scales of other rows": (silu, _changed(gated, 1, gated[1][:-1]), {}, "scale is"),
+        "up of another depth": (gelu, _changed(gated, 2, gated[2][:, :-1]), {}, "up is"),
+        "up biases too few": (silu, _changed(gated, 4, gated[4][:-1]), {}, "up_bias is"),
+        "gate of fewer columns": (silu, _changed(gated, 5, gated[5][:-1]), {}, "gate is"),
+        "gate of another depth": (gelu, _changed(gated, 5, gated[5][:, :-1]), {}, "gate is"),
+        "gate scales too few": (gelu, _changed(gated, 6, gated[6][:-1]), {}, "gate_scale is"),
+        "gate biases too few": (silu, _changed(gated, 7, gated[7][:-1]), {}, "gate_bias is"),
+        "down that does not follow": (gelu, _changed(gated, 8, gated[8][:, :-1]), {}, "down is"),
+        "down scales too few": (silu, _changed(gated, 9, gated[9][:-1]), {}, "down_scale is"),
+        "down biases too few": (gelu, _changed(gated, 10, gated[10][:-1]), {}, "down_bias is"),
+        "residual of a gated network": (
+            f"{silu}Norm",
+            _changed(gated_norm, 11, gated_norm[11][:, :-1]),
+            epsilon,
+            "residual is",
+        ),
+        "smooth of a gated network": (
+            f"{gelu}Norm",
+            _changed(gated_norm, 14, gated_norm[14][:-1]),
+            epsilon,
+            "smooth is",
+        ),
         "beta of another width": (
             "Int8ExpertsNorm",
             _changed(experts_norm, 9, experts_norm[9][:-1]),
