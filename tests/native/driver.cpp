@@ -276,10 +276,9 @@ Outputs gated_feed_forwards(const Kernels& k, uint64_t seed) {
     scale.randomized(r, 0.01f), up_scale.randomized(r, r.below(4) ? 0.01f : 1e4f), gate_scale.randomized(r, 0.01f);
     down_scale.randomized(r), up_bias.randomized(r), gate_bias.randomized(r), down_bias.randomized(r);
     const auto source = shuffled(r, t), target = shuffled(r, t);
-    for (int way = 0; way < 4; ++way) {
+    for (const bool listed : {false, true}) {
         GatedProduct a;
-        a.activation = way & 1 ? Activation::Silu : Activation::Gelu;
-        const bool listed = way >= 2;
+        a.activation = r.below(2) ? Activation::Silu : Activation::Gelu;
         a.up.quantized = quantized.data;
         a.up.scale = scale.data;
         a.up.source = listed ? source.data() : nullptr;
