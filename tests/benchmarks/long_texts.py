@@ -61,6 +61,8 @@ def write_int8(graph: Path, layers: int, tokens: int) -> None:
         folder = Path(name)
         raw = _CONFIG | {"num_hidden_layers": layers, "max_position_embeddings": tokens}
         (folder / "config.json").write_text(json.dumps(raw))
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
         shapes = expected_tensors(read_config(folder))
         tensors = {name: _noise(rng, shape) for name, shape in shapes.items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
