@@ -66,6 +66,7 @@ def manifest_of(checkpoint: Checkpoint, recipe: str, written: Written) -> Manife
         recipe=recipe,
         hidden_size=config.hidden_size,
         max_tokens=spec.max_tokens,
+        limit_source=spec.limit_source,
         dims=spec.dims,
         prompts=spec.prompts,
         prompt_required=spec.prompt_required,

@@ -1,7 +1,7 @@
 """Largest number of tokens of a text: stated in up to three files beside a checkpoint, which may disagree."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moembed.errors import CheckpointError, shown
 from moembed.models.sentence_transformers import read_json
@@ -10,7 +10,14 @@ _LEAST = 3  # two special tokens and one of the text
 _NO_LIMIT = 10**9  # transformers writes 1e30 where a tokenizer has none
 
 
-def token_limit(folder: Path, most: int, known: int | None = None) -> int:
+class Limit(NamedTuple):
+    """Largest number of tokens of a text, special tokens included, and what states it."""
+
+    tokens: int
+    source: str
+
+
+def token_limit(folder: Path, most: int, known: int | None = None) -> Limit:
     """Return the first limit that is stated, at most what the network is right for.
 
     `max_seq_length` in `sentence_bert_config.json` comes first, then `known`, then `model_max_length` in `tokenizer_config.json`.
@@ -33,11 +40,11 @@ def token_limit(folder: Path, most: int, known: int | None = None) -> int:
             "model_max_length in tokenizer_config.json",
             _stated(folder, "tokenizer_config.json", "model_max_length"),
         )
-    if limit is None:
-        return most
+    if limit is None or limit > most:
+        return Limit(most, "the positions of config.json")
     if limit < _LEAST:
         raise CheckpointError(f"{folder}: {name} is {limit}; expected at least {_LEAST}: correct it")
-    return min(limit, most)
+    return Limit(limit, name)
 
 
 def _stated(folder: Path, file: str, field: str) -> int | None:

@@ -25,6 +25,7 @@ class ModelSpec:
     Attributes:
         name: its name.
         max_tokens: largest number of tokens of a text, prompt and special tokens included.
+        limit_source: what states `max_tokens` of a local checkpoint, such as a field of a file.
         dims: widths that its vectors were trained to be cut to (Matryoshka), widest first.
         prompts: prompt name -> text that precedes a text.
         prompt_required: True if vectors without a prompt are wrong.
@@ -41,6 +42,7 @@ class ModelSpec:
     dims: tuple[Positive, ...]
     prompts: dict[str, str]
     prompt_required: bool
+    limit_source: str = "the limit of the known model"
     pooled_layer_norm: bool = False
     repo: str | None = None
     revision: str | None = None
@@ -131,7 +133,8 @@ def spec_of(folder: Path, config: NetworkConfig, config_sha256: str, weights_sha
         )
     return ModelSpec(
         name=known.name if known else folder.resolve().name,
-        max_tokens=limit,
+        max_tokens=limit.tokens,
+        limit_source=limit.source,
         dims=known.dims if known else tuple(dims),
         prompts=prompts,
         pooled_layer_norm=config.pooled_layer_norm,

@@ -10,6 +10,7 @@ A bundle is a folder. Its manifest `moembed.json` is a JSON object with these fi
 | `graph` | string | path of the ONNX file; its external data is in the same folder |
 | `hidden_size` | integer | width of the vectors |
 | `max_tokens` | integer | maximum number of tokens of a text, prompt and special tokens included |
+| `limit_source` | string | what stated that number, such as a field of a checkpoint's file; absent in older bundles |
 | `dims` | list of integers | widths the model was trained for (Matryoshka), widest first |
 | `prompts` | object | prompt name -> text in front |
 | `prompt_required` | boolean | whether the model needs a prompt in front of every text |
@@ -99,6 +100,7 @@ class Manifest:
     int8: Int8 | None = field(default=None, metadata=OPTIONAL)
     pooling: Literal["mean", "cls"] = field(default=MEAN, metadata=OPTIONAL)
     pooled_layer_norm: bool = field(default=False, metadata=OPTIONAL)
+    limit_source: str = field(default="", metadata=OPTIONAL)
     format: int = FORMAT
 
     @property
@@ -115,8 +117,9 @@ class Manifest:
             del raw["int8"]
         if raw["pooling"] == MEAN:
             del raw["pooling"]
-        if not raw["pooled_layer_norm"]:
-            del raw["pooled_layer_norm"]
+        for name in ("pooled_layer_norm", "limit_source"):
+            if not raw[name]:
+                del raw[name]
         return raw
 
     def to_json(self) -> str:

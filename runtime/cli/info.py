@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         "size": f"{bundle.size / 1e6:.1f} MB in {len(manifest.files)} files",
         "vectors": f"{manifest.hidden_size} dimensions; trained for truncation to {', '.join(map(str, manifest.dims))}",
         "int8 scale": _scales(manifest.int8),
-        "limit": f"{manifest.max_tokens} tokens per text, prompt and special tokens included",
+        "limit": f"{manifest.max_tokens} tokens per text, prompt and special tokens included"
+        + (f": {manifest.limit_source}" if manifest.limit_source else ""),
         "network": _network(bundle.folder / "config.json", experts=bool(manifest.routers)),
         "pooling": ("mean of all tokens" if manifest.pooling == MEAN else "state of the first token")
         + (", normalized by a LayerNorm" if manifest.pooled_layer_norm else ""),

@@ -186,5 +186,9 @@ def test_info_of_a_dense_model(case, quantized, capsys):
     assert main(["info", str(quantized.folder)]) == 0
     out = capsys.readouterr().out
     assert "2 layers, 4 attention heads, no experts" in out
+    assert (
+        f"{quantized.manifest.max_tokens} tokens per text, prompt and special tokens included: the positions of config.json"
+        in out
+    )
     assert ("state of the first token" in out) == (CASES[case][1] is Pooling.FIRST)
     assert ("normalized by a LayerNorm" in out) == ("layer_norm" in case)

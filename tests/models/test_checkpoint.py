@@ -152,16 +152,29 @@ def test_malformed_interop_files_are_refused(checkpoint, tmp_path, file, content
         locate(folder)
 
 
+ST, TOKENIZER = "max_seq_length in sentence_bert_config.json", "model_max_length in tokenizer_config.json"
+POSITIONS = "the positions of config.json"
+
+
 @pytest.mark.parametrize(
-    ("stated", "tokenizer", "limit"),
-    [(256, 128, 256), (None, 128, 128), (None, 10**30, 512), (None, 1e30, 512), (4096, None, 512), (None, None, 512)],
+    ("stated", "tokenizer", "limit", "source"),
+    [
+        (256, 128, 256, ST),
+        (512, 128, 512, ST),
+        (None, 128, 128, TOKENIZER),
+        (None, 10**30, 512, POSITIONS),
+        (None, 1e30, 512, POSITIONS),
+        (4096, None, 512, POSITIONS),
+        (None, None, 512, POSITIONS),
+    ],
 )
-def test_the_first_limit_that_is_stated_counts(checkpoint, tmp_path, stated, tokenizer, limit):
+def test_the_first_limit_that_is_stated_counts(checkpoint, tmp_path, stated, tokenizer, limit, source):
     """M15: capped by the positions; transformers writes 1e30 for none."""
     folder = shutil.copytree(checkpoint, tmp_path / "limits")
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": stated}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": tokenizer}))
-    assert locate(folder).spec.max_tokens == limit
+    spec = locate(folder).spec
+    assert (spec.max_tokens, spec.limit_source) == (limit, source)
 
 
 @pytest.mark.parametrize("similarity", ["dot", "dot_score"])
