@@ -11,7 +11,7 @@ reading and writing included: it shows the loss also where other programs distur
 
 Memory: rows that repeat 64 texts, which takes minutes and not hours, since a text that occurs twice in a block is computed once.
 The model is the built-in one, and all rows go the whole way. The many rows are written as `ubinary`, for the room on the disk;
-vectors that are written are not kept. The input is one file, of Parquet with one row group or of JSONL.
+vectors that are written are not kept (Linux). The input is one file, of Parquet with one row group or of JSONL.
 
 Without `--write` tables are printed. With it, they are put into docs/corpora.md.
 """
@@ -42,12 +42,13 @@ IN_MEMORY = "memory"
 FEW, MANY, DISTINCT = 100_000, 10_000_000, 64
 # Measures without the start of the process and the opening of the model, as a long run has them.
 SCRIPT = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 from moembed import Embedder
 from moembed.corpus import Options, Selection, embed_files
 form, precision, source, output, threads = sys.argv[1:]
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # of this process alone: ru_maxrss begins with that of the process that started it
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 model = Embedder.from_pretrained(threads=int(threads) or None)
 model.encode_document(["warm up"])
 opened = peak()
