@@ -1,5 +1,6 @@
 """Shared fixtures: a small random checkpoint, its bundles, and the built-in model, each created once per run."""
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -78,6 +79,22 @@ def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]
         return path
 
     return made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traces(once):
+    """A network is traced once for all processes of a run: that takes seconds, and its configuration decides the graph."""
+    from moembed.export import templates
+
+    trace = templates._traced
+
+    def traced(config):
+        name = hashlib.sha256(f"{type(config).__module__} {config!r}".encode()).hexdigest()
+        return once(f"trace {name[:16]}", lambda path: path.write_bytes(trace(config))).read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(templates, "_traced", traced)
+        yield
 
 
 @pytest.fixture(scope="session")

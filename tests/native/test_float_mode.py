@@ -36,6 +36,8 @@ on_x86 = pytest.mark.skipif(
     reason="changes MXCSR by glibc's fenv_t of x86-64, and needs the native library",
 )
 every_mode = pytest.mark.parametrize("bits", MODES.values(), ids=MODES)
+# Of whole models: the others are tried on every operator.
+some_modes = pytest.mark.parametrize("bits", [MODES["down"], MODES["all"]], ids=["down", "all"])
 
 
 def _mode(bits=None):
@@ -105,13 +107,13 @@ def _assert_mode_is_ignored(bundle, bits):
 
 
 @on_x86
-@every_mode
+@some_modes
 def test_vectors_do_not_depend_on_the_thread(model, bits):
     _assert_mode_is_ignored(model.bundle, bits)
 
 
 @on_x86
-@every_mode
+@some_modes
 def test_vectors_of_functions_do_not_depend_on_the_thread(int8, monkeypatch, bits):
     """ONNX Runtime's own operators."""
     monkeypatch.setenv(VARIABLE, PORTABLE)
