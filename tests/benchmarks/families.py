@@ -110,6 +110,9 @@ def _cosines(started: dict[str, Worker], words: int) -> dict[str, float]:
     rng = np.random.default_rng(1)
     probes = [[rng.integers(5, words, length).tolist()] for length in (9, 40, 130)]
     vectors = {name: worker.vectors(probes) for name, worker in started.items()}
+    vectors = {
+        name: own / np.linalg.norm(own, axis=1, keepdims=True) for name, own in vectors.items()
+    }  # bfloat16 rounds
     return {name: float((own * vectors["torch fp32"]).sum(1).mean()) for name, own in vectors.items()}
 
 
