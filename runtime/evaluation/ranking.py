@@ -61,7 +61,8 @@ class Ranking:
     def best(self) -> list[tuple[list[int], NDArray[np.float32]]]:
         """Return the positions of each query's documents, best first, and their scores [documents] float32."""
         order = np.argsort(-self._scores, axis=1, kind="stable")
-        positions, scores = (np.take_along_axis(x, order, axis=1) for x in (self._positions, self._scores))
+        positions = np.take_along_axis(self._positions, order, axis=1)
+        scores = np.take_along_axis(self._scores, order, axis=1)
         present = scores > -np.inf
         return [(row[kept].tolist(), score[kept]) for row, score, kept in zip(positions, scores, present, strict=True)]
 
