@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,7 @@ def convert(
         tokenizer, limit = Tokenizer(checkpoint.folder / "tokenizer.json"), checkpoint.spec.max_tokens
         texts, probes = calibration_ids(tokenizer, checkpoint.spec.prompts, limit), probe_ids(tokenizer, limit)
 
+        @cache  # a recipe that keeps layers measures them, and advice on it needs the same figures
         def measured() -> dict[str, float]:
             return _sensitivities(config, weights, settings, texts, probes, out.parent)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ def quantize(
     texts = calibration_ids(tokenizer, bundle.manifest.prompts, limit, calibration)
     probes = probe_ids(tokenizer, limit)
 
+    @cache  # a recipe that keeps layers measures them, and advice on it needs the same figures
     def measured() -> dict[str, float]:
         return measured_sensitivities(bundle.graph, settings, texts, probes)
 

@@ -1,7 +1,7 @@
 """Comparison of models on the same sets: each at one width and precision, with differences from the first."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moembed.embedder import Embedder
@@ -114,6 +114,11 @@ def group_rows(datasets: Sequence[Dataset], rows: Mapping[str, Row]) -> Iterator
     return group_means(datasets, rows, _mean)
 
 
+def totals(counts: Iterable[Sequence[int]]) -> list[int]:
+    """Return the sums of counts of each model over some rows."""
+    return [sum(column) for column in zip(*counts, strict=True)]
+
+
 def _mean(name: str, parts: Sequence[Row]) -> Row:
     return Row(
         name=name,
@@ -121,8 +126,8 @@ def _mean(name: str, parts: Sequence[Row]) -> Row:
         sets=len(parts),
         values=[statistics.fmean(column) for column in zip(*(part.values for part in parts), strict=True)],
         errors=[_error_of_mean(column) for column in zip(*(part.errors for part in parts), strict=True)],
-        cut=[sum(column) for column in zip(*(part.cut for part in parts), strict=True)],
-        ties=[sum(column) for column in zip(*(part.ties for part in parts), strict=True)],
+        cut=totals(part.cut for part in parts),
+        ties=totals(part.ties for part in parts),
         prompts=parts[0].prompts,
         as_published=all(part.as_published for part in parts),
     )

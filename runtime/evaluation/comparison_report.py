@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moembed.evaluation.comparison import Compared, Row
+from moembed.evaluation.comparison import Compared, Row, totals
 from moembed.evaluation.parameters import Parameters, parameters_of
 from moembed.evaluation.report import model_record
 from moembed.evaluation.results import MAIN_FIGURE
@@ -80,10 +80,7 @@ def draw(path: Path, models: Sequence[Compared], rows: Sequence[Row]) -> None:
 
 def _facts(models: Sequence[Compared], rows: Sequence[Row]) -> list[list[str]]:
     manifests = [model.embedder.bundle.manifest for model in models]
-    cut, ties = (
-        [sum(column) for column in zip(*columns, strict=True)]
-        for columns in ([row.cut for row in rows], [row.ties for row in rows])
-    )
+    cut, ties = totals(row.cut for row in rows), totals(row.ties for row in rows)
     return [
         ["parameters, million: total, active", *(_millions(parameters_of(model.embedder.bundle)) for model in models)],
         ["recipe", *(manifest.recipe for manifest in manifests)],
