@@ -214,10 +214,16 @@ def count_repeated(target: LocalTarget | RemoteTarget, most: int = 32 << 20) -> 
     passes = -(-total // most)
     repeated = 0
     for number in range(passes):
-        parts = [_digests(target, name) for name in names]
-        own = np.concatenate([part[part % np.uint64(passes) == number] for part in parts])
-        repeated += len(own) - len(np.unique(own))
+        own = np.concatenate([_share(target, name, number, passes) for name in names])
+        own.sort()  # in place: copies would be most of a run's memory
+        repeated += int(np.count_nonzero(own[1:] == own[:-1]))
     return repeated
+
+
+def _share(target: LocalTarget | RemoteTarget, name: str, number: int, passes: int) -> Any:
+    """Return the digests of a file that are counted in a pass; equal ones are in the same."""
+    found = _digests(target, name)
+    return found[found % np.uint64(passes) == number]
 
 
 def _digests(target: LocalTarget | RemoteTarget, name: str) -> Any:
