@@ -54,10 +54,10 @@ def rounds_of(tokens: int, most: int) -> int:
     return min(most, 15, max(3, 6000 // tokens))
 
 
-def random_batch(shape: str) -> Batches:
-    """One batch of random ids."""
+def random_batch(shape: str, words: int = 40_000) -> Batches:
+    """One batch of random ids below `words`."""
     batch, length = map(int, shape.split("x"))
-    return [np.random.default_rng(0).integers(5, 40_000, (batch, length)).tolist()]
+    return [np.random.default_rng(0).integers(5, words, (batch, length)).tolist()]
 
 
 def prepare(sources: dict[str, Path], state: State, wanted: list[str], without: list[str]) -> list[Contestant]:

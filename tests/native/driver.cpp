@@ -17,6 +17,7 @@
 #include "../../runtime/native/kernels/cpu.h"
 #include "../../runtime/native/kernels/select.h"
 #include "heads.h"
+#include "layer.h"
 
 using namespace moembed;
 
@@ -201,18 +202,13 @@ Outputs products(const Kernels& k, uint64_t seed) {
     const auto source = shuffled(r, t), target = shuffled(r, t);
     halves(blocks, [&](size_t a, size_t b) { k.sum_columns(weight.data, depth, a, b, sums.data); });
     for (int way = 0; way < 4; ++way) {
-        Product p;
+        Product p = layer(t, depth, way & 1 ? kGeluZeroPoint : kSymmetricZeroPoint, weight.data, weight_scale.data,
+                          way ? bias.data : nullptr);
         p.quantized = quantized.data;
         p.scale = scale.data;
         p.source = way == 3 ? source.data() : nullptr;
         p.target = way >= 2 ? target.data() : nullptr;
-        p.rows = static_cast<int>(t);
-        p.depth = depth;
-        p.zero_point = way & 1 ? kGeluZeroPoint : kSymmetricZeroPoint;
-        p.weight = weight.data;
         p.column_sums = way & 2 ? sums.data : nullptr;
-        p.weight_scale = weight_scale.data;
-        p.bias = way ? bias.data : nullptr;
         p.gelu = way == 2;
         p.out = y.data;
         p.out_stride = n;
@@ -237,23 +233,15 @@ Outputs feed_forwards(const Kernels& k, uint64_t seed) {
     up_scale.randomized(r, 0.01f), down_scale.randomized(r), up_bias.randomized(r), down_bias.randomized(r);
     const auto source = shuffled(r, t), target = shuffled(r, t);
     for (int way = 0; way < 2; ++way) {
-        Product up, down;
+        Product up =
+            layer(t, hidden / 4, kSymmetricZeroPoint, up_weight.data, up_scale.data, way ? nullptr : up_bias.data);
+        Product down =
+            layer(t, inner / 4, kGeluZeroPoint, down_weight.data, down_scale.data, way ? nullptr : down_bias.data);
         up.quantized = quantized.data;
         up.scale = scale.data;
         up.source = way ? source.data() : nullptr;
-        up.rows = down.rows = static_cast<int>(t);
-        up.depth = hidden / 4;
-        up.zero_point = kSymmetricZeroPoint;
-        up.weight = up_weight.data;
-        up.weight_scale = up_scale.data;
-        up.bias = way ? nullptr : up_bias.data;
         up.gelu = true;
         up.out_stride = inner;
-        down.depth = inner / 4;
-        down.zero_point = kGeluZeroPoint;
-        down.weight = down_weight.data;
-        down.weight_scale = down_scale.data;
-        down.bias = way ? nullptr : down_bias.data;
         down.out = y.data;
         down.target = way ? target.data() : nullptr;
         down.out_stride = hidden;
@@ -279,16 +267,12 @@ Outputs gated_feed_forwards(const Kernels& k, uint64_t seed) {
     for (const bool listed : {false, true}) {
         GatedProduct a;
         a.activation = r.below(2) ? Activation::Silu : Activation::Gelu;
+        a.up =
+            layer(t, hidden / 4, kSymmetricZeroPoint, up_weight.data, up_scale.data, listed ? nullptr : up_bias.data);
+        a.gate = layer(t, hidden / 4, kSymmetricZeroPoint, gate_weight.data, gate_scale.data, gate_bias.data);
         a.up.quantized = quantized.data;
         a.up.scale = scale.data;
         a.up.source = listed ? source.data() : nullptr;
-        a.up.rows = a.gate.rows = static_cast<int>(t);
-        a.up.depth = a.gate.depth = hidden / 4;
-        a.up.zero_point = a.gate.zero_point = kSymmetricZeroPoint;
-        a.up.weight = up_weight.data, a.gate.weight = gate_weight.data;
-        a.up.weight_scale = up_scale.data, a.gate.weight_scale = gate_scale.data;
-        a.up.bias = listed ? nullptr : up_bias.data;
-        a.gate.bias = gate_bias.data;
         a.up.out = active.data;
         a.up.target = listed ? target.data() : nullptr;
         a.up.out_stride = inner;
@@ -298,13 +282,8 @@ Outputs gated_feed_forwards(const Kernels& k, uint64_t seed) {
             k.gated_product(a, first, last, scratch.data);
         });
         out.add(active);
-        Product down;
-        down.rows = static_cast<int>(t);
-        down.depth = inner / 4;
-        down.zero_point = kSymmetricZeroPoint;
-        down.weight = down_weight.data;
-        down.weight_scale = down_scale.data;
-        down.bias = listed ? nullptr : down_bias.data;
+        Product down = layer(t, inner / 4, kSymmetricZeroPoint, down_weight.data, down_scale.data,
+                             listed ? nullptr : down_bias.data);
         down.out = y.data;
         down.target = listed ? target.data() : nullptr;
         down.out_stride = hidden;

@@ -16,6 +16,7 @@
 #include "../../runtime/native/kernels/cpu.h"
 #include "../../runtime/native/kernels/select.h"
 #include "heads.h"
+#include "layer.h"
 
 using namespace moembed;
 
@@ -94,17 +95,12 @@ std::string product(const Kernels& k, size_t rows, size_t depth, size_t blocks, 
     Guarded<size_t> source(rows), target(rows);
     quantized.fill(1), weight.fill(2), scale.fill(3), weight_scale.fill(4), bias.fill(5);
     for (size_t i = 0; i < rows; ++i) source.data[i] = rows - 1 - i, target.data[i] = (i + 1) % rows;
-    Product p;
+    Product p =
+        layer(rows, depth, listed ? kGeluZeroPoint : kSymmetricZeroPoint, weight.data, weight_scale.data, bias.data);
     p.quantized = quantized.data;
     p.scale = scale.data;
     p.source = listed ? source.data : nullptr;
     p.target = listed ? target.data : nullptr;
-    p.rows = static_cast<int>(rows);
-    p.depth = depth;
-    p.zero_point = listed ? kGeluZeroPoint : kSymmetricZeroPoint;
-    p.weight = weight.data;
-    p.weight_scale = weight_scale.data;
-    p.bias = bias.data;
     p.gelu = listed;
     p.out = y.data;
     p.out_stride = n;
@@ -124,22 +120,12 @@ std::string feed_forward(const Kernels& k, size_t rows, size_t hidden, size_t in
         y(rows * hidden);
     quantized.fill(1), up_weight.fill(2), down_weight.fill(3), scale.fill(4, 0.01f), up_scale.fill(5, 0.01f);
     down_scale.fill(6), up_bias.fill(7), down_bias.fill(8);
-    Product up, down;
+    Product up = layer(rows, hidden / 4, kSymmetricZeroPoint, up_weight.data, up_scale.data, up_bias.data);
+    Product down = layer(rows, inner / 4, kGeluZeroPoint, down_weight.data, down_scale.data, down_bias.data);
     up.quantized = quantized.data;
     up.scale = scale.data;
-    up.rows = down.rows = static_cast<int>(rows);
-    up.depth = hidden / 4;
-    up.zero_point = kSymmetricZeroPoint;
-    up.weight = up_weight.data;
-    up.weight_scale = up_scale.data;
-    up.bias = up_bias.data;
     up.gelu = true;
     up.out_stride = inner;
-    down.depth = inner / 4;
-    down.zero_point = kGeluZeroPoint;
-    down.weight = down_weight.data;
-    down.weight_scale = down_scale.data;
-    down.bias = down_bias.data;
     down.out = y.data;
     down.out_stride = hidden;
     Scratch scratch(k.feed_forward_scratch(up, down), kLine);
@@ -157,23 +143,13 @@ std::string gated_feed_forward(const Kernels& k, size_t rows, size_t hidden, siz
     down_bias.fill(11);
     GatedProduct a;
     a.activation = activation;
+    a.up = layer(rows, hidden / 4, kSymmetricZeroPoint, up_weight.data, up_scale.data, up_bias.data);
+    a.gate = layer(rows, hidden / 4, kSymmetricZeroPoint, gate_weight.data, gate_scale.data, gate_bias.data);
     a.up.quantized = quantized.data;
     a.up.scale = scale.data;
-    a.up.rows = a.gate.rows = static_cast<int>(rows);
-    a.up.depth = a.gate.depth = hidden / 4;
-    a.up.zero_point = a.gate.zero_point = kSymmetricZeroPoint;
-    a.up.weight = up_weight.data, a.gate.weight = gate_weight.data;
-    a.up.weight_scale = up_scale.data, a.gate.weight_scale = gate_scale.data;
-    a.up.bias = up_bias.data, a.gate.bias = gate_bias.data;
     a.up.out = active.data;
     a.up.out_stride = inner;
-    Product down;
-    down.rows = static_cast<int>(rows);
-    down.depth = inner / 4;
-    down.zero_point = kSymmetricZeroPoint;
-    down.weight = down_weight.data;
-    down.weight_scale = down_scale.data;
-    down.bias = down_bias.data;
+    Product down = layer(rows, inner / 4, kSymmetricZeroPoint, down_weight.data, down_scale.data, down_bias.data);
     down.out = y.data;
     down.out_stride = hidden;
     {

@@ -8,10 +8,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from moembed.models.checkpoint import expected_tensors
-from moembed.models.config import NetworkConfig
 from moembed.models.families import read_config
 from moembed.models.pooling import Pooling
-from support.tiny_networks import NETWORKS, POOLINGS, write_modules, write_tokenizer
+from support.tiny_networks import NETWORKS, POOLINGS, scaled, write_modules, write_tokenizer
 
 _XLM_R = {"vocab_size": 250_002, "max_position_embeddings": 514}
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -44,27 +43,22 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 _POOLINGS = {"snowflake-arctic-embed-l-v2.0": Pooling.FIRST}
 
 
-def write_full(folder: Path, name: str) -> Path:
-    """Write the checkpoint of a known model with random weights in float32, and a tokenizer of single characters."""
+def write_full(folder: Path, name: str, **changes: Any) -> Path:
+    """Write the checkpoint of a known model with random weights in float32, and a tokenizer of single characters.
+
+    Args:
+        folder: the folder, which must not exist.
+        name: one of `SIZES`.
+        changes: other values of fields of `config.json`.
+    """
     layout, sizes = SIZES[name]
     network = NETWORKS[layout]
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(network["config"] | sizes))
+    (folder / "config.json").write_text(json.dumps(network["config"] | sizes | changes))
     write_tokenizer(folder / "tokenizer.json")
     write_modules(folder, _POOLINGS.get(name, POOLINGS[network["pooling"]]))
-    save_file(_tensors(read_config(folder)), folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def _tensors(config: NetworkConfig) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {name: _values(rng, name, shape) for name, shape in expected_tensors(config).items()}
-
-
-def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    values = rng.standard_normal(shape, dtype=np.float32)
-    if name.endswith(".bias"):
-        return values * np.float32(0.1)
-    if len(shape) == 1:
-        return 1 + np.float32(0.1) * values
-    return values * np.float32(0.5 if "_embeddings." in name else shape[1] ** -0.5)
+    shapes = expected_tensors(read_config(folder))
+    tensors = {tensor: scaled(rng.standard_normal(shape, np.float32), tensor) for tensor, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -33,7 +33,9 @@ def tensors_of(name: str) -> dict[str, np.ndarray]:
     """Return the tensors of a network, float32, by the rule in the file."""
     network = NETWORKS[name]
     random = np.random.RandomState(network["seed"])
-    return {tensor: _values(random, tensor, shape) for tensor, shape in sorted(network["tensors"].items())}
+    return {
+        tensor: scaled(random.standard_normal(shape), tensor) for tensor, shape in sorted(network["tensors"].items())
+    }
 
 
 def write_tiny(
@@ -98,14 +100,15 @@ def write_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-def _values(random: np.random.RandomState, name: str, shape: list[int]) -> np.ndarray:
-    values = random.standard_normal(shape)
+def scaled(values: np.ndarray, name: str) -> np.ndarray:
+    """Scale standard normal values to those of a tensor of a published name, in float32; they may be changed."""
     if name.endswith(".bias"):
         values *= 0.1
-    elif len(shape) == 1:
-        values = 1 + 0.1 * values
+    elif values.ndim == 1:
+        values *= 0.1
+        values += 1
     elif "_embeddings." in name:
         values *= 0.5
     else:
-        values /= np.sqrt(shape[1])
-    return values.astype(np.float32)
+        values /= np.sqrt(values.shape[1])
+    return values.astype(np.float32, copy=False)
