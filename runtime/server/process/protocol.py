@@ -8,6 +8,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from moembed.server.process.connection_limit import ConnectionLimit
+from moembed.server.process.joined_writes import JoinedWrites
 
 _CONNECTION_CLOSE, _KEEP_ALIVE = (b"connection", b"close"), (b"connection", b"keep-alive")
 _MAX_HEAD_BYTES = 65536
@@ -38,7 +39,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Handle a new connection; called by asyncio."""
-        super().connection_made(transport)
+        # Declared as a class that it has all methods of.
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._last_activity = self.loop.time()
         if self._limit is None or self._limit.admit(self):
             self._update_head_timer()
