@@ -1,10 +1,11 @@
 """Starlette endpoints around the handlers: read and decode the body, call the handler, write the response."""
 
 import asyncio
+import functools
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -67,10 +68,24 @@ class BodyReader:
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._max_bytes:
             raise self._too_large()
-        parts, size = [], 0
+        body = await self._receive(request)
+        coding = request.headers.get("content-encoding", "")
+        if not coding:
+            return body
+        plain = await asyncio.to_thread(decompress, coding, body, self._max_bytes)
+        if plain is None:
+            raise self._too_large()
+        return plain
+
+    async def _receive(self, request: Request) -> bytes:
+        parts, size, more = [], 0, True
         try:
             async with asyncio.timeout(self._timeout):
-                async for part in request.stream():
+                while more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    part, more = message.get("body", b""), message.get("more_body", False)
                     size += len(part)
                     self._arriving += len(part)
                     if size > self._max_bytes:
@@ -82,14 +97,7 @@ class BodyReader:
             raise RequestTimeoutError(f"the body did not arrive within {self._timeout:g} seconds") from None
         finally:
             self._arriving -= size
-        body = b"".join(parts)
-        coding = request.headers.get("content-encoding", "")
-        if not coding:
-            return body
-        plain = await asyncio.to_thread(decompress, coding, body, self._max_bytes)
-        if plain is None:
-            raise self._too_large()
-        return plain
+        return b"".join(parts)
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(
@@ -148,7 +156,8 @@ def _response(reply: Reply) -> Response:
     return StreamingResponse(written, reply.status, headers, media_type=_JSON)
 
 
-def _stamp_header(stamps: Sequence[Stamp]) -> str:
+@functools.lru_cache(maxsize=256)
+def _stamp_header(stamps: tuple[Stamp, ...]) -> str:
     """Return a stamp, or an array of several, as JSON in ASCII."""
     written = [asdict(stamp) for stamp in stamps]
     return json.dumps(written[0] if len(written) == 1 else written, separators=(",", ":"))
@@ -165,21 +174,22 @@ async def cancel_on_disconnect(request: Request, work: Awaitable[_T]) -> _T:
     Raises:
         ClientDisconnect: the client disconnected.
     """
-    working = asyncio.ensure_future(work)
-    disconnecting = asyncio.ensure_future(_disconnected(request))
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    watching = asyncio.create_task(_cancel_when_gone(request, task))
     try:
-        await asyncio.wait((working, disconnecting), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if watching.done() and not task.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
-        disconnecting.cancel()
-        working.cancel()
+        watching.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _cancel_when_gone(request: Request, task: "asyncio.Task[Any]") -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    task.cancel()
 
 
 async def _decode(decoder: "msgspec.json.Decoder[Any]", raw: bytes, settings: Settings) -> Any:
