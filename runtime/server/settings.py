@@ -46,7 +46,9 @@ class Settings:
     unix_socket: str | None = _setting(None, "listen on this unix socket instead of TCP")
     workers: int = _setting(1, "worker processes, each with its own queue; they share the mapped weights")
     threads: int | None = _setting(
-        None, "threads per model call (default: the available CPUs, divided among the workers)"
+        None,
+        "threads of a model, for one call or shared by several at the same time (default: the available CPUs, divided among the "
+        "workers)",
     )
     provider: str = _setting("cpu", "cpu or cuda")
     offline: bool = _setting(False, "do not access the network")
@@ -77,7 +79,8 @@ class Settings:
     )
     queue_texts: int = _setting(16_384, "maximum texts waiting for a model, per worker")
     call_tokens: int = _setting(
-        1024, "maximum tokens per model call; larger calls are not faster and delay short texts"
+        1024,
+        "maximum tokens of the model calls that run at the same time; larger calls are not faster and delay short texts",
     )
     body_timeout: float = _setting(
         30.0,

@@ -1,13 +1,9 @@
-"""Fair queue, and the scheduler with its thread."""
-
-import asyncio
+"""Fair queue: requests take turns, counted in tokens."""
 
 import numpy as np
 import pytest
 
 from moembed.server.engine.queue import FairQueue, Flow, RowOutput
-from moembed.server.errors import OverloadedError
-from support.queues import doubled, rows, scheduled
 
 
 def flow(*sizes, output=RowOutput.EMBEDDING):
@@ -131,91 +127,3 @@ def test_random_queues_lose_nothing():
             taken += [(id(owner), index) for owner, index in call]
         assert sorted(taken) == sorted((id(f), i) for f in flows for i in range(len(f.rows)))
         assert queue.tokens == 0
-
-
-def test_requests_share_calls_and_get_their_results():
-    async def scenario(scheduler, observer):
-        jobs = [scheduler.submit(rows(i, i + 1000), RowOutput.EMBEDDING) for i in range(100)]
-        found = await asyncio.gather(*jobs)
-        assert [[float(v[0]) for v in own] for own in found] == [[2.0 * i, 2.0 * (i + 1000)] for i in range(100)]
-        assert len(observer.calls) < 10
-        assert observer.last == (0, 0)
-        assert await scheduler.submit([], RowOutput.EMBEDDING) == []
-
-    scheduled(doubled(0.005), scenario)
-
-
-def test_full_queue_reports_a_retry_time():
-    async def scenario(scheduler, _):
-        first = asyncio.ensure_future(scheduler.submit(rows(*range(100)), RowOutput.EMBEDDING))
-        await asyncio.sleep(0.02)
-        with pytest.raises(OverloadedError, match="tokens are waiting") as raised:
-            await scheduler.submit(rows(*range(60)), RowOutput.EMBEDDING)
-        assert int(raised.value.headers["retry-after"]) >= 1
-        with pytest.raises(OverloadedError, match="texts are waiting"):
-            scheduler.check_capacity(150)
-        assert len(await first) == 100
-
-    scheduled(doubled(0.05), scenario, call_tokens=100, queue_tokens=1200, queue_texts=200)
-
-
-def test_cancelled_request_frees_its_room():
-    async def scenario(scheduler, observer):
-        blocker = asyncio.ensure_future(scheduler.submit(rows(1), RowOutput.EMBEDDING))
-        await asyncio.sleep(0.02)
-        waiting = asyncio.ensure_future(scheduler.submit(rows(*range(50)), RowOutput.EMBEDDING))
-        await asyncio.sleep(0)
-        assert observer.last == (500, 50)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert observer.last == (0, 0)
-        await blocker
-        assert sum(observer.calls) == 1, "none of its rows was computed"
-
-    scheduled(doubled(0.1), scenario)
-
-
-def test_failed_call_affects_only_its_requests():
-    def run(output, rows):
-        if any(row[0] == 13 for row in rows):
-            raise ValueError("13")
-        return doubled()(output, rows)
-
-    async def scenario(scheduler, _):
-        with pytest.raises(ValueError, match="13"):
-            await scheduler.submit(rows(*range(20), size=100), RowOutput.EMBEDDING)
-        assert len(await scheduler.submit(rows(1, 2), RowOutput.EMBEDDING)) == 2
-
-    scheduled(run, scenario)
-
-
-def test_close_drains_and_then_rejects():
-    async def scenario(scheduler, _):
-        jobs = [asyncio.ensure_future(scheduler.submit(rows(i), RowOutput.EMBEDDING)) for i in range(20)]
-        await asyncio.sleep(0)
-        await scheduler.close()
-        assert len(await asyncio.gather(*jobs)) == 20
-        with pytest.raises(OverloadedError, match="stopping"):
-            await scheduler.submit(rows(1), RowOutput.EMBEDDING)
-
-    scheduled(doubled(0.02), scenario, call_tokens=20)
-
-
-def test_clients_that_ask_again_share_a_call():
-    clients, times = 8, 20
-
-    async def scenario(scheduler, observer):
-        async def client(number):
-            for _ in range(times):
-                (found,) = await scheduler.submit(rows(number), RowOutput.EMBEDDING)
-                assert found == [2.0 * number]
-
-        await asyncio.gather(*map(client, range(clients)))
-        return observer.calls
-
-    calls = scheduled(doubled(0.02), scenario)
-    assert sum(calls) == clients * times
-    # Two for each turn, if a call took its rows before the results of the last one are delivered.
-    assert len(calls) < 1.5 * times
-    assert max(calls) == clients

@@ -1,6 +1,7 @@
 """Model behind a scheduler: turns the texts and the task of a request into vectors."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from moembed.embedder import Embedder
 from moembed.errors import InputError, TextTooLongError
 from moembed.inference.batching import pad
 from moembed.inference.routing import Routing
-from moembed.inference.session import Output
+from moembed.inference.session import Output, Session
 from moembed.precision import layer_normalized
 from moembed.server.engine.queue import RowOutput
 from moembed.server.engine.scheduler import Observer, Scheduler, Vectors
@@ -58,17 +59,27 @@ class Engine:
         embedder: the model.
         settings: limits and defaults.
         observer: receives the state of the queue and the model calls.
+        lanes: sessions for calls that run at the same time; none for one call at a time.
 
     Attributes:
-        scheduler: queue and thread of the model.
+        scheduler: queue and threads of the model.
     """
 
-    def __init__(self, name: str, embedder: Embedder, settings: Settings, observer: Observer) -> None:
-        self.name, self.embedder, self._settings = name, embedder, settings
-        self._stamp = stamp_of(embedder, "")
+    def __init__(
+        self, name: str, embedder: Embedder, settings: Settings, observer: Observer, lanes: Sequence[Session] = ()
+    ) -> None:
+        self.name, self.embedder, self._settings, self._lanes = name, embedder, settings, lanes
+        stamp = stamp_of(embedder, "")
+
+        @functools.lru_cache(maxsize=256)
+        def stamp_with(prompt: str, width: int, overlong: str, max_tokens: int) -> Stamp:
+            return replace(stamp, prompt=prompt, width=width, overlong=overlong, max_tokens=max_tokens)
+
+        self._stamp_with = stamp_with
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"moembed-tokens-{name}")
         self.scheduler = Scheduler(
             self._run,
+            lanes=max(len(lanes), 1),
             call_tokens=settings.call_tokens,
             queue_tokens=settings.queue_tokens,
             queue_texts=settings.queue_texts,
@@ -157,7 +168,7 @@ class Engine:
             limit: tokens per text, if fewer than the model's limit.
         """
         max_tokens = min(limit or self.embedder.max_tokens, self.embedder.max_tokens)
-        return replace(self._stamp, prompt=prompt, width=dim, overlong=overlong_name(overlong), max_tokens=max_tokens)
+        return self._stamp_with(prompt, dim, overlong_name(overlong), max_tokens)
 
     async def token_embeddings(
         self, texts: Sequence[str], *, task: str | None, overlong: Overlong | None
@@ -253,13 +264,14 @@ class Engine:
         await self.scheduler.close()
         self._tokenizing.shutdown()
 
-    def _run(self, output: RowOutput, rows: list[Ids]) -> Sequence[Any]:
+    def _run(self, lane: int | None, output: RowOutput, rows: list[Ids]) -> Sequence[Any]:
         if output is RowOutput.ROUTING:
             return [self.embedder.routers.run(row) for row in rows]
+        session = self.embedder.session if lane is None else self._lanes[lane]
         batch = pad(rows, self.embedder.tokenizer.pad)
         if output is RowOutput.EMBEDDING:
-            return list(self.embedder.session.run(Output.EMBEDDING, *batch))
-        padded = self.embedder.session.run(Output.TOKENS, *batch)
+            return list(session.run(Output.EMBEDDING, *batch))
+        padded = session.run(Output.TOKENS, *batch)
         states = [row_states[: len(row)] for row_states, row in zip(padded, rows, strict=True)]
         if output is RowOutput.POOLED:
             manifest = self.embedder.bundle.manifest

@@ -12,6 +12,7 @@ from moembed.errors import InputError
 from moembed.pull.opening import open_bundle, to_convert
 from moembed.server.engine.converting import Conversion
 from moembed.server.engine.engine import Engine
+from moembed.server.engine.lanes import open_lanes
 from moembed.server.engine.tasks import prompt_for_task, task_suffixes
 from moembed.server.errors import InternalError, ModelNotFoundError, NotReadyError, quoted
 from moembed.server.logs import LogReporter
@@ -67,7 +68,8 @@ class Service:
             for name, source in self._sources.items():
                 if source not in opened:
                     embedder = await loop.run_in_executor(opener, self._open, source)
-                    opened[source] = Engine(name, embedder, self.settings, QueueMetrics(self.metrics, name))
+                    lanes = await loop.run_in_executor(opener, open_lanes, embedder)
+                    opened[source] = Engine(name, embedder, self.settings, QueueMetrics(self.metrics, name), lanes)
                     await self._probe(opened[source])
                 self._engines[name] = opened[source]
 
