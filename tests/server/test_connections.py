@@ -1,14 +1,19 @@
 """Hostile and broken clients: whatever they send, no 5xx, no hanging, no leaks."""
 
+import contextlib
 import json
 import resource
 import socket
+import sys
 import time
+import types
 
 import numpy as np
 import pytest
 from processes import running
 
+from moembed.server.process.run import _config
+from moembed.server.settings import Settings
 from support.serving import serving, wait_until
 
 GOOD = json.dumps({"inputs": "hello", "prompt_name": "query"}).encode()
@@ -330,3 +335,11 @@ def test_a_client_of_http_1_0_keeps_its_connection_if_it_asks(server):
             answers.read(int(headers[b"content-length"]))
         raw.sendall(request % b"")
         assert b"connection: close" in answers.read().lower()
+
+
+def test_the_event_loop_is_asyncios_where_uvloop_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", types.ModuleType("uvloop"))
+    new_loop = _config(Settings(), lambda: None).get_loop_factory()
+    assert new_loop is not None
+    with contextlib.closing(new_loop()) as loop:
+        assert type(loop).__module__.partition(".")[0] == "asyncio"

@@ -129,6 +129,7 @@ def _config(settings: Settings, factory: "functools.partial[ASGIApp]") -> uvicor
         access_log=False,
         server_header=False,
         ws="none",
+        loop="asyncio",  # uvloop, which uvicorn takes if it is there, stops accepting when files run out
         backlog=ACCEPTED_AT_ONCE,
         # Declared as a class; uvicorn only calls it.
         http=functools.partial(  # type: ignore[arg-type]
