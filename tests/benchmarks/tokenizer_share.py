@@ -43,9 +43,9 @@ def measure(model: Embedder, queries: list[str], passages: list[str], number: in
     query, prompt = queries[number % len(queries)], model.prompt_for("document")
     time.sleep(SPINNING_SECONDS)
     return [
-        milliseconds(lambda: model.tokenizer.encode([query])),
+        milliseconds(lambda: list(model.tokenizer.encode([query]))),  # it yields
         milliseconds(lambda: model.encode_query(query, overlong="truncate")),
-        milliseconds(lambda: model.tokenizer.encode(passages)),
+        milliseconds(lambda: list(model.tokenizer.encode(passages))),
         milliseconds(lambda: model.encode(passages, prompt=prompt, overlong="truncate", show_progress_bar=False)),
     ]
 
