@@ -2,7 +2,7 @@
 
 The rules are those of extended grapheme clusters (Unicode's UAX #29), by the properties that Python has. Where Python lacks a
 property the answer is that there is no boundary: a few spacing marks and conjuncts of South-East Asia are kept together that UAX
-#29 divides. A boundary that is reported is one.
+#29 divides, and characters that are newer than its version of Unicode. A boundary that is reported is one.
 """
 
 import unicodedata
@@ -15,7 +15,8 @@ _EXTENDING |= {chr(c) for c in range(0xE0020, 0xE0080)}
 _PREPENDED = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\U000110bd\U000110cd")
 _PREPENDED |= frozenset("\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011d46\U00011f02")
 _PREPENDED |= {chr(c) for c in (*range(0x11A84, 0x11A8A), 0x113D1)}
-_BREAKING = ("Cc", "Zl", "Zp", "Cf", "Cs", "Cn")
+_BREAKING = ("Cc", "Zl", "Zp", "Cf", "Cs")
+_UNASSIGNED = "Cn"
 _VIRAMA = 9  # canonical combining class of the marks that join two consonants
 _REGIONAL = range(0x1F1E6, 0x1F200)
 
@@ -29,6 +30,8 @@ def is_boundary(text: str, index: int) -> bool:
         return (before, after) != ("\r", "\n")
     if before in "\r\n" or after in "\r\n":
         return True
+    if _UNASSIGNED in (unicodedata.category(before), unicodedata.category(after)):
+        return False  # a later version of Unicode may have it as a mark
     if after in _EXTENDING or unicodedata.category(after).startswith("M"):
         return _breaks(before)
     if before in _PREPENDED:

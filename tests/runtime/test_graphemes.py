@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moembed.graphemes import is_boundary
@@ -44,8 +44,20 @@ def test_other_characters_are_divided(text):
     assert boundaries(text) == by_rules(text) != [0, len(text)]
 
 
+def test_characters_newer_than_pythons_unicode_are_not_divided():
+    every = "".join(chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cn")
+    marks = regex.findall(r"[\p{GCB=Extend}\p{GCB=SpacingMark}]", every)
+    for mark in marks:
+        assert boundaries(f"0{mark}") == [0, 2], ascii(mark)
+    prepended = regex.findall(r"\p{GCB=Prepend}", every)
+    for sign in prepended:
+        assert boundaries(f"{sign}0") == [0, 2], ascii(sign)
+    assert set(boundaries("\u0378\u0301a")) <= set(by_rules("\u0378\u0301a"))
+
+
 @settings(max_examples=200)
 @given(st.text(max_size=12))
+@example("0\U00011f34")
 def test_a_boundary_is_one_by_the_rules(text):
     known = {found.end() for found in regex.finditer(r"\X", text)} | {0}
     assert set(boundaries(text)) <= known
