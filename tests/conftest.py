@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from filelock import FileLock
 from huggingface_hub import constants
 
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from moembed.bundle.bundle import Bundle
     from moembed.models.nomic_bert_moe.network import NomicMoe
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+if "PYTEST_XDIST_WORKER" in os.environ:  # not in the process that starts the others, which would wait for the import
+    import torch
+
     # Threads of several processes that wait for each other spin, and take the CPUs from the others.
     torch.set_num_threads(1)
 

@@ -149,8 +149,7 @@ def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDAr
 
 
 def _open(bundle: Bundle, kernels: Kernels, providers: tuple[str, ...], threads: int, spin: bool) -> Any:
-    options = session_options(kernels, threads)
-    options.add_session_config_entry(_SPIN_DURATION, str(_SPIN_MICROSECONDS[spin]))
+    options = session_options(kernels, threads, spin)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Without `spin`, threads still spin between the steps of a call: waking them up for each takes half of a short call.
@@ -174,18 +173,20 @@ def _reopen(bundle: Bundle, *arguments: Any) -> Any:
     return _open(bundle, *arguments)
 
 
-def session_options(kernels: Kernels | None = None, threads: int | None = None) -> Any:
+def session_options(kernels: Kernels | None = None, threads: int | None = None, spin: bool = True) -> Any:
     """Create session options with everything that affects vectors. All sessions over a bundle's graph start from them.
 
     Args:
         kernels: kernels of the bundle's custom operators; None for the default of `Session` on the CPU.
         threads: threads that the kernels divide their work for, at most as many as the session has; None for the number of CPUs.
+        spin: as of `Session`.
     """
     options = import_onnxruntime().SessionOptions()
     (kernels or choose_kernels()).register(options, threads)
     options.log_severity_level = 4  # errors come as exceptions; the log would repeat them
     # ONNX Runtime must not rewrite the quantize and dequantize operators of the INT8 functions.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry(_SPIN_DURATION, str(_SPIN_MICROSECONDS[spin]))
     if saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options

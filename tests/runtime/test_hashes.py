@@ -7,15 +7,27 @@ from functools import partial
 
 import joblib
 import pytest
-from dask.base import tokenize
-from datasets.fingerprint import Hasher
 
 from moembed import Embedder
 from moembed.inference.kernels import PORTABLE, usable_kernels
 from moembed.pull.opening import DEFAULT_FOLDER
 from support.hub_server import Hub
 
-HASHES = {"datasets": Hasher.hash, "joblib": joblib.hash, "dask": tokenize}
+
+def by_datasets(value):
+    # Imported here and not by each process of a parallel run when it collects the tests: that takes most of a second.
+    from datasets.fingerprint import Hasher
+
+    return Hasher.hash(value)
+
+
+def by_dask(value):
+    from dask.base import tokenize
+
+    return tokenize(value)
+
+
+HASHES = {"datasets": by_datasets, "joblib": joblib.hash, "dask": by_dask}
 IN_A_NEW_PROCESS = """
 import sys
 from moembed import Embedder
@@ -34,7 +46,7 @@ def folder(tmp_path):
 
 
 def test_another_process_with_another_folder_fewer_threads_and_after_use(model, folder):
-    here = [*(make(model) for make in HASHES.values()), Hasher.hash(model.encode_document)]
+    here = [*(make(model) for make in HASHES.values()), by_datasets(model.encode_document)]
     command = [sys.executable, "-c", IN_A_NEW_PROCESS, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == here
@@ -89,7 +101,7 @@ def test_a_closure_over_a_model(model, folder):
     def closure(of):
         return lambda rows: {"vector": of.encode_document(rows["text"])}
 
-    assert Hasher.hash(closure(model)) == Hasher.hash(closure(Embedder.from_pretrained(folder, threads=1)))
+    assert by_datasets(closure(model)) == by_datasets(closure(Embedder.from_pretrained(folder, threads=1)))
 
 
 def test_a_memory_of_joblib_finds_what_another_instance_computed(model, folder, tmp_path):

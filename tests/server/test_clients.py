@@ -11,8 +11,6 @@ import tiktoken
 from cohere.core.api_error import ApiError
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from langchain_openai import OpenAIEmbeddings
-from llama_index.embeddings.openai import OpenAIEmbedding
 
 from moembed import dequantize_embeddings, quantize_embeddings
 from support.serving import serving
@@ -112,6 +110,9 @@ def test_openai_models(openai_client):
 
 
 def test_langchain_error_names_the_setting_to_change(server, documents, monkeypatch):
+    # Imported here and not by each process of a parallel run when it collects the tests: that takes more than a second.
+    from langchain_openai import OpenAIEmbeddings
+
     langchain = OpenAIEmbeddings(model="moembed:document", base_url=f"{server.url}/v1", api_key=KEY)
     # tiktoken would download the vocabulary cl100k_base; with any other, LangChain sends ids in the same way.
     tiny = tiktoken.Encoding(
@@ -128,6 +129,8 @@ def test_langchain_error_names_the_setting_to_change(server, documents, monkeypa
 
 
 def test_llama_index(server, documents):
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
     llama = OpenAIEmbedding(model_name="moembed:document", api_base=f"{server.url}/v1", api_key=KEY)
     assert np.array(llama.get_text_embedding_batch(TEXTS), np.float32).tobytes() == documents.tobytes()
     assert np.array(llama.get_query_embedding(TEXTS[0]), np.float32).tobytes() == documents[0].tobytes()

@@ -9,18 +9,9 @@ from collections import Counter
 import hypothesis
 import numpy as np
 import pytest
-import schemathesis
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from support.repeatable import repeatable
 from support.serving import serving, wait_until
-
-CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +26,17 @@ def server():
 
 def fuzzed(server, examples):
     """Send a number of requests to every endpoint; return the number of responses by status."""
+    # Imported here and not by each process of a parallel run when it collects the tests: that takes a second.
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    wanted = (
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    )
     statuses = Counter()
     for operation in schemathesis.openapi.from_url(f"{server.url}/openapi.json").get_all_operations():
         right, wrong = (operation.ok().as_strategy(mode) for mode in schemathesis.GenerationMode)
@@ -42,7 +44,7 @@ def fuzzed(server, examples):
         @repeatable(examples)
         @hypothesis.given(case=right | wrong)
         def every_answer_is_described(case):
-            statuses[case.call_and_validate(checks=CHECKS).status_code] += 1
+            statuses[case.call_and_validate(checks=wanted).status_code] += 1
 
         every_answer_is_described()
     return statuses

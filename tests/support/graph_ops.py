@@ -42,6 +42,7 @@ def _session(name, kinds, attributes, experts, settings, constants, kernels, thr
     onnx.checker.check_model(model)
     options = session_options(Kernels(kernels))
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it takes ten times as long as most calls
     options.enable_cpu_mem_arena = False  # so that every tensor has its own allocation, which a sanitizer checks
     for key, value in settings:
         options.add_session_config_entry(key, value)

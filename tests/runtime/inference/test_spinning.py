@@ -3,9 +3,14 @@
 import pytest
 
 from moembed import Embedder
+from moembed.inference.session import session_options
 
 
 @pytest.mark.parametrize(("spin", "microseconds"), [(True, "200"), (False, "50")])
 def test_spinning_is_limited(int8, spin, microseconds):
     options = Embedder(int8, threads=2, spin=spin).session._session.get().get_session_options()
     assert options.get_session_config_entry("session.intra_op.spin_duration_us") == microseconds
+
+
+def test_sessions_of_calibration_and_checks_spin_as_shortly():
+    assert session_options().get_session_config_entry("session.intra_op.spin_duration_us") == "200"
