@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from moembed.bundle.bundle import Bundle
     from moembed.models.nomic_bert_moe.network import NomicMoe
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # not in the process that starts the others, which would wait for the import
-    import torch
-
-    # Threads of several processes that wait for each other spin, and take the CPUs from the others.
-    torch.set_num_threads(1)
+# Threads of torch and of numpy's matrix products spin while they wait for each other, and take the CPUs from the other
+# processes of a parallel run. These and the commands that tests start inherit the variable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 _numbers = itertools.count()
