@@ -27,14 +27,18 @@ FOUND = {
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured(tmp_path_factory):
+    """Figures of the program, which is compiled once for all tests here."""
     try:
         build.find_compiler()
     except build.BuildError as error:
         pytest.skip(str(error))
     if build.Target.of().system == "windows":
         pytest.skip("limits.cpp maps files as POSIX does")
-    return limits.measured(1, samples=4)
+    program = limits.compile_limits(tmp_path_factory.mktemp("limits"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "compile_limits", lambda _: program)
+        yield limits.measured(1, samples=4)
 
 
 def test_every_unit_of_the_kernels_is_measured(measured):

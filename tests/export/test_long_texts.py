@@ -8,7 +8,7 @@ import pytest
 
 from moembed.bundle.bundle import Bundle
 from moembed.export.pipeline import export
-from moembed.inference.kernels import VARIABLE, usable_kernels
+from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.models.locate import locate
 from moembed.quantize.layout import pack, quantize_rows
 from moembed.quantize.pipeline import quantize
@@ -52,7 +52,13 @@ def bundle(request, once):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kernels", usable_kernels())
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        name if name in (usable_kernels()[0], PORTABLE) else pytest.param(name, marks=pytest.mark.long)
+        for name in usable_kernels()
+    ],
+)
 def test_no_scores_of_all_queries_are_in_memory(bundle, kernels, monkeypatch):
     monkeypatch.setenv(VARIABLE, kernels)
     command = [sys.executable, "-c", _PEAK, str(bundle.folder), str(TOKENS)]

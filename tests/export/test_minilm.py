@@ -86,8 +86,18 @@ def fp32(folder, once):
 
 
 @pytest.fixture(scope="module")
-def int8(fp32, once):
-    return Bundle.open(once("minilm-int8", lambda path: quantize(fp32, path)))
+def int8(folder, tmp_path_factory):
+    """Converted in another process, which must not import torch."""
+    out = tmp_path_factory.mktemp("converted") / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", CONVERT, str(folder), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+    return Bundle.open(out)
 
 
 def vectors(bundle):
@@ -113,17 +123,9 @@ def test_int8_is_near(int8, expected):
     assert cosines.min() > MINILM_INT8_MIN_COSINE
 
 
-def test_conversion_needs_no_torch_and_gives_the_same_weights(folder, int8, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", CONVERT, str(folder), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
-    found = Bundle.open(tmp_path / "out")
-    name = "onnx/model_int8.onnx_data"
+@pytest.mark.long  # tests/export/test_family_bundles.py: small networks of every family
+def test_export_and_quantize_give_the_same_weights(fp32, int8, tmp_path):
+    found, name = quantize(fp32, tmp_path / "out"), "onnx/model_int8.onnx_data"
     assert found.manifest.files[name] == int8.manifest.files[name]
     assert np.array_equal(vectors(found), vectors(int8))
 

@@ -242,7 +242,7 @@ def test_the_recipes_differ_as_described():
 
 
 def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
-    checkpoint = write_checkpoint(tmp_path / "of-64", small_config(n_embd=64))
+    checkpoint = write_checkpoint(tmp_path / "of-64", small_config(n_embd=64, n_layer=2))
     full = export(locate(checkpoint), tmp_path / "fp32")
     eight, four = (quantize(full, tmp_path / name, recipe=name) for name in ("int8", "int8-table4"))
     rows = small_config()["vocab_size"]

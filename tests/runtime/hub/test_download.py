@@ -67,7 +67,7 @@ def test_a_command_that_waits_ends_at_once(served, tmp_path, reached):  # N09
     served.faults["config.json"] = faults[reached]
     environment = os.environ | {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
     (served.weights.parent / "config.json").write_text("{" + " " * 2000 + "}")
-    command = [sys.executable, "-m", "moembed", "export", "acme/model", "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "moembed", "pull", "acme/model"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: [request for request in served.requests if request.path == "config.json"])
         time.sleep(0.3)
