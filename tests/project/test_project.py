@@ -7,7 +7,8 @@ import tomllib
 import pytest
 from ruamel.yaml import YAML
 
-from support.folders import ROOT
+from support.folders import ROOT, TESTS
+from support.longest import LONGEST
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -48,6 +49,10 @@ def test_contributing_lists_the_test_marks():
 def test_the_default_tests_leave_out_every_mark():
     addopts = PYPROJECT["tool"]["pytest"]["ini_options"]["addopts"]
     assert sorted(re.findall(r"not (\w+)", addopts)) == names_in_table("marks")
+
+
+def test_the_files_that_come_first_are_there():
+    assert [name for name in LONGEST if not (TESTS / name).is_file()] == []
 
 
 def test_contributing_lists_the_sessions():
