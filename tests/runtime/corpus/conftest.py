@@ -1,10 +1,13 @@
 """Commands and runs over small corpora, with the built-in model."""
 
+import shutil
+
 import pyarrow.parquet as pq
 import pytest
 
 from moembed.cli import main
 from moembed.corpus import Options, Selection, Template, embed_files
+from support.corpora import content, write_jsonl
 
 
 @pytest.fixture
@@ -72,3 +75,29 @@ def run(model, here):
         )
 
     return embedded
+
+
+@pytest.fixture
+def corpus(here):
+    """60 rows, of which row 17 has no text and row 30 too long a one."""
+    records = [{"id": f"k{number}", "text": f"text {number} of a corpus", "n": number} for number in range(60)]
+    records[17]["text"] = None
+    records[30]["text"] = "word " * 600
+    write_jsonl(here / "d.jsonl", records)
+    return "d.jsonl"
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory):
+    """Place of the first run of the corpus, which the tests copy."""
+    return tmp_path_factory.mktemp("first") / "out"
+
+
+@pytest.fixture
+def whole(run, corpus, here, first_run):
+    """Run of the corpus into `out`; gives what it wrote."""
+    if not first_run.exists():
+        assert run(corpus, on_error="skip").made == tuple(range(6))
+        shutil.copytree("out", first_run)
+    shutil.copytree(first_run, "out", dirs_exist_ok=True)
+    return content(here / "out")

@@ -1,0 +1,159 @@
+"""Formats of the input: every one gives the same vectors, and cut or empty files are told."""
+
+import gzip
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from moembed.cli import main
+from support.corpora import write_jsonl
+
+TEXTS = ["a cat", "NA", "null", "None", "nan", "n/a", "-", "TRUE", "1.0", "b\r\nc, ", 'd "quoted"', "é 北 😀", ""]
+RECORDS = [{"id": f"k{number}", "text": text} for number, text in enumerate(TEXTS)]
+
+
+def write_csv(path, delimiter=",", start=""):
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(start)
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["id", "text"])
+        writer.writerows([record["id"], record["text"]] for record in RECORDS)
+
+
+def write(path):
+    """The texts in the format of a name."""
+    table = pa.Table.from_pylist(RECORDS)
+    name = path.name
+    if name.endswith(".parquet"):
+        pq.write_table(table, path, row_group_size=5)
+    elif name.endswith((".feather", ".arrow")):
+        pyarrow.feather.write_feather(table, path, chunksize=4)
+    elif name.endswith(".arrows"):
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, 4)
+    elif name.endswith((".csv", ".tsv")):
+        write_csv(path, "\t" if name.endswith("tsv") else ",")
+    else:
+        content = "".join(json.dumps(record) + "\n\n" for record in RECORDS).encode()
+        pack = gzip.compress if name.lower().endswith("gz") else zstandard.compress if name.endswith("zst") else bytes
+        path.write_bytes(pack(content))
+
+
+@pytest.mark.parametrize(
+    "name",
+    "d.jsonl d.ndjson d.jl d.JSONL.GZ d.jsonl.zst d.parquet d.feather d.arrow d.arrows d.csv d.tsv".split(),
+)
+def test_every_format_gives_the_same(rows, here, model, name):
+    write(here / name)
+    found = rows("-i", name, "--prompt", "", "--id", "id", "--shard-rows", 5)
+    assert [(row["index"], row["id"]) for row in found] == [(i, f"k{i}") for i in range(len(TEXTS))]
+    vectors = np.array([row["embedding"] for row in found], np.float32)
+    assert np.array_equal(vectors, model.encode(TEXTS, prompt="", truncate_dim=8))
+
+
+def test_lines(rows, here, model):
+    (here / "d.txt").write_bytes(b"\xef\xbb\xbfa\r\n\nb")
+    found = rows("-i", "d.txt", "--prompt", "")
+    assert "id" not in found[0]
+    expected = model.encode(["a", "", "b"], prompt="", truncate_dim=8)
+    assert np.array_equal(np.array([row["embedding"] for row in found], np.float32), expected)
+
+
+def test_csv_of_spreadsheets(rows, refused, here):
+    write_csv(here / "a.csv", ";", "\ufeff")
+    write_csv(here / "b.csv", ";", "sep=;\r\n")
+    expected = [(row["id"], row["embedding"]) for row in rows("-i", "a.csv")]
+    assert [own for own, _ in expected] == [record["id"] for record in RECORDS]
+    assert [(row["id"], row["embedding"]) for row in rows("-i", "b.csv", "--force")] == expected
+    assert "a.csv:1: expected a column 'body', found 'id', 'text'" in refused("-i", "a.csv", "--field", "body")
+
+
+def test_quoted_line_breaks_at_every_edge(run, here):
+    """Rows are the same whatever shards, workers and slices there are."""
+    write_csv(here / "d.csv")
+    lines = (here / "d.csv").read_bytes()
+    head, _, body = lines.partition(b"\r\n")
+    (here / "d.csv").write_bytes(head + b"\r\n" + body * 8)
+    run("d.csv", "whole", shard_rows=1000, keep=(("text", "kept"),))
+    run("d.csv", "cut", shard_rows=7, keep=(("text", "kept"),))
+    whole, cut = pq.read_table("whole"), pq.read_table("cut")
+    assert whole.equals(cut)
+    assert whole["kept"].to_pylist() == TEXTS * 8
+    for part in range(3):
+        run("d.csv", "sliced", shard_rows=7, keep=(("text", "kept"),), slice=(part, 3))
+    assert pq.read_table("sliced").equals(whole)
+
+
+@pytest.mark.parametrize(
+    "name", ["d.jsonl", "d.jsonl.gz", "d.jsonl.zst", "d.parquet", "d.feather", "d.arrows", "d.csv"]
+)
+def test_cut_files_are_errors_whatever_is_skipped(refused, here, name):
+    write(here / name)
+    whole = (here / name).read_bytes()
+    # The end of a CSV file within its last cell cannot be told.
+    for cut in (whole[:-20], whole[: whole.index(b"quoted") + 2 if name == "d.csv" else len(whole) // 2 - 3]):
+        (here / name).write_bytes(cut)
+        message = refused("-i", name, "--on-error", "skip")
+        assert f"error: {name}" in message
+        assert any(word in message for word in ("cut", "unexpected end of data"))
+
+
+@pytest.mark.parametrize("name", ["d.jsonl.gz", "d.jsonl.zst", "d.parquet", "d.arrow"])
+def test_empty_files_of_formats_with_a_head_are_errors(refused, here, name):
+    (here / name).touch()
+    assert f"error: {name}" in refused("-i", name)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet", "d.arrow"])
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv", "npy", "arrow"])
+def test_no_rows(run, here, name, form):
+    if name == "d.jsonl":
+        (here / name).touch()
+    elif name == "d.csv":
+        (here / name).write_text("id,text\n")
+    elif name == "d.parquet":
+        pq.write_table(pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), here / name)
+    else:
+        pyarrow.feather.write_feather(
+            pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), name
+        )
+    result = run(name, form=form)
+    assert (result.counts.rows, result.made) == (0, (0,))
+    if form == "parquet":
+        table = pq.read_table("out")
+        assert table.schema.field("embedding").type.list_size == 8
+        assert b"moembed.stamp" in table.schema.metadata
+        assert len(table) == 0
+    if form == "npy":
+        assert np.load(here / "out" / "rows-000000000000.npy").shape == (0, 8)
+
+
+def test_stdin_and_fifos_are_inputs_too(embed, here, monkeypatch):
+    import io
+    import sys
+    import threading
+
+    write_jsonl(here / "d.jsonl", RECORDS)
+    data = (here / "d.jsonl").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert embed("--input-format", "jsonl", "-o", "out/")[0] == 0
+    os.mkfifo(here / "fifo")
+    thread = threading.Thread(target=lambda: (here / "fifo").write_bytes(data))
+    thread.start()
+    assert embed("-i", "fifo", "--input-format", "jsonl", "-o", "fifo-out/")[0] == 0
+    thread.join()
+    assert pq.read_table("out").equals(pq.read_table("fifo-out"))
+    assert not list((here / "out" / "_moembed" / "partial").iterdir())
+
+
+def test_texts_in_the_command_line_are_no_corpus(capsys, here):
+    assert main(["embed", "a", "--workers", "2"]) == 2
+    assert "pass -i FILE for a corpus" in capsys.readouterr().err
