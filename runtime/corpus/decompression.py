@@ -12,6 +12,18 @@ from moembed.errors import InputError, extra
 _PIECE = 1 << 18
 
 
+class CutAfterLineError(EOFError):
+    """End of a cut file, raised by a reader that knows its last whole line.
+
+    Attributes:
+        line: number of that line, from 1; 0 if there is none.
+    """
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
 @contextmanager
 def decompressed(file: BinaryIO, compression: str | None, name: str) -> Iterator[BinaryIO]:
     """Yield the content of a file.
@@ -32,16 +44,34 @@ def decompressed(file: BinaryIO, compression: str | None, name: str) -> Iterator
             start = io.BufferedReader(file, _PIECE)  # type: ignore[type-var]
             if not start.peek(1):
                 raise EOFError  # the module gzip reads an empty file as empty content
-            yield io.BufferedReader(gzip.GzipFile(fileobj=start), _PIECE)
+            yield io.BufferedReader(_Gzip(start), _PIECE)
             start.detach()
         else:
             yield io.BufferedReader(_Zstd(file), _PIECE)
-    except EOFError:
-        raise InputError(f"{name} is cut: its {compression} stream has no end; copy or download it again") from None
+    except EOFError as error:
+        place = f" after line {error.line}" if isinstance(error, CutAfterLineError) else ""
+        raise InputError(
+            f"{name} is cut{place}: its {compression} stream has no end; copy or download it again"
+        ) from None
     except (gzip.BadGzipFile, zlib.error, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name} is not a sound {compression} file ({error}): copy or download it again") from error
+
+
+class _Gzip(io.RawIOBase):
+    """Content of a gzip file, of which a cut one is given up to its cut: `GzipFile` loses what a buffer holds then."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Zstd(io.RawIOBase):

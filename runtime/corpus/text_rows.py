@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from moembed.corpus.decompression import decompressed
+from moembed.corpus.decompression import CutAfterLineError, decompressed
 from moembed.corpus.sources import Source
 from moembed.corpus.storage import reading
 from moembed.errors import InputError
@@ -135,13 +135,16 @@ class _Lines:
         if self._can_seek and left:
             self._content.seek(mark.offset)
         else:
-            while left:
-                left -= len(self._content.read(min(left, 1 << 20)))
+            while left and (data := self._content.read(min(left, 1 << 20))):  # less if the file has changed
+                left -= len(data)
         self.line, self.offset = mark.line, mark.offset
 
     def next(self) -> bytes:
         """Return the next line with its end; nothing at the end of the file."""
-        line = self._content.readline()
+        try:
+            line = self._content.readline()
+        except EOFError:
+            raise CutAfterLineError(self.line) from None
         if not self.offset:
             self._start = line
         self.offset += len(line)

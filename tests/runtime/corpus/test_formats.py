@@ -1,8 +1,11 @@
 """Formats of the input: every one gives the same vectors, and cut or empty files are told."""
 
 import gzip
+import hashlib
+import io
 import json
 import os
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ import pytest
 import zstandard
 
 from moembed.cli import main
+from moembed.errors import InputError
 from support.corpora import write_jsonl
 
 TEXTS = ["a cat", "NA", "null", "None", "nan", "n/a", "-", "TRUE", "1.0", "b\r\nc, ", 'd "quoted"', "é 北 😀", ""]
@@ -104,6 +108,43 @@ def test_cut_files_are_errors_whatever_is_skipped(refused, here, name):
         message = refused("-i", name, "--on-error", "skip")
         assert f"error: {name}" in message
         assert any(word in message for word in ("cut", "unexpected end of data"))
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz", "d.jsonl.zst", "d.csv.gz", "d.tsv.zst"])
+def test_a_cut_file_is_told_with_its_last_whole_line(refused, here, name):
+    digits = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(20_000)]
+    line = '{"text": "%s"}\n' if "jsonl" in name else "%s\n"
+    content = "".join(["" if "jsonl" in name else "text\n", *(line % text for text in digits)]).encode()
+    pack, unpack = bytes, io.BytesIO
+    if name.endswith(".gz"):
+        pack, unpack = gzip.compress, lambda data: io.BytesIO(zlib.decompressobj(31).decompress(data))
+    elif name.endswith(".zst"):
+        pack = zstandard.compress
+        unpack = lambda data: io.BytesIO(zstandard.ZstdDecompressor().decompressobj().decompress(data))  # noqa: E731
+    whole = pack(content)
+    for share in (0.99, 0.4):
+        cut = whole[: int(len(whole) * share) - 5]
+        (here / name).write_bytes(cut)
+        lines = unpack(cut).read().count(b"\n")
+        assert lines > 1000
+        assert f" cut after line {lines}: " in refused("-i", name, "--on-error", "skip")
+
+
+def test_a_file_that_is_cut_while_a_run_reads_it_is_told(run, here, monkeypatch):
+    from moembed.corpus import inventory, runs
+
+    monkeypatch.setattr(inventory, "_MARK_ROWS", 4)
+    (here / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 40))
+    record = runs.settle_record
+
+    def settled(*arguments, **options):
+        (here / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 15))
+        return record(*arguments, **options)
+
+    monkeypatch.setattr(runs, "settle_record", settled)
+    with pytest.raises(InputError, match=r"d\.jsonl\.gz has fewer rows than when this run began"):
+        run("d.jsonl.gz", shard_rows=10)
+    assert [path.name for path in (here / "out").glob("*.parquet")] == ["rows-000000000000.parquet"]
 
 
 @pytest.mark.parametrize("name", ["d.jsonl.gz", "d.jsonl.zst", "d.parquet", "d.arrow"])
