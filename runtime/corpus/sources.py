@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from moembed.corpus.storage import STDIN, is_remote, list_remote
 from moembed.errors import InputError
+from moembed.files.addresses import scheme_of
 
 FORMS = ("lines", "jsonl", "csv", "tsv", "parquet", "arrow")
 COLUMNAR = frozenset({"parquet", "arrow"})
@@ -33,7 +34,6 @@ _SUFFIXES = {
 }
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -88,9 +88,9 @@ def _found(name: str, form: str | None, note: Callable[[str], object]) -> list[S
         return [Source(STDIN, form or "lines", guessed=form is None, label="stdin")]
     if is_remote(name):
         return _remote(name, form, note)
-    if scheme := _SCHEME.match(name):
+    if scheme := scheme_of(name):
         raise InputError(
-            f"{name}: {scheme[1]}:// is not read, only local paths and s3://: copy the files first, or mount their store"
+            f"{name}: {scheme}:// is not read, only local paths and s3://: copy the files first, or mount their store"
         )
     if Path(name).is_dir():
         return _of_folder(name, sorted(_below(name), key=_order), form, note)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from moembed.corpus.storage import is_remote, remote
 from moembed.errors import MoembedError, OutputError
+from moembed.files.addresses import scheme_of
 
 OWN = "_moembed"
 _PARTIAL = f"{OWN}/partial"
@@ -284,8 +285,12 @@ def open_target(path: str, token: str, *, renames: bool | None = None) -> LocalT
         renames: True or False if the caller knows; None to try.
 
     Raises:
-        OutputError: it cannot be created or written.
+        OutputError: it cannot be created or written, or is an address of another store.
     """
+    if not is_remote(path) and (scheme := scheme_of(path)):
+        raise OutputError(
+            f"{path}: {scheme}:// is not written, only local folders and s3://: write to one of them, and copy the files"
+        )
     return RemoteTarget(path.rstrip("/")) if is_remote(path) else LocalTarget(path, token, renames=renames)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from moembed.errors import MoembedError, OutputError
+from moembed.files.addresses import scheme_of
 from moembed.files.paths import replacing_file
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
@@ -35,9 +36,12 @@ def writing(name: str | Path) -> Iterator[BinaryIO]:
         A binary file. If the destination is a regular file, it is readable and seekable.
 
     Raises:
-        OutputError: the destination is a folder or read-only, its folder is missing or not writable, or writing failed.
+        OutputError: the destination is a folder or read-only, its folder is missing or not writable, or writing failed; or it
+            is an address of a store.
         BrokenPipeError: the destination is a pipe whose reader has exited.
     """
+    if scheme := scheme_of(str(name)):
+        raise OutputError(f"{name}: {scheme}:// is not written, only local files: write to one of them, and copy it")
     try:
         path = _followed(Path(name))
         number = _descriptor(path)

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
+import pytest
 
 from support.corpora import write_jsonl
 
@@ -47,6 +48,15 @@ def test_the_order_of_files_is_stated(run, here):
         assert shards == [f"rows-{first:012}.parquet" for first in range(0, len(expected), 5)]
 
 
-def test_other_schemes_are_refused_in_one_sentence(refused):
-    for address in ("gs://bucket/x", "hf://datasets/x", "https://host/x.jsonl", "file:///x"):
-        assert "is not read, only local paths and s3://" in refused("-i", address)
+@pytest.mark.parametrize(
+    "address", ["gs://bucket/x/", "hf://datasets/x/", "https://host/x.jsonl", "file:///x.parquet", "s3a://b/x.npy"]
+)
+def test_other_schemes_are_refused_in_one_sentence(refused, embed, here, address):
+    """As input and as output, where a folder `gs:` would be made."""
+    assert "is not read, only local paths and s3://" in refused("-i", address)
+    (here / "d.txt").write_text("a")
+    for options in ((), ("--on-error", "fail"), ("-f", "csv")):
+        code, err = embed("-i", "d.txt", "-o", address, *options)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"{address}: {address.partition(':')[0]}:// is not written, only local" in err
+    assert [path.name for path in here.iterdir()] == ["d.txt"]
