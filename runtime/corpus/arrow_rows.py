@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from moembed.corpus.arrow_types import as_plain
 from moembed.corpus.rows import Kept, Rows, Selection
 from moembed.corpus.sources import Source
 from moembed.corpus.storage import is_remote, remote
@@ -229,15 +230,14 @@ def _kept(batch: Any, source: Source, name: str, size: int, kind: Any) -> tuple[
         return pyarrow.array([source.partitions[name]] * size, kind), []
     if name not in batch.schema.names:
         return pyarrow.nulls(size, kind), []
-    array = batch.column(batch.schema.names.index(name))
+    array = as_plain(batch.column(batch.schema.names.index(name)), kind)
     bad: list[int] = []
     try:
         array.validate(full=True)
     except pyarrow.ArrowInvalid:
         bad = [row for row in range(size) if not _is_valid(array.slice(row, 1))]
-        keep = pyarrow.array([row not in frozenset(bad) for row in range(size)])
-        array = pyarrow.compute.if_else(keep, array, pyarrow.nulls(size, array.type))
-    return (array if array.type == kind else array.cast(kind)), bad
+        array = array.take(pyarrow.array([None if row in frozenset(bad) else row for row in range(size)], "int64"))
+    return array, bad
 
 
 def _is_valid(array: Any) -> bool:

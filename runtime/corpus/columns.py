@@ -2,7 +2,7 @@
 
 | kept from | kept as, in Parquet and Arrow |
 |---|---|
-| Parquet, Arrow | its type; integers, floats and strings of several widths as the widest; absent as null |
+| Parquet, Arrow | its type, or the plain one of views and run ends; of several widths the widest; absent as null |
 | CSV, TSV, lines, names of Hive folders | string |
 | JSON | string, bool, int64, float64; objects and arrays as their JSON text; several kinds in one column are an error |
 
@@ -13,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moembed.corpus.arrow_types import TYPED, plain_type, unfit
 from moembed.corpus.inventory import File, Inventory
 from moembed.corpus.rows import DEFAULT_ID, Kept, Selection
 from moembed.corpus.sources import COLUMNAR, Source
 from moembed.errors import InputError, extra
 
-STREAM = "arrow stream"  # the format arrow where readers read as it comes
-TYPED = frozenset({"parquet", "arrow", STREAM})
 _OWN = ("index", "id", "tokens", "truncated", "window", "start", "end", "scale", "embedding")
 _RENAME = "keep it under another name with --keep {0}=NEW_NAME"
 
@@ -63,7 +62,7 @@ def settle(sources: Sequence[Source], inventory: Inventory, selection: Selection
         _check_repeated(file, selection, kept)
     _check_text(known, selection)
     columnar = any(source.form in COLUMNAR for source in sources)
-    types = {column.name: _type(column, known) for column in kept} if form in TYPED or columnar else {}
+    types = {column.name: _type(column, known, form) for column in kept} if form in TYPED or columnar else {}
     return Layout(kept, types, _id_type(known, selection, form))
 
 
@@ -162,7 +161,7 @@ def _kept(files: Sequence[File], selection: Selection, form: str) -> tuple[Kept,
     return tuple(Kept(source, name) for source, name in pairs)
 
 
-def _type(column: Kept, files: Sequence[File]) -> Any:
+def _type(column: Kept, files: Sequence[File], form: str) -> Any:
     """Return the one Arrow type of a kept column."""
     import pyarrow
 
@@ -180,6 +179,10 @@ def _type(column: Kept, files: Sequence[File]) -> Any:
             )
         if merged != joined:
             merged, where, nested = joined, f"{words} in {place}", is_nested
+    if reason := unfit(merged, form):
+        raise InputError(
+            f"the kept column {column.source!r} is {where}, {reason}: keep other columns, or choose another --format"
+        )
     return merged
 
 
@@ -192,7 +195,7 @@ def _types_of(name: str, files: Sequence[File]) -> Iterator[tuple[Any, str, str]
             continue
         if file.schema and (index := file.arrow_schema.get_field_index(name)) >= 0:
             kind = file.arrow_schema.field(index).type
-            yield kind, str(kind), file.path
+            yield plain_type(kind), str(kind), file.path
         elif file.form == "jsonl" and name in file.kinds:
             for words, line in file.kinds[name].items():
                 if words not in _JSON_TYPES:

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from moembed.corpus.arrow_rows import rows_of_file
-from moembed.corpus.columns import TYPED, Layout, settle
+from moembed.corpus.arrow_types import TYPED
+from moembed.corpus.columns import Layout, settle
 from moembed.corpus.inventory import File, Inventory
 from moembed.corpus.rows import Rows, Selection, nearest, rows_of_records, skip, take
 from moembed.corpus.sources import COLUMNAR, Source

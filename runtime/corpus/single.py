@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from moembed.corpus.columns import STREAM
+from moembed.corpus.arrow_types import STREAM
 from moembed.corpus.inventory import take_inventory
 from moembed.corpus.job import Job, rows_between
 from moembed.corpus.meter import Meter

@@ -10,6 +10,9 @@
 | binary | base64 |
 | list, struct | array, object, of these forms |
 | map | array of [key, value] |
+| extension type | that of what it stores |
+
+Unions, intervals of months, and structs with equal names have none (`moembed.corpus.arrow_types`).
 
 CSV holds strings as they are, null as nothing, and everything else as its JSON text.
 """
@@ -18,6 +21,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 
@@ -41,14 +45,16 @@ def _of_array(column: Any, kind: Any) -> list[Any]:
     if isinstance(column, ExtensionArray):
         return json_values(column.storage)
     if t.is_timestamp(kind):
-        return [None if value is None else _timestamp(value, kind) for value in column.cast("int64").to_pylist()]
+        return _times(column.cast("int64"), kind.unit, "Z" if kind.tz else "")
+    if t.is_date(kind):
+        return _times(column.cast("date32").cast("int32"), "D")
     if t.is_duration(kind):
         factor = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]
         return [None if value is None else value * factor for value in column.cast("int64").to_pylist()]
     if t.is_time(kind):
-        import pyarrow
-
-        return pyarrow.compute.cast(column, "string").to_pylist()  # type: ignore[no-any-return]
+        return column.cast("string").to_pylist()  # type: ignore[no-any-return]
+    if t.is_decimal(kind):
+        return [None if value is None else format(value, "f") for value in column.to_pylist()]
     if t.is_struct(kind):
         parts = {kind.field(i).name: json_values(column.field(i)) for i in range(kind.num_fields)}
         present = column.is_valid().to_pylist()
@@ -57,22 +63,39 @@ def _of_array(column: Any, kind: Any) -> list[Any]:
             for row, is_there in enumerate(present)
         ]
     if t.is_map(kind):
-        return [None if value is None else [[_plain(k), _plain(v)] for k, v in value] for value in column.to_pylist()]
-    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
-        return [None if not item.is_valid else json_values(item.values) for item in column]
+        return _pairs(column, kind)
+    if t.is_nested(kind):
+        return _lists(column)
     return [_plain(value) for value in column.to_pylist()]
 
 
+def _times(column: Any, unit: str, end: str = "") -> list[str | None]:
+    import numpy as np  # whose years have no limit
+
+    return [None if value is None else f"{np.datetime64(value, unit)}{end}" for value in column.to_pylist()]
+
+
+def _lists(column: Any) -> list[list[Any] | None]:
+    """Return the values of lists of any layout."""
+    import pyarrow
+
+    items = iter(json_values(column.flatten()))
+    lengths = pyarrow.compute.list_value_length(column).to_pylist()
+    return [None if length is None else list(islice(items, length)) for length in lengths]
+
+
+def _pairs(column: Any, kind: Any) -> list[list[Any] | None]:
+    import pyarrow
+
+    pair = pyarrow.struct([kind.key_field.with_name("key"), kind.item_field.with_name("value")])
+    rows = _lists(column.cast(pyarrow.list_(pyarrow.field("pair", pair, nullable=False))))
+    return [None if row is None else [list(one.values()) for one in row] for row in rows]
+
+
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return str(value)  # a decimal
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
 
 
 def _finite(value: Any) -> Any:
@@ -83,13 +106,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return value
-
-
-def _timestamp(value: int, kind: Any) -> str:
-    import numpy as np
-
-    text = str(np.datetime64(value, kind.unit))
-    return f"{text}Z" if kind.tz else text
 
 
 def csv_cells(column: Any) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moembed.corpus.arrow_types import STREAM
 from moembed.corpus.block import Block, Shape
-from moembed.corpus.columns import STREAM
 from moembed.corpus.values import csv_cells, json_lines, json_values
 from moembed.digits import json_list
 

@@ -7,6 +7,7 @@ import decimal
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -72,3 +73,100 @@ def test_kept_values_in_every_format(run, kept, here):
         assert [record[name] for record in records] == expected
         for cell, value in zip((row[name] for row in cells), expected, strict=True):
             assert cell == ("" if value is None else value if isinstance(value, str) else json.dumps(value))
+
+
+def extension(kind, storage):
+    return pa.ExtensionArray.from_storage(kind, pa.array(storage, kind.storage_type))
+
+
+PAIRS = [[("k", {"x": [1.5, None], "d": datetime.date(2026, 1, 2)})], None, []]
+# Name -> array, type in Parquet, values in JSON.
+OTHERS = {
+    "uuid": (extension(pa.uuid(), [b"\x00" * 16, None, b"\xff" * 16]), pa.uuid(), [22 * "A" + "==", None, "/" * 21 + "w=="]),
+    "json": (extension(pa.json_(), ['{"a": 1}', None, "[]"]), pa.json_(), ['{"a": 1}', None, "[]"]),
+    "tensor": (
+        pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12, dtype=np.float32).reshape(3, 2, 2)),
+        pa.fixed_shape_tensor(pa.float32(), (2, 2), permutation=[0, 1]),
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]],
+    ),
+    "view": (pa.array(["a", None, "b"], pa.string_view()), pa.string(), ["a", None, "b"]),
+    "bytes view": (pa.array([b"a", None, b""], pa.binary_view()), pa.binary(), ["YQ==", None, ""]),
+    "views": (
+        pa.array([[{"v": "a"}], None, []], pa.list_(pa.struct([("v", pa.string_view())]))),
+        pa.list_(pa.field("element", pa.struct([("v", pa.string())]))),
+        [[{"v": "a"}], None, []],
+    ),
+    "runs": (pa.RunEndEncodedArray.from_arrays([2, 3], ["a", None]), pa.string(), ["a", "a", None]),
+    "list view": (
+        pa.array([[1], None, [2, 3]], pa.list_view(pa.int32())),
+        pa.list_view(pa.field("element", pa.int32())),
+        [[1], None, [2, 3]],
+    ),
+    "pairs": (
+        pa.array(PAIRS, pa.map_(pa.string(), pa.struct([("x", pa.list_(pa.float64())), ("d", pa.date32())]))),
+        None,
+        [[["k", {"x": [1.5, None], "d": "2026-01-02"}]], None, []],
+    ),
+    "far days": (pa.array([5_000_000, None, 0], pa.date32()), pa.date32(), ["15659-07-15", None, "1970-01-01"]),
+    "big": (
+        pa.array([decimal.Decimal("1E+30"), None, decimal.Decimal("-0.5")], pa.decimal256(50, 2)),
+        pa.decimal256(50, 2),
+        ["1" + "0" * 30 + ".00", None, "-0.50"],
+    ),
+    "__index_level_0__": (pa.array([7, 8, 9]), pa.int64(), [7, 8, 9]),
+}  # fmt: skip
+
+
+def write_arrow(path, columns):
+    table = pa.table({"text": ["a", "b", "c"]} | columns)
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+
+
+def test_layouts_and_extension_types(run, here):
+    write_arrow(here / "d.arrow", {name: array for name, (array, _, _) in OTHERS.items()})
+    for form in ("parquet", "arrow", "jsonl"):
+        run("d.arrow", form, form=form, keep_all=True)
+    found = pq.ParquetFile("parquet/rows-000000000000.parquet").read()
+    other = pyarrow.feather.read_table("arrow/rows-000000000000.arrow")
+    lines = Path("jsonl/rows-000000000000.jsonl").read_text().splitlines()
+    for name, (array, kind, expected) in OTHERS.items():
+        assert kind is None or found.schema.field(name).type == kind
+        for table in (found, other):
+            if name != "far days":  # which Python does not hold
+                assert table[name].to_pylist() == array.to_pylist()
+        assert [json.loads(line)[name] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    ("array", "form", "said"),
+    [
+        (
+            pa.UnionArray.from_sparse(pa.array([0] * 3, pa.int8()), [pa.array([1, 2, 3])]),
+            "parquet",
+            "which Parquet lacks",
+        ),
+        (
+            pa.UnionArray.from_sparse(pa.array([0] * 3, pa.int8()), [pa.array([1, 2, 3])]),
+            "jsonl",
+            "which has no form in JSON and CSV",
+        ),
+        (pa.array([(1, 2, 3)] * 3, pa.month_day_nano_interval()), "parquet", "which Parquet lacks"),
+        (
+            pa.array([[(1, 2, 3)]] * 3, pa.list_(pa.month_day_nano_interval())),
+            "csv",
+            "which has no form in JSON and CSV",
+        ),
+        (pa.array([decimal.Decimal(100)] * 3, pa.decimal128(5, -2)), "parquet", "which Parquet lacks"),
+        (pa.StructArray.from_arrays([pa.array([1, 2, 3])] * 2, ["a", "a"]), "jsonl", "which has one name twice"),
+        (
+            pa.ListArray.from_arrays([0, 1, 2, 3], pa.RunEndEncodedArray.from_arrays([3], ["a"])),
+            "arrow",
+            "which Arrow lacks",
+        ),
+    ],
+)
+def test_types_that_a_format_lacks_are_refused_before_anything_is_computed(refused, here, array, form, said):
+    write_arrow(here / "d.arrow", {"k": array})
+    message = refused("-i", "d.arrow", "--keep", "k", "-f", form)
+    assert f"the kept column 'k' is {array.type} in d.arrow, {said}: keep other columns" in message
