@@ -4,6 +4,7 @@ Locally it is written to `_moembed/partial/` and renamed. Where nothing can be r
 written in one go: an object appears when it is closed. Readers skip names that start with `_`.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from moembed.files.addresses import scheme_of
 OWN = "_moembed"
 _PARTIAL = f"{OWN}/partial"
 _PIECE = 1 << 20
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})  # of file systems that lack it
 
 
 class Entry:
@@ -116,14 +118,18 @@ class LocalTarget:
     def put(self, name: str, produce: Callable[[BinaryIO], object]) -> Entry:
         """Put a file in place; see `Target`."""
         path = self._folder / name
-        partial = self._folder / _PARTIAL / f"{self._token}-{path.name}"
+        partial = self.spool(f"{path.name}.partial")  # not found by a pattern such as **/*.parquet
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not self.renames:
                 entry, content = _in_memory(produce)
-                with path.open("wb") as file:
-                    file.write(content)
-                    _sync(file)
+                try:
+                    with path.open("wb") as file:
+                        file.write(content)
+                        _sync(file)
+                except BaseException:
+                    path.unlink(missing_ok=True)
+                    raise
                 return entry
             try:
                 partial.parent.mkdir(exist_ok=True)
@@ -318,8 +324,11 @@ def _hashed(file: Any) -> Entry:
 
 def _sync(file: BinaryIO) -> None:
     file.flush()
-    with suppress(OSError):  # some file systems lack it
+    try:
         os.fsync(file.fileno())
+    except OSError as error:  # a full disk or a broken one may be told here first
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _first_line(error: OSError) -> str:

@@ -172,13 +172,16 @@ class BatchEncoder:
         """Check the names of a batch's columns.
 
         Raises:
-            InputError: the column of the texts is missing, or one that is added is there.
+            InputError: the column of the texts is missing or there twice, or one that is added is there, if only in other case.
         """
-        if self._options.field not in names:
+        count = names.count(self._options.field)
+        if count != 1:
             found = ", ".join(map(repr, names)) or "none"
-            raise InputError(f"field = {self._options.field!r}; the columns are {found}")
+            twice = ": rename all but one of them" if count else ""
+            raise InputError(f"field = {self._options.field!r}; the columns are {found}{twice}")
+        taken = {name.lower() for name in names}  # Spark and others do not tell cases apart
         for field in self.columns():
-            if field.name in names:
+            if field.name.lower() in taken:
                 raise InputError(
                     f"there is a column {field.name!r} already: choose another name for the vectors with into"
                 )

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ import pytest
 from moembed.corpus.sources import Source
 from moembed.corpus.spooling import spooled
 from moembed.corpus.storage import reading
+from moembed.corpus.target import LocalTarget
 from moembed.errors import InputError, OutputError
 from support.corpora import content
 
 
-@pytest.mark.parametrize("names", [("rename", "replace", "chmod")])
+@pytest.mark.parametrize("names", [("rename", "replace", "chmod"), ("replace",)])
 def test_no_renames(run, corpus, whole, here, monkeypatch, names):
     """As on a bucket that is mounted: told before the first row, and shards are written in place."""
 
@@ -59,27 +62,84 @@ def test_the_output_may_be_a_link_into_another_file_system(run, corpus, whole, h
         shutil.rmtree(place)
 
 
-def test_disk_full_is_told_and_the_run_goes_on_later(run, corpus, whole, here, monkeypatch):
-    from moembed.corpus import target as targets
+@pytest.fixture
+def full_at(monkeypatch):
+    """Let the disk be full while a file of the output is written."""
+    from moembed.corpus import target
 
-    written = {"left": 0}
-    write = targets.Sink.write
+    sync = target._sync
 
-    def limited(self, data):
-        written["left"] -= memoryview(data).nbytes
-        if written["left"] < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(self, data)
+    @contextmanager
+    def full(name):
+        def synced(file):
+            if Path(file.name).name.removesuffix(".partial").endswith(name):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(file)
 
-    size = sum(map(len, whole.values()))
-    for share in (0.1, 0.99):
-        written["left"] = int(share * size)
         with monkeypatch.context() as patch:
-            patch.setattr(targets.Sink, "write", limited)
-            with pytest.raises(OutputError, match=r"^cannot write full/.*: No space left on device$"):
-                run(corpus, "full", on_error="skip")
-        assert not list((here / "full").glob("_moembed/partial/*"))
-        if share > 0.5:
-            assert run(corpus, "full", on_error="skip").kept
-            assert content(here / "full") == whole
-        shutil.rmtree(here / "full")
+            patch.setattr(target, "_sync", synced)
+            yield
+
+    return full
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("_moembed/run.json", 0),
+        ("rows-000000000000.parquet", 0),
+        ("rows-000000000050.parquet", 5),
+        ("_moembed/rejects/rows-000000000010.jsonl", 1),
+        ("_moembed/ids/rows-000000000030", 3),
+        ("_moembed/done/rows-000000000050.json", 5),
+    ],
+)
+@pytest.mark.parametrize("renames", [True, False])
+def test_disk_full_is_told_and_the_run_goes_on_later(
+    run, corpus, whole, here, full_at, monkeypatch, name, kept, renames
+):
+    monkeypatch.setattr(LocalTarget, "_can_rename", lambda _self: renames)
+    said = re.escape(f"cannot write full/{name}: No space left on device")
+    with full_at(name.rpartition("/")[2]), pytest.raises(OutputError, match=f"^{said}$"):
+        run(corpus, "full", on_error="skip")
+    assert not list((here / "full").glob("_moembed/partial/*"))
+    assert not (here / "full" / name).exists()
+    before = {path: path.stat().st_mtime_ns for path in (here / "full").glob("rows-*")}
+    result = run(corpus, "full", on_error="skip")
+    assert result.kept == tuple(range(kept))
+    assert content(here / "full") == whole
+    finished = [here / "full" / f"rows-{10 * shard:012}.parquet" for shard in result.kept]
+    assert [path.stat().st_mtime_ns for path in finished] == [before[path] for path in finished]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_tells_late_is_believed(run, corpus, here, monkeypatch, number):
+    """As NFS does, when a file is synchronized. A file system that cannot do that is used without."""
+
+    def refuse(kind):
+        def fsync(_file):
+            raise OSError(kind, os.strerror(kind))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", refuse(number))
+    with pytest.raises(OutputError, match=f"cannot write out/.*: {os.strerror(number)}"):
+        run(corpus, on_error="skip")
+    monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))
+    assert run(corpus, on_error="skip").made == tuple(range(6))
+
+
+def test_unfinished_files_are_not_taken_for_data(run, corpus, whole, here, monkeypatch):
+    """By those who read a folder, or all of a suffix below it, while a run writes."""
+    from moembed.corpus import target
+
+    sync, seen = target._sync, []
+
+    def look(file):
+        sync(file)
+        seen.append({path.relative_to("out2").as_posix() for path in Path("out2").rglob("*.parquet")})
+
+    monkeypatch.setattr(target, "_sync", look)
+    run(corpus, "out2", on_error="skip")
+    assert len(seen) > 20
+    assert set().union(*seen) == {name for name in whole if name.endswith(".parquet")}

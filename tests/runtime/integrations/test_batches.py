@@ -53,6 +53,8 @@ def test_null_vectors_are_read_back_by_every_reader(table, tmp_path, fixed):
     readers["polars"] = lambda path: pl.read_parquet(path)["embedding"].to_list()
     pd = pytest.importorskip("pandas")
     readers["pandas"] = lambda path: list(pd.read_parquet(path)["embedding"])
+    duckdb = pytest.importorskip("duckdb")
+    readers["duckdb"] = lambda path: [row[0] for row in duckdb.sql(f"SELECT embedding FROM '{path}'").fetchall()]
     for name, read in readers.items():
         found = read(tmp_path / "t.parquet")
         for own, other in zip(found, expected, strict=True):
@@ -163,6 +165,7 @@ def test_two_columns_of_vectors_keep_their_own_stamps(table):
     [
         ({"field": "body"}, "field = 'body'; the columns are 'id', 'text'"),
         ({"into": "id"}, "a column 'id' already"),
+        ({"into": "ID"}, "a column 'ID' already"),
         ({"into": ""}, "into = ''"),
         ({"overlong": "chunk"}, "overlong = chunk gives .* as many rows out as in"),
         ({"overlong": "late"}, "overlong = late gives .* as many rows out as in"),
@@ -175,6 +178,38 @@ def test_two_columns_of_vectors_keep_their_own_stamps(table):
 def test_refused(table, options, message):
     with pytest.raises(InputError, match=message):
         encoder(**options)(table)
+
+
+def test_a_column_of_texts_that_is_there_twice_is_refused():
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
+    with pytest.raises(InputError, match="the columns are 'text', 'text': rename all but one"):
+        encoder()(twice)
+    other = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], ["text", "v", "v"])
+    assert encoder()(other).column_names == ["text", "v", "v", "embedding", "embedding_reason"]
+
+
+def test_other_columns_may_exceed_2_gib(model):
+    """One chunk of 1 MiB that is there 2,200 times: arrays of strings with 32-bit offsets cannot be joined."""
+    chunk = pa.array(["x" * (1 << 20)])
+    batch = encoder()(pa.table({"text": pa.chunked_array([["a"]] * 2200), "k": pa.chunked_array([chunk] * 2200)}))
+    assert (batch["k"].nbytes > 1 << 31, batch["k"].num_chunks) == (True, 2200)
+    vectors = set(map(tuple, batch["embedding"].to_pylist()))
+    assert vectors == {tuple(model.encode_document("a").tolist())}
+
+
+def test_datasets_map_has_as_many_rows_as_before(model, table, tmp_path, monkeypatch):
+    """Where encode_document refuses a null, since it gives one vector for each text."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    rows = datasets.Dataset.from_dict({"text": TEXTS}).with_format("arrow")
+    mapped = rows.map(encoder(), batched=True, batch_size=2)
+    expected = vectors_of(encoder()(table))
+    for one, other in zip(mapped.with_format(None)["embedding"], expected, strict=True):
+        assert one is None if other is None else np.array_equal(np.array(one, np.float32), other)
+    with pytest.raises(InputError, match="text 1 is NoneType"):
+        datasets.Dataset.from_dict({"text": TEXTS}).map(
+            lambda batch: {"vector": model.encode_document(batch["text"])}, batched=True
+        )
 
 
 def test_a_process_opens_a_model_once():
