@@ -80,20 +80,26 @@ def test_csv_of_spreadsheets(rows, refused, here):
     assert "a.csv:1: expected a column 'body', found 'id', 'text'" in refused("-i", "a.csv", "--field", "body")
 
 
-def test_quoted_line_breaks_at_every_edge(run, here):
-    """Rows are the same whatever shards, workers and slices there are."""
-    write_csv(here / "d.csv")
-    lines = (here / "d.csv").read_bytes()
-    head, _, body = lines.partition(b"\r\n")
-    (here / "d.csv").write_bytes(head + b"\r\n" + body * 8)
-    run("d.csv", "whole", shard_rows=1000, keep=(("text", "kept"),))
-    run("d.csv", "cut", shard_rows=7, keep=(("text", "kept"),))
-    whole, cut = pq.read_table("whole"), pq.read_table("cut")
-    assert whole.equals(cut)
-    assert whole["kept"].to_pylist() == TEXTS * 8
+@pytest.mark.parametrize("name", ["d.csv", "d.csv.gz"])
+def test_quoted_line_breaks_at_every_edge(run, here, monkeypatch, name):
+    """Rows are the same whatever shards, blocks, marks, workers and slices there are."""
+    from moembed.corpus import inventory, rows
+
+    write_csv(here / "d")
+    head, _, body = (here / "d").read_bytes().partition(b"\r\n")
+    body += b'0,"a\r\nb, ""c"""\r\n' * (60_000 - len(TEXTS))
+    (here / name).write_bytes((gzip.compress if name.endswith("gz") else bytes)(head + b"\r\n" + body))
+    options = {"keep": (("text", "kept"),), "dim": 1}
+    run(name, "whole", shard_rows=60_000, **options)
+    whole = pq.read_table("whole")
+    assert whole["kept"].to_pylist() == [*TEXTS, *['a\r\nb, "c"'] * (60_000 - len(TEXTS))]
+    run(name, "workers", shard_rows=17_001, workers=2, **options)
+    for module, constant, value in ((inventory, "_MARK_ROWS", 7), (rows, "BLOCK_ROWS", 501), (rows, "_READ_ROWS", 3)):
+        monkeypatch.setattr(module, constant, value)
     for part in range(3):
-        run("d.csv", "sliced", shard_rows=7, keep=(("text", "kept"),), slice=(part, 3))
-    assert pq.read_table("sliced").equals(whole)
+        run(name, "sliced", shard_rows=7001, slice=(part, 3), **options)
+    for other in ("workers", "sliced"):
+        assert pq.read_table(other).equals(whole)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_empty_files_of_formats_with_a_head_are_errors(refused, here, name):
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet", "d.arrow"])
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "csv", "npy", "arrow"])
-def test_no_rows(run, here, name, form):
+def test_no_rows(embed, run, here, name, form):
     if name == "d.jsonl":
         (here / name).touch()
     elif name == "d.csv":
@@ -166,10 +172,12 @@ def test_no_rows(run, here, name, form):
         pyarrow.feather.write_feather(
             pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), name
         )
+    assert embed("-i", name, "-o", "out/", "-f", form, "--shard-rows", 10, "--prompt", "") == (0, "")
     result = run(name, form=form)
-    assert (result.counts.rows, result.made) == (0, (0,))
-    if form == "parquet":
-        table = pq.read_table("out")
+    assert (result.counts.rows, result.kept) == (0, (0,))
+    path = here / "out" / f"rows-000000000000.{form}"
+    if form in ("parquet", "arrow"):
+        table = pq.read_table(path) if form == "parquet" else pyarrow.feather.read_table(path)
         assert table.schema.field("embedding").type.list_size == 8
         assert b"moembed.stamp" in table.schema.metadata
         assert len(table) == 0

@@ -3,8 +3,8 @@
 import json
 
 import pyarrow as pa
-import pyarrow.feather
 import pyarrow.parquet as pq
+import pytest
 
 from support.corpora import rejects, write_jsonl
 
@@ -31,3 +31,30 @@ def test_ids_twice_or_missing(embed, run, refused, here):
     run("f.parquet", "none", id="")
     assert "id" not in pq.read_table("none").schema.names
     assert "expected a column 'key'" in refused("-i", "f.parquet", "--id", "key")
+
+
+@pytest.mark.parametrize(
+    "name", ["d.jsonl", "d.csv", "d.parquet", "large.parquet", "dictionary.parquet", "numbers.parquet"]
+)
+def test_equal_ids_stay_rows_and_rows_without_one_are_rejected(embed, run, here, name):
+    """In two files of every format, in shards of one row."""
+    ids = [7, 7, None, None] if name.startswith("numbers") else ["x", "x", None, ""]
+    for folder in ("1", "2"):
+        (here / folder).mkdir()
+        path = here / folder / name
+        if name == "d.jsonl":
+            write_jsonl(path, [{"text": "a"} | ({} if own is None else {"id": own}) for own in ids])
+        elif name == "d.csv":
+            path.write_text("id,text\n" + "".join(f"{own or ''},a\n" for own in ids))
+        else:
+            array = pa.array(ids, pa.large_string() if name.startswith("large") else None)
+            array = array.dictionary_encode() if name.startswith("dictionary") else array
+            pq.write_table(pa.table({"id": array, "text": ["a"] * 4}), path)
+    inputs = ("-i", f"1/{name}", "-i", f"2/{name}", "--id", "id", "--shard-rows", "1")
+    assert "the id 'id' is missing" in embed(*inputs, "-o", "fails/")[1]
+    code, err = embed(*inputs, "-o", "out/", "--on-error", "skip")
+    assert (code, "3 rows have an id that an earlier row has" in err) == (3, True)
+    assert pq.read_table("out")["id"].to_pylist() == ids[:2] * 2
+    found = rejects(here / "out")
+    assert [(row["file"], row["row"]) for row in found] == [(f"{n}/{name}", row) for n in (1, 2) for row in (2, 3)]
+    assert {row["reason"] for row in found} == {"the id 'id' is missing"}

@@ -39,9 +39,12 @@ def seconds(place):
     return time.monotonic() - start
 
 
-def command(folder, output, *options):
-    argv = [sys.executable, "-m", "moembed", "embed", *ARGUMENTS, "-o", f"{output}/", *options]
-    return subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def command(folder, output, *options, program=("-m", "moembed")):
+    """Start the command in a session of its own."""
+    argv = [sys.executable, *program, "embed", *ARGUMENTS, "-o", f"{output}/", *options]
+    return subprocess.Popen(
+        argv, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def go_on(folder, output, *options):
@@ -143,7 +146,25 @@ def is_alive(pid):
     return bool(status) and not status.startswith("Z")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+def test_killed_again_and_again_with_other_numbers_of_workers(place):
+    for workers in (2, 4, 1):
+        before = len(shards(place[0] / "other"))
+        process = command(place[0], "other", "--workers", str(workers), "--threads", "1")
+        wait_for(lambda before=before: len(shards(place[0] / "other")) > before + 1)
+        process.kill()
+        process.communicate()
+    assert finish(place, "other") >= 6
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+    ],
+)
 def test_no_worker_outlives_the_run(place, number):
     folder, _ = place
     name = f"workers-{number}"
@@ -179,6 +200,84 @@ def test_a_signal_ends_the_run_and_says_how_to_go_on(place, number, code):
     assert "give the same command again to go on" in err
     assert not list((folder / name).glob("_moembed/partial/*"))
     finish(place, name)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_to_all_processes_ends_the_run_and_says_how_to_go_on(place, number, code):
+    """As `timeout`, a scheduler or Ctrl-C send it: the workers get it too, and may end first."""
+    folder, _ = place
+    name = f"group-{number}"
+    process = command(folder, name, "--workers", "2")
+    wait_for(lambda: shards(folder / name))
+    workers = descendants(process.pid)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "give the same command again to go on" in err
+    assert "Traceback" not in err
+    wait_for(lambda: not any(map(is_alive, workers)), 5)
+    finish(place, name)
+
+
+def test_a_terminal_that_is_closed_ends_the_run_and_its_workers(place):
+    import pty
+
+    folder, _ = place
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        argv = [sys.executable, "-m", "moembed", "embed", *ARGUMENTS, "-o", "closed/", "--workers", "2"]
+        os.execv(sys.executable, argv)
+    wait_for(lambda: shards(folder / "closed"))
+    workers = descendants(pid)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    wait_for(lambda: not any(map(is_alive, workers)), 5)
+    finish(place, "closed")
+
+
+CLOSING = """
+import os, signal, sys
+from moembed.cli import main
+from moembed.corpus import target
+
+name = sys.argv[1]
+sync = target._sync
+
+def closing(file):
+    sync(file)
+    if file.name.endswith(f"{name}.partial"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+target._sync = closing
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rows-000000000016.parquet",
+        pytest.param("_moembed/ids/rows-000000000016", marks=pytest.mark.long),
+        pytest.param("_moembed/done/rows-000000000016.json", marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_while_a_shard_is_closed(place, name):
+    folder, _ = place
+    output = f"closing-{name.rpartition('.')[2]}" if "." in name else "closing-ids"
+    process = command(folder, output, program=("-c", CLOSING, name.rpartition("/")[2]))
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (143, False)
+    assert "give the same command again to go on" in err
+    assert not (folder / output / name).exists()
+    assert finish(place, output) == 2
 
 
 def test_a_worker_that_is_killed_is_told(place):

@@ -1,11 +1,11 @@
 """Progress of a run, its counts at the end, and its priority."""
 
+import io
 import os
 import sys
 import threading
 
 import pyarrow as pa
-import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -72,8 +72,9 @@ def test_progress_without_a_terminal_is_plain_lines(monkeypatch):
     assert not any("\r" in line for line in lines)
 
 
-def test_progress_is_that_of_this_run_alone(run, here, monkeypatch):
-    """Of a run that goes on, only the rows that are left count."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_is_that_of_this_run_alone(run, here, monkeypatch, workers):
+    """Of a run that goes on, only the rows and tokens that are left count, in other processes too."""
     from moembed.corpus import runs
 
     totals = []
@@ -83,12 +84,33 @@ def test_progress_is_that_of_this_run_alone(run, here, monkeypatch):
             totals.append((total, sizes[-1][0]))
             super().__init__(total, sizes=sizes, **keywords)
 
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            totals.append((self.rows, self.tokens))
+
     write_jsonl(here / "d.jsonl", [{"text": f"{n}"} for n in range(35)])
     monkeypatch.setattr(runs, "Meter", Noted)
-    run("d.jsonl")
-    (here / "out" / "rows-000000000030.parquet").unlink()
-    run("d.jsonl")
-    assert totals == [(35, 35), (5, 5)]
+    run("d.jsonl", workers=workers)
+    for first in (20, 30):
+        (here / "out" / f"rows-0000000000{first}.parquet").unlink()
+    run("d.jsonl", workers=workers)
+    tokens = pq.read_table("out")["tokens"].to_pylist()
+    assert totals == [(35, 35), (35, sum(tokens)), (15, 15), (15, sum(tokens[20:]))]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("a\nb\n", ["2 of 2 rows (100 %)", "2 rows, 2 vectors"]), ("", ["0 rows, 0 vectors"])]
+)
+def test_progress_of_stdin_knows_its_rows(here, monkeypatch, capsys, text, told):
+    """It is copied first. No rows are no division by zero."""
+    from moembed.corpus import meter
+
+    monkeypatch.setattr(meter, "_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert main(["embed", "-i", "-", "-o", "out/", "--dim", "8"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(told)
+    assert all(line.startswith(f"moembed: {one}, ") for line, one in zip(lines, told, strict=True))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs priorities of threads")

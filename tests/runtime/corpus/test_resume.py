@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from moembed.cli import main
 from moembed.corpus.shards import REJECTS
 from moembed.errors import InputError, OutputError
+from moembed.inference.kernels import PORTABLE, usable_kernels
 from support.corpora import content, write_jsonl
 
 
@@ -83,6 +84,24 @@ def test_what_counts_as_changed(run, corpus, whole, here):
     assert content(here / "out") == whole
     assert run(corpus, on_error="skip", force=True, shard_rows=25).made == (0, 1, 2)
     assert sorted(path.name for path in (here / "out").glob("rows-*")) == [f"rows-{n:012}.parquet" for n in (0, 25, 50)]
+
+
+@pytest.mark.skipif(usable_kernels() == (PORTABLE,), reason="no native library")
+def test_a_machine_with_other_kernels_is_refused(run, corpus, whole, here, monkeypatch, capsys):
+    """Half of the shards with one family and half with the other: told before the first row, and by `moembed stamp`."""
+    (here / "out" / "rows-000000000050.parquet").unlink()
+    portable = ["embed", "-i", corpus, "--prompt", "", "--dim", "8", "--shard-rows", "10", "--on-error", "skip", "-q"]
+    monkeypatch.setenv("MOEMBED_KERNELS", PORTABLE)
+    assert main([*portable, "-o", "out/"]) == 2
+    assert "kernels: 'native', and 'portable'" in capsys.readouterr().err
+    assert main([*portable, "-o", "other/"]) == 3
+    shutil.copy("other/rows-000000000050.parquet", "out")
+    assert main(["stamp", *map(str, sorted((here / "out").glob("*.parquet")))]) == 1
+    assert capsys.readouterr().out.count("in kernels: 'native', and 'portable'") == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert run(corpus, on_error="skip").made == (5,)
+    assert content(here / "out") == whole
 
 
 def test_a_folder_with_other_files_is_not_touched(run, corpus, here):

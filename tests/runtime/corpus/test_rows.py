@@ -4,10 +4,24 @@ import json
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.feather
 import pyarrow.parquet as pq
+import pytest
 
 from support.corpora import rejects, write_jsonl
+
+WORDS = ["NA", "null", "None", "nan", "n/a", "-", "TRUE", "1.0", "", ""]
+
+
+@pytest.mark.parametrize("option", [("--field", "text"), ("--template", "{text}")])
+def test_words_that_look_like_nulls_are_texts_ids_and_values(rows, here, model, option):
+    """An empty cell is an empty text, quoted or not, and no id."""
+    cells = [*WORDS[:8], '""', ""]
+    (here / "d.csv").write_text("id,text,k\n" + "".join(f"{cell},{cell},{cell}\n" for cell in cells))
+    found = rows("-i", "d.csv", *option, "--prompt", "", "--keep", "k")
+    assert [row["id"] for row in found] == [*WORDS[:8], None, None]
+    assert [row["k"] for row in found] == WORDS
+    expected = model.encode(WORDS, prompt="", truncate_dim=8)
+    assert np.array_equal(np.array([row["embedding"] for row in found], np.float32), expected)
 
 
 def test_a_template_reads_escapes_and_is_told_apart(rows, here, model):

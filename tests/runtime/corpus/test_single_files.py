@@ -34,6 +34,35 @@ def test_single_files(embed, model, here, name):
     assert KEY.encode() in table.schema.metadata
 
 
+@pytest.mark.parametrize("torn", [b'{"index": 0, "id"', '{"text": "\u5317'.encode()[:-1], b'{"index": 0}'])
+def test_a_torn_file_of_others_is_made_anew(embed, here, torn):
+    """Half a line, half a character, or a line without its end, as a killed program leaves them that appends."""
+    write_jsonl(here / "d.jsonl", [{"id": n, "text": f"text {n}"} for n in range(5)])
+    assert embed("-i", "d.jsonl", "-o", "whole.jsonl") == (0, "")
+    Path("v.jsonl").write_bytes(torn)
+    assert embed("-i", "d.jsonl", "-o", "v.jsonl") == (0, "")
+    assert Path("v.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["npy", "csv", "jsonl", "parquet", "arrow"])
+def test_a_pipe_gets_a_right_file(embed, model, here, form):
+    """A pipe has neither a place nor a size; the header of npy has the number of vectors."""
+    write_jsonl(here / "d.jsonl", [{"text": f"text {n}"} for n in range(50)])
+    assert embed("-i", "d.jsonl", "-o", f"file.{form}s" if form == "arrow" else f"file.{form}", "-f", form) == (0, "")
+    os.mkfifo(here / "fifo")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((here / "fifo").read_bytes()))
+    reader.start()
+    assert embed("-i", "d.jsonl", "-f", form, "-o", "fifo", "--on-error", "fail") == (0, "")
+    reader.join(60)
+    if form == "arrow":
+        assert pa.ipc.open_stream(io.BytesIO(got[0])).read_all().num_rows == 50
+    else:
+        assert got[0] == (here / f"file.{form}").read_bytes()
+    if form == "npy":
+        assert np.load(io.BytesIO(got[0])).shape == (50, 8)
+
+
 def test_single_files_need_places(embed, here):
     write_jsonl(here / "d.jsonl", [{"id": 1, "text": "a"}, {"id": 2, "text": None}])
     assert "needs a place for the rejected rows" in embed("-i", "d.jsonl", "-o", "v.parquet", "--on-error", "skip")[1]

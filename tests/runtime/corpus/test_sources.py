@@ -1,7 +1,6 @@
 """Files of the input: folders that others wrote, the order of files, and addresses that are not read."""
 
 import pyarrow as pa
-import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
