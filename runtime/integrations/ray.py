@@ -3,7 +3,10 @@
 `embed_dataset` does it in one call. `EmbedBatches` is its callable class, for `Dataset.map_batches` with other arguments.
 """
 
+import inspect
 import sys
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Unpack
 
@@ -13,6 +16,8 @@ from moembed.inference.cpu import available_cpus
 from moembed.integrations.batches import BatchEncoder, BatchKeywords, BatchOptions
 
 DEFAULT_ROWS_PER_BLOCK = 2048
+# Ray's own default is to start actors and to try batches again for ever, so that a job would wait for actors that only die.
+_LIMITS = {"max_restarts": 10, "max_task_retries": 5}
 
 
 class EmbedBatches:
@@ -75,6 +80,8 @@ def embed_dataset(
 ) -> Any:
     """Add a column of vectors to a dataset.
 
+    An actor that dies is started again ten times at most, and a batch is tried six times; then the job ends with Ray's error.
+
     Rows keep their order within a block; blocks keep theirs only under Ray's `preserve_order`. This process opens the model
     too, and actors refuse to compute vectors with another stamp.
 
@@ -125,14 +132,22 @@ def embed_dataset(
                 "work. Pass rows_per_block, which cuts blocks without a shuffle"
             )
         )
-    return dataset.map_batches(
-        EmbedBatches,
-        fn_constructor_kwargs={"stamp": encoder.stamp.to_json(), **options},
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=pool,
-        num_cpus=num_cpus,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # there is no other way to limit them
+        return dataset.map_batches(
+            EmbedBatches,
+            fn_constructor_kwargs={"stamp": encoder.stamp.to_json(), **options},
+            batch_format="pyarrow",
+            batch_size=None,
+            compute=pool,
+            num_cpus=num_cpus,
+            **(_LIMITS if _takes_limits(dataset.map_batches) else {}),
+        )
+
+
+def _takes_limits(function: Callable[..., Any]) -> bool:
+    """Check whether a function takes any options of actors, as Ray announces to end."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
 
 
 def _room_for_actors(num_cpus: int) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -267,6 +268,69 @@ def test_a_file_of_one_block_is_shared_by_actors_that_open_the_model_once(corpus
     (weights,) = model.bundle.folder.glob("onnx/*.onnx_data")
     if LINUX:
         check_shared({row["weights"] for row in rows}, weights)
+
+
+def dying(folder, times):
+    """Return a subclass whose processes end at their first block, so many of them; with a folder of None, as they start."""
+
+    class Dying(EmbedBatches):
+        def __init__(self, **options):
+            if folder is None:
+                os._exit(1)
+            super().__init__(**options)
+
+        def __call__(self, batch):
+            if len(list(Path(folder).iterdir())) < times:
+                Path(folder, str(os.getpid())).touch()
+                os._exit(1)
+            return super().__call__(batch)
+
+    return Dying
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_actor_that_dies_loses_and_doubles_no_row(connected, tmp_path, monkeypatch, times):
+    (tmp_path / "died").mkdir()
+    monkeypatch.setattr("moembed.integrations.ray.EmbedBatches", dying(str(tmp_path / "died"), times))
+    dataset = ray.data.from_arrow(pa.table({"id": range(40), "text": [f"text {row}" for row in range(40)]}))
+    rows = embed_dataset(dataset, actors=1, rows_per_block=10).take_all()
+    assert sorted(row["id"] for row in rows) == list(range(40))
+    assert len(list((tmp_path / "died").iterdir())) == times
+
+
+@pytest.mark.parametrize("where", ["at a block", "at the start"])
+def test_actors_that_die_again_and_again_end_the_job(connected, tmp_path, monkeypatch, where):
+    """Ray itself starts them for ever."""
+    folder = str(tmp_path) if where == "at a block" else None
+    monkeypatch.setattr("moembed.integrations.ray.EmbedBatches", dying(folder, 1000))
+    dataset = ray.data.from_arrow(pa.table({"text": ["a"]}))
+    with pytest.raises(ray.exceptions.RayError):
+        embed_dataset(dataset, actors=1).take_all()
+    assert len(list(tmp_path.iterdir())) <= 11
+
+
+def delayed():
+    """Return a subclass that takes longer for earlier rows."""
+
+    class Delayed(EmbedBatches):
+        def __call__(self, batch):
+            time.sleep(1 - batch["id"][0].as_py() / 90)
+            return super().__call__(batch)
+
+    return Delayed
+
+
+@pytest.mark.parametrize("blocks", ["of the files", "by rows", "repartition"])
+def test_blocks_that_end_in_reverse_have_the_vectors_of_their_rows(connected, monkeypatch, model, blocks):
+    monkeypatch.setattr("moembed.integrations.ray.EmbedBatches", delayed())
+    texts = [f"text {row}" for row in range(90)]
+    whole = pa.table({"id": range(90), "text": texts})
+    dataset = ray.data.from_arrow([whole.slice(first, 30) for first in (0, 30, 60)])
+    dataset = dataset.repartition(7) if blocks == "repartition" else dataset
+    made = embed_dataset(dataset, actors=2, rows_per_block=20 if blocks == "by rows" else None)
+    table = pa.concat_tables([pa.table(batch) for batch in made.iter_batches(batch_format="pyarrow")]).sort_by("id")
+    assert table["id"].to_pylist() == list(range(90))
+    assert np.array_equal(np.array(table["embedding"].to_pylist(), np.float32), model.encode_document(texts))
 
 
 def test_empty_datasets_and_datasets_without_a_good_row(connected):

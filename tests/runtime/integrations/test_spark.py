@@ -5,11 +5,14 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from moembed import load_vectors
 from moembed.errors import InputError
-from moembed.integrations.batches import BatchOptions
+from moembed.integrations.batches import BatchEncoder, BatchOptions
 from moembed.integrations.spark import _Partition, embed_udf
+from moembed.stamps.loading import read_stamp
 from support.mappings import check_shared, mapping_reader, on_linux
 
 pytestmark = pytest.mark.engines
@@ -135,11 +138,37 @@ def test_vectors_are_right_after_parquet(spark, tmp_path, model):
     assert np.array_equal(found, model.encode_document(["one", "three", "five"]))
 
 
+def test_what_pyarrow_wrote_is_read_with_its_nulls_and_written_without_its_stamp(spark, tmp_path, model):
+    """Lists of a fixed size with nulls; Spark drops the metadata of files and columns that it writes anew."""
+    texts = ["one", None, "three", None, "five"]
+    (tmp_path / "in").mkdir()
+    pq.write_table(BatchEncoder(BatchOptions(), threads=1)(pa.table({"text": texts})), tmp_path / "in" / "a.parquet")
+    frame = spark.read.parquet(str(tmp_path / "in"))
+    rows = frame.collect()
+    assert [row.embedding is None for row in rows] == [False, True, False, True, False]
+    found = np.array([row.embedding for row in rows if row.embedding], np.float32)
+    assert np.array_equal(found, model.encode_document(["one", "three", "five"]))
+    assert read_stamp(tmp_path / "in" / "a.parquet") is not None
+    frame.where("embedding IS NOT NULL").write.parquet(str(tmp_path / "out"))
+    (path,) = (tmp_path / "out").glob("*.parquet")
+    assert read_stamp(path) is None
+    with pytest.raises(InputError, match="has no stamp"):
+        load_vectors(path)
+
+
+def test_frames_and_partitions_without_rows(spark):
+    empty = frame_of(spark, []).transform(embed_udf())
+    assert (empty.collect(), empty.columns) == ([], ["id", "text", "embedding", "embedding_reason"])
+    few = frame_of(spark, ["one"], 4).transform(embed_udf()).collect()  # three partitions of four have none
+    assert [len(row.embedding) for row in few] == [384]
+
+
 def test_what_cannot_be_used_is_told_before_spark_starts(spark):
     frame = frame_of(spark, ["a"])
     for options, message in (
         ({"field": "body"}, "field = 'body'; the columns are 'id', 'text'"),
         ({"into": "id"}, "a column 'id' already"),
+        ({"into": "Text"}, "a column 'Text' already"),
         ({"precision": "float16"}, "Spark has no type"),
         ({"truncate_dim": 1000}, "truncate_dim"),
     ):
