@@ -7,12 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from moembed import Embedder
 from moembed.evaluation.text_lines import numbered_lines
+from moembed.inference.cpu import cpu_name
 from moembed.inference.session import Session
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 # ONNX Runtime's threads spin for a while after a call, on the processors that the next one wants.
 SPINNING_SECONDS = 0.05
+
+
+def machine(embedder: Embedder) -> str:
+    """This machine as tables name it: processor and kernels."""
+    return f"{cpu_name()}, kernels `{embedder.kernels}`"
 
 
 def texts_of_file(path: Path, *, language: str | None = None) -> Iterator[str]:

@@ -28,8 +28,9 @@ from typing import NamedTuple
 
 import numpy as np
 from blocks import ROOT, Block
+from common import machine
 
-from moembed.inference.cpu import cpu_name
+from moembed import Embedder
 
 PAGE = ROOT / "docs" / "corpora.md"
 COMMAND = "python tests/benchmarks/corpus.py"
@@ -119,8 +120,8 @@ def speed(rows: int, rounds: int, threads: int) -> str:
             for form, results in found.items():
                 results.append(measure(form, folder / "texts.jsonl", folder, threads))
     lines = [
-        f"\n{cpu_name()}. {rows:,} texts of 5 to 20 words from JSONL, median of {rounds} rounds, without the opening of",
-        "the model.\n",
+        f"\n{machine(Embedder.from_pretrained())}. {rows:,} texts of 5 to 20 words from JSONL, median of {rounds} rounds,",
+        "without the opening of the model.\n",
         "| output | rows/s | of `encode_document` in memory | by CPU time | bytes a row |",
         "|---|---|---|---|---|",
     ]
@@ -143,8 +144,9 @@ def speed(rows: int, rounds: int, threads: int) -> str:
 def memory(threads: int) -> str:
     """Return a table of peak memory for few and for many rows."""
     lines = [
-        f"\nThe rows repeat {DISTINCT} texts, so that computing takes minutes. The output is Parquet, of float32 for {FEW:,}",
-        f"rows and of `ubinary` for {MANY:,}. The input is one file, of Parquet in one row group.\n",
+        f"\n{machine(Embedder.from_pretrained())}. The rows repeat {DISTINCT} texts, so that computing takes minutes. The output",
+        f"is Parquet, of float32 for {FEW:,} rows and of `ubinary` for {MANY:,}. The input is one file, of Parquet in one row",
+        "group.\n",
         f"| input | model open | peak, {FEW:,} rows | peak, {MANY:,} rows |",
         "|---|---|---|---|",
     ]
@@ -163,7 +165,6 @@ def memory(threads: int) -> str:
 def reader_table() -> str:
     """Return the table of what readers see of each precision."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from moembed import Embedder
     from moembed.corpus import Options, Selection, embed_files
     from support.parquet_readers import installed, read_vectors
 

@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 from blocks import ROOT, Block
+from common import machine
 from scale import texts_of
 
 from moembed import Embedder
-from moembed.inference.cpu import cpu_name
 from moembed.integrations.ray import EmbedBatches
 
 TABLE = Block(ROOT / "docs" / "scale.md", "actors", "python tests/benchmarks/ray_actors.py --publish")
@@ -106,7 +106,7 @@ def main() -> None:
         results[actors] = measured(table, actors)
     ray.shutdown()
     alone = (
-        f"Built-in model, {cpu_name()}, kernels `{embedder.kernels}`, {sum(counts) / len(counts):.0f} tokens a text, blocks of "
+        f"Built-in model, {machine(embedder)}, {sum(counts) / len(counts):.0f} tokens a text, blocks of "
         f"{BLOCK_ROWS} rows."
     )
     found = rows_of(results, alone)

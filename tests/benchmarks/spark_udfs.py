@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blocks import ROOT, Block
+from common import machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.types import ArrayType, FloatType
@@ -74,17 +75,18 @@ def measured(add: Callable[[Any], Any], frame: Any, counter: Any) -> tuple[float
     return seconds, counter.value - before, sum(row.embedding is None for row in found)
 
 
-def table(rows: int, results: dict[str, list[tuple[float, int, int]]]) -> str:
-    """Return the table of the rounds of each way."""
+def table(rows: int, results: dict[str, list[tuple[float, int, int]]], where: str) -> str:
+    """Return the table of the rounds of each way, measured on the machine `where`."""
+    rounds = len(next(iter(results.values())))
     lines = [
-        f"{rows:,} rows, one of ten without a text, 2 workers, median of {len(next(iter(results.values())))} rounds.",
+        f"{where}. {rows:,} rows, one of ten without a text, 2 workers, median of {rounds} rounds.",
         "",
         "| way | seconds | texts that reach Python | null vectors |",
         "|---|---:|---:|---:|",
     ]
-    for name, rounds in results.items():
-        _, texts, nulls = rounds[0]
-        seconds = statistics.median(one[0] for one in rounds)
+    for name, own in results.items():
+        _, texts, nulls = own[0]
+        seconds = statistics.median(one[0] for one in own)
         lines.append(f"| {name} | {seconds:.1f} | {texts:,} | {nulls:,} |")
     return "\n".join(lines) + "\n"
 
@@ -113,7 +115,7 @@ def main() -> None:
         for name, add in added.items():
             results[name].append(measured(add, frame, counter))
     spark.stop()
-    found = table(options.rows, results)
+    found = table(options.rows, results, machine(open_model(None, None, 1)))
     print(found)
     if options.publish:
         TABLE.write(found)
