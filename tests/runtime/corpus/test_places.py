@@ -63,6 +63,37 @@ def test_the_output_may_be_a_link_into_another_file_system(run, corpus, whole, h
 
 
 @pytest.fixture
+def nobody(here):
+    """Be another user in a block."""
+    if not hasattr(os, "seteuid") or os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    here.chmod(0o755)
+
+    @contextmanager
+    def other():
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return other
+
+
+def test_another_user_goes_on_or_is_told(run, corpus, whole, here, nobody):
+    (here / "out" / "rows-000000000010.parquet").unlink()
+    with nobody(), pytest.raises(OutputError, match="^cannot write out: Permission denied"):
+        run(corpus, on_error="skip")
+    for path in (here / "out", *(here / "out").rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    with nobody():
+        assert run(corpus, on_error="skip").made == (1,)
+    assert (here / "out" / "rows-000000000010.parquet").stat().st_uid == 65534
+    assert run(corpus, on_error="skip").made == ()
+    assert content(here / "out") == whole
+
+
+@pytest.fixture
 def full_at(monkeypatch):
     """Let the disk be full while a file of the output is written."""
     from moembed.corpus import target
