@@ -69,7 +69,7 @@ def _of_array(column: Any, kind: Any) -> list[Any]:
     return [_plain(value) for value in column.to_pylist()]
 
 
-def _times(column: Any, unit: str, end: str = "") -> list[str | None]:
+def _times(column: Any, unit: Any, end: str = "") -> list[str | None]:
     import numpy as np  # whose years have no limit
 
     return [None if value is None else f"{np.datetime64(value, unit)}{end}" for value in column.to_pylist()]
