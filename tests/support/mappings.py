@@ -11,16 +11,16 @@ on_linux = pytest.mark.skipif(not LINUX, reason="reads /proc")
 def mapping_reader():
     """Return a function that an engine sends to its workers as it is: they do not see this module.
 
-    The function takes the end of a file's name, and returns the device and inode of that file in this process, its KiB that are
-    mapped, and those of them that are this process's own copy: `"fe:00 123 34968 0"`. Several files are several lines. Other
-    systems than Linux show nothing.
+    The function takes the end of a file's name, and returns the device and inode of that file in this process or another one, its
+    KiB that are mapped, and those of them that are that process's own copy: `"fe:00 123 34968 0"`. Several files are several
+    lines. Other systems than Linux show nothing.
     """
 
-    def read(suffix):
+    def read(suffix, process="self"):
         import re
         from pathlib import Path
 
-        files, own, maps = {}, None, Path("/proc/self/smaps")
+        files, own, maps = {}, None, Path(f"/proc/{process}/smaps")
         for line in maps.read_text().splitlines() if maps.exists() else ():
             words = line.split()
             if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moembed.cli import main
+from moembed.corpus import Options, Selection, embed_files
 from moembed.corpus.shards import REJECTS
 from moembed.errors import InputError, OutputError
 from moembed.inference.kernels import PORTABLE, usable_kernels
@@ -84,6 +85,12 @@ def test_what_counts_as_changed(run, corpus, whole, here):
     assert content(here / "out") == whole
     assert run(corpus, on_error="skip", force=True, shard_rows=25).made == (0, 1, 2)
     assert sorted(path.name for path in (here / "out").glob("rows-*")) == [f"rows-{n:012}.parquet" for n in (0, 25, 50)]
+
+
+def test_another_model_is_refused(corpus, whole, small):
+    options = Options(selection=Selection(), prompt="", dim=8, shard_rows=10, on_error="skip")
+    with pytest.raises(OutputError, match="begun by another command.*fingerprint"):
+        embed_files([corpus], "out", small, options)
 
 
 @pytest.mark.skipif(usable_kernels() == (PORTABLE,), reason="no native library")

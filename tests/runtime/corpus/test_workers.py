@@ -6,8 +6,14 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from moembed.corpus import Options, Selection
+from moembed.corpus.inventory import take_inventory
+from moembed.corpus.runs import job_of
+from moembed.corpus.sources import find
+from moembed.corpus.vectors import Encoder
 from moembed.errors import InputError
 from support.corpora import write_jsonl
+from support.mappings import check_shared, mapping_reader, on_linux
 
 PROGRAM = """
 from moembed import Embedder
@@ -62,3 +68,36 @@ def test_no_more_workers_than_shards(run, here, monkeypatch):
     with pytest.raises(InputError, match="enough"):
         run("d.jsonl", "several", workers=16, shard_rows=1)
     assert started == [0, 1, 2]
+
+
+@on_linux
+def test_workers_have_the_weights_in_memory_once(run, here, model, monkeypatch):
+    from moembed.corpus import pool
+
+    write_jsonl(here / "d.jsonl", [{"text": f"{number}"} for number in range(4)])
+    mapped, stop, told = mapping_reader(), pool._stop, []
+
+    def look_and_stop(processes):
+        told.extend(mapped(".onnx_data", process.pid) for process in processes)
+        stop(processes)
+
+    monkeypatch.setattr(pool, "_stop", look_and_stop)
+    run("d.jsonl", workers=2, shard_rows=2)
+    assert len(told) == 2
+    (weights,) = model.bundle.folder.glob("onnx/*.onnx_data")
+    check_shared(told, weights)
+
+
+@pytest.mark.parametrize(("cpus", "workers", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (8, 1, 8)])
+def test_workers_share_the_threads_of_a_machine(here, model, monkeypatch, cpus, workers, threads):
+    """Those that nobody chose: a number that was given is that of each worker."""
+    from moembed.corpus import runs
+
+    monkeypatch.setattr(runs, "available_cpus", lambda: cpus)
+    monkeypatch.setattr(model, "threads", cpus)
+    write_jsonl(here / "d.jsonl", [{"text": "a"}])
+    sources, options = find(["d.jsonl"], None, print), Options(selection=Selection(), prompt="", workers=workers)
+    encoder = Encoder(model, prompt="", dim=8, precision="float32", overlong="error")
+    assert job_of(sources, take_inventory(sources, Selection()), options, encoder).model.threads == threads
+    monkeypatch.setattr(model, "threads", cpus + 1)
+    assert job_of(sources, take_inventory(sources, Selection()), options, encoder).model.threads == cpus + 1

@@ -98,6 +98,31 @@ def test_threads_of_a_quota(monkeypatch, quota, cpus, expected):
     assert cpu.available_cpus() == expected
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sets of CPUs")
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_the_cpus_of_a_process_decide_and_not_openmp(cpus):
+    """Ray and Spark set OMP_NUM_THREADS, which ONNX Runtime ignores. No more threads than CPUs compute."""
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) < cpus:
+        pytest.skip("this machine has one CPU")
+    code = (
+        "import os, sys; os.sched_setaffinity(0, map(int, sys.argv[1:])); from moembed import Embedder\n"
+        "before = len(os.listdir('/proc/self/task')) if os.path.isdir('/proc/self/task') else 0\n"
+        "model = Embedder.from_pretrained(); model.encode(['a text'] * 64, prompt='')\n"
+        "print(model.threads, before and len(os.listdir('/proc/self/task')) - before)"
+    )
+    found = []
+    for number in ("1", "8"):
+        command = [sys.executable, "-c", code, *map(str, available[:cpus])]
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": number}, capture_output=True, text=True, check=True
+        )
+        found.append(tuple(map(int, done.stdout.split())))
+    assert found[0] == found[1]
+    assert found[0][0] == cpus
+    assert found[0][1] < cpus + 1, "this thread computes too"
+
+
 def test_a_real_group(tmp_path):
     """A process in a group inside a group with a quota of one CPU."""
     if len(os.sched_getaffinity(0)) < 2:

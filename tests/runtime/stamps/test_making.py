@@ -34,7 +34,11 @@ def test_kernels_count_where_they_decide_bytes(model, small, monkeypatch):
     assert differences(native, stamp_of(Embedder(model.bundle), "", 8, "float32", "error")) == [
         "kernels: 'native', and 'portable'"
     ]
-    assert " on " in stamp_of(small, "", 8, "float32", "error").kernels  # fp32: the processor's own products
+    here = stamp_of(small, "", 8, "float32", "error")
+    assert " on " in here.kernels  # fp32: the processor's own products
+    monkeypatch.setattr("moembed.stamps.making.cpu_name", lambda: "A processor without AVX-512")
+    (line,) = differences(here, stamp_of(small, "", 8, "float32", "error"))
+    assert line.endswith("on A processor without AVX-512'")
 
 
 @pytest.mark.parametrize(
