@@ -6,6 +6,8 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -234,3 +236,23 @@ def browser():
 
     with chromium(installed()) as running:
         yield running
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mount file systems for one test: `mounted(name, size)` returns a folder."""
+    done = []
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("needs root, to mount")
+
+    def mount(name, size):
+        folder = tmp_path / name
+        folder.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]).returncode:
+            pytest.skip("mounting is not allowed here")
+        done.append(folder)
+        return folder
+
+    yield mount
+    for folder in done:
+        subprocess.run(["umount", "-l", folder], check=True)

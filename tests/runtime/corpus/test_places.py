@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def test_disk_full_is_told_and_the_run_goes_on_later(
     assert content(here / "full") == whole
     finished = [here / "full" / f"rows-{10 * shard:012}.parquet" for shard in result.kept]
     assert [path.stat().st_mtime_ns for path in finished] == [before[path] for path in finished]
+
+
+def test_a_real_disk_that_is_full_and_a_mount_of_its_own(run, corpus, whole, here, mounted):
+    disk = mounted("disk", "56k")
+    with pytest.raises(OutputError, match=r"^cannot write disk/.*: No space left on device$"):
+        run(corpus, "disk", on_error="skip")
+    before = {path.name: path.stat().st_mtime_ns for path in disk.glob("rows-*")}
+    subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
+    result = run(corpus, "disk", on_error="skip")
+    assert 0 < len(result.kept) < 6
+    kept = [f"rows-{10 * shard:012}.parquet" for shard in result.kept]
+    assert [(disk / name).stat().st_mtime_ns for name in kept] == [before[name] for name in kept]
+    assert content(disk) == whole
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])

@@ -1,5 +1,6 @@
 """Workers are started from any program: without a main guard, at import, from stdin, by `-c` and in a notebook."""
 
+import shutil
 import subprocess
 import sys
 
@@ -86,6 +87,19 @@ def test_workers_have_the_weights_in_memory_once(run, here, model, monkeypatch):
     assert len(told) == 2
     (weights,) = model.bundle.folder.glob("onnx/*.onnx_data")
     check_shared(told, weights)
+
+
+@on_linux
+def test_workers_need_no_shared_memory(here):
+    """In containers, /dev/shm has 64 MB or less."""
+    write_jsonl(here / "d.jsonl", [{"text": f"{number}"} for number in range(4)])
+    small = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=4k none /dev/shm && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    command = ["-m", "moembed", "embed", "-q", "-i", "d.jsonl", "-o", "out/", "--shard-rows", "1", "--workers", "2"]
+    done = subprocess.run([*small, sys.executable, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pq.read_table("out")["index"].to_pylist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (8, 1, 8)])

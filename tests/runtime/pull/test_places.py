@@ -1,9 +1,6 @@
 """File systems that are small, several, or have unusual names; checkpoint folders."""
 
-import os
 import re
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -13,26 +10,6 @@ from moembed.bundle.bundle import Bundle
 from moembed.pull.opening import open_bundle
 from moembed.pull.report import LineReporter
 from support.pulls import WEIGHTS, Place, sent
-
-
-@pytest.fixture
-def mounted(tmp_path):
-    """Mount file systems for one test: `mounted(name, size)` returns a folder."""
-    done = []
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("needs root, to mount")
-
-    def mount(name, size):
-        folder = tmp_path / name
-        folder.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]).returncode:
-            pytest.skip("mounting is not allowed here")
-        done.append(folder)
-        return folder
-
-    yield mount
-    for folder in done:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(home, mounted):
