@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from moembed import load_vectors
+from moembed.corpus import Options, Selection, embed_files
 from moembed.errors import InputError
 from moembed.integrations.batches import BatchEncoder, BatchOptions
 from moembed.integrations.spark import _Partition, embed_udf
+from moembed.precision import PRECISIONS
 from moembed.stamps.loading import read_stamp
 from support.mappings import check_shared, mapping_reader, on_linux
 
@@ -154,6 +156,23 @@ def test_what_pyarrow_wrote_is_read_with_its_nulls_and_written_without_its_stamp
     assert read_stamp(path) is None
     with pytest.raises(InputError, match="has no stamp"):
         load_vectors(path)
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "plain"])
+def test_shards_of_every_precision_are_read(spark, tmp_path, model, fixed):
+    """docs/corpora.md has the types. Spark has no float16, and says so."""
+    (tmp_path / "d.txt").write_text("a\nb\n")
+    for precision in PRECISIONS:
+        output = str(tmp_path / precision)
+        options = Options(selection=Selection(), prompt="", dim=8, precision=precision, fixed=fixed)
+        embed_files([str(tmp_path / "d.txt")], output, model, options, show=False)
+        if precision == "float16":
+            with pytest.raises(Exception, match="float16|FLOAT16"):
+                spark.read.parquet(output).collect()
+            continue
+        rows = spark.read.parquet(output).orderBy("index").collect()
+        expected = model.encode(["a", "b"], prompt="", truncate_dim=8, precision=precision)
+        assert np.array_equal(np.array([row.embedding for row in rows], expected.dtype), expected), precision
 
 
 def test_frames_and_partitions_without_rows(spark):
