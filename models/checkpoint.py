@@ -15,6 +15,7 @@ from moembed.errors import CheckpointError, extra
 from moembed.models.config import NetworkConfig
 from moembed.models.families import family_of, read_config
 from moembed.models.family import Family
+from moembed.models.foreign_tensors import kinds, other_names
 from moembed.models.parameters import stored_tensors
 from moembed.models.weights import WEIGHTS_FILE, Weights, advice, find_weights, open_weights, paths_in
 
@@ -96,9 +97,14 @@ def load_network(folder: Path) -> "TextEncoder":
 def _compare(family: Family, config: NetworkConfig, weights: Weights) -> None:
     expected, found = stored_tensors(family.parameters(config)), weights.shapes()
     problems = family.problems(config, weights)
-    if missing := [name for name in expected if name not in found]:
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected and not family.is_optional(name)]
+    renamed, advice_on_names = other_names(unexpected, set(missing))
+    unexpected = [name for name in unexpected if name not in renamed]
+    problems += [*kinds(unexpected), *advice_on_names]
+    if missing := [name for name in missing if name not in renamed.values()]:
         problems.append(f"missing: {listed(missing)}")
-    if unexpected := [name for name in found if name not in expected and not family.is_optional(name)]:
+    if unexpected:
         problems.append(f"unexpected: {listed(unexpected)}")
     for name, expected_shape in expected.items():
         if name not in found:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from moembed.models.families import family_of_raw
-from moembed.models.sentence_transformers import read_json
-from moembed.models.tokenizer_files import without_limits
+from moembed.models.sentence_transformers import own_modules, read_json
+from moembed.models.tokenizer_files import with_tokenizer_class, without_limits
 
 # Fields, at any depth, that name code of the checkpoint or its hub repository, or allow it to run.
 _CODE = frozenset({"auto_map", "custom_generate", "custom_pipelines", "trust_remote_code"})
-_OWN_MODULES = "sentence_transformers."
 
 
 def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
@@ -44,7 +43,9 @@ def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
     if name == "config.json":
         safe = family_of_raw(safe).common_names(safe)
     elif name == "modules.json":
-        safe = [_with_own_class(module) for module in safe]
+        safe = own_modules(safe)
+    elif name == "tokenizer_config.json":
+        safe = with_tokenizer_class(safe, source.parent)
     if safe == content:
         shutil.copyfile(source, target)
     else:
@@ -55,11 +56,3 @@ def _without_code(content: Any) -> Any:
     if isinstance(content, dict):
         return {name: _without_code(value) for name, value in content.items() if name not in _CODE}
     return [_without_code(value) for value in content] if isinstance(content, list) else content
-
-
-def _with_own_class(module: Any) -> Any:
-    """Return an entry of `modules.json` with sentence-transformers' own class; `check_modules` has checked the class name."""
-    kind = module.get("type") if isinstance(module, dict) else None
-    if not isinstance(kind, str) or kind.startswith(_OWN_MODULES):
-        return module
-    return module | {"type": f"{_OWN_MODULES}models.{kind.rsplit('.', 1)[-1]}"}

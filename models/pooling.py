@@ -13,3 +13,8 @@ class Pooling(StrEnum):
     def flag(self) -> str:
         """Name of its flag in `1_Pooling/config.json`."""
         return {Pooling.MEAN: "pooling_mode_mean_tokens", Pooling.FIRST: "pooling_mode_cls_token"}[self]
+
+    @property
+    def described(self) -> str:
+        """What it takes, in words."""
+        return {Pooling.MEAN: "the mean of all tokens", Pooling.FIRST: "the state of the first token"}[self]

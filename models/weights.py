@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_config.json"
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors")
-_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|model\.|0\.auto_model\.|bert\.|roberta\.|new\.)*")
 _HEAD = "classifier."
 _PICKLE = (
     "a pickle, which is never loaded because loading one runs code: load it where you trust it and save it with "
@@ -103,8 +103,8 @@ class Weights:
         handles: tensor name in the file -> path of the file that holds it, and the open file.
 
     Attributes:
-        prefix: what all names in the files begin with, and the names here do not: `module.` and others that wrappers of a network
-            leave; often empty.
+        prefix: words that all names in the files begin with, and the names here do not: `module.` and others that wrappers of a
+            network leave; often empty.
     """
 
     def __init__(self, handles: dict[str, tuple[Path, Any]]) -> None:
@@ -148,16 +148,12 @@ class Weights:
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    """Return the words in front of all names that wrappers put there: `torch.compile`, data parallelism, a task's model.
+    """Return the words in front of all names, which wrappers put there: `torch.compile`, data parallelism, a task's model.
 
-    A head of another task stands beside the model.
+    A head of another task stands beside the model. Tensors of no network have all of their names in one module.
     """
-    listed = [name for name in names if not name.startswith(_HEAD)]
-    if not listed:
-        return ""
-    found = _WRAPPERS.match(listed[0])
-    prefix = found[0] if found else ""
-    return prefix if all(name.startswith(prefix) for name in listed) else ""
+    words = zip(*(name.split(".")[:-1] for name in names if not name.startswith(_HEAD)), strict=False)
+    return "".join(f"{same[0]}." for same in takewhile(lambda column: len(set(column)) == 1, words))
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 _POSITION_IDS = "embeddings.position_ids"
 # The pooler belongs to the pre-training, and position_ids count 0, 1, 2, ...
 _OPTIONAL = frozenset({"pooler.dense.weight", "pooler.dense.bias", _POSITION_IDS})
-# Beginning or part of a tensor's name -> what a file with such tensors is.
-_OTHER = {
-    "classifier.": "a classifier or reranker, which scores texts or pairs of texts and makes no vector of one",
-    "cls.predictions.": "a language model, or a sparse encoder such as SPLADE, which makes no dense vector of a text",
-    "lm_head.": "a language model, or a sparse encoder such as SPLADE, which makes no dense vector of a text",
-    "linear.weight": "a model with a layer behind the encoder, such as ColBERT, which makes a vector of every token",
-    "lora_": "an adapter (LoRA): merge it into its base model with merge_and_unload() and save the result",
-}
 
 
 class BertFamily(Family):
@@ -91,14 +83,10 @@ class BertFamily(Family):
         return name in _OPTIONAL
 
     def problems(self, config: BertConfig, weights: Weights) -> list[str]:
-        """Recognize other kinds of models, and position ids that do not count from 0."""
+        """Recognize position ids that do not count from 0."""
         del config
-        found = []
-        for part, meaning in _OTHER.items():
-            if (name := next((name for name in weights.names if part in name), None)) is not None:
-                found.append(f"{name}: this is {meaning}")
         if _POSITION_IDS in weights.names:
             ids = np.asarray(weights.get_tensor(_POSITION_IDS)).ravel()
             if not np.array_equal(ids, np.arange(len(ids))):
-                found.append(f"{_POSITION_IDS} begins {ids[:4].tolist()}, expected 0, 1, 2, ...")
-        return found
+                return [f"{_POSITION_IDS} begins {ids[:4].tolist()}, expected 0, 1, 2, ..."]
+        return []

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from moembed.models.gte.network import Gte
 
 # The published gte-multilingual-base has a head for sparse weights of tokens, which the dense vector does not need.
-_OPTIONAL = frozenset({"classifier.weight", "classifier.bias"})
+_HEAD = "classifier.weight"
+_OPTIONAL = frozenset({_HEAD, "classifier.bias"})
+_POOLER = "pooler."
 
 
 class GteFamily(Family):
@@ -85,3 +87,12 @@ class GteFamily(Family):
     def is_optional(self, name: str) -> bool:
         """Return True for a tensor that files may hold and no vector depends on."""
         return name in _OPTIONAL
+
+    def problems(self, config: GteConfig, weights: Weights) -> list[str]:
+        """Recognize a reranker, whose head has the names of that for sparse weights, behind a pooler that encoders have not."""
+        del config
+        if _HEAD in weights.names and any(name.startswith(_POOLER) for name in weights.names):
+            return [
+                f"{_POOLER}* beside {_HEAD}: this is a reranker, which scores pairs of texts and makes no vector of one"
+            ]
+        return []

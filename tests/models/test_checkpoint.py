@@ -177,17 +177,6 @@ def test_the_first_limit_that_is_stated_counts(checkpoint, tmp_path, stated, tok
     assert (spec.max_tokens, spec.limit_source) == (limit, source)
 
 
-@pytest.mark.parametrize("similarity", ["dot", "dot_score"])
-def test_a_model_made_for_dot_products_is_refused(with_interop_files, similarity):
-    """M05: without Normalize its vectors have lengths that count."""
-    folder = with_interop_files(MODULES[:2], MEAN)
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"similarity_fn_name": similarity}))
-    with pytest.raises(CheckpointError, match=f"similarity_fn_name.*'{similarity}'.*no Normalize"):
-        locate(folder)
-    (folder / "modules.json").write_text(json.dumps(MODULES))
-    assert locate(folder).config.num_layers == 4
-
-
 @pytest.mark.parametrize(
     ("prompts", "expected", "required"),
     [
@@ -209,71 +198,3 @@ def test_empty_and_missing_prompts(checkpoint, tmp_path, prompts, expected, requ
 def test_an_unknown_source_is_refused(source):
     with pytest.raises(SourceError, match="no folder"):
         locate(source)
-
-
-# --- modules of sentence-transformers
-
-MODULES = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Normalize")]
-MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-
-
-@pytest.fixture
-def with_interop_files(checkpoint, tmp_path):
-    """Copies the checkpoint and adds these two files of sentence-transformers."""
-
-    def write(modules, pooling):
-        folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
-        (folder / "1_Pooling").mkdir()
-        (folder / "modules.json").write_text(json.dumps(modules))
-        (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-        return folder
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("modules", "pooling"),
-    [
-        (MODULES, MEAN | {"include_prompt": True}),
-        (MODULES[:2], {"pooling_mode": "mean"}),
-        (
-            [
-                {"type": f"sentence_transformers.sentence_transformer.modules.x.{m['type'].split('.')[-1]}"}
-                for m in MODULES
-            ],
-            {},
-        ),
-    ],
-)
-def test_mean_pooling_is_accepted(with_interop_files, modules, pooling):
-    assert locate(with_interop_files(modules, pooling)).config.num_layers == 4
-
-
-@pytest.mark.parametrize(
-    ("modules", "pooling", "message"),
-    [
-        (
-            [*MODULES[:2], {"type": "sentence_transformers.models.Dense"}, MODULES[2]],
-            MEAN,
-            "Transformer, Pooling, Dense, Norm",
-        ),
-        (MODULES[:1], MEAN, "lists the modules Transformer; implemented"),
-        ([MODULES[0], MODULES[1] | {"path": "2_Pooling"}], MEAN, "the path of Pooling is '2_Pooling'"),
-        ([MODULES[1], MODULES[0]], MEAN, "Pooling, Transformer"),
-        (["Transformer"], MEAN, r"lists the modules \?;"),
-        ({"0": MODULES[0]}, MEAN, "modules.json: expected a JSON list, found dict"),
-        (
-            MODULES,
-            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
-            "asks for pooling_mode_cls_token",
-        ),
-        (MODULES, MEAN | {"pooling_mode_max_tokens": True}, "pooling_mode_mean_tokens and pooling_mode_max_tokens"),
-        (MODULES, {"pooling_mode": "lasttoken"}, "asks for pooling_mode_lasttoken_tokens"),
-        (MODULES, {"pooling_mode_mean_tokens": False}, "asks for no pooling"),
-        (MODULES, MEAN | {"include_prompt": False}, "leaves the prompt out"),
-        (MODULES, [MEAN], "expected a JSON object, found list"),
-    ],
-)
-def test_another_pooling_or_module_is_refused(with_interop_files, modules, pooling, message):
-    with pytest.raises(CheckpointError, match=message):
-        locate(with_interop_files(modules, pooling))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
@@ -94,14 +93,6 @@ def test_configs_that_transformers_writes(name, version):
         written = raw | {"output_past": True, "tie_word_embeddings": True}
     written_config, config = (family_of_raw(raw).read_config(fields, Pooling.MEAN, "") for fields in (written, raw))
     assert written_config == config
-
-
-def test_a_folder_that_does_not_say_how_it_pools_is_refused(tiny, tmp_path):
-    """M07: sentence-transformers would take the mean of all tokens."""
-    folder = shutil.copytree(tiny["bert"], tmp_path / "bare")
-    shutil.rmtree(folder / "1_Pooling")
-    with pytest.raises(CheckpointError, match="1_Pooling.config.json.*nothing says how"):
-        locate(folder)
 
 
 @pytest.mark.parametrize(

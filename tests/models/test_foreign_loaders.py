@@ -80,6 +80,7 @@ def test_modules_get_the_classes_of_sentence_transformers(tmp_path):
     assert [module["type"] for module in found] == [
         "sentence_transformers.models.Transformer",
         "sentence_transformers.models.Pooling",
+        "sentence_transformers.models.Normalize",
     ]
 
 
