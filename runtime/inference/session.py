@@ -29,6 +29,7 @@ from moembed.inference.wheels import GPU, MINIMUM, installed_wheels, listed, no_
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _MAX_THREADS = 1024
+_LENGTH_ERROR = 1e-3  # of a vector that is to have length 1
 _INPUTS = ("input_ids", "attention_mask")
 _INTEGERS, _FLOATS = "tensor(int64)", "tensor(float)"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -101,7 +102,7 @@ class Session:
 
         Raises:
             InputError: `ids` or `mask` has a wrong shape, type or value.
-            BundleError: ONNX Runtime failed on these ids.
+            BundleError: ONNX Runtime failed on these ids, or gave what is no vector of a text.
         """
         _check_batch(ids, mask)
         rows = len(ids)
@@ -123,7 +124,32 @@ class Session:
                 f"{self._graph}: {output} has the shape {list(result.shape)}, expected {list(shape)}: "
                 "copy or export the bundle again"
             )
-        return np.asarray(result, dtype=np.float32)
+        vectors = np.asarray(result, dtype=np.float32)
+        _check_vectors(vectors, mask, output, str(self._graph))
+        return vectors
+
+
+def _check_vectors(vectors: NDArray[np.float32], mask: NDArray[np.int64], output: Output, name: str) -> None:
+    """Refuse what no text can have: values that are not finite, and embeddings of another length than 1.
+
+    Raises:
+        BundleError: there is such a row.
+    """
+    if output == Output.EMBEDDING:
+        with np.errstate(over="ignore"):
+            lengths = np.sqrt((vectors * vectors).sum(axis=1))
+        wrong = ~(np.abs(lengths - 1) <= _LENGTH_ERROR) & mask.any(axis=1)  # NaN compares with nothing
+    else:
+        wrong = ~np.isfinite(vectors).all(axis=(1, 2))
+    if wrong.any():
+        row = int(wrong.argmax())
+        found = "states that are not finite"
+        if output == Output.EMBEDDING:
+            found = f"a vector of length {lengths[row]:.6g}, expected 1"
+        raise BundleError(
+            f"{name}: row {row} of the batch has {found}: the weights or the machine are faulty. Run `moembed verify` on the "
+            "bundle, and copy or export it again"
+        )
 
 
 def run(session: Any, outputs: Sequence[str], ids: NDArray[np.int64], mask: NDArray[np.int64], name: str) -> Any:

@@ -11,6 +11,7 @@ from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.errors import BundleError
 from moembed.export.vocabulary import VOCABULARY_FILE
+from moembed.inference.kernels import VARIABLE, usable_kernels
 from support.bundles import edit, open_error, relist
 
 posix = pytest.mark.skipif(os.name != "posix", reason="files of POSIX")
@@ -125,6 +126,37 @@ def test_a_graph_that_is_not_the_manifests(copy, case):
     with pytest.raises(BundleError, match=said):
         Embedder.from_pretrained(copy, threads=1).encode(["a", "b"], prompt="")
     open_error(copy)
+
+
+def _last_norm(**values):
+    """Fill the last layer's norm: the graph stays what the manifest says."""
+
+    def change(graph):
+        for part, value in values.items():
+            (tensor,) = [one for one in graph.initializer if one.name == f"encoder.layers.3.norm2.{part}"]
+            filled = np.full(tuple(tensor.dims), value, np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(filled, tensor.name))
+
+    return change
+
+
+@pytest.mark.parametrize("kernels", usable_kernels())
+@pytest.mark.parametrize(
+    ("values", "length"),
+    [({"weight": 0, "bias": 0}, "0"), ({"bias": np.nan}, "nan"), ({"bias": np.inf}, "inf")],
+    ids=str,
+)
+def test_what_is_no_vector_of_a_text_is_an_error(copy, values, length, kernels, monkeypatch):
+    """M23, M34: zeros, and what is not finite, such as other runtimes gave for rows with many pads."""
+    monkeypatch.setenv(VARIABLE, kernels)
+    change_graph(copy, _last_norm(**values))
+    embedder = Embedder.from_pretrained(copy, threads=1)
+    with pytest.raises(BundleError, match=f"row 0 of the batch has a vector of length {length}, expected 1"):
+        embedder.encode(["a", "b"], prompt="")
+    if length != "0":
+        with pytest.raises(BundleError, match="row 0 of the batch has states that are not finite"):
+            embedder.token_embeddings("a", prompt="")
+    assert embedder.encode([], prompt="").shape == (0, 48)
 
 
 def test_the_table_is_compared_with_tokenizer_json_where_there_is_no_vocabulary(copy):
