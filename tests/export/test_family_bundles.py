@@ -1,6 +1,7 @@
 """Bundles of every family, of tiny networks: export, INT8 and conversion, on all kernels, with both poolings."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from moembed import Chunk, Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.cli import main
 from moembed.convert.conversion import convert
-from moembed.errors import BundleError, InputError
+from moembed.errors import BundleError, InputError, TextTooLongError
 from moembed.export.functions import DOMAIN
 from moembed.export.pipeline import export
+from moembed.inference.batching import pad
 from moembed.inference.kernels import PORTABLE, VARIABLE, usable_kernels
 from moembed.inference.session import Session
 from moembed.models.locate import locate
@@ -127,6 +129,24 @@ def test_every_kernel_gives_the_oracles_vectors(checkpoint, fp32, quantized, mon
         assert cosines.min() > KERNEL_MIN_COSINE
 
 
+def test_a_text_has_its_bytes_in_every_batch(fp32, quantized, monkeypatch):
+    """M23, M31, M37: beside the longest and the shortest, in batches of 2, 11 and 33, on every kernel."""
+    rows = texts()
+    for kernels in usable_kernels():
+        monkeypatch.setenv(VARIABLE, kernels)
+        for bundle in (fp32, quantized):
+            session = Session(bundle)
+            alone = [run(session, ids) for ids in rows]
+            shortest, longest = (choose(range(len(rows)), key=lambda i: len(rows[i])) for choose in (min, max))
+            for batch in ([shortest, longest], list(range(len(rows))), 3 * list(range(len(rows)))):
+                ids, mask = pad([np.array(rows[i], np.int32) for i in batch], 1)
+                found = session.run("sentence_embedding", ids, mask)
+                assert found.tobytes() == np.array([alone[i] for i in batch]).tobytes(), (
+                    kernels,
+                    bundle.manifest.recipe,
+                )
+
+
 def run(session, ids):
     row = np.array([ids], np.int64)
     return session.run("sentence_embedding", row, np.ones_like(row))[0]
@@ -166,6 +186,27 @@ def test_an_embedder_of_a_dense_model(case, quantized):
     else:
         with pytest.raises(InputError, match="first token"):
             model.embed(["abc def"], overlong=late)
+
+
+def test_one_token_more_than_there_are_positions(quantized):
+    """M24: XLM-RoBERTa's table has 34 rows, of which two belong to no position."""
+    model = Embedder(quantized)
+    assert model.encode("a" * (model.max_tokens - 2)).shape == (64,)
+    with pytest.raises(TextTooLongError, match=f"{model.max_tokens + 1} tokens.*{model.max_tokens}"):
+        model.encode("a" * (model.max_tokens - 1))
+
+
+def test_a_short_text_does_not_depend_on_the_limit(case, checkpoint, fp32, tmp_path):
+    """M28: nor does the graph, which has one table of rotary angles for all lengths."""
+    if CASES[case][0] not in NOMIC:
+        pytest.skip("rotary angles that depend on the limit are a fault of NomicBert's own code")
+    folder = shutil.copytree(checkpoint, tmp_path / "shorter")
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8}))
+    shorter = export(locate(folder), tmp_path / "fp32")
+    assert (shorter.manifest.max_tokens, fp32.manifest.max_tokens) == (8, 16)
+    data = f"{shorter.manifest.graph}_data"
+    assert shorter.manifest.files[data] == fp32.manifest.files[data]
+    assert Embedder(shorter).encode("abc").tobytes() == Embedder(fp32).encode("abc").tobytes()
 
 
 def test_shorter_vectors_are_cut_behind_the_head(case, checkpoint, fp32):

@@ -36,6 +36,7 @@ TEXTS = [
     "one\nline\ttab\r\nand 東京タワー beside it",
     "[SEP] [MASK] [sep] [PAD] <s>",
     "x" * 101,
+    "\u30d7 \u30d5\u309a Cafe\u0301 Caf\u00e9 \u0130",
     "",
     "   ",
     "a long text " * 150,

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from moembed.models.roles import Kind, role
 from moembed.models.rotary import rotary_table
 from moembed.verify.parity import compare, network_runner, oracle_runner
 from support.checkpoints import PUBLISHED_CONFIG
-from support.tiny_networks import NETWORKS, TEXTS, results, tensors_of, write_modules, write_tiny
+from support.tiny_networks import BERT, NETWORKS, TEXTS, results, tensors_of, write_modules, write_tiny
 from support.tolerances import PUBLISHED_MAX_ABS, REFERENCE, TRANSFORMERS_MAX_ABS
 
 # Of a head of 64.
@@ -82,6 +83,22 @@ def test_pads_and_batches_change_nothing(name, tiny):
         assert np.abs(embeddings[row].numpy() - alone).max() < TRANSFORMERS_MAX_ABS
 
 
+@pytest.mark.parametrize("name", BERT)
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_the_id_of_padding_in_a_text_is_a_token_like_others(name, pad, tmp_path):
+    """M20, M24: texts may spell `<pad>`; transformers would count no position for it in XLM-RoBERTa."""
+    other, text = 77, [2, 9, pad, 8, pad, 7, 3]
+    tensors = tensors_of(name)
+    tensors["embeddings.word_embeddings.weight"][other] = tensors["embeddings.word_embeddings.weight"][pad]
+    folder = write_tiny(tmp_path / "padded", name, tensors=tensors, pad_token_id=pad)
+    replaced = [other if token == pad else token for token in text]
+    oracle = results(folder, text, replaced)
+    network = [network_runner(load_network(folder))(ids) for ids in (text, replaced)]
+    for one, same in (oracle, network):
+        assert np.array_equal(one.hidden_states[-1], same.hidden_states[-1])
+    assert np.abs(oracle[0].embedding - network[0].embedding).max() < TRANSFORMERS_MAX_ABS
+
+
 def test_transformers_gives_the_same_states(name, tiny, tmp_path):
     """The library's own class, in float32, over the same file. It has none for the layout `new`."""
     if name == "new":
@@ -100,10 +117,11 @@ def test_transformers_gives_the_same_states(name, tiny, tmp_path):
         assert (found - expected).abs().max() < TRANSFORMERS_MAX_ABS
 
 
-def test_a_file_of_half_precision_is_computed_in_float32(name, tiny, tmp_path):
+@pytest.mark.parametrize(("dtype", "stated"), [(np.float16, "float16"), (ml_dtypes.bfloat16, "bfloat16")])
+def test_a_file_of_half_precision_is_computed_in_float32(name, dtype, stated, tmp_path):
     """M27."""
-    halves = {tensor: values.astype(np.float16) for tensor, values in tensors_of(name).items()}
-    folder = write_tiny(tmp_path / "half", name, tensors=halves, torch_dtype="float16")
+    halves = {tensor: values.astype(dtype) for tensor, values in tensors_of(name).items()}
+    folder = write_tiny(tmp_path / "half", name, tensors=halves, torch_dtype=stated)
     widened = {tensor: values.astype(np.float32) for tensor, values in halves.items()}
     single = write_tiny(tmp_path / "single", name, tensors=widened)
     found, expected = (network_runner(load_network(path))(TEXTS["C"]).embedding for path in (folder, single))

@@ -22,6 +22,8 @@ from support.tiny_networks import BERT, GTE, NETWORKS, write_tiny
     [
         ({"hidden_act": "gelu_new"}, "hidden_act = 'gelu_new'"),
         ({"hidden_act": "gelu_pytorch_tanh"}, "approximate GELU by tanh"),
+        ({"hidden_act": "gelu_fast"}, "approximate GELU by tanh"),
+        ({"hidden_act": "quick_gelu"}, "hidden_act = 'quick_gelu'"),
         ({"hidden_act": "relu"}, "hidden_act"),
         ({"position_embedding_type": "relative_key_query"}, "relative positions"),
         ({"is_decoder": True}, "causal attention"),
@@ -56,6 +58,12 @@ def test_unimplemented_configs_are_refused_by_field(name, change, message, tmp_p
         ({"pack_qkv": False}, "tensors of their own"),
         ({"logn_attention_scale": True}, "logarithm of the length"),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 160000}}, "transformers' own class"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 7777}}, "transformers' own class"),
+        (
+            {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 160000}},
+            "transformers' own class",
+        ),
+        ({"rope_theta": None}, "rope_theta"),
         ({"rope_scaling": {"type": "linear", "factor": 8.0}}, "rope_scaling = "),
         ({"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.4}}, "rope_scaling = "),
         ({"rope_scaling": {"type": "ntk", "factor": 0.5}}, "rope_scaling = "),
@@ -70,6 +78,20 @@ def test_unimplemented_configs_of_gte_are_refused_by_field(name, change, message
     folder = write_tiny(tmp_path / "other", name, **change)
     with pytest.raises(CheckpointError, match=message):
         locate(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "pad", "first"),
+    [("xlm_roberta", 1, 2), ("xlm_roberta", 3, 4), ("xlm_roberta", 0, 1), ("bert", 0, 0), ("bert", 1, 0)],
+)
+@pytest.mark.parametrize("stated", [None, 16, 34, 1024])
+def test_the_first_position_and_the_limit(name, pad, first, stated, tmp_path):
+    """M24, M15: positions start behind pad_token_id in XLM-RoBERTa alone, and the rows before them are no room for a text."""
+    folder = write_tiny(tmp_path / "other", name, pad_token_id=pad, max_position_embeddings=34)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": stated}))
+    found = locate(folder)
+    assert (found.config.first_position, found.config.max_positions) == (first, 34 - first)
+    assert found.spec.max_tokens == min(stated or 34, 34 - first)
 
 
 def test_a_field_that_is_missing_is_not_guessed(tmp_path):

@@ -9,11 +9,16 @@ import torch
 from safetensors.numpy import save_file
 from torch.nn import functional
 
+from moembed.convert.conversion import convert
 from moembed.models import text_encoder
 from moembed.models.checkpoint import load_network
 from moembed.models.families import read_config
+from moembed.models.locate import locate
+from moembed.models.oracle import Oracle
 from moembed.models.pooling import Pooling
-from support.tiny_networks import BERT, GTE, NOMIC, TEXTS, results, tensors_of, write_modules
+from moembed.quantize.recipe import tolerance_of
+from moembed.verify.parity import compare, graph_runner, oracle_runner
+from support.tiny_networks import BERT, GTE, NOMIC, TEXTS, results, tensors_of, write_modules, write_tiny
 from support.tolerances import MUTATION_FACTOR, REFERENCE
 
 
@@ -176,6 +181,20 @@ def test_a_mutation_of_gte_is_detected(mutation, name, tiny, tmp_path, monkeypat
 def test_a_mutation_of_nomic_bert_is_detected(mutation, name, tiny, tmp_path, monkeypatch):
     """M29, M30."""
     _is_detected(OF_NOMIC[mutation], name, tiny, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("gte", _gate_and_up_exchanged), ("nomic_dense", _gate_and_up_in_separate_tensors_exchanged)]
+)
+def test_gate_and_up_exchanged_in_an_int8_bundle_is_detected(name, change, tiny, tmp_path):
+    """M30: it is further away than the recipe allows."""
+    tensors = tensors_of(name)
+    change(tensors, None)
+    wrong = convert(locate(write_tiny(tmp_path / "exchanged", name, tensors=tensors)), tmp_path / "int8")
+    oracle = Oracle(tiny[name])
+    report = compare("numpy", oracle_runner(oracle), graph_runner(wrong.graph), TEXTS.values(), tolerance_of("int8"))
+    oracle.close()
+    assert not report.passed
 
 
 @pytest.mark.parametrize("name", OF_HEAD)

@@ -9,10 +9,11 @@ from moembed.bundle.bundle import Bundle
 from moembed.cli import main
 from moembed.convert.conversion import convert
 from moembed.errors import CheckpointError
+from moembed.export.contents import check_tokenizer
 from moembed.models.locate import locate
 from moembed.models.pooling import Pooling
 
-OLD, NEW = "sentence_transformers.models.", "sentence_transformers.sentence_transformer.modules.some_file."
+OLD, NEW = "sentence_transformers.models.", "sentence_transformers.base.modules.module."
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 FIRST = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
 CONFIG = "1_Pooling/config.json"
@@ -105,6 +106,38 @@ def test_a_family_without_first_tokens_refuses_them(checkpoint, tmp_path):
         CheckpointError, match="asks for pooling_mode_cls_token; implemented: pooling_mode_mean_tokens$"
     ):
         locate(folder)
+
+
+def test_a_folder_that_a_newer_library_saved_again_is_the_same_model(tiny, tmp_path):
+    """M16: sentence-transformers 6.2 writes the limit to tokenizer_config.json alone, one word for the pooling, empty prompts."""
+    before = shutil.copytree(tiny["bert"], tmp_path / "before")
+    (before / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 20, "do_lower_case": False}))
+    after = shutil.copytree(tiny["bert"], tmp_path / "after")
+    files = {
+        "modules.json": listed("Transformer", "Pooling", "Normalize", package=NEW),
+        CONFIG: {"embedding_dimension": 64, "pooling_mode": "mean", "include_prompt": True},
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "module_output_name": "token_embeddings",
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "prompts": {"query": "", "document": ""},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 20, "do_lower_case": True},
+        "config.json": json.loads((before / "config.json").read_text())
+        | {"tie_word_embeddings": True, "dtype": "float32", "transformers_version": "5.24.0", "use_cache": True},
+    }
+    for name, content in files.items():
+        (after / name).write_text(json.dumps(content))
+    old, new = locate(before), locate(after)
+    check_tokenizer(new)
+    assert new.config == old.config
+    assert (new.spec.max_tokens, old.spec.max_tokens) == (20, 20)
+    assert new.spec.limit_source == "model_max_length in tokenizer_config.json"
+    assert (new.spec.prompt_required, new.weights_sha256) == (False, old.weights_sha256)
 
 
 # --- M03, M06, M10: modules

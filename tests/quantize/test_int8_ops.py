@@ -179,7 +179,12 @@ def test_gated_feed_forward(execution, name, activation, tokens, size):
     expected = _product(between, 128, between_scale, *layers[2][:2]) + layers[2][2]
     assert (between_scale == np.float32(2.0**-16)).any() == (size == 0.01)
     # Values of the inner layer may round to the next integer.
-    assert np.abs(y - expected).max() <= 0.03 * np.abs(product).max()
+    error = 0.03 * np.abs(product).max()
+    assert np.abs(y - expected).max() <= error
+    (exchanged,) = execution(
+        f"Int8{name}MulFeedForward", [quantized, scale, *arrays[3:6], *arrays[:3], *arrays[6:]], {}
+    )
+    assert np.abs(exchanged - expected).max() > 2 * error, "M30: gate and up exchanged are seen"
 
 
 @every_graph

@@ -5,13 +5,18 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+import warnings
 
 import numpy as np
 import pytest
 
 from moembed import Chunk, Embedder
 from moembed.bundle.manifest import MANIFEST_FILE
+from moembed.cli import main
 from moembed.errors import InputError
+from moembed.evaluation.embedding_cache import prompt_of
+from moembed.evaluation.tasks import Retrieval
+from support.bundles import edit
 from support.serving import BODIES, message_of, serving
 
 TOO_LONG = "a " * 600
@@ -101,6 +106,45 @@ def test_the_server_says_so(long_prompt):
         answer = server.post("/api/embed", few)
         assert (answer.status, "the prompt has 2 tokens; the model's limit is 4" in answer.json["error"]) == (400, True)
         assert server.post("/v1/embeddings", {"model": "moembed:document", "input": "short"}).status == 200
+
+
+@pytest.fixture(scope="module", params=[{"query": "query: ", "document": ""}, {}], ids=["query alone", "none"])
+def optional(request, int8, tmp_path_factory):
+    """Folder of a model with a prompt for queries alone, as Arctic Embed has it, or without any, as mGTE."""
+    folder = tmp_path_factory.mktemp("bundles") / "optional"
+    shutil.copytree(int8.folder, folder)
+    edit(folder, lambda raw: raw.update(prompts=request.param, prompt_required=False))
+    return folder
+
+
+def test_each_side_has_its_own_prompt_and_no_warning_where_it_has_none(optional, capsys):
+    """M39: in Python, on the command line, over HTTP and in evaluation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = Embedder.from_pretrained(optional, threads=1)
+        prompt = model.prompts.get("query", "")
+        query, document = (model.encode("a text", prompt=text) for text in (prompt, ""))
+        assert np.array_equal(query, document) is not bool(prompt)
+        assert np.array_equal(model.encode_query("a text"), query)
+        assert np.array_equal(model.encode_document("a text"), document)
+        assert np.array_equal(model.encode("a text"), document)
+        assert prompt_of(model, Retrieval.prompts["query"]) == prompt
+        assert prompt_of(model, Retrieval.prompts["document"]) == ""
+        for task, expected in (("query", query), ("document", document)):
+            assert main(["embed", "-m", str(optional), "--task", task, "a text"]) == 0
+            found = capsys.readouterr()
+            assert np.allclose(json.loads(found.out)["embedding"], expected, atol=0)
+            assert found.err == ""
+        with serving(model=(f"moembed={optional}",), threads=1) as server:
+            for kind, expected in (("query", query), ("document", document)):
+                body = {"model": "moembed", "input_type": f"search_{kind}", "texts": ["a text"]}
+                answer = server.post("/v2/embed", body | {"embedding_types": ["float"]})
+                assert answer.status == 200, answer
+                assert np.allclose(answer.json["embeddings"]["float"][0], expected, atol=0)
+                answer = server.post("/v1/embeddings", {"model": f"moembed:{kind}", "input": "a text"})
+                assert np.allclose(answer.json["data"][0]["embedding"], expected, atol=0)
+            answer = server.post("/v1/embeddings", {"model": "moembed", "input": "a text"})
+            assert np.allclose(answer.json["data"][0]["embedding"], document, atol=0)
 
 
 # Each text is the same to a reader whether its characters are composed or decomposed.

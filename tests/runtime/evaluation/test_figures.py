@@ -61,6 +61,26 @@ def test_ties_that_decide_a_figure_are_counted(judged, names, scores, ties):
     assert ranked_figures({"q": judged}, {"q": _found(list(names), scores)}).ties == ties
 
 
+def test_names_of_documents_decide_nothing_and_their_order_decides_ties(tmp_path, model):
+    """M43: equal documents rank in the order of the corpus, as told by the count of ties; other names change nothing."""
+    texts = {f"d{i}": ("", "The same text.") for i in range(12)}
+    queries, judged = {"q": "The same text?"}, {"q": {"d2": 1}}
+    renamed = {name: f"{9 - int(name[1:]) % 10}{name}" for name in texts}
+    write_beir(tmp_path / "own", texts, queries, judged)
+    write_beir(tmp_path / "renamed", {renamed[n]: t for n, t in texts.items()}, queries, {"q": {renamed["d2"]: 1}})
+    write_beir(tmp_path / "reversed", dict(reversed(texts.items())), queries, judged)
+    for precision in ("float32", "hamming"):
+        found = {}
+        for name in ("own", "renamed", "reversed"):
+            task, variant = only([name], tmp_path), Variant(64, precision)
+            task.check()
+            found[name] = task.measure(CachedEmbedder(model, lambda _: None), [variant])[variant]
+        assert [scores.ties for scores in found.values()] == [1, 1, 1]
+        assert found["own"].figures == found["renamed"].figures
+        assert found["own"].figures["nDCG@10"] == pytest.approx(1 / math.log2(4))
+        assert found["reversed"].figures["nDCG@10"] == pytest.approx(1 / math.log2(11))
+
+
 def test_every_judged_query_counts_for_every_model():
     """M44: a query without relevant documents, or without an answer, counts as 0 in all means."""
     judged = {"answered": {"a": 1}, "unanswered": {"a": 1}, "nothing relevant": {"a": 0, "b": 0}}

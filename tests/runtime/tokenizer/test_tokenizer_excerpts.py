@@ -4,11 +4,13 @@ import random
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Library
 
 from moembed.native.loader import native_library
 from moembed.pull.opening import open_bundle
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.truncation import Chunk, windows_of
+from support.tiny_networks import write_tokenizer
 from support.unicode_texts import ADVERSARIAL, random_texts
 
 # More than the native tokenizer reads at a time, and more than it keeps of a word before it settles its beginning.
@@ -126,6 +128,38 @@ def test_pieces_are_cut_from_the_tokens_of_the_whole(tokenizer, reference, name,
     if policy == "chunk":
         some = list(windows_of(tokenizer, [text], prompt=prompt, limit=limit, overlong=overlong, windows=3))
         assert [piece.ids.tolist() for piece in some] == [piece.ids.tolist() for piece in found[:3]]
+
+
+@pytest.fixture(scope="module")
+def wordpiece(tmp_path_factory):
+    """A WordPiece tokenizer with BERT's normalizer, and the library's own reading of the same file."""
+    path = tmp_path_factory.mktemp("wordpiece") / "tokenizer.json"
+    write_tokenizer(path)
+    library = Library.from_file(str(path))
+    library.no_truncation()
+    library.no_padding()
+    return Tokenizer(path), library
+
+
+def test_wordpiece_reads_every_text_as_the_library_does(wordpiece):
+    """M19, M21: ids and offsets, of whole texts and of their beginnings and ends; a file may cut and pad."""
+    tokenizer, library = wordpiece
+    texts = [
+        *ADVERSARIAL.values(),
+        *random_texts(3, 500),
+        "Caf\u00e9 na\u00efve",
+        "\u0130 \ufffd " + "x" * 101,
+        *TEXTS.values(),
+    ]
+    for text, framed in zip(texts, tokenizer.encode(texts), strict=True):
+        expected = library.encode(text)
+        assert framed.tolist() == expected.ids
+        whole = np.array(expected.ids[1:-1], np.int32), np.array(expected.offsets[1:-1], np.int64).reshape(-1, 2)
+        assert_same(tokenizer.encode_with_offsets(text), whole)
+        for most in (0, 1, 30, 510):
+            assert_same(tokenizer.encode_with_offsets(text, max_tokens=most), tuple(part[:most] for part in whole))
+            start = max(len(whole[0]) - most, 0)
+            assert_same(tokenizer.encode_end(text, most), tuple(part[start:] for part in whole))
 
 
 @pytest.mark.long
