@@ -72,20 +72,14 @@ def _tensor(found: Role, value: ir.Value, parameters: Mapping[str, Parameter], w
     # Experts are stacked: each has as many rows as the initializer.
     first = part.first + (0 if found.expert is None else found.expert * shape.numpy()[0])
     offset, length = stored.offset + first * row, int(math.prod(shape.numpy()) * _DTYPES[stored.dtype].itemsize)
-    mapped = ir.ExternalTensor(
-        stored.path.name,
-        offset,
-        length,
-        _DTYPES[stored.dtype],
-        shape=shape,
-        name=str(value.name),
-        base_dir=stored.path.parent,
-    )
+    # Not an ir.ExternalTensor: that refuses files with several hard links, which caches and copies make.
+    file = np.memmap(stored.path, np.uint8, "r", offset, (length,))
+    mapped = np.asarray(file).view(_DTYPES[stored.dtype].numpy()).reshape(shape.numpy())
     if stored.dtype == "F32" and mapped.size > _SMALL:
-        return mapped
+        return ir.Tensor(mapped, name=value.name)
 
     def widened() -> ir.TensorProtocol:
-        return ir.Tensor(np.array(mapped.numpy(), np.float32), name=value.name)
+        return ir.Tensor(np.array(mapped, np.float32), name=value.name)
 
     return widened() if mapped.size <= _SMALL else ir.LazyTensor(widened, ir.DataType.FLOAT, shape, name=value.name)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from moembed.models.families import family_of_raw
-from moembed.models.sentence_transformers import own_modules, read_json
+from moembed.models.sentence_transformers import POOLING_FILE, own_modules, read_json
 from moembed.models.tokenizer_files import with_tokenizer_class, without_limits
 
+_WIDTHS = {"word_embedding_dimension", "embedding_dimension"}  # sentence-transformers must have one
 # Fields, at any depth, that name code of the checkpoint or its hub repository, or allow it to run.
 _CODE = frozenset({"auto_map", "custom_generate", "custom_pipelines", "trust_remote_code"})
 
@@ -44,6 +45,9 @@ def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
         safe = family_of_raw(safe).common_names(safe)
     elif name == "modules.json":
         safe = own_modules(safe)
+    elif name == POOLING_FILE and not _WIDTHS & safe.keys():
+        raw = read_json(source.parents[1] / "config.json")
+        safe |= {"word_embedding_dimension": family_of_raw(raw).common_names(raw)["hidden_size"]}
     elif name == "tokenizer_config.json":
         safe = with_tokenizer_class(safe, source.parent)
     if safe == content:

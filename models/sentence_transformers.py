@@ -17,6 +17,8 @@ _COMPUTED = ["Transformer", "Pooling", "Normalize"]
 _CLASSES = "sentence_transformers.models."
 _IDENTITIES = frozenset({"Dropout"})  # modules that do nothing at inference
 _POOLING, _POOLING_FOLDER = "pooling_mode", "1_Pooling"
+POOLING_FILE = f"{_POOLING_FOLDER}/config.json"
+_PLACES = {"Transformer": "", "Pooling": _POOLING_FOLDER, "Normalize": "2_Normalize"}  # where an entry does not say it
 # Folders of modules that change no vector, or that are read.
 _KNOWN_FOLDERS = re.compile(r"0_Transformer|1_Pooling|\d+_(?:Normalize|Dropout)")
 # Similarities that depend on the lengths of vectors.
@@ -72,17 +74,18 @@ def own_modules(modules: Sequence[Any]) -> list[Any]:
     """Return the entries of a checkpoint's `modules.json` for a bundle; those of a checkpoint that was read.
 
     Those that do nothing are left out, and there is a Normalize: vectors of a bundle have length 1. Classes have the names that
-    every version of sentence-transformers knows, and none of code beside a checkpoint.
+    every version of sentence-transformers knows, and none of code beside a checkpoint; every entry has a path.
     """
-    found = []
+    found: list[Any] = []
     for module in modules:
         kind = _kind(module)
         if kind in _COMPUTED:
-            found.append(module | {"type": _CLASSES + kind})
+            place = {"idx": len(found), "name": str(len(found)), "path": _PLACES[kind]}
+            found.append(place | module | {"type": _CLASSES + kind})
         elif kind not in _IDENTITIES:
             found.append(module)
     if list(map(_kind, found)) == _COMPUTED[:2]:
-        found.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": _CLASSES + _COMPUTED[2]})
+        found.append({"idx": 2, "name": "2", "path": _PLACES["Normalize"], "type": _CLASSES + "Normalize"})
     return found
 
 

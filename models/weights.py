@@ -139,8 +139,7 @@ class Weights:
         start, header = self._headers[path]
         entry = header[self._stored[name]]
         first, last = entry["data_offsets"]
-        # Resolved: the files of a hub's cache are links, and onnx-ir refuses those out of their folder.
-        return StoredTensor(path.resolve(), start + first, last - first, entry["dtype"], tuple(entry["shape"]))
+        return StoredTensor(path, start + first, last - first, entry["dtype"], tuple(entry["shape"]))
 
     def get_slice(self, name: str) -> Any:
         """Return a tensor whose parts are read by indexing."""

@@ -18,6 +18,7 @@ from moembed.inference.kernels import PORTABLE, usable_kernels
 from moembed.models.locate import locate
 from moembed.quantize.pipeline import quantize
 from support.checkpoints import small_config, write_checkpoint
+from support.tiny_networks import tensors_of, write_tiny
 
 GRAPH = ("onnx/model_int8.onnx", "onnx/model_int8.onnx_data")
 # Converts the folder of the first argument to that of the second, and prints the digests and the modules of a kind.
@@ -114,6 +115,23 @@ def test_shards(checkpoint, int8, template, tmp_path):
     _converted(sharded, tmp_path / "out", template)
     files = json.loads((tmp_path / "out" / "moembed.json").read_text())["files"]
     assert files[GRAPH[1]]["sha256"] == int8.manifest.files[GRAPH[1]].sha256
+
+
+def test_weights_with_several_hard_links(tmp_path):
+    """As caches and copies make them; onnx-ir refuses such a file."""
+    folder = write_tiny(tmp_path / "checkpoint", "bert", intermediate_size=1088, tensors=_wide())
+    os.link(folder / "model.safetensors", tmp_path / "another name")
+    assert convert(locate(folder), tmp_path / "out").manifest.certificate.embedding_min_cosine > 0.99
+
+
+def _wide():
+    """Tensors of a network of which some are so large that they are mapped from the file."""
+    tensors, rng = tensors_of("bert"), np.random.default_rng(0)
+    for name, value in tensors.items():
+        shape = tuple(1088 if size == 128 and "layer" in name else size for size in value.shape)
+        if shape != value.shape:
+            tensors[name] = (rng.standard_normal(shape) / 8).astype(np.float32)
+    return tensors
 
 
 def test_nan_is_refused(tmp_path):

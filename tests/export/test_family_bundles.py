@@ -27,7 +27,7 @@ from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import recipe_names
 from moembed.verify.parity import compare, graph_runner, oracle_runner
 from moembed.verify.tolerances import FP32
-from support.tiny_networks import GTE, NETWORKS, NOMIC, POOLINGS, TEXTS, results, write_tiny
+from support.tiny_networks import GTE, NETWORKS, NOMIC, POOLINGS, TEXTS, results, tensors_of, write_tiny
 from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE, MUTATION_FACTOR, OP_MAX_ABS
 
 GRAPH = ("onnx/model_int8.onnx", "onnx/model_int8.onnx_data")
@@ -221,6 +221,18 @@ def test_shorter_vectors_are_cut_behind_the_head(case, checkpoint, fp32):
     assert np.abs(found - unit(cut)).max() > MUTATION_FACTOR * OP_MAX_ABS
     if "layer_norm" in case:
         assert np.abs(found - unit(result.pooled[:32])).max() > MUTATION_FACTOR * OP_MAX_ABS
+
+
+def test_verify_compares_a_bundle_with_its_checkpoint(case, checkpoint, fp32, quantized, tmp_path, capsys):
+    """Layer by layer, with the network and the oracle; other weights are not those of the bundle."""
+    for bundle in (fp32, quantized):
+        assert main(["verify", str(bundle.folder), "--against", str(checkpoint), "--texts", "2"]) == 0, (
+            capsys.readouterr()
+        )
+    name, pooling = CASES[case]
+    tensors = {tensor: values * np.float32(1.01) for tensor, values in tensors_of(name).items()}
+    other = write_tiny(tmp_path / "other", name, pooling=pooling, tensors=tensors)
+    assert main(["verify", str(fp32.folder), "--against", str(other), "--texts", "2"]) != 0
 
 
 def test_info_of_a_dense_model(case, quantized, capsys):

@@ -23,18 +23,18 @@ MOST_GROWTH = SCORES // 2
 _PEAK = """
 import re, sys
 import numpy as np
+from moembed import Embedder
 from moembed.bundle.bundle import Bundle
-from moembed.inference.session import Session
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 
-session, peaks = Session(Bundle.open(sys.argv[1]), threads=1), []
-for lengths in ([16], [int(sys.argv[2]), *[16] * 7]):
-    mask = (np.arange(lengths[0]) < np.array(lengths)[:, None]).astype(np.int64)
-    session.run("sentence_embedding", 7 * mask, mask)
+embedder, peaks = Embedder(Bundle.open(sys.argv[1]), threads=1), []
+short = ["a b c d e f g"] * 7
+for texts in (short, ["a " * (int(sys.argv[2]) - 2), *short]):
+    embedder.encode(texts)
     peaks.append(peak())
-print(session.kernels, peaks[1] - peaks[0])
+print(embedder.kernels, peaks[1] - peaks[0])
 """
 
 

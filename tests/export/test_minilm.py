@@ -159,7 +159,7 @@ def test_a_normalizer_that_is_overruled_is_refused(folder, tmp_path, file, field
     """M17: transformers obeys tokenizer_config.json; cosines to the right vectors are 0.07 and more."""
     from moembed.export.contents import check_tokenizer
 
-    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=os.link)
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=os.symlink)
     raw = json.loads((copy / file).read_text())
     (copy / file).unlink()
     (copy / file).write_text(json.dumps(raw | fields))

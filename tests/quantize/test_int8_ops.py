@@ -181,6 +181,8 @@ def test_gated_feed_forward(execution, name, activation, tokens, size):
     # Values of the inner layer may round to the next integer.
     error = 0.03 * np.abs(product).max()
     assert np.abs(y - expected).max() <= error
+    if size == 0.01:
+        return  # nothing but the bias is left of the products
     (exchanged,) = execution(
         f"Int8{name}MulFeedForward", [quantized, scale, *arrays[3:6], *arrays[:3], *arrays[6:]], {}
     )
