@@ -45,7 +45,7 @@ def copy_interop_file(source: Path, target: Path, *, name: str) -> None:
         safe = family_of_raw(safe).common_names(safe)
     elif name == "modules.json":
         safe = own_modules(safe)
-    elif name == POOLING_FILE and not _WIDTHS & safe.keys():
+    elif name == POOLING_FILE and any(field.startswith("pooling_mode") for field in safe) and not _WIDTHS & safe.keys():
         raw = read_json(source.parents[1] / "config.json")
         safe |= {"word_embedding_dimension": family_of_raw(raw).common_names(raw)["hidden_size"]}
     elif name == "tokenizer_config.json":

@@ -76,6 +76,8 @@ def first_token(tmp_path_factory) -> Bundle:
     """A small network that takes the first token's state, of a type that every release of transformers knows."""
     folder = tmp_path_factory.mktemp("first token")
     checkpoint = write_tiny(folder / "checkpoint", "xlm_roberta", pooling=Pooling.FIRST)
+    # fastembed needs the name of the pad token, which every published file has.
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]", "model_max_length": 32}))
     return Bundle.open(export(locate(checkpoint), folder / "first-token").folder)
 
 
