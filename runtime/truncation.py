@@ -293,7 +293,8 @@ def _chunks(
     ids, offsets = tokenizer.encode_with_offsets(text, prefix=prompt, max_tokens=most)
     head = _prompt_tokens(offsets, prompt)
     room = room_of(head, limit, policy)
-    body, spans = ids[head:], offsets[head:] - len(prompt)
+    body, spans = ids[head:], offsets[head:]
+    spans -= len(prompt)
     for first in range(0, max(len(body) - policy.overlap, 1), room - policy.overlap)[:windows]:
         part = slice(first, min(first + room, len(body)))
         yield _window(tokenizer, index, ids[:head], body[part], spans[part], truncated=False)

@@ -19,6 +19,8 @@ from moembed.files.untrusted import open_regular
 from moembed.native.loader import Special
 
 VOCABULARY_FILE = "vocabulary.bin"
+# Bytes from which on memory counts for more than the microsecond that NumPy takes for an array's address.
+_LARGE = 65536
 
 
 class NativeTokenizer:
@@ -114,9 +116,13 @@ class NativeTokenizer:
         return rows, ids, where
 
 
-def _copied(pointer: int | None, size: int) -> bytearray:
-    """Return a copy of the library's memory, which can be written to."""
-    return bytearray(ctypes.string_at(pointer or 0, size)) if size else bytearray()
+def _copied(pointer: int | None, size: int) -> bytearray | NDArray[np.uint8]:
+    """Return a copy of the library's memory, which can be written to. A large one is copied once, a small one sooner."""
+    if size < _LARGE:
+        return bytearray(ctypes.string_at(pointer or 0, size)) if size else bytearray()
+    copy = np.empty(size, np.uint8)
+    ctypes.memmove(copy.ctypes.data, pointer or 0, size)
+    return copy
 
 
 def _close(library: ctypes.CDLL, handle: int, file: NDArray[np.uint8]) -> None:
