@@ -1,5 +1,6 @@
 """Recipes, and whole training runs on little text: complete, interrupted, and initialized from a model."""
 
+import functools
 import itertools
 import json
 import re
@@ -260,16 +261,19 @@ def larger(ingredients, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundles(made, tmp_path_factory):
-    """INT8 bundles of the run's distilled checkpoint, by recipe."""
+def quantized(made, tmp_path_factory):
+    """Function that returns the folder of the INT8 bundle of the run's distilled checkpoint, by a recipe's name."""
     folder = tmp_path_factory.mktemp("bundles")
     full = export(locate(made / "distillation"), folder / "fp32")
-    return {name: quantize(full, folder / name, recipe=name).folder for name in ("int8", "int8-table4")}
+    return functools.cache(lambda name: quantize(full, folder / name, recipe=name).folder)
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", pytest.param("int8", marks=pytest.mark.long), "int8-table4"])
-def test_a_run_is_initialized_from_a_model(larger, made, bundles, tmp_path, kind):
-    source = made / "distillation" if kind == "checkpoint" else bundles[kind]
+int8_is_long = pytest.param("int8", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("checkpoint", marks=pytest.mark.long), int8_is_long, "int8-table4"])
+def test_a_run_is_initialized_from_a_model(larger, made, quantized, tmp_path, kind):
+    source = made / "distillation" if kind == "checkpoint" else quantized(kind)
     assert _train(larger, tmp_path / "out", source) == 0
     report = json.loads((tmp_path / "out" / "distillation" / "recipe.json").read_text("utf-8"))
     assert set(report["init_from"]) == {path.name for path in warm_start.model_files(source)}
@@ -297,9 +301,10 @@ def test_a_run_with_pairs_alone(ingredients, made, tmp_path, capsys):
     assert torch.equal(before.embeddings.word_embeddings.weight, after.embeddings.word_embeddings.weight)
 
 
-@pytest.mark.parametrize(("recipe", "table"), [("int8", 0.02), ("int8-table4", 0.11)])
-def test_an_int8_bundle_is_dequantized_to_its_checkpoint(made, bundles, recipe, table):
-    genuine, decoded = warm_start.read_model(made / "distillation"), warm_start.read_model(bundles[recipe])
+@pytest.mark.parametrize("recipe", [int8_is_long, "int8-table4"])
+def test_an_int8_bundle_is_dequantized_to_its_checkpoint(made, quantized, recipe):
+    table = {"int8": 0.02, "int8-table4": 0.11}[recipe]
+    genuine, decoded = warm_start.read_model(made / "distillation"), warm_start.read_model(quantized(recipe))
     assert genuine.pieces == decoded.pieces
     assert genuine.parameters.keys() == decoded.parameters.keys()
     for name, value in genuine.parameters.items():
