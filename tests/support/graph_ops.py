@@ -49,6 +49,11 @@ def _session(name, kinds, attributes, experts, settings, constants, kernels, thr
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def forget_sessions():
+    """Close the sessions that `run_graph` keeps: their threads have the floating-point mode of the first call."""
+    _session.cache_clear()
+
+
 def _with_constant(function, name, value):
     """Return a function whose constant of one integer has another value."""
     changed = onnx.FunctionProto()
