@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ def double_array(strings: Sequence[bytes]) -> NDArray[np.uint32]:
         `[m]` units; equal strings in equal order give equal units.
     """
     order = sorted(range(len(strings)), key=strings.__getitem__)
+    texts = [strings[number] for number in order]
     slots = _Slots()
     units = slots.units
     queue = deque([(0, 0, len(strings), 0)])
@@ -32,20 +32,27 @@ def double_array(strings: Sequence[bytes]) -> NDArray[np.uint32]:
         if last - first == 1:
             units[node] |= _TAIL | order[first]
             continue
-        labels, id_of_end = [], None
-        if len(strings[order[first]]) == depth:
-            labels, id_of_end, first = [0], order[first], first + 1
-        children = [
-            (byte, list(group)) for byte, group in groupby(range(first, last), key=lambda i: strings[order[i]][depth])
-        ]
-        base = slots.take([*labels, *(byte for byte, _ in children)])
+        labels, starts, id_of_end = [], [], None
+        if len(texts[first]) == depth:
+            labels, starts, id_of_end = [0], [first], order[first]
+            first += 1
+        before = 0
+        for number in range(first, last):
+            byte = texts[number][depth]
+            if byte != before:
+                labels.append(byte)
+                starts.append(number)
+                before = byte
+        base = slots.take(labels)
         units[node] |= base
+        ends = [*starts[1:], last]
         if id_of_end is not None:
             units[node] |= _ENDS
             units[base] = id_of_end
-        for byte, group in children:
-            units[base + byte] = byte << 24
-            queue.append((base + byte, group[0], group[-1] + 1, depth + 1))
+        for byte, start, end in zip(labels, starts, ends, strict=True):
+            if byte:
+                units[base + byte] = byte << 24
+                queue.append((base + byte, start, end, depth + 1))
     return np.array(units[: slots.last + 1], np.uint32)
 
 
@@ -70,12 +77,13 @@ class _Slots:
         """Take the slots of a node's children, and return their base, which no other node has."""
         size = min(len(labels), _HINT_COUNT - 1)
         slot, tries = self._hints[size] or self._after[0], 0
+        lowest, others = labels[0], labels[1:]
         while True:
             tries += 1
             if slot == 0:
                 slot = self._grow()
-            base = slot - labels[0]
-            if base > 0 and base not in self._bases and all(self._is_free(base + label) for label in labels):
+            base = slot - lowest  # the slot is free: it is in the ring
+            if base > 0 and base not in self._bases and self._are_free(base, others):
                 break
             slot = self._after[slot]
         if tries > _MAX_TRIES:
@@ -83,12 +91,17 @@ class _Slots:
         self._bases.add(base)
         for label in labels:
             self._remove(base + label)
+        self.last = max(self.last, base + labels[-1])
         return base
 
-    def _is_free(self, slot: int) -> bool:
-        while slot >= len(self.units):
-            self._grow()
-        return not self._taken[slot]
+    def _are_free(self, base: int, labels: Sequence[int]) -> bool:
+        taken = self._taken
+        for label in labels:
+            while base + label >= len(taken):
+                self._grow()
+            if taken[base + label]:
+                return False
+        return True
 
     def _grow(self) -> int:
         first, count = len(self.units), len(self.units) + _GROWTH
@@ -106,4 +119,3 @@ class _Slots:
         if slot in self._hints:
             self._hints = [after if hint == slot else hint for hint in self._hints]
         self._taken[slot] = 1
-        self.last = max(self.last, slot)
