@@ -4,13 +4,17 @@ import asyncio
 import itertools
 import json
 import signal
+import socket
 import time
 
 import numpy as np
 import pytest
+import uvicorn
 from load import Connection, request
 from processes import Process
 
+from moembed.server.process.protocol import HttpProtocol
+from moembed.server.process.uvicorn_server import Server
 from support.serving import wait_until
 
 CLIENTS = 32
@@ -116,3 +120,30 @@ def test_first_sigint_drains_and_second_does_not(started):
         process.signal(signal.SIGINT)
         time.sleep(0.3)
     assert process.wait(15) == 130
+
+
+@pytest.mark.parametrize("request_sent", [True, False])
+def test_a_connection_accepted_while_the_server_stops_is_ended(request_sent):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def scenario():
+        config = uvicorn.Config(app, log_config=None, lifespan="off")
+        config.load()
+        server = Server(config)
+        server.lifespan, server.servers = config.lifespan_class(config), []
+        await server.shutdown()  # while no connection is known
+        ours, theirs = socket.socketpair()
+        protocol = HttpProtocol(config=config, server_state=server.server_state, app_state={}, timeout=20)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, theirs)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        if request_sent:
+            writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return answer
+
+    answer = asyncio.run(scenario())
+    assert answer.endswith(b"ok") == request_sent
+    assert (b"connection: close" in answer) == request_sent

@@ -10,7 +10,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from moembed.server.process.connection_limit import ConnectionLimit
 from moembed.server.process.joined_writes import JoinedWrites
 
-_CONNECTION_CLOSE, _KEEP_ALIVE = (b"connection", b"close"), (b"connection", b"keep-alive")
+# In the default headers of a server that stops.
+CONNECTION_CLOSE = (b"connection", b"close")
+_KEEP_ALIVE = (b"connection", b"keep-alive")
 _MAX_HEAD_BYTES = 65536
 # Time in which a stopping server still accepts requests that clients sent before they could know of the shutdown.
 _SHUTDOWN_GRACE_SECONDS = 1.0
@@ -44,6 +46,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._last_activity = self.loop.time()
         if self._limit is None or self._limit.admit(self):
             self._update_head_timer()
+        if CONNECTION_CLOSE in self.server_state.default_headers:  # accepted just before, and unknown to uvicorn then
+            self.shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Handle received bytes; called by asyncio."""
@@ -122,8 +126,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the current request, or one that arrives within a second; called by uvicorn."""
-        if _CONNECTION_CLOSE not in self.server_state.default_headers:
-            self.server_state.default_headers = [*self.server_state.default_headers, _CONNECTION_CLOSE]
         if self._busy:
             self.cycle.default_headers = self.server_state.default_headers
             super().shutdown()

@@ -10,6 +10,7 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
 from moembed.server.process.connection_limit import BACKLOG
+from moembed.server.process.protocol import CONNECTION_CLOSE
 
 
 class Server(uvicorn.Server):
@@ -49,6 +50,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop; called by uvicorn."""
+        # From now on every response ends its connection, also one that is not known yet.
+        self.server_state.default_headers = [*self.server_state.default_headers, CONNECTION_CLOSE]
         await super().shutdown(sockets)
         if self.force_exit:
             # Otherwise the event loop cancels the tasks when it closes, with a traceback for each.
