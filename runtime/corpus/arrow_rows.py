@@ -230,7 +230,14 @@ def _kept(batch: Any, source: Source, name: str, size: int, kind: Any) -> tuple[
         return pyarrow.array([source.partitions[name]] * size, kind), []
     if name not in batch.schema.names:
         return pyarrow.nulls(size, kind), []
-    array = as_plain(batch.column(batch.schema.names.index(name)), kind)
+    column = batch.column(batch.schema.names.index(name))
+    try:
+        array = as_plain(column, kind)
+    except pyarrow.ArrowInvalid as error:  # an integer beyond 2^53 among floats
+        raise InputError(
+            f"{source.name}: column {name!r} is {column.type} and is kept as {kind}, the widest type of all files, but {error}: "
+            "write it as one type in all files, or do not keep it"
+        ) from error
     bad: list[int] = []
     try:
         array.validate(full=True)

@@ -48,6 +48,18 @@ def test_schemas_that_differ_by_file(run, refused, here):
     assert "'lang' is string in b.parquet, and int64 in d.parquet" in message
 
 
+def test_an_integer_that_floats_of_other_files_cannot_hold_is_told(run, embed, here):
+    pq.write_table(pa.table({"text": ["a"], "n": [2**53]}), here / "a.parquet")
+    pq.write_table(pa.table({"text": ["b"], "n": [0.5]}), here / "b.parquet")
+    run(["a.parquet", "b.parquet"], "both", keep=(("n", "n"),))
+    assert pq.read_table("both")["n"].to_pylist() == [2.0**53, 0.5]
+    pq.write_table(pa.table({"text": ["a"], "n": [2**53 + 1]}), here / "a.parquet")
+    code, message = embed("-i", "a.parquet", "-i", "b.parquet", "--keep", "n", "-o", "out/")
+    assert code == 2
+    assert "a.parquet: column 'n' is int64 and is kept as double, the widest type of all files" in message
+    assert str(2**53 + 1) in message
+
+
 def test_equal_names_are_refused_before_anything_is_computed(refused, rows, here):
     twice = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], ["text", "v", "v"])
     pq.write_table(twice, here / "d.parquet")
