@@ -59,7 +59,7 @@ def check_normalizer(folder: Path) -> None:
         CheckpointError: `tokenizer_config.json` or `sentence_bert_config.json` contradicts `tokenizer.json`.
     """
     tokenizer, config = _read(folder), read_json(folder / "tokenizer_config.json")
-    normalizer = tokenizer.get("normalizer")
+    normalizer: Any = tokenizer.get("normalizer")
     own = isinstance(normalizer, dict) and normalizer.get("type") == "BertNormalizer"
     # transformers takes the class for a model_type of BERT too, and it is the one that a bundle names.
     decides = _kind(tokenizer) == "WordPiece" and config.get("tokenizer_class") not in _PLAIN_CLASSES

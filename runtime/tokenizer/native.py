@@ -116,13 +116,13 @@ class NativeTokenizer:
         return rows, ids, where
 
 
-def _copied(pointer: int | None, size: int) -> bytearray | NDArray[np.uint8]:
+def _copied(pointer: int | None, size: int) -> bytearray | memoryview:
     """Return a copy of the library's memory, which can be written to. A large one is copied once, a small one sooner."""
     if size < _LARGE:
         return bytearray(ctypes.string_at(pointer or 0, size)) if size else bytearray()
     copy = np.empty(size, np.uint8)
     ctypes.memmove(copy.ctypes.data, pointer or 0, size)
-    return copy
+    return copy.data
 
 
 def _close(library: ctypes.CDLL, handle: int, file: NDArray[np.uint8]) -> None:
