@@ -193,7 +193,7 @@ Outputs products(const Kernels& k, uint64_t seed) {
     Exact<uint8_t> quantized(t * depth * 4);
     Exact<int8_t> weight(blocks * depth * 64);
     Exact<float> scale(t), weight_scale(n), bias(n), y(t * n);
-    Exact<int32_t> sums(n);
+    Exact<int32_t> sums(n), new_sums(n);
     quantized.randomized(r), weight.randomized(r), scale.randomized(r), weight_scale.randomized(r), bias.randomized(r);
     // Pairs of these overflow 16 bits: all of one sign, or of both.
     const size_t extreme = r.below(4);
@@ -209,6 +209,7 @@ Outputs products(const Kernels& k, uint64_t seed) {
         p.source = way == 3 ? source.data() : nullptr;
         p.target = way >= 2 ? target.data() : nullptr;
         p.column_sums = way & 2 ? sums.data : nullptr;
+        p.new_sums = way == 1 ? new_sums.data : nullptr;
         p.gelu = way == 2;
         p.out = y.data;
         p.out_stride = n;
@@ -219,6 +220,9 @@ Outputs products(const Kernels& k, uint64_t seed) {
         });
         out.add(y);
     }
+    // A product that needs no sums stores none.
+    if (!t || k.zero_point == kGeluZeroPoint) std::memcpy(new_sums.data, sums.data, n * sizeof(int32_t));
+    out.add(sums), out.add(new_sums);
     return out;
 }
 

@@ -69,7 +69,7 @@ struct GatedToActive {
 inline Ahead ahead_of(const int8_t* weight, size_t panel, size_t rounds) {
     Ahead ahead;
     ahead.weight = weight;
-    ahead.lines = weight && rounds > 1 ? (panel + rounds - 1) / rounds : 0;
+    ahead.lines = weight ? (panel + rounds - 1) / rounds : 0;
     return ahead;
 }
 

@@ -52,6 +52,7 @@ inline void initial_sums(const Product& a, size_t block, int blocks, int32_t* st
         std::memcpy(start, a.column_sums + 16 * block, 16 * blocks * sizeof *start);
     } else {
         sum_blocks(a.weight + block * a.depth * 64, a.depth, blocks, start);
+        if (a.new_sums) std::memcpy(a.new_sums + 16 * block, start, 16 * blocks * sizeof *start);
     }
     // Unsigned, because sums of arbitrary weights may wrap.
     for (int i = 0; i < 16 * blocks; ++i) {
@@ -77,7 +78,7 @@ inline void multiply(const Dots& dots, const uint8_t* packed, const Product& a, 
         initial_sums(a, block, blocks, start);
         Ahead ahead;
         ahead.weight = block + kBlocks < last ? weight + panel * 64 : after;
-        ahead.lines = ahead.weight && rounds > 1 ? (panel + rounds - 1) / rounds : 0;
+        ahead.lines = ahead.weight ? (panel + rounds - 1) / rounds : 0;
         for (int row = 0; row < a.rows; row += height) {
             const int rows = a.rows - row < height ? a.rows - row : height;
             dots(packed, row, rows, weight, blocks, start, sums[turn], before, units, ahead);

@@ -29,6 +29,7 @@ constexpr Kernels table_of(const char* name) noexcept {
     table.feed_forward_scratch = feed_forward_scratch;
     table.gated_feed_forward = gated_feed_forward;
     table.task_rows = kTaskRows;
+    table.zero_point = kDotsZeroPoint;
     table.sum_columns = sum_columns;
     table.attention = attention;
     table.attention_scratch = attention_scratch;

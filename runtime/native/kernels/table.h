@@ -49,6 +49,7 @@ struct Product {
     int zero_point = 0;
     const int8_t* weight = nullptr;        // packed
     const int32_t* column_sums = nullptr;  // [N] of the weight, or null: the kernel computes them
+    int32_t* new_sums = nullptr;           // [N], or null: where it stores those that it had to compute
     const float* weight_scale = nullptr;   // [N]
     const float* bias = nullptr;           // [N], or null
     bool gelu = false;
@@ -124,6 +125,8 @@ struct Kernels {
     float* (*gated_feed_forward)(const GatedProduct&, const Product& down, void* scratch) = nullptr;
     // Rows of a task that computes all columns of a product.
     size_t task_rows = 0;
+    // The zero point of products that need no column sums.
+    int zero_point = 0;
     // Column sums of blocks `first` to `last` of a packed weight; `sums` begins with column 0.
     void (*sum_columns)(const int8_t* weight, size_t depth, size_t first, size_t last, int32_t* sums) = nullptr;
     // Queries `first` to `last` of one head, in the text of tokens `begin` to `end`.

@@ -162,15 +162,25 @@ void compute(Call& call, Experts& x, Finish finish) {
     const size_t at_inner_scale = arrays.add<float>(few ? x.slots : 0);
     arrays.take(Scratch::of_call());
     auto* slots = arrays.at<float>(at_slots);
+    for (size_t e = 0; e < x.count; ++e) {
+        if (groups.starts[e] == groups.starts[e + 1]) continue;
+        // One task has all rows of an expert if they are few.
+        if (few) {
+            x.w1[e].gather_sums(call, kSymmetricZeroPoint);
+            x.w2[e].gather_sums(call, kGeluZeroPoint);
+        } else {
+            x.w1[e].require_sums(call, kSymmetricZeroPoint);
+            x.w2[e].require_sums(call, kGeluZeroPoint);
+        }
+    }
     if (few) {
         by_weights(call, x, groups, slots, arrays.at<float>(at_active), arrays.at<uint8_t>(at_inner),
                    arrays.at<float>(at_inner_scale));
-    } else {
         for (size_t e = 0; e < x.count; ++e) {
-            if (groups.starts[e] == groups.starts[e + 1]) continue;
-            x.w1[e].require_sums(call);
-            x.w2[e].require_sums(call);
+            x.w1[e].keep_sums();
+            x.w2[e].keep_sums();
         }
+    } else {
         by_rows(call, x, groups, slots);
     }
     call.ranges(x.tokens, std::min<size_t>(32, (x.tokens + call.threads - 1) / call.threads),

@@ -65,9 +65,11 @@ struct Plain {
           up(call, 2, {"w1", "w1_scale", "b1"}, rows.width()),
           down(call, 5, {"w2", "w2_scale", "b2"}, up.columns()) {}
 
-    void require_sums(Call& call) {
-        up.weight.require_sums(call);
-        down.weight.require_sums(call);
+    // f(weight, zero point of the rows that are multiplied with it)
+    template <class F>
+    void for_each_weight(F f) {
+        f(up.weight, kSymmetricZeroPoint);
+        f(down.weight, kZeroPoint);
     }
     Product first(size_t first, size_t last) const {
         Product p = rows.product(up, first, last);
@@ -104,10 +106,11 @@ struct Gated {
           gate(call, 5, {"gate", "gate_scale", "gate_bias"}, rows.width(), up.columns()),
           down(call, 8, {"down", "down_scale", "down_bias"}, up.columns()) {}
 
-    void require_sums(Call& call) {
-        up.weight.require_sums(call);
-        gate.weight.require_sums(call);
-        down.weight.require_sums(call);
+    template <class F>
+    void for_each_weight(F f) {
+        f(up.weight, kSymmetricZeroPoint);
+        f(gate.weight, kSymmetricZeroPoint);
+        f(down.weight, kZeroPoint);
     }
     GatedProduct first(size_t first, size_t last) const {
         GatedProduct p;
@@ -162,11 +165,21 @@ float* by_weights(Call& call, const Network& x, float* y) {
 
 // For many rows: calls f(result, first, last) for each part, whose result is in `y` or, without it, in the task's memory.
 template <class Network, class F>
-void by_rows(Call& call, Network& x, float* y, F f) {
+void by_rows(Call& call, const Network& x, float* y, F f) {
     const size_t rows = x.rows.quantized[0];
-    x.require_sums(call);
     call.ranges(rows, even_part(rows, std::min(kRowsOfTask, rows / call.threads)),
                 [&](size_t first, size_t last) { f(x.run(call.kernels, first, last, y), first, last); });
+}
+
+template <class Network>
+void prepare_sums(Call& call, Network& x) {
+    const size_t rows = x.rows.quantized[0];
+    x.for_each_weight([&](Packed& weight, int zero_point) { weight.prepare_sums(call, rows, zero_point); });
+}
+
+template <class Network>
+void keep_sums(Network& x) {
+    x.for_each_weight([](Packed& weight, int) { weight.keep_sums(); });
 }
 
 template <class Network>
@@ -175,11 +188,13 @@ void feed_forward(Call& call) {
     const size_t rows = x.rows.quantized[0];
     auto* y = call.output<float>(0, {rows, x.down.weight.columns});
     if (!rows) return;
+    prepare_sums(call, x);
     if (few_rows(call, rows)) {
         by_weights(call, x, y);
     } else {
         by_rows(call, x, y, [](const float*, size_t, size_t) {});
     }
+    keep_sums(x);
 }
 
 template <class Network>
@@ -187,12 +202,14 @@ void feed_forward_norm(Call& call) {
     Network x(call);
     const size_t rows = x.rows.quantized[0], columns = x.down.weight.columns;
     const FollowingNorm norm(call, Network::kInputs, rows, columns);
+    prepare_sums(call, x);
     if (few_rows(call, rows)) {
         const float* y = by_weights(call, x, nullptr);
         call.ranges(rows, 4, [&](size_t first, size_t last) { norm(y + first * columns, first, last); });
     } else {
         by_rows(call, x, nullptr, norm);
     }
+    keep_sums(x);
 }
 
 }  // namespace

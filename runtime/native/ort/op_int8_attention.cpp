@@ -39,7 +39,7 @@ struct Operands {
             throw InvalidInput("weight has " + std::to_string(weight.columns) + " columns, expected " +
                                std::to_string(3 * heads * dim) + ", three times num_heads times the size of a head");
         }
-        if (!few_rows(call, tokens[0])) weight.require_sums(call);
+        weight.prepare_sums(call, tokens[0], kSymmetricZeroPoint);
     }
 
 private:
@@ -92,7 +92,7 @@ std::vector<Part> query_parts(const std::vector<Text>& texts, const std::vector<
 }  // namespace
 
 void int8_attention(Call& call) {
-    const Operands x(call);
+    Operands x(call);
     const size_t rows = x.tokens[0], hidden = x.heads * x.dim;
     const auto texts = texts_of(x.tokens, x.mask);
     const auto positions = positions_of(x.tokens, x.mask, x.cos);
@@ -130,6 +130,7 @@ void int8_attention(Call& call) {
     heads.key_sum = arrays.at<int32_t>(at[7]);
     auto* packed = arrays.at<char>(at[8]);
     project(call, x, heads);
+    x.weight.keep_sums();
 
     constexpr size_t kKeysOfTask = 1024;
     call.ranges(texts.size() * x.heads, kKeysOfTask / longest + 1, [&](size_t first, size_t last) {

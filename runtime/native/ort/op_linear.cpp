@@ -22,9 +22,7 @@ struct Operands {
           scale(call.input<float>(1, "scale", {quantized.shape[0], 1})),
           weight(call, 2, "weight", quantized.shape[1]),
           weight_scale(call.input<float>(3, "weight_scale", {static_cast<int64_t>(weight.columns)})),
-          bias(call.input<float>(4, "bias", {static_cast<int64_t>(weight.columns)})) {
-        if (!few_rows(call, rows())) weight.require_sums(call);
-    }
+          bias(call.input<float>(4, "bias", {static_cast<int64_t>(weight.columns)})) {}
 
     size_t rows() const { return quantized[0]; }
 
@@ -42,11 +40,13 @@ struct Operands {
 // Multiplies, and calls finish(result, first, last) for parts of the rows; `result` begins with row `first`. The floats of a
 // few rows at a time stay in the cache.
 template <class Finish>
-void multiply_and(Call& call, const Operands& x, bool gelu, Finish finish) {
+void multiply_and(Call& call, Operands& x, bool gelu, Finish finish) {
     const size_t rows = x.rows(), columns = x.weight.columns;
+    x.weight.prepare_sums(call, rows, kSymmetricZeroPoint);
     if (few_rows(call, rows)) {
         auto* y = static_cast<float*>(Scratch::of_call().get(rows * columns * sizeof(float)));
         multiply(call, x.product(kSymmetricZeroPoint, gelu, y), rows, x.weight.blocks());
+        x.weight.keep_sums();
         call.ranges(rows, 4, [&](size_t first, size_t last) { finish(y + first * columns, first, last); });
         return;
     }
@@ -66,22 +66,24 @@ void multiply_and(Call& call, const Operands& x, bool gelu, Finish finish) {
 }  // namespace
 
 void int8_linear(Call& call) {
-    const Operands x(call);
+    Operands x(call);
     const int64_t zero_point = call.attributes.zero_point;
     if (zero_point < 0 || zero_point > 255) {
         throw InvalidInput("zero_point is " + std::to_string(zero_point) + ", expected 0 to 255");
     }
     auto* y = call.output<float>(0, {x.rows(), x.weight.columns});
+    x.weight.prepare_sums(call, x.rows(), static_cast<int>(zero_point));
     multiply(call, x.product(static_cast<int>(zero_point), false, y), x.rows(), x.weight.blocks());
+    x.weight.keep_sums();
 }
 
 void int8_linear_norm(Call& call) {
-    const Operands x(call);
+    Operands x(call);
     multiply_and(call, x, false, FollowingNorm(call, 5, x.rows(), x.weight.columns));
 }
 
 void int8_linear_gelu(Call& call) {
-    const Operands x(call);
+    Operands x(call);
     const size_t rows = x.rows(), columns = x.weight.columns;
     auto* quantized = call.output<uint8_t>(0, {rows, columns});
     auto* scale = call.output<float>(1, {rows, 1});

@@ -39,14 +39,33 @@ struct Packed {
         sums = sums_->get();
     }
 
-    // Computes the column sums of a constant weight. That takes one pass over it, which pays off for many rows.
-    void require_sums(Call& call) {
-        if (sums || !sums_->constant) return;
+    // Computes the column sums of a constant weight that a product with this zero point needs. That takes one pass over
+    // it, which pays off for many rows.
+    void require_sums(Call& call, int zero_point) {
+        if (!lacks_sums(call, zero_point)) return;
         std::unique_ptr<int32_t[]> computed(new int32_t[columns]);
         call.ranges(blocks(), 24, [&](size_t first, size_t last) {
             call.kernels.sum_columns(data, depth, first, last, computed.get());
         });
         sums = sums_->put(std::move(computed));
+    }
+
+    // Lets one product with all columns, each of which one task computes, store the sums on its way. Call `keep_sums` when
+    // it is done.
+    void gather_sums(const Call& call, int zero_point) {
+        if (lacks_sums(call, zero_point)) new_sums_.reset(new int32_t[columns]);
+    }
+    void keep_sums() {
+        if (new_sums_) sums = sums_->put(std::move(new_sums_));
+    }
+    // One of the two, for a product of so many rows that `multiply` divides. Without rows there is no product.
+    void prepare_sums(Call& call, size_t rows, int zero_point) {
+        if (!rows) return;
+        if (few_rows(call, rows) && rows <= call.kernels.task_rows) {
+            gather_sums(call, zero_point);
+        } else {
+            require_sums(call, zero_point);
+        }
     }
 
     size_t blocks() const { return columns / 16; }
@@ -58,6 +77,7 @@ struct Packed {
         p.depth = depth;
         p.weight = data;
         p.column_sums = sums;
+        p.new_sums = new_sums_.get();
         p.weight_scale = weight_scale;
         p.bias = bias;
         p.out_stride = columns;
@@ -65,7 +85,12 @@ struct Packed {
     }
 
 private:
+    bool lacks_sums(const Call& call, int zero_point) const {
+        return !sums && sums_->constant && zero_point != call.kernels.zero_point;
+    }
+
     ColumnSums* sums_ = nullptr;
+    std::unique_ptr<int32_t[]> new_sums_;
 };
 
 // The same product for rows `first` to `last` only, with its results at the start of `out`.

@@ -60,27 +60,51 @@ def test_kernels_do_what_the_functions_do_and_all_the_same(make, tokens):
 
 
 @needs_native
-@pytest.mark.parametrize("tokens", [3, 97, 513])
-def test_weights_that_are_constant_give_the_same(tokens):
-    """Their column sums are kept from the first call for many rows, for both threads that ask at once."""
+@pytest.mark.parametrize(("tokens", "threads"), [(0, 2), (3, 2), (97, 2), (300, 8), (513, 2)])
+def test_weights_that_are_constant_give_the_same(tokens, threads):
+    """Their column sums are kept from the first call: few rows compute them on their way, others before. 300 rows are few for 8
+    threads, and more than a task has."""
     rng = np.random.default_rng(tokens)
     for op, arrays, attributes in (
         *op_inputs.linear(rng, tokens),
         *op_inputs.feed_forward(rng, tokens),
         *op_inputs.gated_feed_forward(rng, tokens),
-        *op_inputs.experts(rng, tokens),
+        *op_inputs.texts(rng, tokens)[1:2],
     ):
         if "MulFeedForward" in op:
             names = ["up", "gate", "down"]
-        elif op.startswith("Int8FeedForward"):
-            names = ["w1", "w2"]
         else:
-            names = ["weight"] if "Linear" in op else [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
+            names = ["w1", "w2"] if op.startswith("Int8FeedForward") else ["weight"]
         expected = run_graph(op, arrays, attributes, kernels=NATIVE[0])
         for name in NATIVE:
             for _ in range(2):
-                found = run_graph(op, arrays, attributes, constants=names, kernels=name, threads=2)
+                found = run_graph(op, arrays, attributes, constants=names, kernels=name, threads=threads)
                 assert [a.tobytes() for a in found] == [a.tobytes() for a in expected], (op, name)
+
+
+@needs_native
+def test_a_call_without_rows_keeps_no_sums():
+    for op, arrays, attributes in op_inputs.linear(np.random.default_rng(0), 97):
+        without = [a[:0] if len(a) == 97 else a for a in arrays]
+        expected = run_graph(op, arrays, attributes, kernels=NATIVE[0])
+        for name in NATIVE:
+            run_graph(op, without, attributes, constants=["weight"], kernels=name)
+            found = run_graph(op, arrays, attributes, constants=["weight"], kernels=name)
+            assert [a.tobytes() for a in found] == [a.tobytes() for a in expected], (op, name)
+
+
+@needs_native
+@pytest.mark.parametrize("tokens", [3, 97, 513])
+def test_experts_that_an_earlier_call_did_not_use_give_the_same(tokens):
+    rng = np.random.default_rng(tokens)
+    names = [f"w{part}_{expert}" for part in (1, 2) for expert in range(5)]
+    for op, arrays, attributes in op_inputs.experts(rng, tokens, allowed=2):
+        for name in NATIVE:
+            for shift in (0, 1, 3, 0):
+                changed = _changed(arrays, 3, arrays[3] + shift)
+                expected = run_graph(op, changed, attributes, kernels=NATIVE[0])
+                found = run_graph(op, changed, attributes, constants=names, kernels=name, threads=2)
+                assert [a.tobytes() for a in found] == [a.tobytes() for a in expected], (op, name, shift)
 
 
 def _changed(arrays, index, array):
