@@ -190,11 +190,12 @@ def test_gated_feed_forward(execution, name, activation, tokens, size):
 
 
 @every_graph
+@pytest.mark.parametrize("tokens", [3, 129])
 @pytest.mark.parametrize("name", ["Gelu", "Silu"])
-def test_gated_products_beyond_float16_are_the_largest(execution, name):
+def test_gated_products_beyond_float16_are_the_largest(execution, name, tokens):
     """K19: with both signs, and beside values that fit."""
     width = 16
-    rows, one = np.full((3, width), 129, np.uint8), np.ones(width, np.float32)
+    rows, one = np.full((tokens, width), 129, np.uint8), np.ones(width, np.float32)
     up = np.zeros((width, width), np.int8)
     up[:, 0] = 1
     factors = np.full(width, 1e4, np.float32)
@@ -202,11 +203,28 @@ def test_gated_products_beyond_float16_are_the_largest(execution, name):
     gate = np.full((width, width), 8, np.int8)
     eye = [pack(np.eye(width, dtype=np.int8)), one, 0 * one]
     layers = [pack(up), factors, 0 * one, pack(gate), np.full(width, 100, np.float32), 0 * one]
-    scale = np.array([[1.0], [0.5], [1e-3]], np.float32)
+    scale = np.resize(np.array([1.0, 0.5, 1e-3], np.float32), (tokens, 1))
     (y,) = execution(f"Int8{name}MulFeedForward", [rows, scale, *layers, *eye], {})
     expected = np.minimum(np.float32(65504 * 256), 1e4 * scale * (12800 * scale))
     assert np.allclose(y[:, 0], expected[:, 0], rtol=5e-3)
     assert np.allclose(y[:, 1], -expected[:, 0], rtol=5e-3)
+    assert not y[:, 2:].any()
+
+
+@every_graph
+@pytest.mark.parametrize("tokens", [3, 129])
+def test_values_beyond_float16_after_gelu_are_the_largest(execution, tokens):
+    """K19: beside a value that fits."""
+    width = 16
+    rows, one = np.full((tokens, width), 129, np.uint8), np.ones(width, np.float32)
+    eye = pack(np.eye(width, dtype=np.int8))
+    factors = np.full(width, 1e8, np.float32)
+    factors[1], factors[2:] = 1e7, 0.0
+    scale = np.resize(np.array([1.0, 0.5, 1e-3], np.float32), (tokens, 1))
+    (y,) = execution("Int8FeedForward", [rows, scale, eye, factors, 0 * one, eye, one, 0 * one], {})
+    expected = np.minimum(np.float32(65504 * 256), scale * factors[:2])
+    step = expected[:, :1] / 223
+    assert (np.abs(y[:, :2] - expected) <= 0.6 * step).all()
     assert not y[:, 2:].any()
 
 

@@ -34,11 +34,11 @@ inline int32_t load_int(const uint8_t* p) {
     return x;
 }
 
-// Converts a finite float16. Subnormals are converted as integers, so that a mode that flushes them to 0 has no effect.
+// Converts a float16. Subnormals are converted as integers, so that a mode that flushes them to 0 has no effect.
 inline float from_half(uint16_t half) {
     const uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
     if (magnitude < 0x400) return (sign ? -1.0f : 1.0f) * static_cast<float>(magnitude) * 5.9604644775390625e-8f;
-    const uint32_t bits = sign | ((magnitude << 13) + 0x38000000u);
+    const uint32_t bits = sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 0x38000000u : 0x70000000u));
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;

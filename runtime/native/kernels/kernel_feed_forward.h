@@ -11,7 +11,7 @@ namespace {
 struct FeedForwardLayout : Layout {
     size_t rows;    // packed
     size_t active;  // [blocks of rows][panels][height][kPanel] float16; then the result
-    size_t top;     // [rows][16] float: the largest value of each lane
+    size_t top;     // [rows][16] float: the largest value of each lane; then, in the first lane, what quantizes the row
     size_t scale;   // [rows] float
     size_t inner;   // packed
     size_t places;  // [rows] pointers into it
@@ -46,8 +46,8 @@ struct ToActive {
         const Lanes scale = row_scale(*a, r);
         Lanes largest = load(top + 16 * r);
         for (int b = 0; b < blocks; ++b) {
-            const Lanes y = capped(gelu_of(result_of(*a, sums + kPanel * i + 16 * b, column + 16 * b, scale)));
-            store_active(active + kPanel * i + 16 * b, y);
+            const Lanes y = gelu_of<kActiveShift>(result_of(*a, sums + kPanel * i + 16 * b, column + 16 * b, scale));
+            store_halves(active + kPanel * i + 16 * b, y);
             largest = larger(y, largest);
         }
         store(top + 16 * r, largest);
@@ -71,6 +71,14 @@ struct FirstProduct {
         const auto block = static_cast<size_t>(row / height) * panels + panel;
         return reinterpret_cast<uint16_t*>(memory + at.active) + block * static_cast<size_t>(height) * kPanel;
     }
+    // What was too large for float16 is infinite: makes it the most, in row `row + i`, where `row` begins a block of rows.
+    template <class After>
+    void limit_row(int row, int i, size_t width) const {
+        for (size_t column = 0; column < width; column += 16) {
+            uint16_t* x = active(row, column / kPanel) + static_cast<size_t>(i) * kPanel + column % kPanel;
+            store_halves(x, After::within(load_halves(x)));
+        }
+    }
 };
 
 // Quantizes what lies between the products, and multiplies it by `down`.
@@ -81,17 +89,21 @@ inline float* second_product(const FirstProduct& first, const Product& down) {
     auto** places = reinterpret_cast<uint8_t**>(memory + first.at.places);
     const size_t width = 4 * down.depth;
     const Dots dots(down.rows, down.depth);
-    for (int r = 0; r < down.rows; ++r) {
-        scale[r] = After::scale_of(max_of(load(first.top() + 16 * r)));
-        places[r] = dots.place(r, memory + first.at.inner);
-    }
     for (int row = 0; row < down.rows; row += first.height) {
         const int rows = down.rows - row < first.height ? down.rows - row : first.height;
+        for (int i = 0; i < rows; ++i) {
+            float* tops = first.top() + 16 * (row + i);
+            const float top = max_of(load(tops));
+            scale[row + i] = After::scale_of(top);
+            *tops = active_inverse(scale[row + i]);
+            places[row + i] = dots.place(row + i, memory + first.at.inner);
+            if (top > kMostActive) first.template limit_row<After>(row, i, width);
+        }
         for (size_t panel = 0; panel < first.panels; ++panel) {
             const size_t left = width - panel * kPanel, count = left < kPanel ? left : kPanel;
             const uint16_t* x = first.active(row, panel);
             for (int r = row; r < row + rows; ++r, x += kPanel) {
-                const Lanes inverse = active_inverse(scale[r]);
+                const Lanes inverse = fill(first.top()[16 * r]);
                 for (size_t i = 0; i < count; i += 16) {
                     uint8_t part[16];
                     quantize_active(x + i, inverse, After::kZeroPoint, part);

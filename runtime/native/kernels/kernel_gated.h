@@ -58,8 +58,8 @@ struct GatedToActive {
         const Lanes scale = row_scale(sums.a->up, r);
         Lanes largest = load(top + 16 * r);
         for (int b = 0; b < sums.blocks; ++b) {
-            const Lanes y = AfterGate::within(sums.template result<kAct>(first + i, b, scale));
-            store_active(active + kPanel * (first + i) + 16 * b, y);
+            const Lanes y = sums.template result<kAct>(first + i, b, scale) * fill(kActiveUnit);
+            store_halves(active + kPanel * (first + i) + 16 * b, y);
             largest = larger(AfterGate::size(y), largest);
         }
         store(top + 16 * r, largest);

@@ -43,18 +43,79 @@ inline int32_t encode_signed(const Int8Heads& a, const float* x, size_t place, u
     return static_cast<int32_t>(sum_of(sum));
 }
 
+// A query, key or value of a token: a slice of `dim` columns.
+struct Slice {
+    size_t part, place;  // 0 to 2; head and token
+};
+
+// Rotates and quantizes a slice, whose values are overwritten.
+inline void encode_slice(const Int8Heads& a, const Slice& s, const float* cos, const float* sin, float* x) {
+    if (s.part < 2) turn(x, cos, sin, a.dim / 2, fill(1.0f), x);
+    if (s.part == 0) {
+        encode_query(a, x, s.place);
+    } else if (s.part == 1) {
+        a.key_sum[s.place] = encode_signed(a, x, s.place, a.key, a.key_scale);
+    } else {
+        encode_signed(a, x, s.place, a.value, a.value_scale);
+    }
+}
+
+// The same for a head of N times sixteen values, which stay in registers; N is even.
+template <int N>
+inline void encode_slice(const Int8Heads& a, const Slice& s, const float* cos, const float* sin, const float* x) {
+    constexpr int kHalf = N / 2;
+    Lanes v[N];
+    MOEMBED_UNROLL
+    for (int i = 0; i < N; ++i) v[i] = load(x + 16 * i);
+    if (s.part < 2) {
+        MOEMBED_UNROLL
+        for (int i = 0; i < kHalf; ++i) {
+            const Lanes c = load(cos + 16 * i), d = load(sin + 16 * i), left = v[i], right = v[i + kHalf];
+            v[i] = left * c - right * d;
+            v[i + kHalf] = left * d + right * c;
+        }
+    }
+    Lanes top = fill(0.0f);
+    MOEMBED_UNROLL
+    for (int i = 0; i < N; ++i) top = larger(absolute(v[i]), top);
+    const float most = s.part ? kSymmetricMax : kQueryMax;
+    const float scale = larger_of(max_of(top) / most, kSymmetricLeastScale);
+    (s.part == 0 ? a.query_scale : s.part == 1 ? a.key_scale : a.value_scale)[s.place] = scale;
+    const Lanes inverse = fill(1.0f / scale), round = fill(kRound);
+    const size_t at = s.place * a.stride;
+    if (s.part == 0) {
+        MOEMBED_UNROLL
+        for (int i = 0; i < N; ++i) {
+            const Lanes shifted = v[i] * inverse + fill(kRound + kQueryZeroPoint);
+            store_two_bytes(a.query_low + at + 16 * i, a.query_high + at + 16 * i, shifted);
+        }
+        return;
+    }
+    uint8_t* bytes = (s.part == 1 ? a.key : a.value) + at;
+    Lanes sum = fill(0.0f);
+    MOEMBED_UNROLL
+    for (int i = 0; i < N; ++i) {
+        const Lanes shifted = v[i] * inverse + round;
+        store_low_bytes(bytes + 16 * i, shifted);
+        sum = sum + (shifted - round);
+    }
+    if (s.part == 1) a.key_sum[s.place] = static_cast<int32_t>(sum_of(sum));
+}
+
 // Rotates and quantizes slices `first` to `last` of a token; `x` has their columns and is overwritten.
 inline void encode_token(const Int8Heads& a, float* x, size_t first, size_t last, size_t token) {
-    const size_t half = a.dim / 2, position = static_cast<size_t>(a.positions[token]) * half;
+    const size_t position = static_cast<size_t>(a.positions[token]) * (a.dim / 2);
+    const float *cos = a.cos + position, *sin = a.sin + position;
+    size_t part = first / a.heads, head = first % a.heads;
     for (size_t slice = first; slice < last; ++slice, x += a.dim) {
-        const size_t part = slice / a.heads, place = slice % a.heads * a.tokens + token;
-        if (part < 2) turn(x, a.cos + position, a.sin + position, half, fill(1.0f), x);
-        if (part == 0) {
-            encode_query(a, x, place);
-        } else if (part == 1) {
-            a.key_sum[place] = encode_signed(a, x, place, a.key, a.key_scale);
+        const Slice s{part, head * a.tokens + token};
+        if (++head == a.heads) head = 0, ++part;
+        if (a.dim == 64) {
+            encode_slice<4>(a, s, cos, sin, x);
+        } else if (a.dim == 32) {
+            encode_slice<2>(a, s, cos, sin, x);
         } else {
-            encode_signed(a, x, place, a.value, a.value_scale);
+            encode_slice(a, s, cos, sin, x);
         }
     }
 }

@@ -57,36 +57,37 @@ inline void quantize(const float* x, size_t width, size_t first, size_t last, ui
     }
 }
 
-// What lies between the products of a feed-forward network has 16 bits: float16 of value * 2^-8, so that values to
-// kMostActive are finite; larger ones become that.
-constexpr float kHalfUnit = 0.00390625f;
-constexpr float kMostActive = 65504.0f / kHalfUnit;
+// What lies between the products of a feed-forward network has 16 bits: float16 of active = value / 256, so that values to
+// kMostActive * 256 are finite; larger ones count as that.
+constexpr int kActiveShift = 8;
+constexpr float kActiveUnit = 1.0f / (1 << kActiveShift);
+constexpr float kMostActive = 65504.0f;
 
-inline Lanes capped(Lanes x) { return smaller(x, fill(kMostActive)); }
-inline Lanes capped_on_both_sides(Lanes x) { return larger(capped(x), fill(-kMostActive)); }
-inline void store_active(uint16_t* p, Lanes x) { store_halves(p, x * fill(kHalfUnit)); }
-
-// Stores sixteen of them as bytes; `inverse` is 1 / scale / kHalfUnit.
+// Stores sixteen of them, loaded from float16, as bytes; `inverse` is 1 / scale / kActiveUnit.
 inline void quantize_active(const uint16_t* p, Lanes inverse, float zero_point, uint8_t* quantized) {
     store_quantized(quantized, load_halves(p), inverse, zero_point, 16);
 }
-inline Lanes active_inverse(float scale) { return fill(1.0f / scale / kHalfUnit); }
+inline float active_inverse(float scale) { return 1.0f / scale / kActiveUnit; }
+
+// The scale of a row of which `top` is the largest size, or 0.
+inline float active_scale(float top, float most, float least) {
+    return larger_of((top < kMostActive ? top : kMostActive) / kActiveUnit / most, least);
+}
 
 // How the values after GELU become bytes.
 struct AfterGelu {
     static constexpr int kZeroPoint = kGeluZeroPoint;
-    static Lanes within(Lanes x) { return capped(x); }
-    static Lanes size(Lanes x) { return x; }  // a row without positive values has the least scale
-    // The scale of a row of which `top` is the largest size, or 0.
-    static float scale_of(float top) { return larger_of(top / kGeluMax, kGeluLeastScale); }
+    static Lanes within(Lanes active) { return smaller(active, fill(kMostActive)); }
+    static Lanes size(Lanes active) { return active; }  // a row without positive values has the least scale
+    static float scale_of(float top) { return active_scale(top, kGeluMax, kGeluLeastScale); }
 };
 
 // How gated products become bytes.
 struct AfterGate {
     static constexpr int kZeroPoint = kSymmetricZeroPoint;
-    static Lanes within(Lanes x) { return capped_on_both_sides(x); }
-    static Lanes size(Lanes x) { return absolute(x); }
-    static float scale_of(float top) { return larger_of(top / kSymmetricMax, kProductLeastScale); }
+    static Lanes within(Lanes active) { return limited(active, kMostActive); }
+    static Lanes size(Lanes active) { return absolute(active); }
+    static float scale_of(float top) { return active_scale(top, kSymmetricMax, kProductLeastScale); }
 };
 
 template <class After>
@@ -94,13 +95,14 @@ inline void quantize_after(const float* x, size_t width, size_t first, size_t la
     for (size_t t = first; t < last; ++t) {
         const float* row = x + t * width;
         Lanes tops[4] = {};
-        fold(width, tops,
-             [&](Lanes& top, size_t i, size_t n) { top = larger(After::size(After::within(load(row + i, n))), top); });
+        fold(width, tops, [&](Lanes& top, size_t i, size_t n) {
+            top = larger(After::size(load(row + i, n) * fill(kActiveUnit)), top);
+        });
         scale[t] = After::scale_of(max_of(tops));
-        const Lanes inverse = active_inverse(scale[t]);
+        const Lanes inverse = fill(active_inverse(scale[t]));
         for (size_t i = 0; i < width; i += 16) {  // whole blocks of columns
             uint16_t active[16];
-            store_active(active, After::within(load(row + i)));
+            store_halves(active, After::within(load(row + i) * fill(kActiveUnit)));
             quantize_active(active, inverse, After::kZeroPoint, quantized + t * width + i);
         }
     }

@@ -22,6 +22,8 @@ inline Lanes operator/(Lanes a, Lanes b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Lanes larger(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Lanes smaller(Lanes a, Lanes b) { return {_mm512_min_ps(a.v, b.v)}; }
+// x within -most and most, which is positive.
+inline Lanes limited(Lanes x, float most) { return {_mm512_range_ps(x.v, _mm512_set1_ps(most), 2)}; }
 inline Lanes absolute(Lanes a) { return {_mm512_abs_ps(a.v)}; }
 inline Lanes from_ints(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
 // 256 * high + low of sixteen pairs, rounded once: of sums that 32 bits hold, or of any.
@@ -41,7 +43,7 @@ inline Lanes from_bytes(const int8_t* p) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
-// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+// Rounds to float16, to nearest even, also in a mode that flushes subnormals to 0.
 inline void store_halves(uint16_t* p, Lanes x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
 }

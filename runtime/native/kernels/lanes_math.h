@@ -69,17 +69,21 @@ inline Lanes exp2_of(Lanes x) {
     return times_power(p, t);
 }
 
-// GELU, x * (1 + erf(x / sqrt 2)) / 2. The error is at most 2.6e-5 for |x| < 4.4, and 7e-9 of the value above; the least
-// step of a quantized GELU is 5.3e-3. A polynomial in x^2 with the least largest error, which ends where the result is x or 0.
+// GELU, x * (1 + erf(x / sqrt 2)) / 2, divided by 2^Shift. The error is at most 2.6e-5 for |x| < 4.4, and 7e-9 of the value
+// above; the least step of a quantized GELU is 5.3e-3. A polynomial in x^2 with the least largest error, which ends where the
+// result is x or 0. Terms that are divided by a power of two take no multiplication, and round as the others do.
+template <int Shift = 0>
 inline Lanes gelu_of(Lanes x) {
-    static constexpr float kTerms[] = {0.160404414f,   -0.0786123276f, 0.0552508049f,   -0.0400889628f, 0.0268002227f,
-                                       -0.0159777682f, 0.010991781f,   -0.00788360462f, 0.00275180023f};
-    const Lanes c = larger(smaller(x, fill(4.4f)), fill(-4.4f));
+    static constexpr float kUnit = 1.0f / (1 << Shift);
+    static constexpr float kTerms[] = {0.160404414f * kUnit,   -0.0786123276f * kUnit,  0.0552508049f * kUnit,
+                                       -0.0400889628f * kUnit, 0.0268002227f * kUnit,   -0.0159777682f * kUnit,
+                                       0.010991781f * kUnit,   -0.00788360462f * kUnit, 0.00275180023f * kUnit};
+    const Lanes c = limited(x, 4.4f);
     const Lanes t = fma(c * c, fill(0.10330579f), fill(-1.0f));
     Lanes p = fill(kTerms[8]);
     MOEMBED_UNROLL
     for (int i = 7; i >= 0; --i) p = fma(p, t, fill(kTerms[i]));
-    return x * fma(c, p, fill(0.5f));
+    return x * fma(c, p, fill(0.5f * kUnit));
 }
 
 // SiLU, x / (1 + e^-x), by powers of numbers that are not positive.

@@ -48,6 +48,8 @@ inline Lanes larger(Lanes a, Lanes b) {
 inline Lanes smaller(Lanes a, Lanes b) {
     return each([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
 }
+// x within -most and most, which is positive.
+inline Lanes limited(Lanes x, float most) { return larger(smaller(x, fill(most)), fill(-most)); }
 inline Lanes absolute(Lanes a) {
     return each([&](int i) { return vabsq_f32(a.v[i]); });
 }
@@ -75,7 +77,7 @@ inline Lanes from_bytes(const int8_t* p) {
              vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
 
-// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+// Rounds to float16, to nearest even, also in a mode that flushes subnormals to 0.
 inline void store_halves(uint16_t* p, Lanes x) {
     for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.v[i])));
 }

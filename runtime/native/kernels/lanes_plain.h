@@ -49,6 +49,8 @@ inline Lanes larger(Lanes a, Lanes b) {
 inline Lanes smaller(Lanes a, Lanes b) {
     return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
+// x within -most and most, which is positive.
+inline Lanes limited(Lanes x, float most) { return larger(smaller(x, fill(most)), fill(-most)); }
 inline Lanes absolute(Lanes a) {
     return each([&](int i) { return fabsf(a.v[i]); });
 }
@@ -66,7 +68,7 @@ inline Lanes from_bytes(const int8_t* p) {
     return each([&](int i) { return static_cast<float>(p[i]); });
 }
 
-// Rounds finite values of at most 65504 to float16, to nearest even, also in a mode that flushes subnormals to 0.
+// Rounds to float16, to nearest even, also in a mode that flushes subnormals to 0.
 inline uint16_t to_half(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
@@ -77,6 +79,8 @@ inline uint16_t to_half(float x) {
         std::memcpy(&bits, &shifted, 4);
         return static_cast<uint16_t>(sign | (bits - 0x3f000000u));
     }
+    if (bits > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);   // no number
+    if (bits >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // from 65520 on, infinite
     bits += 0xfffu + (bits >> 13 & 1);
     return static_cast<uint16_t>(sign | (bits - 0x38000000u) >> 13);
 }
