@@ -14,13 +14,14 @@ from moembed.export.contents import (
     graph_properties,
     manifest_of,
     reference_of,
+    source_of,
     write_interop_files,
 )
 from moembed.export.writer import check_replaceable, write_graph, writing_bundle
 from moembed.files.staging import staging_folder
 from moembed.models.checkpoint import open_checkpoint
 from moembed.models.locate import Checkpoint
-from moembed.models.spec import published_examples
+from moembed.models.spec import known_model
 from moembed.quantize.pipeline import (
     GRAPH,
     advice,
@@ -95,15 +96,17 @@ def convert(
             del model
             write_interop_files(writer, checkpoint)
             log("computing the reference vectors")
+            source = source_of(checkpoint)
+            known = known_model(source)
             with closing(Oracle(checkpoint.folder)) as oracle:
-                expected = oracle_runner(oracle, [*probes, *published_examples(checkpoint.weights_sha256).ids])
+                expected = oracle_runner(oracle, [*probes, *(known.examples.ids if known else [])])
             written = writer.certify(
                 reference_of(checkpoint),
                 "the checkpoint (numpy float64)",
                 expected,
                 probes,
                 settings.tolerance,
-                weights_sha256=checkpoint.weights_sha256,
+                source=source,
                 prompts=checkpoint.spec.prompts,
                 advice=lambda: advice(measured(), recipe),
             )

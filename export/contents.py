@@ -58,6 +58,16 @@ def reference_of(checkpoint: Checkpoint) -> Reference:
     return Reference(kind="checkpoint", sha256=checkpoint.weights_sha256, size=checkpoint.weights_size)
 
 
+def source_of(checkpoint: Checkpoint) -> Source:
+    """Return the origin of the checkpoint."""
+    return Source(
+        repo=checkpoint.spec.repo,
+        revision=checkpoint.spec.revision,
+        config_sha256=checkpoint.config_sha256,
+        weights_sha256=checkpoint.weights_sha256,
+    )
+
+
 def manifest_of(checkpoint: Checkpoint, recipe: str, written: Written) -> Manifest:
     """Return the manifest of a bundle."""
     config, spec = checkpoint.config, checkpoint.spec
@@ -74,12 +84,7 @@ def manifest_of(checkpoint: Checkpoint, recipe: str, written: Written) -> Manife
         pooled_layer_norm=config.pooled_layer_norm,
         num_experts=config.num_experts,
         routers={layer: router_outputs(layer) for layer in config.moe_layers},
-        source=Source(
-            repo=spec.repo,
-            revision=spec.revision,
-            config_sha256=checkpoint.config_sha256,
-            weights_sha256=checkpoint.weights_sha256,
-        ),
+        source=source_of(checkpoint),
         **written,
     )
 

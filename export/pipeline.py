@@ -12,6 +12,7 @@ from moembed.export.contents import (
     graph_properties,
     manifest_of,
     reference_of,
+    source_of,
     write_interop_files,
 )
 from moembed.export.writer import check_replaceable, writing_bundle
@@ -71,7 +72,7 @@ def export(
                 expected,
                 texts,
                 FP32,
-                weights_sha256=checkpoint.weights_sha256,
+                source=source_of(checkpoint),
                 prompts=checkpoint.spec.prompts,
             )
             del network, expected  # as large as what comes next

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from moembed.bundle.bundle import Bundle, read_manifest, sha256_of
 from moembed.bundle.certificate import Certificate, Reference, ReproducedExample
-from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
+from moembed.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest, Source
 from moembed.errors import BundleError, OutputError, VerificationError
 from moembed.export.vocabulary import write_vocabulary
 from moembed.files.paths import is_content, replacing_folder, unwritable
 from moembed.hub.layout import is_snapshot
-from moembed.models.examples import Examples
 from moembed.models.interop_files import copy_interop_file
-from moembed.models.spec import published_examples
+from moembed.models.spec import ModelSpec, known_model
+from moembed.models.weights import WEIGHTS_FILE
 from moembed.tokenizer.native import VOCABULARY_FILE
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.examples import run_examples
@@ -120,7 +120,7 @@ class BundleWriter:
         texts: Sequence[list[int]],
         tolerance: "Tolerance",
         *,
-        weights_sha256: str,
+        source: Source,
         prompts: Mapping[str, str],
         near_ties: Collection[str] = (),
         advice: Callable[[], str] = lambda: "",
@@ -133,7 +133,7 @@ class BundleWriter:
             expected: the reference.
             texts: token ids of the texts to compare.
             tolerance: largest distance.
-            weights_sha256: digest of the checkpoint's weights. Those of a known model must reproduce its published examples.
+            source: the checkpoint. Those of known models must reproduce the published examples.
             prompts: prompt name -> text in front, as the manifest will have them.
             near_ties: names of the published examples that the reference's certificate excuses.
             advice: returns the end of the error's sentence if the graph is too far from the reference.
@@ -154,7 +154,9 @@ class BundleWriter:
         judged = {"the bundle": (found, tolerance)}
         if not tolerance.exact:
             judged[name] = expected, FP32  # it shows what quantization hides
-        examples = self._reproduce(published_examples(weights_sha256), prompts, judged, expected, near_ties)
+        examples = None
+        if (known := known_model(source)) is not None and known.examples.all:
+            examples = self._reproduce(known, prompts, judged, expected, near_ties)
         del found
         files = _file_records(self.folder)
         certificate = Certificate(
@@ -175,29 +177,27 @@ class BundleWriter:
 
     def _reproduce(
         self,
-        examples: Examples,
+        known: ModelSpec,
         prompts: Mapping[str, str],
         judged: "dict[str, tuple[Runner, Tolerance]]",
         reference: "Runner",
         near_ties: Collection[str],
-    ) -> dict[str, ReproducedExample] | None:
-        """Run published examples; return the figures of the first one judged for the certificate, None without examples."""
-        if not examples.all:
-            return None
-        self.log(f"reproducing {len(examples.all)} published examples")
+    ) -> dict[str, ReproducedExample]:
+        """Run the published examples of a known model; return the figures of the first one judged for the certificate."""
+        self.log(f"reproducing {len(known.examples.all)} published examples")
         tokenizer = Tokenizer(self.folder / "tokenizer.json")
         results = {
-            who: run_examples(examples, prompts, tokenizer, runner, tolerance, reference, near_ties)
+            who: run_examples(known.examples, prompts, tokenizer, runner, tolerance, reference, near_ties)
             for who, (runner, tolerance) in judged.items()
         }
         for who, found in results.items():
             if failed := [str(result) for result in found if not result.passed]:
-                raise VerificationError(
-                    f"the weights are those of a known model, but {who} does not reproduce {len(failed)} of its {len(found)} "
-                    f"published examples, so no bundle is written: {'; '.join(failed)}. This is a fault of this conversion or "
-                    "its environment: upgrade moembed and onnxruntime, or report it"
-                )
-        return {result.example.name: result.record() for result in next(iter(results.values()))}
+                raise VerificationError(_refusal(known, who, failed, len(found)))
+        first = next(iter(results.values()))
+        for result in first:
+            if result.example.unresolved:
+                self.log(str(result))
+        return {result.example.name: result.record() for result in first if not result.example.unresolved}
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Add what needs the otherwise complete bundle, batch invariance and the scales of int8 vectors; write the manifest.
@@ -215,6 +215,22 @@ class BundleWriter:
         int8 = calibrate(Bundle(self.folder, manifest))
         complete = replace(manifest, certificate=replace(manifest.certificate, stability=stability), int8=int8)
         (self.folder / MANIFEST_FILE).write_text(complete.to_json(), "utf-8")
+
+
+def _refusal(known: ModelSpec, who: str, failed: Sequence[str], count: int) -> str:
+    if known.pins_weights:
+        return (
+            f"the weights are those of a known model, but {who} does not reproduce {len(failed)} of its {count} published "
+            f"examples, so no bundle is written: {'; '.join(failed)}. This is a fault of this conversion or its environment: "
+            "upgrade moembed and onnxruntime, or report it"
+        )
+    return (
+        f"the model is {known.repo} by its name and commit, whose weights are not pinned: no digest of them is known. {who} does "
+        f"not reproduce {len(failed)} of its {count} published examples, so no bundle is written: {'; '.join(failed)}. Either "
+        "these are not the published weights, or this is a fault of this conversion or its environment: compare "
+        f"{WEIGHTS_FILE} with the file on the hub, upgrade moembed and onnxruntime, or report it. A folder of the files is "
+        "converted without this comparison"
+    )
 
 
 def check_replaceable(out: Path, *, force: bool) -> None:

@@ -40,12 +40,14 @@ class Example:
         tolerance: largest absolute difference of a number that printed digits and arithmetic of the source allow, and float32.
         margin: largest difference between the probabilities of the last expert chosen and the first not chosen that these
             allow to be decided the other way: a near tie.
+        unresolved: why other numbers prove no fault; empty for most. Such an example is run and shown, and not judged.
     """
 
     name: str
     source: str
     tolerance: _Positive
     margin: _Positive
+    unresolved: str = ""
 
     @property
     def texts(self) -> "tuple[ExampleText, ...]":
@@ -83,6 +85,26 @@ class PooledExample(Example):
     pooling: Pooling = "mean"
     every: Positive
     values: tuple[float, ...]
+
+    @property
+    def texts(self) -> tuple[ExampleText, ...]:
+        """The text."""
+        return (self.text,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingExample(Example):
+    """Embedding of a text at full width, of unit length.
+
+    Attributes:
+        text: the text.
+        first: the first components.
+        last: the last components, or empty.
+    """
+
+    text: ExampleText
+    first: tuple[float, ...]
+    last: tuple[float, ...] = ()
 
     @property
     def texts(self) -> tuple[ExampleText, ...]:
@@ -142,13 +164,14 @@ class Examples:
 
     similarity: tuple[SimilarityExample, ...] = ()
     pooled: tuple[PooledExample, ...] = ()
+    embeddings: tuple[EmbeddingExample, ...] = ()
     hidden_states: tuple[HiddenStatesExample, ...] = ()
     routing: tuple[RoutingExample, ...] = ()
 
     @property
     def all(self) -> tuple[Example, ...]:
         """Every example, of each kind."""
-        return (*self.similarity, *self.pooled, *self.hidden_states, *self.routing)
+        return (*self.similarity, *self.pooled, *self.embeddings, *self.hidden_states, *self.routing)
 
     @property
     def ids(self) -> list[list[int]]:

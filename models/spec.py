@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moembed.bundle.manifest import Source
 from moembed.errors import CheckpointError, shown
 from moembed.files.records import Positive, Sha256, read_toml
 from moembed.models.config import NetworkConfig
@@ -50,6 +51,11 @@ class ModelSpec:
     examples: Examples = field(default_factory=Examples)
     published: tuple[PublishedFigure, ...] = ()
 
+    @property
+    def pins_weights(self) -> bool:
+        """True if the digest of the weights is known."""
+        return WEIGHTS_FILE in self.sha256
+
 
 @cache
 def known_specs() -> tuple[ModelSpec, ...]:
@@ -73,10 +79,19 @@ def known_specs() -> tuple[ModelSpec, ...]:
     )
 
 
-def published_examples(weights_sha256: str) -> Examples:
-    """Return the published examples of the known model that has these weights; none for other weights."""
-    known = (spec.examples for spec in known_specs() if spec.sha256.get(WEIGHTS_FILE) == weights_sha256)
-    return next(known, Examples())
+def known_model(source: Source) -> ModelSpec | None:
+    """Return the known model that a bundle was made from; None for any other.
+
+    It is told by the digest of its weights. Where none is known, a checkpoint that was found by the model's name at the commit of
+    its spec is taken for it; a folder never is.
+    """
+
+    def made_from(spec: ModelSpec) -> bool:
+        if spec.pins_weights:
+            return spec.sha256[WEIGHTS_FILE] == source.weights_sha256
+        return spec.repo is not None and (spec.repo, spec.revision) == (source.repo, source.revision)
+
+    return next(filter(made_from, known_specs()), None)
 
 
 def published_figures(repo: str | None, weights_sha256: str) -> tuple[PublishedFigure, ...]:

@@ -93,7 +93,7 @@ def quantize(
             expected,
             probes,
             settings.tolerance,
-            weights_sha256=bundle.manifest.source.weights_sha256,
+            source=bundle.manifest.source,
             prompts=bundle.manifest.prompts,
             near_ties=bundle.manifest.certificate.near_ties,
             advice=lambda: advice(measured(), recipe),

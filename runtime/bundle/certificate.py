@@ -30,16 +30,17 @@ measures again and compares. Source, recipe and versions are fields of the manif
 | `machine.onnxruntime` | string | version of ONNX Runtime |
 | `machine.kernels` | string | kernels of the bundle's custom operators, see `moembed.inference.kernels` |
 | `quality` | object | name of a dataset -> `figure`, `value`, `baseline`; empty until certified |
-| `examples` | object | name of a published example -> `source`, `error`, `allowed`, `near_tie`; absent for other weights |
+| `examples` | object | name of a published example -> `source`, `error`, `allowed`, `near_tie`; absent for other models |
 
 The 10 nearest neighbours of a text are the compared texts with the highest cosine, the earlier ones in case of ties. In
 `quality`, `figure` is `nDCG@10` (retrieval), `Spearman` (similarity) or `accuracy@1` (bitext) at full width in float32;
 `value` is the figure of this bundle, 0 to 1 (Spearman: -1 to 1), and `baseline` that of the fp32 bundle.
 
 A bundle with `examples` has the weights of a known model and reproduces the published examples: numbers that others published
-for these weights (`moembed.models.examples`). `error` is the largest absolute difference for an fp32 bundle and the relative
-error for a quantized one. It is at most `allowed`, unless `near_tie` is true: then a token's choice of experts is so close that
-the source may have made another, and the example was not judged.
+for these weights (`moembed.models.examples`). Where no digest of a known model's weights is known, the bundle was made from its
+name at its commit. `error` is the largest absolute difference for an fp32 bundle and the relative error for a quantized one. It
+is at most `allowed`, unless `near_tie` is true: then a token's choice of experts is so close that the source may have made
+another, and the example was not judged. Unresolved examples, which are never judged, are not listed.
 """
 
 from dataclasses import dataclass, field

@@ -11,6 +11,7 @@ from moembed.errors import InputError, extra
 
 if TYPE_CHECKING:
     from moembed.bundle.bundle import Bundle
+    from moembed.models.spec import ModelSpec
     from moembed.verify.certificate_check import Finding
     from moembed.verify.examples import ExampleResult
     from moembed.verify.parity import ParityReport
@@ -52,6 +53,7 @@ def add_parser(commands: "Subparsers[Any]") -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the bundle; exit code 0 if all checks pass, 1 if not."""
+    from moembed.models.spec import known_model
     from moembed.verify import certificate_check
     from moembed.verify.int8_calibration import calibrate
     from moembed.verify.stability import check_stability
@@ -74,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         parity = _against_checkpoint(bundle, arguments)
     if parity:
         found += certificate_check.of_comparison(bundle.manifest.certificate, parity[0])
-    examples = _examples(bundle)
+    known = known_model(bundle.manifest.source)
+    examples = _examples(bundle, known)
     found += certificate_check.of_examples(bundle.manifest.certificate, examples)
     if reference is not None and sets:
         found += _quality(bundle, reference, arguments.data, sets)
@@ -84,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         "stability": asdict(stability) | {"passed": stability.passed},
         "parity": [one.to_dict() for one in parity],
         "examples": [one.to_dict() for one in examples],
+        "weights_pinned": known.pins_weights if known else None,
         "certificate": [finding.to_dict() for finding in found],
     }
     checks = [stability.passed, *(one.passed for one in parity), *(one.passed for one in examples)]
@@ -173,20 +177,18 @@ def _against_checkpoint(bundle: "Bundle", arguments: argparse.Namespace) -> "lis
     return reports
 
 
-def _examples(bundle: "Bundle") -> "list[ExampleResult]":
-    """Run the published examples of a known model's weights; those that the certificate excuses stay excused."""
-    from moembed.models.spec import published_examples
+def _examples(bundle: "Bundle", known: "ModelSpec | None") -> "list[ExampleResult]":
+    """Run the published examples of a known model; those that the certificate excuses stay excused."""
     from moembed.quantize.recipe import tolerance_of
     from moembed.tokenizer.tokenizer import Tokenizer
     from moembed.verify.examples import run_examples
     from moembed.verify.outputs import bundle_runner
 
     manifest = bundle.manifest
-    examples = published_examples(manifest.source.weights_sha256)
-    if not examples.all:
+    if known is None or not known.examples.all:
         return []
     return run_examples(
-        examples,
+        known.examples,
         manifest.prompts,
         Tokenizer(bundle),
         bundle_runner(bundle),
@@ -237,8 +239,13 @@ def _print(report: dict[str, Any], examples: "list[ExampleResult]", found: "list
         for problem in parity["problems"]:
             emit(f"  {problem}")
     if examples:
-        reproduced = sum(result.passed for result in examples)
-        emit(f"published examples: {_verdict(reproduced == len(examples))}: {reproduced} of {len(examples)} reproduced")
+        judged = [result for result in examples if not result.example.unresolved]
+        reproduced = sum(result.passed for result in judged)
+        emit(f"published examples: {_verdict(reproduced == len(judged))}: {reproduced} of {len(judged)} reproduced")
+        if not report["weights_pinned"]:
+            emit(
+                "  recognized by name and commit: the weights are not pinned, so an example can also fail because they are others"
+            )
         for result in examples:
             emit(f"  {'' if result.passed else 'FAIL '}{result}")
     wrong = [finding for finding in found if not finding.holds]

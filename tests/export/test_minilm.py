@@ -118,6 +118,14 @@ def test_every_vector_is_that_of_transformers(fp32, expected):
     assert np.abs(vectors(fp32) - expected).max() < FLOAT32_MAX_ABS
 
 
+def test_the_published_embedding_is_reproduced(fp32, int8):
+    """Five components that others printed with up to six digits, of which no bundle in float32 may miss one."""
+    for bundle in (fp32, int8):
+        (found,) = bundle.manifest.certificate.examples.values()
+        assert found.error <= found.allowed
+    assert fp32.manifest.certificate.examples["embedding of 'hello world' in fastembed"].error < 1e-5
+
+
 def test_int8_is_near(int8, expected):
     cosines = (vectors(int8) * expected).sum(axis=1)
     assert cosines.mean() > MINILM_INT8_MEAN_COSINE

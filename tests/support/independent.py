@@ -117,6 +117,7 @@ def published(folder: Path, prompts: dict[str, str], tolerances: dict[str, dict[
     first, second = text("Hello!", "passage"), text("¡Hola!", "passage")
     a, b = (run(exact, which)[0].mean(axis=0) for which in (first, second))
     cosine = round(float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)), 4)
+    unit = np.round(b / math.sqrt(float(b @ b)), 4)
     bare, query = text("Deep Learning is..."), text("thunderstorms", "query")
     states, routing = run(exact, query)
     rounded = np.round(states, 4)
@@ -130,6 +131,11 @@ def published(folder: Path, prompts: dict[str, str], tolerances: dict[str, dict[
             {"name": "pooled", "text": bare, "every": 5, "values": run(approximate, bare)[0].mean(axis=0)[::5].tolist()}
             | head
             | tolerances["pooled"],
+        ],
+        "embeddings": [
+            {"name": "unit", "text": second, "first": unit[:3].tolist(), "last": unit[-3:].tolist()}
+            | head
+            | tolerances["embeddings"],
         ],
         "hidden_states": [
             {

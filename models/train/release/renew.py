@@ -180,7 +180,7 @@ def _int8_bundle(bundle: Bundle, integers: Path, fp32: Bundle, out: Path, log: L
             graph_runner(fp32.graph),
             probe_ids(Tokenizer(bundle), manifest.max_tokens),
             settings.tolerance,
-            weights_sha256=manifest.source.weights_sha256,
+            source=manifest.source,
             prompts=manifest.prompts,
         )
         writer.write_manifest(replace(manifest, **written))

@@ -59,6 +59,8 @@ def examples(weights) -> Examples:
     """Examples that the independent program computes, with the tolerances of the published ones."""
     kinds = ("similarity", "pooled", "hidden_states", "routing")
     first = {kind: getattr(PUBLISHED.examples, kind)[0] for kind in kinds}
+    (gte,) = (spec for spec in spec_module.known_specs() if spec.name == "gte-multilingual-base")
+    first["embeddings"] = gte.examples.embeddings[0]
     tolerances = {kind: {"tolerance": one.tolerance, "margin": one.margin} for kind, one in first.items()}
     raw = json.loads(json.dumps(published(weights, PROMPTS, tolerances)))
     return read_record(Examples, raw, "examples", error=CheckpointError, remedy="mend it", use_defaults=True)
@@ -109,7 +111,7 @@ def test_correct_graphs_reproduce_the_examples(bundles, examples, weights):
             runners["oracle"] = oracle_runner(oracle)
         for name, runner in runners.items():
             results = results_of(bundle, examples, runner)
-            assert [result.example.name for result in results] == ["cosine", "pooled", "hidden", "experts"]
+            assert [result.example.name for result in results] == ["cosine", "pooled", "unit", "hidden", "experts"]
             assert all(result.passed and not result.near_tie for result in results), (
                 recipe,
                 name,
@@ -173,8 +175,8 @@ def test_values_that_are_not_finite_are_refused(bundles, examples):
         return replace(output, embedding=output.embedding * np.nan, hidden_states=[output.hidden_states[-1] * np.nan])
 
     results = results_of(bundle, examples, runner)
-    assert [result.passed for result in results] == [False, False, False, True]
-    assert all(result.to_dict()["error"] is None for result in results[:3])
+    assert [result.passed for result in results] == [False, False, False, False, True]
+    assert all(result.to_dict()["error"] is None for result in results[:4])
 
 
 def test_a_part_of_a_vector_can_be_published(bundles, examples):
@@ -225,7 +227,7 @@ def test_a_near_tie_excuses_what_depends_on_it(margin, excused, bundles, example
 def test_an_exchange_of_experts_counts_as_the_difference_of_their_weights(bundles, examples):
     """Of two experts of almost equal probability the source may have chosen the other one, but not an improbable one."""
     example = examples.routing[0]
-    routers = replace(examples, similarity=(), pooled=(), hidden_states=())
+    routers = Examples(routing=examples.routing)
 
     def judged(change):
         indices, weights = np.array(example.expert_indices).T.copy(), np.array(example.weights).T.copy()
@@ -250,11 +252,11 @@ def test_an_exchange_of_experts_counts_as_the_difference_of_their_weights(bundle
 def test_what_reproduces_the_examples_is_certified(bundles, capsys):
     for bundle in bundles.values():
         certified = bundle.manifest.certificate.examples
-        assert sorted(certified) == ["cosine", "experts", "hidden", "pooled"]
+        assert sorted(certified) == ["cosine", "experts", "hidden", "pooled", "unit"]
         assert all(0 <= one.error <= one.allowed and not one.near_tie for one in certified.values())
         assert Manifest.from_json(bundle.manifest.to_json()) == bundle.manifest
         assert main(["info", str(bundle.folder)]) == 0
-        assert "reproduces the 4 published examples" in capsys.readouterr().out
+        assert "reproduces the 5 published examples" in capsys.readouterr().out
     stated = bundles["fp32"].manifest.certificate.examples["hidden"]
     assert stated.allowed == PUBLISHED.examples.hidden_states[0].tolerance
 
@@ -266,7 +268,7 @@ def test_a_conversion_without_torch_is_held_to_them_too(bundles, weights, tmp_pa
     # INT8 does not resolve this fault; the reference of the comparison does.
     monkeypatch.setattr(oracle_module, "_gelu", tanh_gelu)
     with pytest.raises(
-        VerificationError, match=r"the checkpoint \(numpy float64\) does not reproduce . of its 4 .*hidden: exp"
+        VerificationError, match=r"the checkpoint \(numpy float64\) does not reproduce . of its 5 .*hidden: exp"
     ):
         convert(locate(weights), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -276,7 +278,7 @@ def test_verify_repeats_the_examples(bundles, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(stability, "check_stability", partial(stability.check_stability, quick=True))
     folder = shutil.copytree(bundles["int8"].folder, tmp_path / "copy")
     assert main(["verify", str(folder)]) == 0
-    assert "published examples: pass: 4 of 4 reproduced" in capsys.readouterr().out
+    assert "published examples: pass: 5 of 5 reproduced" in capsys.readouterr().out
     edit(folder, examples__experts__error=0.9)
     assert main(["verify", "--json", str(folder)]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -295,7 +297,7 @@ def test_a_wrong_network_is_not_published(known, weights, tmp_path):
     config = json.loads((other / "config.json").read_text()) | {"moe_top_k": 1}
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        VerificationError, match="the bundle does not reproduce 4 of its 4 published examples, so no bundle is written"
+        VerificationError, match="the bundle does not reproduce 5 of its 5 published examples, so no bundle is written"
     ) as caught:
         export(locate(other), tmp_path / "out")
     assert "expected the prompt 'passage', found the prompts: title; source: tests/support/independent.py" in str(
