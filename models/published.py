@@ -14,7 +14,8 @@ class PublishedFigure:
         figure: name of the figure, such as nDCG@10.
         dim: width of the vectors.
         value: the figure times 100.
-        prompts: prompt that each side was measured with: of retrieval `query` and `document`, otherwise `sentence`.
+        prompts: prompt that each side was measured with: of retrieval `query` and `document`, otherwise `sentence`. It is the one
+            that `moembed evaluate` uses: figures with other prompts would stand beside nothing.
         source: who published it, and where.
     """
 

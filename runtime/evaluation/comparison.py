@@ -14,7 +14,12 @@ from moembed.evaluation.tasks import Task
 from moembed.evaluation.variants import Variant, variants
 from moembed.progress import progress
 
-_VERSION = ("documents", "queries", "judgements")  # counts that tell versions of a set apart
+# Counts that tell versions of a set apart, by kind of task.
+_VERSION = {
+    "retrieval": ("documents", "queries", "judgements"),
+    "similarity": ("pairs",),
+    "bitext": ("pairs",),
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def compare_task(models: Sequence[Compared], task: Task, counts: Mapping[str, in
         cut=cut,
         ties=[found.ties for found in scores],
         prompts=[{side: prompt_of(model.embedder, names) for side, names in task.prompts.items()} for model in models],
-        as_published=published().versions.get(task.name) == tuple(counts.get(part, 0) for part in _VERSION),
+        as_published=published().versions.get(task.name) == tuple(counts[part] for part in _VERSION[task.kind]),
     )
 
 

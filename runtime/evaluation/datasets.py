@@ -94,7 +94,8 @@ class Published:
         same_id_is_query: sets in which a document with the query's id is not a result.
         groups: names of the members of each group.
         sets: sets that differ from the usual, by name.
-        versions: numbers of documents, judged queries and judgements of the version that published figures are of, by name.
+        versions: counts of the version that published figures are of, by name: of retrieval numbers of documents, judged queries
+            and judgements, of pairs their number.
     """
 
     same_id_is_query: tuple[str, ...]

@@ -13,9 +13,10 @@ from moembed.evaluation.comparison import Compared, Row, compare_task, group_row
 from moembed.evaluation.datasets import Dataset, find, published
 from moembed.evaluation.embedding_cache import CachedEmbedder
 from moembed.evaluation.metrics import standard_error
+from moembed.evaluation.tasks import Similarity
 from moembed.evaluation.variants import Variant
 from moembed.models.published import PublishedFigure
-from moembed.models.spec import known_specs
+from moembed.models.spec import known_specs, published_figures
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
 
@@ -158,13 +159,40 @@ def test_the_version_of_a_set_is_told_by_its_counts(beir, model, monkeypatch):
         assert compare_task(models, dataset.task, counts, show=False).as_published is expected
 
 
+@pytest.mark.parametrize("pairs", [3, 4])
+def test_the_version_of_a_file_of_pairs_is_told_by_their_number(pairs, model, monkeypatch):
+    known = published()
+    monkeypatch.setattr(comparison, "published", lambda: replace(known, versions={"sts": (3,)}))
+    texts = tuple(f"a text {number}" for number in range(pairs))
+    task = Similarity("sts", texts, texts[::-1], tuple(map(float, range(pairs))))
+    row = compare_task([Compared("a", model, Variant(384, "float32"))], task, task.check(), show=False)
+    assert row.as_published is (pairs == 3)
+
+
+def test_a_published_figure_of_pairs_stands_beside(model, monkeypatch):
+    """STS12 of gte-multilingual-base, which has no prompts; the models with a prompt for STS were measured without it."""
+    known = published_figures("Alibaba-NLP/gte-multilingual-base", "")
+    monkeypatch.setattr(comparison_report, "published_figures", lambda repo, weights: known)
+    models = [Compared("a", model, Variant(768, "float32"))]
+    for prompt, cell in (("", "77.51"), ("query: ", None)):
+        row = replace(_row("sts12", [0.5], [None]), kind="similarity", prompts=[{"sentence": prompt}])
+        lines = comparison_report.markdown(models, [speed.Speed(2, 1.0, 2.0, 3.0)], [row], []).splitlines()
+        assert [_cells(line)[1] for line in lines if "Spearman, sts12, published" in line] == ([cell] if cell else [])
+    assert published().versions["sts12"] == (750 + 750 + 459 + 750 + 399,)
+
+
 def test_every_published_figure_has_its_prompts_and_a_known_version():
     groups, versions = published().groups, published().versions
     for spec in known_specs():
         for figure in spec.published:
-            assert figure.prompts.keys() == {"query", "document"}
             members = groups.get(figure.set, (figure.set,))
             leaves = [leaf for member in members for leaf in groups.get(member, (member,))]
+            if figure.figure == "Spearman":
+                assert all(len(versions[leaf]) == 1 for leaf in leaves)
+                (name, *_) = [name for name in Similarity.prompts["sentence"] if name in spec.prompts] or [""]
+                assert figure.prompts == {"sentence": spec.prompts.get(name, "")}, spec.name
+                continue
+            assert figure.prompts.keys() == {"query", "document"}
             assert all(len(versions[leaf]) == 3 for leaf in leaves)
             for side, name in (("query", "query"), ("document", "passage")):
                 assert figure.prompts[side] == spec.prompts.get(name, ""), spec.name
