@@ -19,10 +19,10 @@ from moembed.convert.conversion import convert
 from moembed.errors import CheckpointError, VerificationError
 from moembed.export.pipeline import export
 from moembed.files.records import read_record
-from moembed.models import oracle as oracle_module
 from moembed.models import spec as spec_module
 from moembed.models.examples import Examples
 from moembed.models.locate import locate
+from moembed.models.nomic_bert_moe import oracle as oracle_module
 from moembed.models.oracle import Oracle
 from moembed.quantize.pipeline import quantize
 from moembed.quantize.recipe import tolerance_of
@@ -266,7 +266,7 @@ def test_a_conversion_without_torch_is_held_to_them_too(bundles, weights, tmp_pa
     converted = convert(locate(weights), tmp_path / "converted").manifest.certificate.examples
     assert converted == bundles["int8"].manifest.certificate.examples
     # INT8 does not resolve this fault; the reference of the comparison does.
-    monkeypatch.setattr(oracle_module, "_gelu", tanh_gelu)
+    monkeypatch.setattr(oracle_module, "gelu", tanh_gelu)
     with pytest.raises(
         VerificationError, match=r"the checkpoint \(numpy float64\) does not reproduce . of its 5 .*hidden: exp"
     ):
