@@ -33,13 +33,18 @@ struct alignas(64) TileConfiguration {
 class Dots {
 public:
     Dots(int rows, size_t depth) : depth_(depth), halves_(rows > 16 ? 2 : 1), tile_(rows > kFew ? tile_rows(rows) : 0) {
-        if (tile_) configure();
+        if (!tile_) return;
+        per_row_ = (uint64_t{1} << 32) / static_cast<uint64_t>(tile_) + 1;
+        configured_ = true;
+        configure();
     }
     Dots(const Dots&) = delete;
     Dots& operator=(const Dots&) = delete;
     ~Dots() {
-        if (tile_) _tile_release();  // switching to a thread with tiles in use takes longer
+        if (configured_) _tile_release();  // switching to a thread with tiles in use takes longer
     }
+    // The same rows with another depth, in the tiles of this one, which must outlive it.
+    Dots with_depth(size_t depth) const { return Dots(*this, depth); }
 
     int height() const { return tile_ ? halves_ * tile_ : kFew; }
 
@@ -53,8 +58,9 @@ public:
     // A tile's values lie one after the other.
     uint8_t* place(int row, uint8_t* packed) const {
         if (!tile_) return packed + static_cast<size_t>(row) * 4 * depth_;
-        const auto tile = static_cast<size_t>(row / tile_), height = static_cast<size_t>(tile_);
-        return packed + (tile * chunks(depth_) * height + static_cast<size_t>(row % tile_)) * 64;
+        // row / tile_ without a division, for rows below 2^28.
+        const auto r = static_cast<uint64_t>(row), tile = r * per_row_ >> 32, height = static_cast<uint64_t>(tile_);
+        return packed + (tile * chunks(depth_) * height + r - tile * height) * 64;
     }
     // No part of more than 64 values begins within a tile.
     void put(uint8_t* place, size_t column, const uint8_t* values, size_t count) const {
@@ -103,6 +109,9 @@ public:
     }
 
 private:
+    Dots(const Dots& other, size_t depth)
+        : depth_(depth), halves_(other.halves_), tile_(other.tile_), per_row_(other.per_row_) {}
+
     static size_t chunks(size_t depth) { return (depth + 15) / 16; }
     static int tile_rows(int rows) {
         const int tiles = rows > 16 ? (rows + kRows - 1) / kRows * 2 : 1;
@@ -198,7 +207,9 @@ private:
     }
 
     size_t depth_;
-    int halves_, tile_;  // tiles of rows in a block, rows in a tile
+    int halves_, tile_;        // tiles of rows in a block, rows in a tile
+    uint64_t per_row_ = 0;     // 2^32 / tile_
+    bool configured_ = false;  // by this object
 };
 
 }  // namespace

@@ -41,6 +41,7 @@ inline void madd_tile(const uint8_t* packed, size_t depth, const int8_t* weight,
 class Dots {
 public:
     Dots(int, size_t depth) : depth_(depth) {}
+    Dots with_depth(size_t depth) const { return Dots(0, depth); }
 
     int height() const { return kRows; }
     static size_t depth_for(size_t values) { return (values + 3) / 4; }

@@ -5,6 +5,7 @@
 // * kDotsZeroPoint: what the instructions subtract from each quantized byte: 0, or 128 where they take signed bytes.
 // * Dots(rows, depth), for a product with so many rows, of which each has 4 * depth bytes; it may hold processor state:
 //   construct it on the thread that uses it, for the duration of a call, and no second one of several rows beside it.
+// * with_depth(depth): the same rows with another depth; it may use the state of the first, which must outlive it.
 // * height(): the rows of a block, at most kRows. Blocks begin at its multiples.
 // * packed_bytes(rows, depth), place(row, packed) and put(place, column, values, count): rows in the order in which they
 //   are read.

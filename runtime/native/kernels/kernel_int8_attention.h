@@ -44,15 +44,18 @@ public:
         std::memset(array<uint8_t>(at_.share_high), 0, at_.share_bytes);
     }
 
-    // Queries `first` to `last` of a head, at most kInt8Queries; `y` is [last - first, heads * dim].
-    void run(size_t head, const char* packed, size_t first, size_t last, float* y) {
-        packed_ = packed + head * head_at_.all;
-        const size_t from = head * a_.tokens + begin_ + first;
+    // Queries `first` to `last` of all heads, at most kInt8Queries; `y` is [last - first, heads * dim].
+    void run(const char* packed, size_t first, size_t last, float* y) {
         rows_ = static_cast<int>(last - first);
-        scores(from);
-        float factor[kInt8Queries];
-        shares(a_.query_scale + from, factor);
-        mix(y + head * a_.dim, factor);
+        const Dots by_dim(rows_, head_at_.dim_depth), by_key = by_dim.with_depth(head_at_.key_depth);
+        for (size_t head = 0; head < a_.heads; ++head) {
+            packed_ = packed + head * head_at_.all;
+            const size_t from = head * a_.tokens + begin_ + first;
+            scores(by_dim, from);
+            float factor[kInt8Queries];
+            shares(by_key, a_.query_scale + from, factor);
+            mix(by_key, y + head * a_.dim, factor);
+        }
     }
 
 private:
@@ -87,8 +90,7 @@ private:
         }
     };
 
-    void scores(size_t from) {
-        const Dots dots(rows_, head_at_.dim_depth);
+    void scores(const Dots& dots, size_t from) {
         auto *low = array<uint8_t>(at_.query_low), *high = array<uint8_t>(at_.query_high);
         for (int r = 0; r < rows_; ++r) {
             dots.put(dots.place(r, low), 0, a_.query_low + (from + r) * a_.stride, a_.stride);
@@ -127,8 +129,7 @@ private:
     }
 
     // share[r][j] = 2^(score - largest) * scale of value j, in 15 bits; factor_of[r] makes their mix a mean.
-    void shares(const float* query_scale, float* factor_of) {
-        const Dots dots(rows_, head_at_.key_depth);
+    void shares(const Dots& dots, const float* query_scale, float* factor_of) {
         const float share = *packed<float>(head_at_.top_value) / kProbabilityMax;
         const float root = 1.44269504f / sqrtf(static_cast<float>(a_.dim));
         const auto* weight = packed<float>(head_at_.value_weight);
@@ -151,8 +152,7 @@ private:
         }
     }
 
-    void mix(float* y, const float* factor_of) {
-        const Dots dots(rows_, head_at_.key_depth);
+    void mix(const Dots& dots, float* y, const float* factor_of) {
         const bool narrow = tokens_ <= kNarrowKeys;
         alignas(64) int32_t low_sums[kRows * kPanel], high_sums[kRows * kPanel];
         const auto *low = array<uint8_t>(at_.share_low), *high = array<uint8_t>(at_.share_high);
@@ -190,11 +190,9 @@ private:
 inline void int8_attention(const Int8Heads& a, const void* packed, size_t begin, size_t end, size_t first, size_t last,
                            float* y, void* scratch) {
     Int8Attention attention(a, begin, end, scratch);
-    for (size_t head = 0; head < a.heads; ++head) {
-        for (size_t query = first; query < last; query += kInt8Queries) {
-            const size_t after = last - query < kInt8Queries ? last : query + kInt8Queries;
-            attention.run(head, static_cast<const char*>(packed), query, after, y + (query - first) * a.heads * a.dim);
-        }
+    for (size_t query = first; query < last; query += kInt8Queries) {
+        const size_t after = last - query < kInt8Queries ? last : query + kInt8Queries;
+        attention.run(static_cast<const char*>(packed), query, after, y + (query - first) * a.heads * a.dim);
     }
 }
 

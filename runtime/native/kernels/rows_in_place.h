@@ -19,6 +19,9 @@ class DotsInPlace {
 public:
     DotsInPlace(int, size_t depth) : depth_(depth) {}
 
+    // The same rows with another depth.
+    DotsInPlace with_depth(size_t depth) const { return DotsInPlace(0, depth); }
+
     int height() const { return Rows; }
     // The depth to which so many values of a row are padded with zeros.
     static size_t depth_for(size_t values) { return (values + 3) / 4; }
