@@ -116,6 +116,17 @@ def _traces(once):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _vocabulary():
+    """The vocabulary of the built-in model's `tokenizer.json` is read, not made: tests/export/test_vocabulary.py makes it."""
+    from moembed.export import vocabulary
+    from support.known_sizes import with_known_vocabulary
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary, "vocabulary_of", with_known_vocabulary(vocabulary.vocabulary_of))
+        yield
+
+
 @pytest.fixture(scope="session")
 def checkpoint(once) -> Path:
     from support.checkpoints import small_config, write_checkpoint
@@ -155,6 +166,31 @@ def int8(bundle, once) -> "Bundle":
     from moembed.quantize.pipeline import quantize
 
     return Bundle.open(once("int8", lambda path: quantize(bundle, path)))
+
+
+@pytest.fixture(scope="session")
+def projected(once) -> Path:
+    """Checkpoint of two layers with a projection; of 64 dimensions, which recipes with a table in 4 bits need."""
+    from support.checkpoints import small_config, write_checkpoint
+
+    raw = small_config(n_embd=64, n_layer=2, projection=True)
+    return once("projected", lambda path: write_checkpoint(path, raw, seed=5))
+
+
+@pytest.fixture(scope="session")
+def projected_bundles(projected, once) -> "Callable[[str], Bundle]":
+    """Bundles of the checkpoint with a projection, by recipe; tests must not change them."""
+    from moembed.bundle.bundle import Bundle
+    from moembed.export.pipeline import export
+    from moembed.models.locate import locate
+    from moembed.quantize.pipeline import quantize
+
+    def bundle(recipe):
+        if recipe == "fp32":
+            return Bundle.open(once("projected fp32", lambda path: export(locate(projected), path)))
+        return Bundle.open(once(f"projected {recipe}", lambda path: quantize(bundle("fp32"), path, recipe=recipe)))
+
+    return bundle
 
 
 @pytest.fixture

@@ -7,26 +7,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from moembed.errors import CheckpointError
-from moembed.export.pipeline import export
-from moembed.models.locate import locate
 from moembed.quantize.dequantize import dequantize
-from moembed.quantize.pipeline import GRAPH, quantize
+from moembed.quantize.pipeline import GRAPH
 from moembed.quantize.recipe import load_recipe, recipe_names
-from support.checkpoints import small_config, write_checkpoint
 
 # Largest relative error of a tensor: int8 with a scale per row, and 4 bits with a scale per block.
 _INT8, _INT4 = 0.02, 0.11
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(projected, projected_bundles):
     """A checkpoint with a projection, and its bundles by recipe."""
-    folder = tmp_path_factory.mktemp("dequantize")
-    checkpoint = write_checkpoint(folder / "moe", small_config(n_embd=64, n_layer=2, projection=True))
-    full = export(locate(checkpoint), folder / "fp32")
-    return load_file(checkpoint / "model.safetensors"), {
-        name: quantize(full, folder / name, recipe=name) for name in recipe_names()
-    }
+    return load_file(projected / "model.safetensors"), {name: projected_bundles(name) for name in recipe_names()}
 
 
 @pytest.mark.parametrize("recipe", recipe_names())

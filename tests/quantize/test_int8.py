@@ -31,6 +31,7 @@ from moembed.verify.parity import graph_runner
 from moembed.verify.probes import probe_ids, probe_texts
 from moembed.verify.stability import check_stability
 from moembed.verify.tolerances import FP32
+from support.bundles import edit
 from support.checkpoints import small_config, write_checkpoint
 from support.tolerances import INT8_SMALL_MIN_COSINE, KERNEL_MIN_COSINE
 
@@ -184,12 +185,9 @@ def test_a_file_adds_a_recipe(add_recipe, bundle, int8, checkpoint, tmp_path, ca
     assert "required 0.9999999" in capsys.readouterr().out
 
 
-def test_a_bundle_of_a_recipe_that_this_version_lacks(add_recipe, bundle, tmp_path, capsys, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(recipe_module, "FOLDER", recipe_module.FOLDER)
-        add_recipe("int8-newer", "keep = 0.0", "keep = 0.1")
-        newer = quantize(bundle, tmp_path / "newer", recipe="int8-newer")
-        (recipe_module.FOLDER / "int8-newer.toml").unlink()
+def test_a_bundle_of_a_recipe_that_this_version_lacks(copy, bundle, capsys):
+    edit(copy, lambda raw: raw.update(recipe="int8-newer"))
+    newer = Bundle.open(copy)
     assert Embedder(newer).encode_query("it embeds all the same").any()
     assert main(["verify", str(newer.folder), "--against", str(bundle.folder)]) == 2
     assert "unknown recipe 'int8-newer': this version of moembed has int8, " in capsys.readouterr().err
@@ -241,10 +239,8 @@ def test_the_recipes_differ_as_described():
     assert (tolerance_of("fp32"), tolerance_of("int8")) == (FP32, int8.tolerance)
 
 
-def test_a_table_in_4_bits(tmp_path, bundle, monkeypatch):
-    checkpoint = write_checkpoint(tmp_path / "of-64", small_config(n_embd=64, n_layer=2))
-    full = export(locate(checkpoint), tmp_path / "fp32")
-    eight, four = (quantize(full, tmp_path / name, recipe=name) for name in ("int8", "int8-table4"))
+def test_a_table_in_4_bits(tmp_path, bundle, projected_bundles, monkeypatch):
+    full, eight, four = map(projected_bundles, ("fp32", "int8", "int8-table4"))
     rows = small_config()["vocab_size"]
     assert eight.size - four.size == pytest.approx(rows * (64 + 4 - 32 - 4), abs=3000)
     assert four.manifest.recipe == "int8-table4"

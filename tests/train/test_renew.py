@@ -13,13 +13,9 @@ from moembed import Embedder
 from moembed.bundle.bundle import Bundle
 from moembed.errors import InputError
 from moembed.evaluation.certify import certify_sets
-from moembed.export.pipeline import export
-from moembed.models.locate import locate
-from moembed.quantize.pipeline import quantize
 from moembed.train.recipe import load_recipe
 from moembed.train.release import card, renew
 from moembed.train.release.whitening import is_whitened, whiten, whiten_checkpoint
-from support.checkpoints import small_config, write_checkpoint
 
 SETS = ("one.jsonl", "two.jsonl")
 PAIRS = [("a cat", "the cat", 5), ("a dog", "a house", 1), ("rain", "snow", 3), ("one", "two", 2)]
@@ -36,14 +32,12 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, data):
+def made(tmp_path_factory, data, projected_bundles):
     """A small INT8 bundle with a projection and figures on both sets."""
-    folder = tmp_path_factory.mktemp("made")
-    checkpoint = write_checkpoint(folder / "small", small_config(n_embd=64, n_layer=2, projection=True))
-    fp32 = export(locate(checkpoint), folder / "fp32")
-    int8 = quantize(fp32, folder / "int8")
-    certify_sets(SETS, data, Embedder(int8), Embedder(fp32), log=lambda _: None)
-    return int8.folder
+    fp32, int8 = map(projected_bundles, ("fp32", "int8"))
+    own = Bundle.open(shutil.copytree(int8.folder, tmp_path_factory.mktemp("made") / "int8"))
+    certify_sets(SETS, data, Embedder(own), Embedder(fp32), log=lambda _: None)
+    return own.folder
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def data(tmp_path):
 def other(tmp_path_factory):
     """An fp32 bundle of another checkpoint."""
     folder = tmp_path_factory.mktemp("other")
-    return export(locate(write_checkpoint(folder / "checkpoint", small_config(n_layer=2), seed=99)), folder / "fp32")
+    return export(locate(write_checkpoint(folder / "checkpoint", small_config(), seed=99)), folder / "fp32")
 
 
 @pytest.fixture

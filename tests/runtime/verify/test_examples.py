@@ -46,7 +46,7 @@ def weights(once) -> Path:
     """Two layers of random weights in which attention tells positions apart, as in trained ones."""
 
     def make(path):
-        write_checkpoint(path, small_config(n_layer=2, n_embd=32, n_inner=64), seed=1)
+        write_checkpoint(path, small_config(n_layer=2, n_embd=64), seed=1)
         tensors = load_file(path / "model.safetensors")
         sharper = {name: 3 * value for name, value in tensors.items() if "Wqkv.weight" in name}
         save_file(tensors | sharper, path / "model.safetensors", metadata={"format": "pt"})
@@ -70,7 +70,7 @@ def examples(weights) -> Examples:
 def known(weights, examples):
     """The checkpoint's weights are those of a known model."""
     sha256 = {"model.safetensors": locate(weights).weights_sha256}
-    spec = replace(PUBLISHED, name="examples-moe", repo="a/examples", dims=(32,), sha256=sha256, examples=examples)
+    spec = replace(PUBLISHED, name="examples-moe", repo="a/examples", dims=(64,), sha256=sha256, examples=examples)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spec_module, "known_specs", lambda: (spec,))
         yield
@@ -235,7 +235,7 @@ def test_an_exchange_of_experts_counts_as_the_difference_of_their_weights(bundle
         other = next(expert for expert in range(5) if expert not in indices[3])
         indices[3, 1] = other
         routing = {1: Routing(indices, weights)}
-        output = ModelOutput(np.ones(32), [np.ones((len(indices), 32))], routing)
+        output = ModelOutput(np.ones(64), [np.ones((len(indices), 64))], routing)
         (result,) = results_of(bundles["fp32"], routers, lambda ids: output)
         return result
 
