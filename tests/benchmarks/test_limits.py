@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import limits
 import numpy as np
@@ -9,7 +10,7 @@ import operators
 import pytest
 
 from moembed.inference.kernels import usable_kernels
-from support.native_build import build, compile_for_aarch64
+from support.native_build import build, compile_for_aarch64, kept
 
 FOUND = {
     "units": {
@@ -30,12 +31,14 @@ FOUND = {
 def measured(tmp_path_factory):
     """Figures of the program, which is compiled once for all tests here."""
     try:
-        build.find_compiler()
+        compiler = build.find_compiler()
     except build.BuildError as error:
         pytest.skip(str(error))
     if build.Target.of().system == "windows":
         pytest.skip("limits.cpp maps files as POSIX does")
-    program = limits.compile_limits(tmp_path_factory.mktemp("limits"))
+    folder, own = tmp_path_factory.mktemp("limits"), Path(limits.__file__)
+    sources = [own, own.with_suffix(".cpp"), *limits.UNITS.glob("*"), *limits.KERNELS.glob("*")]
+    program = kept("limits", sources, compiler, lambda: limits.compile_limits(folder), folder / "limits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "compile_limits", lambda _: program)
         yield limits.measured(1, samples=4)
