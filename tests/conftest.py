@@ -117,6 +117,17 @@ def _traces(once):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def spin_microseconds():
+    """Threads of sessions do not spin: beside other processes that doubles the CPU time of a short call. The package's times."""
+    from moembed.inference import session
+
+    times = session._SPIN_MICROSECONDS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_SPIN_MICROSECONDS", dict.fromkeys(times, 0))
+        yield times
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _vocabulary():
     """The vocabulary of the built-in model's `tokenizer.json` is read, not made: tests/export/test_vocabulary.py makes it."""
     from moembed.export import vocabulary

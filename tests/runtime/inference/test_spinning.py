@@ -3,7 +3,12 @@
 import pytest
 
 from moembed import Embedder
-from moembed.inference.session import session_options
+from moembed.inference import session
+
+
+@pytest.fixture(autouse=True)
+def _as_outside_of_tests(spin_microseconds, monkeypatch):
+    monkeypatch.setattr(session, "_SPIN_MICROSECONDS", spin_microseconds)
 
 
 @pytest.mark.parametrize(("spin", "microseconds"), [(True, "200"), (False, "50")])
@@ -13,4 +18,4 @@ def test_spinning_is_limited(int8, spin, microseconds):
 
 
 def test_sessions_of_calibration_and_checks_spin_as_shortly():
-    assert session_options().get_session_config_entry("session.intra_op.spin_duration_us") == "200"
+    assert session.session_options().get_session_config_entry("session.intra_op.spin_duration_us") == "200"
