@@ -71,7 +71,7 @@ async def busy(address, *, again):
 
 async def stopped_while_busy(process, number, *, again):
     clients = asyncio.create_task(busy(process.address, again=again))
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(0.5)
     process.signal(number)
     return await asyncio.wait_for(clients, 30)
 
