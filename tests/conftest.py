@@ -104,12 +104,17 @@ def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]
 def _traces(once):
     """A network is traced once for all processes of a run: that takes seconds, and its configuration decides the graph."""
     from moembed.export import templates
+    from support.tracing import known_operators
 
     trace = templates._traced
 
+    def made(path, config):
+        with known_operators():
+            path.write_bytes(trace(config))
+
     def traced(config):
         name = hashlib.sha256(f"{type(config).__module__} {config!r}".encode()).hexdigest()
-        return once(f"trace {name[:16]}", lambda path: path.write_bytes(trace(config))).read_bytes()
+        return once(f"trace {name[:16]}", lambda path: made(path, config)).read_bytes()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(templates, "_traced", traced)

@@ -1,0 +1,36 @@
+"""Traces of several networks in one process."""
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+
+@contextlib.contextmanager
+def known_operators() -> Iterator[None]:
+    """Let torch's exporter make its table of operators once for all traces: it takes a third of the trace of a small network."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Not part of torch's interface: another version may make the table every time.
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            tables = _tables()
+
+            def from_torchlib(_: Any, **options: Any) -> Any:
+                table = copy.copy(tables(**options))
+                # The exporter adds the operators of a network.
+                table.functions = {name: list(found) for name, found in table.functions.items()}
+                return table
+
+            patch.setattr(ONNXRegistry, "from_torchlib", from_torchlib)
+        yield
+
+
+@functools.cache
+def _tables() -> Callable[..., Any]:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    return functools.cache(ONNXRegistry.from_torchlib)
