@@ -72,7 +72,7 @@ VECTORS = hnp.arrays(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(VECTORS)
 def test_int8_per_vector_is_within_half_a_step(vectors):
     codes, scales = quantize_embeddings(vectors, "int8-per-vector")
@@ -82,7 +82,7 @@ def test_int8_per_vector_is_within_half_a_step(vectors):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(VECTORS, st.floats(1 / 127, 1))
 def test_one_scale_is_within_half_a_step_and_clips_nothing_of_a_unit_vector(vectors, scale):
     codes, scales = quantize_embeddings(vectors, "int8", scale=scale)

@@ -4,27 +4,22 @@ from support.folders import TESTS
 
 # From 10 seconds of CPU time upwards, the longest first.
 LONGEST = (
+    "export/test_family_bundles.py",
     "quantize/test_int8.py",
     "export/test_minilm.py",
-    "export/test_family_bundles.py",
     "train/test_run.py",
     "runtime/pull/test_many_processes.py",
-    "train/test_renew.py",
-    "convert/test_conversion.py",
-    "runtime/test_projection.py",
-    "native/test_float_mode.py",
-    "runtime/verify/test_certified.py",
-    "runtime/verify/test_examples.py",
-    "server/test_stop.py",
-    "server/test_conversion.py",
-    "runtime/pull/test_names.py",
-    "runtime/tokenizer/test_native_tokenizer.py",
-    "export/test_long_texts.py",
-    "export/test_export.py",
-    "runtime/cli/test_cli.py",
+    "runtime/inference/test_routing.py",
     "runtime/corpus/test_kills.py",
-    "runtime/inference/test_forks.py",
+    "runtime/tokenizer/test_native_tokenizer.py",
+    "convert/test_conversion.py",
+    "runtime/inference/test_kernels.py",
+    "runtime/tokenizer/test_tokenizer_excerpts.py",
+    "server/test_stop.py",
+    "runtime/corpus/test_formats.py",
     "docs/test_pages.py",
+    "runtime/test_other_schedulers.py",
+    "native/test_guard_pages.py",
 )
 
 
