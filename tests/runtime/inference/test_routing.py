@@ -109,9 +109,9 @@ def test_threads_share_one_session_that_is_opened_when_it_is_asked_for(monkeypat
     assert len(found) == 6
 
 
-def test_kernels_of_a_later_environment_change_nothing(monkeypatch):
+def test_kernels_of_a_later_environment_change_nothing(int8, monkeypatch):
     monkeypatch.setenv(VARIABLE, PORTABLE)
-    model = Embedder.from_pretrained()
+    model = Embedder(int8)
     monkeypatch.setenv(VARIABLE, "sse9")
     assert model.routing(TEXTS[2]).vector.tobytes() == model.encode(TEXTS[2], prompt="").tobytes()
 
