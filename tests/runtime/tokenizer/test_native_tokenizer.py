@@ -122,10 +122,19 @@ def test_real_text(pair):
     assert texts > 100_000
 
 
-def test_every_code_point_between_letters(pair):
-    codes = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and (code < 0x3000 or code % 17 == 0)]
+def assert_equal_between_letters(pair, codes):
+    codes = [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
     assert_equal(pair, [f"a{code}b" for code in codes], spans=False)
     assert_equal(pair, ["ﬁ".join(codes[start : start + 64]) for start in range(0, len(codes), 64)])
+
+
+def test_many_code_points_between_letters(pair):
+    assert_equal_between_letters(pair, (code for code in range(0x110000) if code < 0x3000 or code % 17 == 0))
+
+
+@pytest.mark.exhaustive
+def test_every_code_point_between_letters(pair):
+    assert_equal_between_letters(pair, range(0x110000))
 
 
 def test_every_piece_is_found_and_told(pair):
