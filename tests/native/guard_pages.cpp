@@ -17,6 +17,7 @@
 #include "../../runtime/native/kernels/select.h"
 #include "heads.h"
 #include "layer.h"
+#include "random.h"
 
 using namespace moembed;
 
@@ -58,13 +59,12 @@ public:
 
     // Values from a generator that knows no library, so that they are the same everywhere.
     void fill(uint64_t seed, float scale = 1) {
+        Random random{seed};
         for (size_t i = 0; i < size; ++i) {
-            seed = seed * 6364136223846793005u + 1442695040888963407u;
-            const auto bits = static_cast<uint32_t>(seed >> 33);
             if constexpr (sizeof(T) == 1) {
-                data[i] = static_cast<T>(bits);
+                data[i] = static_cast<T>(random.next());
             } else {
-                data[i] = (static_cast<float>(bits) / 1073741824.0f - 1.0f) * scale;
+                data[i] = (static_cast<float>(random.next()) / 1073741824.0f - 1.0f) * scale;
             }
         }
     }

@@ -66,13 +66,6 @@ struct GatedToActive {
     }
 };
 
-inline Ahead ahead_of(const int8_t* weight, size_t panel, size_t rounds) {
-    Ahead ahead;
-    ahead.weight = weight;
-    ahead.lines = weight ? (panel + rounds - 1) / rounds : 0;
-    return ahead;
-}
-
 // Multiplies packed rows with blocks `first` to `last` of both weights, as `multiply` does: a panel of the gate's and the
 // same of the other. `finish_of(sums)` returns what finishes a block of both.
 template <class FinishOf>

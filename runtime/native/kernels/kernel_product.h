@@ -61,6 +61,14 @@ inline void initial_sums(const Product& a, size_t block, int blocks, int32_t* st
     }
 }
 
+// A panel of weights that is fetched in equal parts while `rounds` blocks of rows are multiplied; none if `weight` is null.
+inline Ahead ahead_of(const int8_t* weight, size_t panel, size_t rounds) {
+    Ahead ahead;
+    ahead.weight = weight;
+    ahead.lines = weight ? (panel + rounds - 1) / rounds : 0;
+    return ahead;
+}
+
 // Multiplies packed rows with blocks `first` to `last` of a weight. `finish_of(sums, row, block, blocks)` returns what
 // finishes a block of sums: its call with i < height finishes row `row + i`.
 template <class FinishOf>
@@ -76,9 +84,7 @@ inline void multiply(const Dots& dots, const uint8_t* packed, const Product& a, 
         const int blocks = last - block < kBlocks ? static_cast<int>(last - block) : kBlocks;
         const int8_t* weight = a.weight + block * a.depth * 64;
         initial_sums(a, block, blocks, start);
-        Ahead ahead;
-        ahead.weight = block + kBlocks < last ? weight + panel * 64 : after;
-        ahead.lines = ahead.weight ? (panel + rounds - 1) / rounds : 0;
+        Ahead ahead = ahead_of(block + kBlocks < last ? weight + panel * 64 : after, panel, rounds);
         for (int row = 0; row < a.rows; row += height) {
             const int rows = a.rows - row < height ? a.rows - row : height;
             dots(packed, row, rows, weight, blocks, start, sums[turn], before, units, ahead);
