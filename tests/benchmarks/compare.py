@@ -9,7 +9,8 @@ Each contestant has a process of its own and must first give the vectors of the 
 says. Then they take turns. A turn is a pause, since threads of the one before spin for a while, then one to ten calls that do
 not count (until half a second is over), and then the call that is timed: what is compared is a stream of calls. Pages of memory
 and caches that were not used for a second are slow at first, on a guest above all, and every contestant waits for its turn longer
-than that. The first call that does not count is kept as the first call after a pause.
+than that. The first call that does not count is kept as the first call after a pause. A program that does nothing but read as
+many bytes of weights as 1x16 needs takes turns too (`peers/reading.py`).
 
 Shapes are random ids without padding. `mixed` is real text in mixed lengths, sorted by length, each contestant with the batches
 that suit it best: of 1, 4, 16 or 32 texts, or as `Embedder` plans them. Load time and memory are of fresh processes with files
@@ -33,7 +34,20 @@ from pathlib import Path
 
 import numpy as np
 from common import SPINNING_SECONDS
-from contestants import CONTESTANTS, EXACT, MODULES, NATIVE, Batches, Contestant, Worker, missing, workers
+from contestants import (
+    CONTESTANTS,
+    EXACT,
+    MODULES,
+    NATIVE,
+    READ,
+    READING,
+    Batches,
+    Contestant,
+    Worker,
+    missing,
+    reading,
+    workers,
+)
 from limits import limits_of, measured, unit_of, weights_of, work
 from mixed import MIXED, TOKENS, batches_of, measure_mixed, rows_of
 from published import publish
@@ -144,7 +158,8 @@ def measure_times(
         left[shape] = wanted - min(len(times.get(shape, {}).get(one.name, [])) for one in able)
     if not any(count > 0 for count in left.values()):
         return
-    with workers(able, sources, threads, sources["logs"]) as started:
+    reader = reading(state.values["work"][READ][0]["bytes"]) if left.get(READ, 0) > 0 else None
+    with workers([*([reader] if reader else []), *able], sources, threads, sources["logs"]) as started:
         for shape in shapes:
             found, found_first = times.setdefault(shape, {}), first.setdefault(shape, {})
             parts = random_batch(shape)
@@ -152,10 +167,14 @@ def measure_times(
                 before = time.perf_counter(), *_processor_seconds(started)
                 one_round = {}
                 for contestant, worker in started.items():
+                    if contestant == READING and shape != READ:
+                        continue
                     time.sleep(SPINNING_SECONDS)
                     one_round[contestant] = worker.milliseconds(parts)
                 if not number:  # of a new process, or the first of a shape: other memory is taken
                     continue
+                if reader and shape == READ:
+                    state.at("reading").setdefault(str(threads), []).append(round(one_round.pop(READING)[1], 3))
                 for contestant, (waited, ms) in one_round.items():
                     found_first.setdefault(contestant, []).append(round(waited, 3))
                     found.setdefault(contestant, []).append(round(ms, 3))

@@ -66,6 +66,8 @@ CONTESTANTS = (
         "llama.cpp Q4_K_M", "llamacpp", "prepared", "Q4_K_M", reference=WITHOUT_BIAS, at_least=0.9, peer="llama.cpp"
     ),
 )
+READING = "reading of weights"  # not a contestant, but what a call of `READ` takes at least
+READ = "1x16"
 PEER_OF = {one.name: one.peer for one in CONTESTANTS}
 MODULES = tuple(dict.fromkeys(one.module for one in CONTESTANTS))
 
@@ -130,6 +132,11 @@ class Worker:
             return json.loads(line)
         self.close()
         raise RuntimeError(f"it ended with {self._process.returncode}: {self._log.read_text()[-300:].strip()}")
+
+
+def reading(size: float) -> Contestant:
+    """Reads so many bytes of weights in each call."""
+    return Contestant(READING, "reading", "int8", str(int(size)))
 
 
 @contextmanager

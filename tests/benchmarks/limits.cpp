@@ -27,6 +27,7 @@
 #include <thread>
 #include <vector>
 
+#include "units/reading.h"
 #include "units/unit.h"
 
 namespace moembed::limits {
@@ -43,7 +44,6 @@ constexpr double kNever = 0.7;                     // a unit that never reached 
 constexpr double kOwnTime = 0.97;                  // least share of the time that a thread was running
 constexpr double kBracket = 0.5e-3, kWork = 8e-3;  // seconds
 constexpr size_t kWeights = 250u << 20, kBeyond = 1u << 30;
-constexpr size_t kAhead[] = {0, 1024, 4096};  // bytes that reading prefetches ahead
 
 double seconds(clockid_t clock = CLOCK_MONOTONIC) {
     timespec t;
@@ -172,23 +172,6 @@ uint8_t* page_cache(size_t bytes) {
     return mapped(bytes, file);
 }
 
-// Bytes of one thread's part, of which it reads a word of every line.
-double read_part(const uint8_t* begin, size_t bytes, size_t ahead) {
-    uint64_t sums[4] = {};
-    for (size_t at = 0; at + 256 <= bytes; at += 256) {
-        for (size_t i = 0; i < 4; ++i) {
-            const uint8_t* line = begin + at + 64 * i;
-            if (ahead && at + ahead < bytes) __builtin_prefetch(line + ahead, 0, 2);
-            uint64_t word;
-            std::memcpy(&word, line, sizeof word);
-            sums[i] += word;
-        }
-    }
-    volatile uint64_t kept = sums[0] + sums[1] + sums[2] + sums[3];
-    (void)kept;
-    return static_cast<double>(bytes);
-}
-
 // Closes the object that was begun.
 void print_states(const States& states, double scale, bool brackets) {
     for (const auto& [state, rates] : states.rates) {
@@ -224,19 +207,21 @@ void print_unit(const Unit& unit, int threads, int samples) {
 }
 
 void print_memory(const char* name, const Unit& unit, int threads, int samples, const uint8_t* memory, size_t bytes) {
-    constexpr int kWays = sizeof kAhead / sizeof *kAhead;
+    constexpr int ways = static_cast<int>(kWays);
     const size_t part = bytes / static_cast<size_t>(threads) / 4096 * 4096;
-    const auto found = measure(threads, samples * kWays + kWays, unit, [&](int thread, int sample) {
+    const auto found = measure(threads, (samples + 1) * ways, unit, [&](int thread, int sample) {
         const uint8_t* begin = memory + static_cast<size_t>(thread) * part;
         const double start = seconds();
-        return read_part(begin, part, kAhead[sample % kWays]) / (seconds() - start);
+        volatile uint64_t read = read_memory(begin, part, kAhead[static_cast<size_t>(sample) % kWays]);
+        (void)read;
+        return static_cast<double>(part) / (seconds() - start);
     });
     auto warm = found;  // pages that were not used for a while are slow at first
-    for (auto& samples_of : warm) samples_of.erase(samples_of.begin(), samples_of.begin() + kWays);
+    for (auto& samples_of : warm) samples_of.erase(samples_of.begin(), samples_of.begin() + ways);
     const double full = full_rate(unit, warm);
     States best;
-    for (int way = 0; way < kWays; ++way) {
-        States states = by_state(warm, full, way, kWays);
+    for (int way = 0; way < ways; ++way) {
+        States states = by_state(warm, full, way, ways);
         for (auto& [state, rates] : states.rates) {
             auto& kept = best.rates[state];
             if (kept.empty() || median(rates) > median(kept)) kept = rates;

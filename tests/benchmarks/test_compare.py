@@ -24,19 +24,21 @@ TORCH = next(one.name for one in CONTESTANTS if one.peer == "torch")
 @pytest.mark.long
 def test_it_goes_on_where_it_stopped_and_names_who_is_missing(checkpoint, int8, tmp_path):
     command = [sys.executable, BENCHMARKS / "compare.py", checkpoint, int8.folder, "-o", tmp_path]
-    command += ["--peers", "bundle", "--threads", "2", "--shapes", "1x3", "--texts", "30"]
+    command += ["--peers", "bundle", "--threads", "2", "--shapes", "1x16", "--texts", "30"]
     stopped = subprocess.run([*command, "--seconds", "0"], capture_output=True, text=True)
     assert (stopped.returncode, "goes on from here" in stopped.stderr) == (3, True), stopped.stderr
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "compare.json").read_text())
     for kind in ("times", "first"):
-        assert {name: len(ms) for name, ms in values[kind]["2"]["1x3"].items()} == {NATIVE: 15, PORTABLE: 15}
+        assert {name: len(ms) for name, ms in values[kind]["2"]["1x16"].items()} == {NATIVE: 15, PORTABLE: 15}
     assert {name: len(ms) for name, ms in values["times"]["2"]["mixed"].items()} == {NATIVE: 3, PORTABLE: 3}
     for name in (NATIVE, PORTABLE):
         tried = values["mixed"]["tried"][name]
         assert set(tried) == set(mixed.BATCHES)
         assert tried[values["mixed"]["batches"][name]] == min(tried.values())
+    assert len(values["reading"]["2"]) == 15
+    assert min(values["reading"]["2"]) > 0
     assert len(values["limits"]["2"]) == 2
     assert values["contestants"][NATIVE]["cosine"] > 0.99
     assert len(values["tokens"]["mixed"]) == 30
@@ -76,7 +78,7 @@ def _values(own: float, openvino: float, kernels: str = "amx") -> dict:
         shape: {NATIVE: [own], OPENVINO: [openvino], TORCH: [openvino * 2], PORTABLE: [own / 2]} for shape in shapes
     }
     limits = {"int8_tops": 2.0, "product_tops": 1.0, "float32_tflops": 0.1, "memory_gbs": 10.0}
-    times["1x16"] = {NATIVE: [12.0], OPENVINO: [27.0]}
+    times["1x16"] = {NATIVE: [12.0, 8.0, 12.0], OPENVINO: [27.0]}
     return {
         "machine": {"cpu": "A processor", "instructions": ["X"], "kernels": kernels},
         "protocol": 2,
@@ -86,6 +88,7 @@ def _values(own: float, openvino: float, kernels: str = "amx") -> dict:
         "limits": {threads: [limits] for threads in "12"},
         "times": {"2": times, "1": {"8x128": {NATIVE: [2 * own]}}},
         "first": {"2": {"8x128": {NATIVE: [1.5 * own], OPENVINO: [4 * own], TORCH: [9 * own]}}},
+        "reading": {"2": [10.0, 8.0, 8.0]},
         "mixed": {"batches": {NATIVE: "by tokens", OPENVINO: "16"}, "tried": {}},
         "growing": {"8": [100.0], "16": [100.0], "32": [150.0]},
         "lengths": {"16": [300.0], "512": [90.0]},
@@ -105,7 +108,8 @@ def test_bars(openvino, met):
     assert judged["best peer / ours, none of these below 2.3"][1] == "yes"
     assert judged["best peer / ours, 1x16: 2.3"] == [f"2.25 ({OPENVINO})", "no"]
     assert judged["best peer / ours, mixed lengths: 3"] == [f"{openvino / 200:.2f} ({OPENVINO})", met]
-    assert judged["1x16 within 1.15 of reading its weights"] == ["1.20 (10.0 ms)", "no"]
+    # Of each round 1.2, 1.0 and 1.5 times as long, though the medians are 12 and 8 ms.
+    assert judged["1x16 within 1.15 of reading its weights, in turns"] == ["1.20 (8.0 ms)", "no"]
     assert judged["time per token flat within 20 %, 1k to 16k a call"] == ["+-20%", "yes"]
 
 
