@@ -170,7 +170,7 @@ private:
             for (int j = 0; j < Each; ++j) weaver();
         };
         const uint8_t* lower = upper + chunks * height * 64;
-        const size_t lines = (ahead.lines + whole - 1) / whole;
+        const size_t lines = (ahead.lines + whole - 1) / whole, beside = ahead.beside;
         const char* next = reinterpret_cast<const char*>(ahead.weight);
 #if defined(__GNUC__)
         __asm__ volatile("" : : : "memory");  // nor that _tile_loadd reads memory
@@ -181,7 +181,10 @@ private:
         if constexpr (H == 2) _tile_loadd(2, start, 0);
         if constexpr (H == 2 && B == 2) _tile_loadd(3, start + 16, 0);
         for (size_t k = 0; k < whole; ++k, upper += height * 64, lower += height * 64, weight += 1024) {
-            for (size_t i = 0; i < lines; ++i, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+            for (size_t i = 0; i < lines; ++i, next += 64) {
+                _mm_prefetch(next, _MM_HINT_T1);
+                if (beside) _mm_prefetch(next + beside, _MM_HINT_T1);
+            }
             _tile_stream_loadd(4, upper, 64);
             _tile_loadd(6, weight, 64);
             _tile_dpbusd(0, 4, 6);

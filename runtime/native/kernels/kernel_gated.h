@@ -85,8 +85,8 @@ inline void multiply_gated(const Dots& dots, const uint8_t* packed, const GatedP
         const int8_t *gate = a.gate.weight + block * depth * 64, *up = a.up.weight + block * depth * 64;
         initial_sums(a.gate, block, blocks, gate_start);
         initial_sums(a.up, block, blocks, up_start);
-        Ahead gate_ahead = ahead_of(more ? gate + panel * 64 : after, panel, rounds);
-        Ahead up_ahead = ahead_of(more ? up + panel * 64 : nullptr, panel, rounds);
+        Ahead gate_ahead = ahead_of(more ? gate + panel * 64 : after, depth, rounds);
+        Ahead up_ahead = ahead_of(more ? up + panel * 64 : nullptr, depth, rounds);
         for (int row = 0; row < all; row += height) {
             const int rows = all - row < height ? all - row : height;
             before.first = 0;

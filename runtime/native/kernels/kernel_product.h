@@ -62,10 +62,14 @@ inline void initial_sums(const Product& a, size_t block, int blocks, int32_t* st
 }
 
 // A panel of weights that is fetched in equal parts while `rounds` blocks of rows are multiplied; none if `weight` is null.
-inline Ahead ahead_of(const int8_t* weight, size_t panel, size_t rounds) {
+// Few rounds wait for memory, so that they fetch the blocks of a panel side by side, in the order in which they are read.
+inline Ahead ahead_of(const int8_t* weight, size_t depth, size_t rounds) {
+    constexpr size_t kFewRounds = 2;
     Ahead ahead;
     ahead.weight = weight;
-    ahead.lines = weight ? (panel + rounds - 1) / rounds : 0;
+    if (!weight) return ahead;
+    ahead.beside = kBlocks == 2 && rounds <= kFewRounds ? depth * 64 : 0;
+    ahead.lines = ((ahead.beside ? depth : kBlocks * depth) + rounds - 1) / rounds;
     return ahead;
 }
 
@@ -84,7 +88,7 @@ inline void multiply(const Dots& dots, const uint8_t* packed, const Product& a, 
         const int blocks = last - block < kBlocks ? static_cast<int>(last - block) : kBlocks;
         const int8_t* weight = a.weight + block * a.depth * 64;
         initial_sums(a, block, blocks, start);
-        Ahead ahead = ahead_of(block + kBlocks < last ? weight + panel * 64 : after, panel, rounds);
+        Ahead ahead = ahead_of(block + kBlocks < last ? weight + panel * 64 : after, a.depth, rounds);
         for (int row = 0; row < a.rows; row += height) {
             const int rows = a.rows - row < height ? a.rows - row : height;
             dots(packed, row, rows, weight, blocks, start, sums[turn], before, units, ahead);

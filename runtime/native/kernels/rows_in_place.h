@@ -6,10 +6,11 @@
 namespace moembed {
 namespace {
 
-// Weights that are read next, and how many cache lines of them a block of rows is to fetch.
+// Weights that are read next: how many cache lines of them a block of rows is to fetch, and the distance to as many lines
+// that are read at the same time, or 0.
 struct Ahead {
     const int8_t* weight = nullptr;
-    size_t lines = 0;
+    size_t lines = 0, beside = 0;
 };
 
 // The Dots of an instruction set whose `Tile::compute(quantized, stride, rows, weight, depth, blocks, start, out)` reads
