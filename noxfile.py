@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent
 NATIVE = ROOT / "runtime" / "native"
 DIST = ROOT / "build" / "dist"
 # The extras whose lower bounds are tested, and what their tests need besides.
-OLDEST_EXTRAS = "export,eval,serve"
+OLDEST_EXTRAS = "data,export,eval,serve"
 OLDEST_TOOLS = ("axe-playwright-python", "hypothesis", "platformdirs", "pytest", "pytest-cov", "pytest-xdist")
 OLDEST_TESTS = ("tests/export", "tests/models", "tests/quantize", "tests/runtime")
 

@@ -54,6 +54,8 @@ class StampedVectors:
         return len(self.vectors)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is None:  # NumPy 1 does not know it
+            return np.asarray(self.vectors, dtype)
         return np.array(self.vectors, dtype=dtype, copy=copy)
 
 

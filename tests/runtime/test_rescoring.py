@@ -123,3 +123,13 @@ def test_vectors_of_two_models_are_refused(model):
     assert rescore(vectors[0], np.array([0, 1]), other).indices[0] == 0
     with pytest.raises(InputError, match=r"vectors \(old.npy\) cannot be compared"):
         rescore(ours, np.array([[0, 1], [0, 1]]), other)
+
+
+def test_vectors_with_a_stamp_are_an_array(model):
+    vectors = model.encode(["a", "b"], prompt="")
+    stamped = StampedVectors(vectors, stamp_of(model, ""))
+    assert np.shares_memory(np.asarray(stamped), vectors)
+    assert np.asarray(stamped, np.float64).dtype == np.float64
+    copied = np.array(stamped)
+    assert not np.shares_memory(copied, vectors)
+    assert (copied == vectors).all()
