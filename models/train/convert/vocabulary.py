@@ -25,7 +25,8 @@ def tokenizer_json(template: Mapping[str, Any], pieces: Pieces) -> dict[str, Any
         template: content of a `tokenizer.json` of the same family.
         pieces: piece and score by id; the first four are the special tokens.
     """
-    content: dict[str, Any] = json.loads(json.dumps(template))
+    without_pieces = {**template, "model": {**template["model"], "vocab": []}}
+    content: dict[str, Any] = json.loads(json.dumps(without_pieces))
     content["model"]["vocab"] = [[piece, score] for piece, score in pieces]
     for token in content["added_tokens"]:
         if token["content"] == MASK:
