@@ -88,19 +88,21 @@ def test_quoted_line_breaks_at_every_edge(run, here, monkeypatch, name):
     """
     from moembed.corpus import inventory, rows
 
+    count = 4000
     write_csv(here / "d")
     head, _, body = (here / "d").read_bytes().partition(b"\r\n")
-    body += (b'"0' + b'\r\n""' * 10 + b'","a\r\nb, ""c"""\r\n') * (20_000 - len(TEXTS))
+    body += (b'"0' + b'\r\n""' * 90 + b'","a\r\nb, ""c"""\r\n') * (count - len(TEXTS))
+    assert 0.8 * len(body) > inventory._PIECE, "shards begin behind what is read at a time"
     (here / name).write_bytes((gzip.compress if name.endswith("gz") else bytes)(head + b"\r\n" + body))
     options = {"keep": (("text", "kept"),), "dim": 1}
-    run(name, "whole", shard_rows=20_000, **options)
+    run(name, "whole", shard_rows=count, **options)
     whole = pq.read_table("whole")
-    assert whole["kept"].to_pylist() == [*TEXTS, *['a\r\nb, "c"'] * (20_000 - len(TEXTS))]
-    run(name, "workers", shard_rows=6001, workers=2, **options)
-    for module, constant, value in ((inventory, "_MARK_ROWS", 7), (rows, "BLOCK_ROWS", 501), (rows, "_READ_ROWS", 3)):
+    assert whole["kept"].to_pylist() == [*TEXTS, *['a\r\nb, "c"'] * (count - len(TEXTS))]
+    run(name, "workers", shard_rows=1201, workers=2, **options)
+    for module, constant, value in ((inventory, "_MARK_ROWS", 7), (rows, "BLOCK_ROWS", 101), (rows, "_READ_ROWS", 3)):
         monkeypatch.setattr(module, constant, value)
     for part in range(3):
-        run(name, "sliced", shard_rows=2501, slice=(part, 3), **options)
+        run(name, "sliced", shard_rows=501, slice=(part, 3), **options)
     for other in ("workers", "sliced"):
         assert pq.read_table(other).equals(whole)
 
