@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # processes of a parallel run. These and the commands that tests start inherit the variable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Else every command that tests start compiles the package again, and every process of a parallel run the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 _numbers = itertools.count()
 
