@@ -108,19 +108,15 @@ def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]
 
 @pytest.fixture(scope="session", autouse=True)
 def _traces(once):
-    """A network is traced once for all processes of a run: that takes seconds, and its configuration decides the graph."""
+    """A network is traced once: that takes seconds, and its configuration and the sources decide the graph."""
     from moembed.export import templates
-    from support.tracing import known_operators
+    from support.tracing import kept_trace
 
     trace = templates._traced
 
-    def made(path, config):
-        with known_operators():
-            path.write_bytes(trace(config))
-
     def traced(config):
-        name = hashlib.sha256(f"{type(config).__module__} {config!r}".encode()).hexdigest()
-        return once(f"trace {name[:16]}", lambda path: made(path, config)).read_bytes()
+        name = "trace " + hashlib.sha256(f"{type(config).__module__} {config!r}".encode()).hexdigest()[:16]
+        return once(name, lambda path: kept_trace(trace, config, path)).read_bytes()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(templates, "_traced", traced)

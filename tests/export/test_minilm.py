@@ -25,6 +25,7 @@ from moembed.models.spec import known_specs
 from moembed.quantize.pipeline import quantize
 from moembed.tokenizer.tokenizer import Tokenizer
 from moembed.verify.probes import probe_texts
+from support.kept import kept, libraries
 from support.tolerances import FLOAT32_MAX_ABS, MINILM_INT8_MEAN_COSINE, MINILM_INT8_MIN_COSINE
 
 pytestmark = pytest.mark.filterwarnings("ignore:cut to 256 tokens")  # one text is too long
@@ -67,9 +68,16 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def expected(folder):
+def expected(folder, tmp_path_factory):
     """Vectors of transformers in float32: its tokenizer, its network, mean, unit length."""
     transformers = pytest.importorskip("transformers", minversion="5")
+    path = tmp_path_factory.mktemp("expected") / "vectors.npy"
+    decided_by = [Path(__file__).read_bytes(), TEXTS, libraries(), locate(folder).weights_sha256]
+    kept("minilm-transformers", decided_by, lambda: np.save(path, vectors_of_transformers(folder, transformers)), path)
+    return np.load(path)
+
+
+def vectors_of_transformers(folder, transformers):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     network = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     vectors = []

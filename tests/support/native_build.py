@@ -1,6 +1,5 @@
 """The program that compiles the native library, which installed packages do not contain."""
 
-import contextlib
 import hashlib
 import importlib.util
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.folders import ROOT
+from support.kept import kept
 
 NATIVE = ROOT / "runtime" / "native"
 _spec = importlib.util.spec_from_file_location("moembed_native_build", NATIVE / "build.py")
@@ -18,52 +18,24 @@ build = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
 
 
-# `pytest --cache-clear` empties it.
-KEPT = ROOT / ".pytest_cache" / "d" / "programs"
-
-
 def compiled(main, out, *flags, **options):
     """Compile a program that calls the kernels, as `build.build_program`; the test is skipped without a compiler."""
     settings = [*flags, options.get("target"), *sorted(options.get("only", ()))]
     try:
+        command = [*build.find_compiler(), *map(str, settings)]
+        version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
+        sources = sorted([main, *main.parent.glob("*.h"), *NATIVE.rglob("*.*")])
+        content = [path.read_bytes() for path in sources if path.suffix in (".cpp", ".h", ".py", ".toml")]
         return kept(
-            main.stem,
-            [main, *main.parent.glob("*.h"), *NATIVE.rglob("*.*")],
-            [*build.find_compiler(), *map(str, settings)],
+            f"{main.stem}-{hashlib.sha256(repr(command).encode()).hexdigest()[:16]}",
+            [version, content],
             lambda: build.build_program(main, out, flags=flags, **options),
-            out,
+            Path(out),
         )
     except build.BuildError as error:
         if "no C++ compiler" in str(error):
             pytest.skip(str(error))
         raise
-
-
-def kept(name, sources, command, make, out):
-    """Copy a program to `out` that an earlier run compiled from equal sources by an equal command, or make it.
-
-    Args:
-        name: name of the program.
-        sources: files that it may depend on.
-        command: the compiler, whose version counts too, and all that steers it.
-        make: compile to `out`.
-        out: path of the program.
-    """
-    place = KEPT / f"{name}-{hashlib.sha256(repr(command).encode()).hexdigest()[:16]}"
-    version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
-    content = [path.read_bytes() for path in sorted(sources) if path.suffix in (".cpp", ".h", ".py", ".toml")]
-    state = hashlib.sha256(repr([version, content]).encode()).hexdigest()
-    with contextlib.suppress(OSError):
-        if (place / "state").read_text() == state:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-            return Path(shutil.copy2(place / "program", out))
-    made = make()
-    with contextlib.suppress(OSError):  # the folder cannot be written
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "state").unlink(missing_ok=True)
-        shutil.copy2(made, place / "program")
-        (place / "state").write_text(state)
-    return made
 
 
 def compile_for_aarch64(monkeypatch):

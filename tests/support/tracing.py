@@ -4,13 +4,26 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.kept import kept, libraries, sources
+
+
+def kept_trace(trace: Callable[[Any], bytes], config: Any, path: Path) -> Path:
+    """Trace a network, or read what an earlier run traced from equal sources with equal libraries."""
+
+    def make() -> None:
+        with _known_operators():
+            path.write_bytes(trace(config))
+
+    return kept(path.name, [config, libraries(), sources("export", "models")], make, path)
+
 
 @contextlib.contextmanager
-def known_operators() -> Iterator[None]:
+def _known_operators() -> Iterator[None]:
     """Let torch's exporter make its table of operators once for all traces: it takes a third of the trace of a small network."""
     with pytest.MonkeyPatch.context() as patch:
         # Not part of torch's interface: another version may make the table every time.

@@ -16,6 +16,7 @@ from moembed.tokenizer.native import NativeTokenizer
 from moembed.tokenizer.reference import ReferenceTokenizer
 from moembed.tokenizer.tokenizer import Tokenizer
 from support.folders import ROOT
+from support.kept import kept, sources
 from support.token_ids import PUBLISHED, VECTORS
 from support.unicode_texts import ADVERSARIAL, random_texts
 
@@ -24,10 +25,11 @@ DATA = ROOT.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(native_library().functions is None, reason="the native library was not compiled")
 
 
-def pair_of(path: Path, folder: Path):
-    """The native tokenizer and the reference of a `tokenizer.json`."""
-    (folder / "vocabulary.bin").write_bytes(vocabulary_of(path))
-    return NativeTokenizer(native_library().functions, folder / "vocabulary.bin"), ReferenceTokenizer(path)
+def pair_of(path: Path, vocabulary: Path):
+    """The native tokenizer and the reference of a `tokenizer.json`, whose vocabulary is written if it is not there."""
+    if not vocabulary.exists():
+        vocabulary.write_bytes(vocabulary_of(path))
+    return NativeTokenizer(native_library().functions, vocabulary), ReferenceTokenizer(path)
 
 
 @pytest.fixture(scope="module", params=["default", "published"])
@@ -35,7 +37,10 @@ def pair(request, tmp_path_factory):
     path = PUBLISHED if request.param == "published" else DEFAULT_FOLDER / "tokenizer.json"
     if not path.exists():
         pytest.skip("the published tokenizer.json is not here; set MOEMBED_PUBLISHED_TOKENIZER to a copy")
-    return pair_of(path, tmp_path_factory.mktemp(request.param))
+    vocabulary = tmp_path_factory.mktemp(request.param) / "vocabulary.bin"
+    decided_by = [path.read_bytes(), sources("export", "runtime/tokenizer")]
+    kept(f"vocabulary-{request.param}", decided_by, lambda: vocabulary.write_bytes(vocabulary_of(path)), vocabulary)
+    return pair_of(path, vocabulary)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +179,10 @@ def test_small_vocabularies_with_ties(without_pieces, tmp_path, seed):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(read), "utf-8")
     letters += [" ", "c", "<s>", "＜unk＞"]
-    assert_equal(pair_of(path, tmp_path), ["".join(rng.choices(letters, k=rng.randrange(30))) for _ in range(100)])
+    assert_equal(
+        pair_of(path, tmp_path / "vocabulary.bin"),
+        ["".join(rng.choices(letters, k=rng.randrange(30))) for _ in range(100)],
+    )
 
 
 def test_threads_share_one(pair):
