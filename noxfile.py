@@ -18,7 +18,21 @@ NATIVE = ROOT / "runtime" / "native"
 DIST = ROOT / "build" / "dist"
 # The extras whose lower bounds are tested, and what their tests need besides.
 OLDEST_EXTRAS = "data,export,eval,serve"
-OLDEST_TOOLS = ("axe-playwright-python", "hypothesis", "platformdirs", "pytest", "pytest-cov", "pytest-xdist")
+# Without pandas, which pyarrow may import where we do not ask for it.
+OLDEST_TOOLS = (
+    "axe-playwright-python",
+    "cloudpickle",
+    "duckdb",
+    "hypothesis",
+    "joblib",
+    "markdown",
+    "platformdirs",
+    "polars",
+    "pytest",
+    "pytest-cov",
+    "pytest-xdist",
+    "regex",
+)
 OLDEST_TESTS = ("tests/export", "tests/models", "tests/quantize", "tests/runtime")
 
 nox.options.sessions = ["lint", "types", "package", "docs", "test"]

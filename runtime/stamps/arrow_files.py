@@ -106,12 +106,14 @@ class ArrowFile:
         lists = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
         if not lists or not (kinds.is_floating(kind.value_type) or kinds.is_integer(kind.value_type)):
             raise InputError(f"{self._path}: the column {VECTOR!r} is {column.type}; expected lists of numbers")
-        dtype = np.dtype(kind.value_type.to_pandas_dtype())
         parts = [self._chunk(chunk) for chunk in column.chunks if len(chunk)]
         widths = {part.shape[1] for part in parts}
         if len(widths) > 1:
             raise InputError(f"{self._path} has vectors of different widths: {', '.join(map(str, sorted(widths)))}")
-        return np.concatenate(parts) if parts else np.empty((0, getattr(kind, "list_size", 0)), dtype)
+        if parts:
+            return np.concatenate(parts)
+        none = pa.array([], kind.value_type).to_numpy(zero_copy_only=False)  # to_pandas_dtype may need pandas
+        return np.empty((0, getattr(kind, "list_size", 0)), none.dtype)
 
     def _chunk(self, chunk: Any) -> NDArray[Any]:
         import pyarrow as pa

@@ -16,13 +16,11 @@ from support.hub_server import Hub
 
 def by_datasets(value):
     # Imported here and not by each process of a parallel run when it collects the tests: that takes most of a second.
-    from datasets.fingerprint import Hasher
-
-    return Hasher.hash(value)
+    return pytest.importorskip("datasets.fingerprint").Hasher.hash(value)
 
 
 def by_dask(value):
-    from dask.base import tokenize
+    tokenize = pytest.importorskip("dask.base").tokenize
 
     return tokenize(value)
 

@@ -78,13 +78,13 @@ def test_more_workers_than_rows(model):
 
 
 def test_datasets_map_finds_its_cache_in_another_process(model, tmp_path, monkeypatch):
-    from datasets import Dataset
+    datasets = pytest.importorskip("datasets")
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     copy = shutil.copytree(DEFAULT_FOLDER, tmp_path / "copy")
     for processes in (0, 2):
-        Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / f"rows{processes}")
+        datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / f"rows{processes}")
     calls, expected = tmp_path / "calls", model.encode_document(TEXTS).tobytes().hex()
 
     def mapped(source, processes):
@@ -110,9 +110,10 @@ def test_datasets_map_finds_its_cache_in_another_process(model, tmp_path, monkey
 
 
 def test_dask_in_processes_and_over_a_frame(model):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("dask.dataframe")
     import dask.bag
     import dask.dataframe
-    import pandas as pd
 
     expected = model.encode_document(TEXTS)
     bag = dask.bag.from_sequence(TEXTS, npartitions=2).map(model.encode_document)

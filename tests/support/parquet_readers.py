@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pyarrow.parquet as pq
 
-READERS = ("pyarrow", "pandas", "polars", "duckdb")
+READERS = tuple(name for name in ("pyarrow", "pandas", "polars", "duckdb") if find_spec(name))
 
 
 def installed():

@@ -326,8 +326,7 @@ def by_polars(source, target):
 
 
 def by_pandas(source, target):
-    import pandas as pd
-
+    pd = pytest.importorskip("pandas")
     pd.read_parquet(source).to_parquet(target)
 
 
