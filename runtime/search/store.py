@@ -24,6 +24,7 @@ _LOCK_TIMEOUT = 2.0  # seconds
 _FORMAT = 2
 _TABLE = "CREATE TABLE texts (key BLOB PRIMARY KEY, windows BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID"
 _CHECKSUM_BYTES = 16
+_NEWEST_HEADER = 2  # version of reading and writing: with a log of changes
 _IN_USE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 # For a damaged file, sqlite3 may also fail to decode a name in its message, or request memory for an invalid length.
 _ERRORS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
@@ -55,6 +56,7 @@ class VectorStore:
         self._today = int(time.time() // 86400)
         self._db: sqlite3.Connection | None = None
         self._writable, self._replaced, self._immutable, self._swept = True, False, False, False
+        self._checked = False
         self._stale: list[bytes] = []
 
     def __enter__(self) -> Self:
@@ -87,6 +89,8 @@ class VectorStore:
                     known[key] = windows
                     if found[1] != self._today:
                         self._stale.append(key)
+                elif found:
+                    self._check(db)
             return known
 
         return self._run(select) or {}
@@ -116,13 +120,26 @@ class VectorStore:
                 self._remedy(self._path, error, writing=writing)
         return None
 
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Check the whole file once, since a row of it is damaged: where rows overlap, it would be damaged again when written.
+
+        Raises:
+            sqlite3.DatabaseError: it is not a sound database.
+        """
+        if self._checked or not self._writable:
+            return
+        self._checked = True
+        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != b"ok":
+            raise sqlite3.DatabaseError("its rows or pages overlap or are out of order")
+
     def _opened(self, path: Path) -> sqlite3.Connection:
         if self._immutable:
             uri = path.absolute().as_uri() + "?immutable=1"
             db = sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_special(path)
+            _refuse_unusable(path)
             # Transactions take the lock first, so that no statement inside one fails for lack of it.
             db = sqlite3.connect(path, timeout=_LOCK_TIMEOUT, isolation_level="IMMEDIATE")
         try:
@@ -187,11 +204,16 @@ class VectorStore:
             self._db = None
 
 
-def _refuse_special(path: Path) -> None:
+def _refuse_unusable(path: Path) -> None:
     # Opening a FIFO would block forever.
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
             raise sqlite3.DatabaseError("it is not a regular file")
+    # SQLite opens a file whose header asks for a newer release, and never writes to it.
+    with suppress(OSError), path.open("rb") as file:
+        header = file.read(20)
+        if header.startswith(b"SQLite format 3\0") and max(header[18:], default=0) > _NEWEST_HEADER:
+            raise sqlite3.DatabaseError("its header is not that of a cache")
 
 
 def _schema(db: sqlite3.Connection) -> list[tuple[bytes, int]]:

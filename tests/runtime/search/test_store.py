@@ -7,7 +7,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moembed.search.store import VectorStore
@@ -158,6 +158,7 @@ def check_damaged(sound, path, damages, rng):
 def test_what_a_damaged_database_gives_is_right_or_nothing(sound, tmp_path):
     @given(st.lists(st.sampled_from(DAMAGES), min_size=1, max_size=3), st.integers(0, 2**32))
     @settings(max_examples=40, deadline=None)
+    @example([flip_bits, flip_bits], 117328)  # rows that overlap: each was damaged again when the other was written
     def check(damages, seed):
         check_damaged(sound, tmp_path / "search.sqlite3", damages, random.Random(seed))
 
@@ -176,6 +177,19 @@ def test_each_damage_hurts(sound, tmp_path):
     for damage in (flip_bits, truncate, zero_a_page, edit_rows, write_something_else, change_the_schema):
         kept = [check_damaged(sound, tmp_path / "search.sqlite3", [damage], random.Random(seed)) for seed in range(8)]
         assert min(kept) < len(ENTRIES), damage.__name__
+
+
+@pytest.mark.parametrize("at", [18, 19])
+def test_a_header_that_asks_for_a_newer_sqlite(sound, tmp_path, at):
+    """SQLite itself would read the file, and refuse to write to it for ever."""
+    path, said = tmp_path / "search.sqlite3", []
+    path.write_bytes(sound[:at] + b"\x03" + sound[at + 1 :])
+    with VectorStore(path, log=said.append) as store:
+        assert store.read([key for key, _ in ENTRIES], DIM) == {}
+        store.write(ENTRIES)
+        assert len(store.read([key for key, _ in ENTRIES], DIM)) == len(ENTRIES)
+    assert len(said) == 1
+    assert "was damaged (its header is not that of a cache): it was replaced" in said[0]
 
 
 def test_a_schema_that_is_not_text(sound, tmp_path):
