@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +69,24 @@ def test_failed_call_affects_only_its_requests():
         with pytest.raises(ValueError, match="13"):
             await scheduler.submit(rows(*range(20), size=100), RowOutput.EMBEDDING)
         assert len(await scheduler.submit(rows(1, 2), RowOutput.EMBEDDING)) == 2
+
+    scheduled(run, scenario)
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_a_wait_that_ends_between_two_looks_at_the_clock(monkeypatch, ticks):
+    """The second call of the only request must not wait for another request to arrive."""
+    clock = itertools.count()  # each look takes a second
+    time = SimpleNamespace(perf_counter=lambda: float(next(clock)))
+    monkeypatch.setattr("moembed.server.engine.scheduler.time", time)
+
+    def run(lane, output, rows):
+        for _ in range(ticks):
+            next(clock)
+        return doubled()(lane, output, rows)
+
+    async def scenario(scheduler, _):
+        assert len(await scheduler.submit(rows(*range(20), size=100), RowOutput.EMBEDDING)) == 20
 
     scheduled(run, scenario)
 

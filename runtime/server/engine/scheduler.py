@@ -228,13 +228,13 @@ class Scheduler:
     def _next(self, lane: int) -> Call | None:
         """Take the rows of a lane's next call; None when the scheduler closes."""
         with self._lock:
-            while not self._may_start:
+            while (delay := self._delay()) != 0:
                 if self._closing and not self._queue.texts:
                     for wake in self._wake:  # lanes that waited for the last call to end
                         wake.notify()
                     return None
                 self._idle.append(lane)
-                self._wake[lane].wait(self._settling_seconds())
+                self._wake[lane].wait(delay)
                 self._idle.remove(lane)
             most = self._call_tokens // self._lanes
             share = self._share()
@@ -259,31 +259,29 @@ class Scheduler:
         return max(waiting // (idle + 1), min(waiting // idle, _ENOUGH))
 
     def _wake_one(self) -> None:
-        if self._idle and self._may_start:
+        if self._idle and self._delay() == 0:
             self._wake[self._idle[-1]].notify()
 
-    @property
-    def _may_start(self) -> bool:
-        if not self._queue.texts or self._alone:
-            return False
-        enough = self._call_tokens if self._lanes == 1 else _ENOUGH
-        return self._queue.tokens >= enough or self._closing or not self._settling_seconds()
+    def _delay(self) -> float | None:
+        """Return the seconds until a call may start, or may be asked for again: 0 for now, None if no time decides that.
 
-    def _settling_seconds(self) -> float | None:
-        """Return the seconds to wait at most for clients that may be about to ask again; None for no wait."""
-        if not self._settling:
-            return None
-        left = max(self._settling.values()) - time.perf_counter()
-        if left > 0:
-            return left
-        self._settling.clear()
-        return None
+        Who waits must wait for the result of one call: at the next one the time may be over, which nobody else would tell.
+        """
+        left = 0.0
+        if self._settling:
+            left = max(0.0, max(self._settling.values()) - time.perf_counter())
+            if not left:
+                self._settling.clear()
+        if not self._queue.texts or self._alone:
+            return left or None
+        enough = self._call_tokens if self._lanes == 1 else _ENOUGH
+        return 0.0 if self._queue.tokens >= enough or self._closing else left
 
     def _settle(self, call: Call, passes: int, arrived: int) -> None:
         """Let the next call start after some passes of the event loop in which no request came."""
-        if call not in self._settling:
-            return
-        if arrived != self._arrived:
+        if call not in self._settling:  # the wait is over
+            passes = 0
+        elif arrived != self._arrived:
             passes, arrived = _PASSES, self._arrived
         if passes:
             self._loop.call_soon(self._settle, call, passes - 1, arrived)
