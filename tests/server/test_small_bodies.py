@@ -131,25 +131,25 @@ def test_characters_are_counted_exactly_except_surrogate_pairs():
         (b'"' + b"x" * 8_000_001 + b'"', TooLargeError),
     ],
 )
-def test_bodies_beyond_every_request_are_rejected(body, error):
+def test_bodies_beyond_every_request_bodyare_rejected(body, error):
     with pytest.raises(error, match="the limit is"):
         count_json(body).check(Settings())
 
 
 @pytest.mark.parametrize(
-    "inputs",
+    "request_body",
     [
-        ["\u4e2d" * 1950] * 2048,  # six bytes each
-        ["x" * 1950] * 2048,
-        [[1000] * 500] * 2048,
-        [{"content": [{"type": "text", "text": 'a,[{"'}]}] * 2048,
-        ['\\\\\\"' * 480] * 2048,
-        ["," * 1950] * 2048,
+        {"input": ["\u4e2d" * 1950] * 2048},  # six bytes each
+        {"input": ["x" * 1950] * 2048},
+        {"input": [[1000] * 500] * 2048},
+        {"inputs": [{"content": [{"type": "text", "text": 'a,[{"'}]}] * 2048},
+        {"input": ['\\\\\\"' * 480] * 2048},
+        {"input": ["," * 1950] * 2048},
     ],
     ids=["escaped", "plain", "token ids", "Cohere's parts", "backslashes", "commas"],
 )
-def test_largest_valid_requests_pass(inputs):
-    count_json(json.dumps({"input": inputs}).encode()).check(Settings())
+def test_largest_valid_requests_pass(request_body):
+    count_json(json.dumps(request_body).encode()).check(Settings())
 
 
 @pytest.mark.parametrize("path", BODIES)
