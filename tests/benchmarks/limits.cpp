@@ -207,21 +207,20 @@ void print_unit(const Unit& unit, int threads, int samples) {
 }
 
 void print_memory(const char* name, const Unit& unit, int threads, int samples, const uint8_t* memory, size_t bytes) {
-    constexpr int ways = static_cast<int>(kWays);
     const size_t part = bytes / static_cast<size_t>(threads) / 4096 * 4096;
-    const auto found = measure(threads, (samples + 1) * ways, unit, [&](int thread, int sample) {
+    const auto found = measure(threads, (samples + 1) * kWays, unit, [&](int thread, int sample) {
         const uint8_t* begin = memory + static_cast<size_t>(thread) * part;
         const double start = seconds();
-        volatile uint64_t read = read_memory(begin, part, kAhead[static_cast<size_t>(sample) % kWays]);
+        volatile uint64_t read = read_memory(begin, part, kAhead[sample % kWays]);
         (void)read;
         return static_cast<double>(part) / (seconds() - start);
     });
     auto warm = found;  // pages that were not used for a while are slow at first
-    for (auto& samples_of : warm) samples_of.erase(samples_of.begin(), samples_of.begin() + ways);
+    for (auto& samples_of : warm) samples_of.erase(samples_of.begin(), samples_of.begin() + kWays);
     const double full = full_rate(unit, warm);
     States best;
-    for (int way = 0; way < ways; ++way) {
-        States states = by_state(warm, full, way, ways);
+    for (int way = 0; way < kWays; ++way) {
+        States states = by_state(warm, full, way, kWays);
         for (auto& [state, rates] : states.rates) {
             auto& kept = best.rates[state];
             if (kept.empty() || median(rates) > median(kept)) kept = rates;

@@ -40,6 +40,11 @@ _COMMON = ["-std=c++17", "-O2", "-Wall", "-Wextra", f"-I{UNITS}", f"-I{KERNELS}"
 _FEW_TOKENS = 256  # from here on, random tokens reach every expert
 
 
+def compiler() -> list[str]:
+    """The compiler and its options: what `CXX` names, or c++."""
+    return shlex.split(os.environ.get("CXX", "c++"))
+
+
 def compile_limits(folder: Path, machine: str | None = None, flags: Sequence[str] = ()) -> Path:
     """Compile `limits.cpp` with the units of a machine, by default this one; `CXX` names the compiler (gcc and clang).
 
@@ -47,7 +52,6 @@ def compile_limits(folder: Path, machine: str | None = None, flags: Sequence[str
         OSError: there is no compiler.
         subprocess.CalledProcessError: it fails.
     """
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
     name = machine or platform.machine().lower()
     units = _FLAGS[{"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)]
     sources: dict[Path, list[str]] = {UNITS.parent / "limits.cpp": [], KERNELS / "cpu.cpp": [], KERNELS / "x86.cpp": []}
@@ -55,9 +59,9 @@ def compile_limits(folder: Path, machine: str | None = None, flags: Sequence[str
     objects = []
     for source, own in sources.items():
         objects.append(folder / f"{source.stem}.o")
-        subprocess.run([*compiler, *_COMMON, *own, *flags, "-c", source, "-o", objects[-1]], check=True)
+        subprocess.run([*compiler(), *_COMMON, *own, *flags, "-c", source, "-o", objects[-1]], check=True)
     program = folder / "limits"
-    subprocess.run([*compiler, *flags, *objects, "-pthread", "-o", program], check=True)
+    subprocess.run([*compiler(), *flags, *objects, "-pthread", "-o", program], check=True)
     return program
 
 

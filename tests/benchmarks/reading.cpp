@@ -19,4 +19,4 @@ extern "C" uint64_t read_parts(const uint8_t* memory, size_t bytes, size_t threa
     return all;
 }
 
-extern "C" size_t ways() { return kWays; }
+extern "C" int ways() { return kWays; }

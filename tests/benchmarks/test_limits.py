@@ -10,8 +10,7 @@ import operators
 import pytest
 
 from moembed.inference.kernels import usable_kernels
-from support.kept import kept
-from support.native_build import build, compile_for_aarch64
+from support.native_build import build, compile_for_aarch64, kept_program
 
 FOUND = {
     "units": {
@@ -39,8 +38,7 @@ def measured(tmp_path_factory):
         pytest.skip("limits.cpp maps files as POSIX does")
     folder, own = tmp_path_factory.mktemp("limits"), Path(limits.__file__)
     sources = [own, own.with_suffix(".cpp"), *limits.UNITS.glob("*"), *limits.KERNELS.glob("*")]
-    decided_by = [compiler, *(path.read_bytes() for path in sorted(sources))]
-    program = kept("limits", decided_by, lambda: limits.compile_limits(folder), folder / "limits")
+    program = kept_program("limits", sources, compiler, lambda: limits.compile_limits(folder), folder / "limits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "compile_limits", lambda _: program)
         yield limits.measured(1, samples=4)

@@ -22,13 +22,10 @@ def compiled(main, out, *flags, **options):
     """Compile a program that calls the kernels, as `build.build_program`; the test is skipped without a compiler."""
     settings = [*flags, options.get("target"), *sorted(options.get("only", ()))]
     try:
-        command = [*build.find_compiler(), *map(str, settings)]
-        version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
-        sources = sorted([main, *main.parent.glob("*.h"), *NATIVE.rglob("*.*")])
-        content = [path.read_bytes() for path in sources if path.suffix in (".cpp", ".h", ".py", ".toml")]
-        return kept(
-            f"{main.stem}-{hashlib.sha256(repr(command).encode()).hexdigest()[:16]}",
-            [version, content],
+        return kept_program(
+            main.stem,
+            [main, *main.parent.glob("*.h"), *NATIVE.rglob("*.*")],
+            [*build.find_compiler(), *map(str, settings)],
             lambda: build.build_program(main, out, flags=flags, **options),
             Path(out),
         )
@@ -36,6 +33,21 @@ def compiled(main, out, *flags, **options):
         if "no C++ compiler" in str(error):
             pytest.skip(str(error))
         raise
+
+
+def kept_program(name, sources, command, make, out):
+    """Copy a program to `out` that an earlier run compiled from equal sources by an equal command, or make it.
+
+    Args:
+        name: name of the program.
+        sources: files that it may depend on.
+        command: the compiler, whose version counts too, and all that steers it.
+        make: compile to `out`.
+        out: path of the program.
+    """
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=False).stdout
+    content = [path.read_bytes() for path in sorted(sources) if path.suffix in (".cpp", ".h", ".py", ".toml")]
+    return kept(f"{name}-{hashlib.sha256(repr(command).encode()).hexdigest()[:16]}", [version, content], make, out)
 
 
 def compile_for_aarch64(monkeypatch):

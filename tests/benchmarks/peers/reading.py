@@ -2,20 +2,19 @@
 
 import ctypes
 import mmap
-import shlex
 import statistics
 import subprocess
 import time
-from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from limits import compiler, weights_of
 
 from moembed.bundle.bundle import Bundle
 from peers.padded import Embed
 
-SOURCE = Path(__file__).parents[1] / "reading.cpp"
+_PROGRAM = Path(__file__).parents[1] / "reading.cpp"
 
 
 def version() -> str:
@@ -25,8 +24,7 @@ def version() -> str:
 
 def load(source: Path, mode: str, threads: int) -> Embed:
     """Map the weights of the bundle `source`; `mode` is how many bytes of them each call reads, by the fastest way."""
-    graph = Bundle.open(source).graph
-    with graph.with_name(graph.name + "_data").open("rb") as file:
+    with weights_of(Bundle.open(source)).open("rb") as file:
         memory = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     size = min(int(mode), len(memory))
     library = _compiled()
@@ -51,9 +49,8 @@ def _compiled() -> ctypes.CDLL:
     with TemporaryDirectory() as folder:
         library = Path(folder) / "reading.so"
         options = ["-std=c++17", "-O2", "-shared", "-fPIC", "-pthread"]
-        subprocess.run([*shlex.split(environ.get("CXX", "c++")), *options, SOURCE, "-o", library], check=True)
+        subprocess.run([*compiler(), *options, _PROGRAM, "-o", library], check=True)
         found = ctypes.CDLL(str(library))
     found.read_parts.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 3]
     found.read_parts.restype = ctypes.c_uint64
-    found.ways.restype = ctypes.c_size_t
     return found

@@ -8,7 +8,7 @@
 namespace moembed::limits {
 
 constexpr size_t kAhead[] = {0, 1024, 4096};  // bytes
-constexpr size_t kWays = sizeof kAhead / sizeof *kAhead;
+constexpr int kWays = sizeof kAhead / sizeof *kAhead;
 
 // Returns something that depends on what was read.
 static inline uint64_t read_memory(const uint8_t* begin, size_t bytes, size_t ahead) {
